@@ -1,0 +1,31 @@
+# Everything runs in .venv, which the first target that needs it makes.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+SHELL := /bin/bash
+
+.PHONY: demo test check slow clean
+
+.venv/.installed: requirements.txt requirements-dev.txt
+	command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; hint: make PYTHON=python3 $(MAKECMDGOALS)"; exit 4; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+demo: .venv/.installed  ## from the bundled novel to three samples, in minutes
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
+
+test: .venv/.installed  ## the fast suite
+	$(BIN)/python -m pytest --durations=10
+
+check: .venv/.installed  ## lint, format, fast suite
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest --durations=10
+
+slow: .venv/.installed  ## the long sweeps
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache build

@@ -1,0 +1,260 @@
+"""Command lines and config files: one precedence, one kind of message, one place that turns errors into exit codes.
+
+defaults < `--config FILE` (YAML or JSON) < command line. A config file holds either a script's options themselves or
+sections named after the scripts, of which each script reads its own::
+
+    train: {epochs: 15, batch_size: 8}
+    generate: {topk: 8, nsamples: 10}
+"""
+
+import argparse
+import difflib
+import json
+import math
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from novelgpt.console import say
+from novelgpt.errors import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_PIPE, EXIT_USAGE, UserError
+
+SECTIONS = ("train", "eval", "generate", "clean", "vocabulary", "tokenize", "convert")
+OWN_OPTIONS = ("config", "print_config", "debug", "help")
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return an argparse type for a whole number from low to high.
+
+    >>> whole(1, 8)("3")
+    3
+    """
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number {range_words(low, high)}")
+        return value
+
+    return parse
+
+
+def real(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """Return an argparse type for a finite number from low (or above it) to high.
+
+    >>> real(0, 1)("5e-1")
+    0.5
+    """
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value < low or value > high or (above and value == low):
+            words = f"above {low}" + (f" up to {high}" if high < math.inf else "") if above else range_words(low, high)
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected a number {words}")
+        return value
+
+    return parse
+
+
+def range_words(low: float, high: float | None) -> str:
+    """Say a range: `from 1 to 8`, `from 1 up`."""
+    return f"from {low} up" if high is None or high == math.inf else f"from {low} to {high}"
+
+
+def new_parser(description: str) -> argparse.ArgumentParser:
+    """Make a parser with the options every script has; the description's first paragraphs are the script's docstring."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML or JSON file with options; the command line goes before it"
+    )
+    parser.add_argument("--print_config", action="store_true", help="print the resolved options as YAML and stop")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def option_actions(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """Map the name of every option that a config file may set to its argparse action."""
+    return {
+        action.dest: action for action in parser._actions if action.option_strings and action.dest not in OWN_OPTIONS
+    }
+
+
+def nearest_words(name: str, names: Sequence[str], *, prefix: str = "") -> str:
+    """Say which known name an unknown one resembles, or list them all."""
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {prefix}{close[0]}?" if close else "known: " + ", ".join(prefix + known for known in names)
+
+
+def parse_options(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None, *, section: str
+) -> argparse.Namespace:
+    """Resolve defaults, config file and command line into one namespace; `--print_config` prints it and exits.
+
+    Args:
+        parser: a parser from new_parser with the script's own options added.
+        argv: command line without the program's name; None is the real one.
+        section: the script's section in a config file, for example "train".
+
+    Raises:
+        UserError: an unknown option or key (with the nearest name), a value of the wrong type or out of range.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser.error = lambda message: fail_usage(parser, message)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    first.error = parser.error
+    config_path = first.parse_known_args(argv)[0].config
+    given = config_arguments(parser, config_path, section) if config_path else []
+    options = parser.parse_args(given + argv)
+    if options.print_config:
+        print_options(parser, options, section)
+        raise SystemExit(EXIT_DONE)
+    return options
+
+
+def fail_usage(parser: argparse.ArgumentParser, message: str) -> None:
+    """Turn argparse's complaint into a UserError that names the flag and what was expected."""
+    unknown = message.removeprefix("unrecognized arguments: ")
+    hint = f"python {Path(sys.argv[0]).name} --help"
+    if unknown != message:
+        name = unknown.split()[0].split("=")[0].lstrip("-")
+        message, hint = f"unknown option --{name}", nearest_words(name, list(option_actions(parser)), prefix="--")
+    elif message.startswith("argument "):
+        message = message.removeprefix("argument ")
+    raise UserError(message, hint, EXIT_USAGE)
+
+
+def read_config(path: str) -> dict:
+    """Read a YAML or JSON mapping; every value stays what the file says.
+
+    Raises:
+        UserError: missing, not YAML, or not a mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as problem:
+        raise UserError(f"--config {path}: {problem.strerror}", "give a YAML or JSON file", EXIT_USAGE) from problem
+    except UnicodeDecodeError as problem:
+        raise UserError(
+            f"--config {path}: not UTF-8 at byte {problem.start}", "save it as UTF-8", EXIT_USAGE
+        ) from problem
+    try:
+        value = json.loads(text) if path.endswith(".json") else load_yaml(text)
+    except (ValueError, RecursionError) as problem:
+        raise UserError(f"--config {path}: {problem}", "correct the file at that place", EXIT_USAGE) from problem
+    if not isinstance(value, dict):
+        hint = "write one `option: value` a line"
+        raise UserError(f"--config {path}: found a {type(value).__name__}, expected a mapping", hint, EXIT_USAGE)
+    return value
+
+
+def load_yaml(text: str) -> object:
+    """Parse YAML with its safe loader; ValueError with line and column when it is not YAML."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as problem:
+        raise ValueError(" ".join(str(problem).split())) from problem
+
+
+def config_arguments(parser: argparse.ArgumentParser, path: str, section: str) -> list[str]:
+    """Translate a config file into the command line that says the same."""
+    values = read_config(path)
+    if any(name in SECTIONS and (isinstance(value, dict) or value is None) for name, value in values.items()):
+        for name in values:
+            if name not in SECTIONS:
+                raise UserError(f"{path}: unknown section {name}", nearest_words(str(name), SECTIONS), EXIT_USAGE)
+        values = values.get(section) or {}
+    actions = option_actions(parser)
+    arguments = []
+    for name, value in values.items():
+        if name not in actions:
+            raise UserError(f"{path}: unknown key {name}", nearest_words(str(name), list(actions)), EXIT_USAGE)
+        arguments += value_arguments(actions[name], value, path)
+    return arguments
+
+
+def value_arguments(action: argparse.Action, value: object, path: str) -> list[str]:
+    """Spell one config entry as command-line words; a null leaves the default."""
+    flag = next(name for name in action.option_strings if name.startswith("--"))
+    if value is None:
+        return []
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            hint = f"{action.dest}: true"
+            raise UserError(f"{path}: {action.dest}: found {value!r}, expected true or false", hint, EXIT_USAGE)
+        negative = [name for name in action.option_strings if name.startswith("--no-")]
+        return [flag] if value else negative[:1]
+    if isinstance(value, dict) or isinstance(value, bool):
+        raise UserError(
+            f"{path}: {action.dest}: found {value!r}, expected one value", f"see {flag} in --help", EXIT_USAGE
+        )
+    if isinstance(value, list):
+        if action.nargs in ("*", "+"):
+            return [flag, *map(str, value)]
+        value = ",".join(map(str, value))
+    return [f"{flag}={value}"]
+
+
+def print_options(parser: argparse.ArgumentParser, options: argparse.Namespace, section: str) -> None:
+    """Print every option as YAML under the script's section, its help as a comment."""
+    import yaml
+
+    lines = [f"{section}:"]
+    for name, action in option_actions(parser).items():
+        if action.help == argparse.SUPPRESS:
+            continue
+        value = getattr(options, name)
+        spelled = yaml.safe_dump(value, allow_unicode=True, default_flow_style=True, width=10**6).removesuffix("...\n")
+        lines += [f"  # {(action.help or '').replace('%%', '%')}", f"  {name}: {spelled.strip()}"]
+    print("\n".join(lines))
+
+
+def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
+    """Call a script's main and return its exit status; a UserError becomes its message, never a traceback.
+
+    Args:
+        main: takes the argument list (None: the real one) and returns the status.
+        argv: command line without the program's name.
+    """
+    debug = "--debug" in (sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = main(argv)
+        sys.stdout.flush()
+        return status
+    except UserError as problem:
+        if debug:
+            traceback.print_exc()
+        say(str(problem))
+        return problem.code
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else EXIT_DONE
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
+    except KeyboardInterrupt:
+        say("stopped")
+        return 128 + signal.SIGINT
+    except MemoryError:
+        say(
+            str(
+                UserError(
+                    "not enough memory", "close other programs, or use a smaller batch or input", EXIT_ENVIRONMENT
+                )
+            )
+        )
+        return EXIT_ENVIRONMENT

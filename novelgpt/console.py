@@ -1,0 +1,47 @@
+"""What a run says while it works: plain lines and bars on stderr, results alone on stdout."""
+
+import re
+import sys
+import unicodedata
+
+CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")
+
+
+def printable(text: str) -> str:
+    r"""Make terminal escapes and other control characters of a quoted text visible and harmless.
+
+    >>> printable("萧炎\x1b[31m")
+    '萧炎\\x1b[31m'
+    """
+    return CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
+
+
+def display_width(text: str) -> int:
+    """Count the terminal columns of a text: a Chinese character takes two.
+
+    >>> display_width("第1章")
+    5
+    """
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def say(text: str = "") -> None:
+    """Print one line of progress on stderr, above a running progress bar if there is one."""
+    if "tqdm" in sys.modules and sys.stderr.isatty():
+        sys.modules["tqdm"].tqdm.write(printable(text), file=sys.stderr)
+    else:
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print one warning line on stderr."""
+    say(f"warning: {text}")
+
+
+def progress_bar(total: int | None, *, unit: str, initial: int = 0, description: str = ""):
+    """Return a tqdm bar that shows itself only on a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total, unit=unit, initial=initial, desc=description, disable=None, dynamic_ncols=True, unit_scale=True
+    )

@@ -1,0 +1,1 @@
+"""Raw bytes of a novel -> token ids on disk. Never imports torch."""

@@ -1,0 +1,260 @@
+"""Files that appear complete or not at all, hashes, and one run per folder.
+
+Every file is written to a hidden sibling, flushed to the disk and renamed; every folder likewise, with a manifest
+written last::
+
+    step-00000500/
+      model.safetensors, ...
+      manifest.json    {"files": {"model.safetensors": {"bytes": 327630408, "sha256": "..."}}, ...}
+
+so a reader that finds the name finds the whole thing, whatever happened to the writer.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_STATE, UserError
+
+MANIFEST = "manifest.json"
+LOCK = ".lock"
+HASH_BLOCK = 1 << 20  # bytes
+MAX_JSON_BYTES = 64 << 20  # a larger manifest, config or state file is not ours
+
+
+def fsync_path(path: Path) -> None:
+    """Force a file or folder onto the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a binary file that takes its name only when the block ends without an error.
+
+    Args:
+        path: final name; missing parent folders are made. An existing file is replaced at the end.
+
+    Raises:
+        UserError: the place cannot be written (rights, full disk, a folder of that name).
+    """
+    path = Path(path)
+    hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(hidden, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(hidden, path)
+        fsync_path(path.parent)
+    except OSError as problem:
+        hint = f"free some space or choose another place than {path.parent}"
+        raise UserError(f"{path}: cannot be written: {problem.strerror}", hint, EXIT_ENVIRONMENT) from problem
+    finally:
+        with contextlib.suppress(OSError):
+            hidden.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically, newlines as they are."""
+    with atomic_writer(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def write_json(path: str | Path, value: object, *, indent: int | None = 2) -> None:
+    """Write a value as strict JSON (no NaN), readable Chinese, atomically."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path, *, code: int = EXIT_STATE) -> object:
+    """Read a small JSON file that one of our own commands wrote.
+
+    Raises:
+        UserError: missing, larger than 64 MiB, or not JSON; with the place of the first fault.
+    """
+    path = Path(path)
+    hint = f"restore {path.name} or write it again with the command that made it"
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise UserError(f"{path}: {path.stat().st_size:,} bytes, expected at most {MAX_JSON_BYTES:,}", hint, code)
+        return json.loads(path.read_bytes())
+    except OSError as problem:
+        raise UserError(f"{path}: cannot be read: {problem.strerror}", hint, code) from problem
+    except (ValueError, RecursionError) as problem:
+        raise UserError(f"{path}: not valid JSON: {problem}", hint, code) from problem
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_manifest(folder: Path, **facts: object) -> None:
+    """Flush every file of a folder to the disk and list them, size and hash, in its manifest."""
+    files = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != MANIFEST and path.is_file():
+            fsync_path(path)
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    write_json(folder / MANIFEST, {"files": files, **facts})
+
+
+def find_damage(folder: str | Path, *, hashes: bool = True) -> str | None:
+    """Say what is wrong with a folder that should match its manifest; None when nothing is.
+
+    Args:
+        folder: a folder written by atomic_folder.
+        hashes: read every byte and compare the hashes; False compares names and sizes only.
+    """
+    folder = Path(folder)
+    try:
+        files = read_json(folder / MANIFEST)["files"]
+        expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
+    except UserError as problem:
+        return problem.message
+    except (TypeError, KeyError, ValueError, AttributeError) as problem:
+        return f"{folder / MANIFEST}: not a manifest ({type(problem).__name__}: {problem})"
+    for name, (size, digest) in expected.items():
+        path = folder / name
+        if Path(name).name != name or path.is_symlink():
+            return f"{MANIFEST} names {name!r}, which is not a file of its own folder"
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size:,} bytes, expected {size:,}"
+        if hashes and sha256_of(path) != digest:
+            return f"{name} has changed: its sha256 differs from the manifest"
+    return None
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path, **facts: object) -> Iterator[Path]:
+    """Yield a hidden sibling folder to fill; at the end it gets its manifest and its name.
+
+    Args:
+        path: final name. A folder of that name is replaced, and put back when the replacement fails.
+        facts: further keys of the manifest.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    path = Path(path)
+    hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(hidden, ignore_errors=True)
+        hidden.mkdir(parents=True)
+        yield hidden
+        write_manifest(hidden, **facts)
+        replace_folder(hidden, path)
+    except OSError as problem:
+        hint = f"free some space or choose another place than {path.parent}"
+        raise UserError(f"{path}: cannot be written: {problem.strerror}", hint, EXIT_ENVIRONMENT) from problem
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def old_name(path: Path) -> Path:
+    """Name the hidden folder that holds a folder's former content while it is replaced."""
+    return path.with_name(f".{path.name}.old")
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Rename a complete folder to its final name; a kill in between is mended by recover_folder."""
+    shutil.rmtree(old_name(path), ignore_errors=True)
+    if path.exists():
+        os.rename(path, old_name(path))
+    os.rename(new, path)
+    fsync_path(path.parent)
+    shutil.rmtree(old_name(path), ignore_errors=True)
+
+
+def recover_folder(path: str | Path) -> None:
+    """Give a folder back its former content if a kill struck between the two renames of its replacement."""
+    path = Path(path)
+    if old_name(path).exists() and not path.exists():
+        os.rename(old_name(path), path)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Delete the hidden siblings that killed writers left in a folder. Call it under the run lock."""
+    for path in Path(folder).glob(".*.tmp"):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in Path(folder).glob(".*.old"):
+        recover_folder(path.with_name(path.name[1:-4]))
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def move_aside(path: str | Path) -> Path | None:
+    """Rename what stands at a path to the first free `name.1`, `name.2`, … and return that name; None if nothing stood.
+
+    The number goes before the ending: samples.txt becomes samples.1.txt.
+    """
+    path = Path(path)
+    if not path.exists():
+        return None
+    number = 1
+    while (aside := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
+        number += 1
+    os.rename(path, aside)
+    return aside
+
+
+@contextlib.contextmanager
+def run_lock(folder: str | Path) -> Iterator[None]:
+    """Hold a folder for one run. The operating system releases the lock when the process ends, however it ends.
+
+    Raises:
+        UserError: another process holds it; the message names its pid and start time.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(folder / LOCK, "a+b")  # noqa: SIM115 (held for the whole run)
+    except OSError as problem:
+        hint = f"choose another place than {folder}"
+        raise UserError(f"{folder}: cannot be written: {problem.strerror}", hint, EXIT_ENVIRONMENT) from problem
+    with handle:
+        if not lock_handle(handle):
+            handle.seek(0)
+            holder = handle.read(200).decode("utf-8", "replace").strip() or "another process"
+            raise UserError(
+                f"{folder}: in use by {holder}", "wait for it, or give --output_dir another folder", EXIT_ENVIRONMENT
+            )
+        handle.truncate(0)
+        handle.write(f"pid {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
+        handle.flush()
+        yield
+
+
+def lock_handle(handle: BinaryIO) -> bool:
+    """Take the operating system's exclusive lock on an open file; False when somebody else has it."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        try:
+            handle.seek(1 << 20)  # beyond the text that others read
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Piece files of token ids -> checkpoints."""
