@@ -70,7 +70,7 @@ def range_words(low: float, high: float | None) -> str:
 
 
 def new_parser(description: str) -> argparse.ArgumentParser:
-    """Make a parser with the options every script has; the description's first paragraphs are the script's docstring."""
+    """Make a parser with the options every script has, described by the script's docstring."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -196,7 +196,7 @@ def value_arguments(action: argparse.Action, value: object, path: str) -> list[s
             raise UserError(f"{path}: {action.dest}: found {value!r}, expected true or false", hint, EXIT_USAGE)
         negative = [name for name in action.option_strings if name.startswith("--no-")]
         return [flag] if value else negative[:1]
-    if isinstance(value, dict) or isinstance(value, bool):
+    if isinstance(value, (dict, bool)):
         raise UserError(
             f"{path}: {action.dest}: found {value!r}, expected one value", f"see {flag} in --help", EXIT_USAGE
         )

@@ -1,0 +1,100 @@
+"""`--device 0,1` -> the torch devices that are there, and the number format they compute in."""
+
+import os
+
+import torch
+
+from novelgpt.console import warn
+from novelgpt.errors import EXIT_USAGE, UserError
+
+PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+HINT = "--device 0 or --device 0,1 for GPUs, --device mps, --device cpu"
+
+
+def choose_devices(text: str | None = None) -> list[torch.device]:
+    """Turn the `--device` option into devices that exist.
+
+    Args:
+        text: GPU numbers separated by commas ("0,1", "cuda:0"), "cpu", "mps", or None for every GPU there is (else
+            MPS, else CPU). Absent devices are warned about and left out; with none left the CPU is used, said aloud.
+
+    Returns:
+        At least one device; several only for GPUs.
+
+    Raises:
+        UserError: not of that form, or a number given twice.
+
+    >>> choose_devices("cpu")
+    [device(type='cpu')]
+    """
+    if text is None:
+        return default_devices()
+    words = [word.strip().lower() for word in text.split(",")]
+    if words == ["cpu"]:
+        return [torch.device("cpu")]
+    if words == ["mps"]:
+        if torch.backends.mps.is_available():
+            return [torch.device("mps")]
+        warn("--device mps: no Apple GPU here; using the CPU")
+        return [torch.device("cpu")]
+    numbers = [word.removeprefix("cuda:") for word in words]
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        raise UserError(f"--device: found {text!r}, expected GPU numbers, mps or cpu", HINT, EXIT_USAGE)
+    if len(set(map(int, numbers))) < len(numbers):
+        raise UserError(f"--device: found {text!r}, expected every GPU once", HINT, EXIT_USAGE)
+    return present_gpus([int(number) for number in numbers])
+
+
+def default_devices() -> list[torch.device]:
+    """Return every GPU, else MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    return [torch.device("mps" if torch.backends.mps.is_available() else "cpu")]
+
+
+def present_gpus(numbers: list[int]) -> list[torch.device]:
+    """Keep the GPUs that exist; the CPU when none does."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    absent = [number for number in numbers if number >= count]
+    if absent:
+        there = f"GPUs 0 to {count - 1} are there" if count else "there is no GPU"
+        instead = "" if len(absent) < len(numbers) else "; using the CPU"
+        warn(f"--device {','.join(map(str, numbers))}: no GPU {', '.join(map(str, absent))} ({there}){instead}")
+    return [torch.device("cuda", number) for number in numbers if number < count] or [torch.device("cpu")]
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Resolve `--precision` into the dtype of the matrix products; weights and sums stay fp32.
+
+    auto is bf16 where the device multiplies it fast (GPUs from Ampere on, CPUs with AVX512_BF16 or AMX), fp16 with a
+    loss scaler on older GPUs, fp32 elsewhere.
+
+    Raises:
+        UserError: fp16 asked for on a device without it.
+    """
+    if name == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return torch.bfloat16 if device.type == "cpu" and has_fast_bf16() else torch.float32
+    if name == "fp16" and device.type != "cuda":
+        raise UserError(f"--fp16: {device.type} does not train in fp16", "--precision bf16 or fp32", EXIT_USAGE)
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
+
+
+def has_fast_bf16() -> bool:
+    """Tell whether this processor has bf16 dot products."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def device_words(devices: list[torch.device]) -> str:
+    """Name the devices for people: `cpu (2 threads)`, `2 x NVIDIA H200`.
+
+    >>> device_words([torch.device("cpu")]).startswith("cpu (")
+    True
+    """
+    if devices[0].type == "cpu":
+        return f"cpu ({torch.get_num_threads()} threads of {os.cpu_count()} processors)"
+    if devices[0].type == "mps":
+        return "mps"
+    names = [torch.cuda.get_device_name(device) for device in devices]
+    return f"{len(names)} x {names[0]}" if len(names) > 1 else names[0]

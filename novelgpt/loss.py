@@ -1,0 +1,97 @@
+"""Hidden states and labels -> a sum of cross-entropies, without ever holding the logits of a whole batch."""
+
+import torch
+from transformers import GPT2LMHeadModel
+
+HEAD_ALIGNMENT = 64  # rows: GPU matrix products want multiples of it, and 13,317 is odd
+
+
+class HeadLoss(torch.autograd.Function):
+    """Sum of cross-entropies of a linear head, its gradients computed chunk by chunk on the way forward.
+
+    Only one chunk of logits exists at a time; since the result is a sum, the backward pass is a multiplication.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, labels, chunk):
+        """Return the fp32 loss sum; hidden (N, D) and weight (V, D) in the compute dtype, labels (N,) int64."""
+        needs_gradient = any(ctx.needs_input_grad[:2])
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        hidden_gradient = torch.empty_like(hidden) if needs_gradient else None
+        weight_gradient = (
+            torch.zeros(weight.shape, dtype=torch.float32, device=hidden.device) if needs_gradient else None
+        )
+        padding = -weight.shape[0] % HEAD_ALIGNMENT if hidden.is_cuda else 0
+        head = torch.nn.functional.pad(weight, (0, 0, 0, padding)) if padding else weight  # (V', D)
+        for rows in torch.arange(hidden.shape[0], device="cpu").split(chunk):
+            span = slice(int(rows[0]), int(rows[-1]) + 1)
+            logits = hidden[span] @ head.t()  # (C, V')
+            loss, gradient = cross_entropy_sum(logits[:, : weight.shape[0]], labels[span], needs_gradient)
+            total += loss
+            if needs_gradient:
+                hidden_gradient[span] = gradient @ weight
+                weight_gradient += gradient.t() @ hidden[span]
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        ctx.weight_dtype = weight.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """Scale the stored gradients."""
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        return hidden_gradient * gradient, (weight_gradient * gradient).to(ctx.weight_dtype), None, None
+
+
+def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool):
+    """Return the summed cross-entropy in nats and its gradient by the logits; labels of -100 count nothing.
+
+    Args:
+        logits: (C, V), any float dtype.
+        labels: (C,) int64.
+        needs_gradient: False returns None for the gradient.
+    """
+    scores = logits.float()  # (C, V)
+    scored = labels.ge(0)
+    targets = labels.clamp(min=0)[:, None]  # (C, 1)
+    normalizer = scores.logsumexp(dim=1, keepdim=True)  # (C, 1)
+    losses = (normalizer - scores.gather(1, targets)).squeeze(1)  # (C,)
+    if not needs_gradient:
+        return losses.mul(scored).sum(), None
+    probabilities = scores.sub_(normalizer).exp_()  # softmax
+    probabilities.scatter_add_(1, targets, torch.full_like(targets, -1, dtype=torch.float32))
+    return losses.mul(scored).sum(), probabilities.mul_(scored[:, None]).to(logits.dtype)
+
+
+def sum_loss(
+    model: GPT2LMHeadModel,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+    chunk: int = 1024,
+) -> torch.Tensor:
+    """Sum the next-token losses of a batch.
+
+    Args:
+        model: a GPT-2 with tied or untied head.
+        input_ids: (B, T) int64.
+        labels: (B, T) int64 aligned with the inputs, -100 = not scored; shifted here, so labels[:, 0] never counts.
+        dtype: format of the matrix products under autocast; None or fp32 for none.
+        chunk: positions whose logits are held at a time.
+
+    Returns:
+        fp32 scalar, nats summed over scored positions.
+    """
+    reduced = dtype is not None and dtype != torch.float32
+    with torch.autocast(input_ids.device.type, dtype=dtype if reduced else torch.bfloat16, enabled=reduced):
+        hidden = model.transformer(input_ids, use_cache=False).last_hidden_state  # (B, T, D)
+    hidden = hidden[:, :-1].reshape(-1, hidden.shape[-1])  # (B·(T-1), D)
+    weight = model.lm_head.weight
+    if reduced:
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    return HeadLoss.apply(hidden, weight, labels[:, 1:].reshape(-1), chunk)
+
+
+def count_scored(labels: torch.Tensor) -> int:
+    """Count the positions of (B, T) labels that sum_loss scores."""
+    return int(labels[:, 1:].ge(0).sum())

@@ -1,0 +1,169 @@
+"""Config JSON -> GPT2LMHeadModel -> a folder that every Hugging Face tool reads.
+
+A model folder::
+
+    config.json  generation_config.json  model.safetensors (fp32)
+    tokenizer.json  tokenizer_config.json  vocab.txt  README.md
+    manifest.json (size and sha256 of all of them, the corpus by hash, step and losses)
+
+The network is transformers' own GPT2LMHeadModel, unchanged.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from novelgpt import __version__
+from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.errors import EXIT_STATE, UserError
+from novelgpt.files import MANIFEST, atomic_folder, find_damage, write_json, write_text
+from novelgpt.model_config import count_config_parameters, read_model_config
+from novelgpt.weights import WEIGHTS, read_weights
+
+CARD = """---
+library_name: transformers
+pipeline_tag: text-generation
+language: zh
+---
+# A GPT-2 trained on one Chinese novel
+
+{parameters:,} parameters, {n_layer} layers, {n_embd} wide, {n_head} heads, context
+{n_positions}, {vocab_size:,} tokens. Trained with novelgpt {version}. {facts}
+
+`[CLS]` stands before every chapter and after the last one; it is the beginning, the separator and the end.
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+    model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+    inputs = tokenizer("[CLS]…", return_tensors="pt")
+    print(tokenizer.decode(model.generate(**inputs, max_new_tokens=200)[0]))
+"""
+
+
+def build_model(config: dict, tokenizer, *, seed: int = 0) -> GPT2LMHeadModel:
+    """Make an untrained GPT-2 in fp32 on the CPU whose vocabulary is the tokenizer's.
+
+    Args:
+        config: what read_model_config returns; its vocab_size is ignored.
+        tokenizer: gives vocab_size and the ids of [CLS] (beginning and end) and [PAD].
+        seed: the initial weights are a function of it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return GPT2LMHeadModel(hf_config(config, tokenizer))
+
+
+def hf_config(config: dict, tokenizer) -> GPT2Config:
+    """Return transformers' config object for a checked config and a tokenizer."""
+    values = {**config, "vocab_size": tokenizer.vocab_size}
+    return GPT2Config(
+        **values, bos_token_id=tokenizer.cls_id, eos_token_id=tokenizer.cls_id, pad_token_id=tokenizer.pad_id
+    )
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Count the trainable numbers of a model; a tied head counts once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def save_model(model: GPT2LMHeadModel, tokenizer, folder: str | Path, *, facts: str = "", **manifest: object) -> None:
+    """Write a complete model folder, or nothing.
+
+    Args:
+        model: weights on any device; stored in fp32.
+        tokenizer: exported beside them.
+        folder: replaced if it exists.
+        facts: a sentence for the model card.
+        manifest: further entries of manifest.json, for example step and corpus hash.
+
+    Raises:
+        UserError: a weight is not finite (nothing is saved), or the disk refuses.
+    """
+    weights = model_weights(model)
+    bad = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
+    if bad:
+        message = f"{folder}: not saved: {len(bad)} weights are not finite, the first is {bad[0]}"
+        raise UserError(message, "go on from the last good checkpoint with a lower --lr", EXIT_STATE)
+    with atomic_folder(folder, **manifest) as hidden:
+        save_file(weights, hidden / WEIGHTS, metadata={"format": "pt"})
+        write_configs(model.config, hidden)
+        tokenizer.export(hidden)
+        names = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")
+        sizes = {name: getattr(model.config, name) for name in names}
+        card = CARD.format(parameters=count_parameters(model), version=__version__, facts=facts, **sizes)
+        write_text(hidden / "README.md", card)
+
+
+def model_weights(model: GPT2LMHeadModel) -> dict[str, torch.Tensor]:
+    """Return the state dict as saved: fp32, contiguous, on the CPU, without the tied head's second name."""
+    state = model.state_dict()
+    if model.lm_head.weight is model.transformer.wte.weight:
+        state.pop("lm_head.weight")
+    return {name: weight.detach().to("cpu", torch.float32).contiguous() for name, weight in state.items()}
+
+
+def write_configs(config: GPT2Config, folder: Path) -> None:
+    """Write config.json and generation_config.json so that any transformers from 4.57 on reads them."""
+    values = config.to_diff_dict()
+    for name in ("transformers_version", "_attn_implementation_internal"):
+        values.pop(name, None)
+    values |= {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_ctx": config.n_positions}
+    values |= {name: getattr(config, name) for name in ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")}
+    write_json(folder / "config.json", {**values, "torch_dtype": "float32"})
+    ids = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    generation = {"do_sample": True, "temperature": 1.0, "top_k": 8, "top_p": 1.0}
+    write_json(folder / "generation_config.json", generation | ids)
+
+
+def load_model(folder: str | Path, *, device: str | torch.device = "cpu"):
+    """Read a model folder.
+
+    Args:
+        folder: written by save_model, or any GPT-2 folder with config.json, weights and a vocabulary.
+        device: where the weights go.
+
+    Returns:
+        (GPT2LMHeadModel in fp32 in eval mode, tokenizer).
+
+    Raises:
+        UserError: not a folder, a file missing or damaged, weights that do not fit the config, another vocabulary.
+    """
+    folder = Path(folder)
+    check_model_folder(folder)
+    config = read_model_config(folder / "config.json", code=EXIT_STATE, quiet=True)
+    tokenizer = load_tokenizer(folder)
+    size = config.get("vocab_size", tokenizer.vocab_size)
+    if size != tokenizer.vocab_size:
+        message = f"{folder}: config.json has vocab_size {size}, its vocabulary {tokenizer.vocab_size} tokens"
+        raise UserError(message, "put back the vocab.txt that the model was trained with", EXIT_STATE)
+    weights = read_weights(folder, config, tokenizer.vocab_size)
+    with torch.device("meta"):
+        model = GPT2LMHeadModel(hf_config(config, tokenizer))
+    model.load_state_dict({**weights, "lm_head.weight": weights["transformer.wte.weight"]}, assign=True)
+    model.tie_weights()
+    return model.to(device).eval(), tokenizer
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raise unless a folder holds config.json and weights that match its manifest, when it has one."""
+    hint = "give a folder such as model/final_model"
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file, expected a model folder", f"--model_path {folder.parent}", EXIT_STATE)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder, expected a model folder", hint, EXIT_STATE)
+    if not (folder / "config.json").is_file():
+        inner = sorted(path.parent.name for path in folder.glob("*/config.json"))
+        hint = f"--model_path {folder / inner[0]}" if inner else hint
+        raise UserError(f"{folder}: no config.json in it, so not a model folder", hint, EXIT_STATE)
+    if (folder / MANIFEST).exists() and (damage := find_damage(folder)):
+        raise UserError(
+            f"{folder}: damaged: {damage}", "use another model folder of the run, or train again", EXIT_STATE
+        )
+
+
+def describe_model(config: dict, vocab_size: int) -> str:
+    """Say the network in one line, the parameter count as every tool of this family prints it."""
+    sizes = " ".join(f"{name}={config[name]}" for name in ("n_layer", "n_embd", "n_head", "n_positions"))
+    return f"{sizes} vocab_size={vocab_size}\nnumber of parameters: {count_config_parameters(config, vocab_size)}"

@@ -1,0 +1,152 @@
+"""A GPT-2 config JSON, checked key by key before anything is built from it.
+
+Config files are ours (`config/model_config_small.json`), GPT2-Chinese's of 24 keys, or the `config.json` of a model
+folder. A key outside the table below is refused: no setting passes unseen, and none can name code.
+"""
+
+import math
+from pathlib import Path
+
+from novelgpt.cli import nearest_words
+from novelgpt.console import say
+from novelgpt.errors import EXIT_USAGE, UserError
+from novelgpt.files import read_json
+
+# name: (type, lowest, highest); these make the network
+NUMBERS = {
+    "n_layer": (int, 1, 200),
+    "n_embd": (int, 1, 16_384),
+    "n_head": (int, 1, 256),
+    "n_positions": (int, 2, 65_536),
+    "n_inner": (int, 1, 65_536),
+    "vocab_size": (int, 1, 10_000_000),
+    "embd_pdrop": (float, 0.0, 0.99),
+    "resid_pdrop": (float, 0.0, 0.99),
+    "attn_pdrop": (float, 0.0, 0.99),
+    "layer_norm_epsilon": (float, 1e-12, 0.1),
+    "initializer_range": (float, 1e-6, 1.0),
+}
+ACTIVATIONS = ("gelu_new", "gelu", "gelu_pytorch_tanh", "gelu_fast", "relu", "silu", "swish", "tanh")
+# GPT-2 variants that this project does not build: the key may stand there with the usual value only
+FIXED = {
+    "model_type": "gpt2",
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "reorder_and_upcast_attn": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+    "is_encoder_decoder": False,
+    "pruned_heads": {},
+}
+# written by other tools or followed from the vocabulary; they change nothing here
+WITHOUT_EFFECT = (
+    "architectures bos_token_id chunk_size_feed_forward decoder_start_token_id do_sample dtype eos_token_id "
+    "finetuning_task gradient_checkpointing id2label is_decoder label2id length_penalty max_length num_beams "
+    "num_labels num_return_sequences output_attentions output_hidden_states output_past pad_token_id predict_special_tokens "
+    "prefix problem_type repetition_penalty return_dict sep_token_id summary_activation summary_first_dropout "
+    "summary_proj_to_labels summary_type summary_use_proj task_specific_params temperature tie_encoder_decoder "
+    "tokenizer_class top_k top_p torch_dtype torchscript transformers_version use_bfloat16 use_cache"
+).split()
+KEYS = [*NUMBERS, "n_ctx", "activation_function", *FIXED, *WITHOUT_EFFECT]
+USUAL_SILENT = (
+    "architectures",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+)  # every HF folder has them
+
+
+def read_model_config(path: str | Path, *, code: int = EXIT_USAGE, quiet: bool = False) -> dict:
+    """Read a config JSON and return the keys that make the network.
+
+    Args:
+        path: a config JSON file.
+        code: exit status of a fault.
+        quiet: do not list the keys that have no effect.
+
+    Returns:
+        GPT-2 config keys with checked values: n_layer, n_embd, n_head, n_positions and whatever else the file sets.
+
+    Raises:
+        UserError: not a JSON object, an unknown key (with the nearest name), a wrong type, a value out of range.
+    """
+    values = read_json(path, code=code)
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{path}: found a {type(values).__name__}, expected a JSON object", '{"n_layer": 10, "n_embd": 768}', code
+        )
+    unused = [name for name in values if name in WITHOUT_EFFECT and name not in USUAL_SILENT]
+    if unused and not quiet:
+        say(f"{path}: without effect here: {', '.join(unused)}")
+    return check_model_config(values, name=str(path), code=code)
+
+
+def check_model_config(values: dict, *, name: str, code: int = EXIT_USAGE) -> dict:
+    """Check a parsed config and return the keys that make the network.
+
+    >>> check_model_config({"n_layer": 2, "n_embd": 8, "n_head": 2, "n_ctx": 16}, name="tiny")
+    {'n_layer': 2, 'n_embd': 8, 'n_head': 2, 'n_positions': 16}
+    """
+    for key in values:
+        if key not in KEYS:
+            raise UserError(f"{name}: unknown key {key}", nearest_words(str(key), KEYS), code)
+    checked = {key: check_number(key, values[key], name, code) for key in NUMBERS if values.get(key) is not None}
+    for key, usual in FIXED.items():
+        if values.get(key, usual) not in (usual, None):
+            hint = f"set it to {str(usual).lower()} or leave it out"
+            raise UserError(f"{name}: {key}: found {values[key]!r}, expected {usual!r}", hint, code)
+    if values.get("activation_function") is not None:
+        checked["activation_function"] = check_activation(values["activation_function"], name, code)
+    if values.get("n_ctx") is not None:
+        context = check_number("n_positions", values["n_ctx"], name, code)
+        if checked.setdefault("n_positions", context) != context:
+            message = (
+                f"{name}: n_ctx is {context} and n_positions is {checked['n_positions']}, expected the same number"
+            )
+            raise UserError(message, f'"n_ctx": {context}, "n_positions": {context}', code)
+    for key in ("n_layer", "n_embd", "n_head", "n_positions"):
+        if key not in checked:
+            raise UserError(f"{name}: {key} is missing", f'"{key}": 12' if key != "n_embd" else '"n_embd": 768', code)
+    if checked["n_embd"] % checked["n_head"]:
+        width, heads = checked["n_embd"], checked["n_head"]
+        divisor = max(d for d in range(1, heads + 1) if width % d == 0)
+        message = f"{name}: n_embd {width} is not divisible by n_head {heads}"
+        raise UserError(message, f'"n_head": {divisor}', code)
+    return checked
+
+
+def check_number(key: str, value: object, name: str, code: int) -> int | float:
+    """Return a config number of the right type and range, or raise with key, value and range."""
+    kind, low, high = NUMBERS[key]
+    kinds = (int,) if kind is int else (int, float)
+    is_number = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not low <= value <= high:
+        words = "a whole number" if kind is int else "a number"
+        message = f"{name}: {key}: found {value!r}, expected {words} from {low} to {high}"
+        raise UserError(message, f'"{key}": {min(high, max(low, value)) if is_number else low}', code)
+    return value
+
+
+def check_activation(value: object, name: str, code: int) -> str:
+    """Return a known activation function's name."""
+    if value not in ACTIVATIONS:
+        message = f"{name}: activation_function: found {value!r}, expected one of {', '.join(ACTIVATIONS)}"
+        raise UserError(message, '"activation_function": "gelu_new"', code)
+    return value
+
+
+def count_config_parameters(config: dict, vocab_size: int) -> int:
+    """Count the parameters of the GPT-2 that a checked config describes, without building it.
+
+    Embeddings V·d + T·d, per block 2 LayerNorms (4d), attention (4d² + 4d) and MLP (2·d·m + m + d), final LayerNorm 2d;
+    the head is tied to the token embedding.
+
+    >>> small = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}
+    >>> count_config_parameters(small, 13317)
+    81894144
+    """
+    d = config["n_embd"]
+    m = config.get("n_inner") or 4 * d
+    block = 4 * d + 4 * d * d + 4 * d + 2 * d * m + m + d
+    return (vocab_size + config["n_positions"]) * d + config["n_layer"] * block + 2 * d
