@@ -42,10 +42,11 @@ FIXED = {
 WITHOUT_EFFECT = (
     "architectures bos_token_id chunk_size_feed_forward decoder_start_token_id do_sample dtype eos_token_id "
     "finetuning_task gradient_checkpointing id2label is_decoder label2id length_penalty max_length num_beams "
-    "num_labels num_return_sequences output_attentions output_hidden_states output_past pad_token_id predict_special_tokens "
-    "prefix problem_type repetition_penalty return_dict sep_token_id summary_activation summary_first_dropout "
-    "summary_proj_to_labels summary_type summary_use_proj task_specific_params temperature tie_encoder_decoder "
-    "tokenizer_class top_k top_p torch_dtype torchscript transformers_version use_bfloat16 use_cache"
+    "num_labels num_return_sequences output_attentions output_hidden_states output_past pad_token_id "
+    "predict_special_tokens prefix problem_type repetition_penalty return_dict sep_token_id summary_activation "
+    "summary_first_dropout summary_proj_to_labels summary_type summary_use_proj task_specific_params temperature "
+    "tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript transformers_version use_bfloat16 "
+    "use_cache "
 ).split()
 KEYS = [*NUMBERS, "n_ctx", "activation_function", *FIXED, *WITHOUT_EFFECT]
 USUAL_SILENT = (

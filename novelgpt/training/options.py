@@ -1,0 +1,99 @@
+"""Every setting of a training run with its default, range and help: the one place they are written.
+
+`train.py` makes its flags from this table, `--print_config` prints it, `run.json` stores it.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+
+from novelgpt.cli import real, whole
+
+
+def option(default, text: str, parse: Callable | None = None, choices: tuple[str, ...] | None = None):
+    """Declare one option: its default, its help, how its text is read."""
+    return field(default=default, metadata={"help": text, "parse": parse, "choices": choices})
+
+
+def count_or_share(text: str) -> float:
+    """Read a number of steps (whole, from 0) or a share of all steps (a fraction below 1).
+
+    >>> count_or_share("2000"), count_or_share("0.02")
+    (2000, 0.02)
+    """
+    value = real(0)(text)
+    if value >= 1 and value != int(value):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a share below 1 or a whole number of steps")
+    return int(value) if value >= 1 or value == 0 else value
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Settings of a run. Lengths are in tokens, rates per step; None means: decided by the machine or the data."""
+
+    model_config: str = option("config/model_config_small.json", "config JSON of the network to train from scratch")
+    tokenizer_path: str | None = option(None, "vocabulary; default: the model's own, else cache/vocab_small.txt")
+    raw_data_path: str = option("data/train.json", "cleaned chapters, written by clr_ctrl.py")
+    tokenized_data_path: str = option("data/tokenized/", "folder of the numbered piece files")
+    raw: bool = option(False, "tokenize raw_data_path into pieces first")
+    num_pieces: int = option(100, "piece files to cut the tokens into", whole(1, 1_000_000))
+    min_length: int = option(0, "leave out chapters shorter than this many tokens (counted and reported)", whole(0))
+    valid_fraction: float = option(0.05, "share of the tokens held out at the end of the book", real(0, 0.9))
+    pretrained_model: str | None = option(None, "model folder to start from instead of random weights")
+    output_dir: str = option("model/", "folder of the run: model folders, checkpoints, run.json, log.jsonl")
+    epochs: int = option(15, "passes over the windows", whole(1, 1_000_000))
+    batch_size: int = option(8, "windows a step, over all devices and micro-batches", whole(1, 1_000_000))
+    stride: int = option(512, "tokens from one window's start to the next, at most the context", whole(1))
+    random_phase: bool = option(True, "move the grid of windows by a random amount in every epoch")
+    lr: float | None = option(None, "peak learning rate; default 1.5e-4 for adamw, 5e-3 for muon", real(0, 1))
+    warmup_steps: float = option(0.02, "steps of linear warm-up, a count or a share of all steps", count_or_share)
+    lr_scheduler: str = option(
+        "linear", "course of the rate after warm-up", choices=("linear", "cosine", "constant", "polynomial")
+    )
+    optimizer: str = option("adamw", "optimizer of the blocks' matrices", choices=("adamw", "muon"))
+    weight_decay: float = option(0.01, "decoupled weight decay of the matrices, not of biases and norms", real(0, 100))
+    beta1: float = option(0.9, "decay of Adam's first moment", real(0, 0.9999))
+    beta2: float = option(0.999, "decay of Adam's second moment", real(0, 0.999999))
+    max_grad_norm: float = option(1.0, "gradient norm above which gradients are scaled down; 0 = never", real(0))
+    dropout: float | None = option(
+        None, "one rate for embedding, residual and attention; default: the config's", real(0, 0.9)
+    )
+    gradient_accumulation: int = option(1, "micro-batches that a batch is split into; same update", whole(1, 1_000_000))
+    gradient_checkpointing: bool = option(
+        False, "recompute activations in the backward pass: less memory, a third slower"
+    )
+    precision: str = option("auto", "number format of the matrix products", choices=("auto", "bf16", "fp16", "fp32"))
+    fp16: bool = option(False, "the same as --precision fp16")
+    compile: str = option("auto", "torch.compile: auto = on GPUs when the run repays it", choices=("auto", "on", "off"))
+    device: str | None = option(None, "GPU numbers such as 0,1, or mps, or cpu; default: every GPU there is")
+    seed: int = option(0, "initial weights, window order and dropout are functions of it", whole(0, 2**31 - 1))
+    log_step: int = option(200, "steps between two log lines", whole(1))
+    writer_dir: str | None = option(None, "folder for TensorBoard curves; default: none")
+    sample_prefix: str = option("", "prefix of the sample written after each epoch; default: the book's own opening")
+    sample_length: int = option(100, "tokens of the sample written after each epoch; 0 = no sample", whole(0, 100_000))
+
+    @property
+    def output_path(self) -> Path:
+        """The run folder."""
+        return Path(self.output_dir)
+
+
+def add_train_options(parser: argparse.ArgumentParser) -> None:
+    """Give a parser one flag for each option of the table."""
+    for entry in fields(TrainOptions):
+        assert entry.default is not MISSING
+        words = entry.metadata["help"].replace("%", "%%")
+        if isinstance(entry.default, bool):
+            parser.add_argument(
+                f"--{entry.name}", action=argparse.BooleanOptionalAction, default=entry.default, help=words
+            )
+            continue
+        shown = "" if entry.default in (None, "") else f" (default {entry.default})"
+        parser.add_argument(
+            f"--{entry.name}",
+            default=entry.default,
+            type=entry.metadata["parse"] or str,
+            choices=entry.metadata["choices"],
+            help=words + shown,
+        )

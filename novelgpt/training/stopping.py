@@ -1,0 +1,75 @@
+"""Signals and deadlines: a run is asked to stop or to save, and does so between two steps.
+
+Ctrl-C, SIGTERM and SIGHUP ask once; the second time the process leaves at once, with the last checkpoint intact on the
+disk. SIGUSR1 asks for a checkpoint and lets the run go on.
+"""
+
+import os
+import signal
+import time
+from datetime import datetime, timedelta
+
+from novelgpt.console import say
+
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP and SIGUSR1 do not exist on Windows
+SAVING = "SIGUSR1"
+
+
+class StopSignals:
+    """Context manager that turns signals and a deadline into questions the training loop asks.
+
+    Attributes:
+        stopped_by: number of the signal that asked to stop; None while nobody has.
+        save_asked: a checkpoint was asked for and not yet written.
+    """
+
+    def __init__(self, *, deadline: float | None = None):
+        """Set the time (time.monotonic) at which the run stops by itself; None for never."""
+        self.deadline = deadline
+        self.stopped_by: int | None = None
+        self.save_asked = False
+        self.former: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for name in STOPPING:
+            if hasattr(signal, name):
+                self.former[getattr(signal, name)] = signal.signal(getattr(signal, name), self.on_stop)
+        if hasattr(signal, SAVING):
+            self.former[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self.on_save)
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        for number, handler in self.former.items():
+            signal.signal(number, handler)
+
+    def on_stop(self, number: int, _frame) -> None:
+        """Note the request; leave at once when it comes again."""
+        if self.stopped_by is not None:
+            os._exit(128 + number)
+        self.stopped_by = number
+        say(f"{signal.Signals(number).name}: saving, then stopping (again: stop at once)")
+
+    def on_save(self, _number: int, _frame) -> None:
+        """Note that a checkpoint is wanted."""
+        self.save_asked = True
+
+    def time_is_up(self) -> bool:
+        """Tell whether the deadline has passed."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def must_stop(self) -> bool:
+        """Tell whether the run should stop now."""
+        return self.stopped_by is not None or self.time_is_up()
+
+
+def seconds_until(clock: str, *, now: datetime) -> float:
+    """Return the seconds from now to the next time the clock shows HH:MM.
+
+    >>> seconds_until("07:00", now=datetime(2026, 1, 2, 23, 30)) / 3600
+    7.5
+    """
+    hour, minute = clock.split(":")
+    then = now.replace(hour=int(hour), minute=int(minute), second=0, microsecond=0)
+    if then <= now:
+        then += timedelta(days=1)
+    return (then - now).total_seconds()
