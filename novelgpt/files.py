@@ -214,8 +214,12 @@ def move_aside(path: str | Path) -> Path | None:
 
 
 @contextlib.contextmanager
-def run_lock(folder: str | Path) -> Iterator[None]:
+def run_lock(folder: str | Path, *, flag: str = "--output_dir") -> Iterator[None]:
     """Hold a folder for one run. The operating system releases the lock when the process ends, however it ends.
+
+    Args:
+        folder: made if missing.
+        flag: the option that names another folder, for the hint.
 
     Raises:
         UserError: another process holds it; the message names its pid and start time.
@@ -231,9 +235,8 @@ def run_lock(folder: str | Path) -> Iterator[None]:
         if not lock_handle(handle):
             handle.seek(0)
             holder = handle.read(200).decode("utf-8", "replace").strip() or "another process"
-            raise UserError(
-                f"{folder}: in use by {holder}", "wait for it, or give --output_dir another folder", EXIT_ENVIRONMENT
-            )
+            hint = f"wait for it, or give {flag} another folder"
+            raise UserError(f"{folder}: in use by {holder}", hint, EXIT_ENVIRONMENT)
         handle.truncate(0)
         handle.write(f"pid {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
         handle.flush()

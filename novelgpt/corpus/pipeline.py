@@ -1,0 +1,104 @@
+"""The whole step from cleaned chapters to pieces, as `tokenize_corpus.py` and `train.py --raw` take it."""
+
+import hashlib
+from pathlib import Path
+
+from novelgpt.console import progress_bar, say, warn
+from novelgpt.corpus.pieces import write_pieces
+from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.files import read_json, sha256_of
+
+
+def tokenize_corpus(
+    raw_data_path: str | Path,
+    tokenized_data_path: str | Path,
+    tokenizer_path: str | Path,
+    *,
+    num_pieces: int = 100,
+    valid_fraction: float = 0.05,
+    min_length: int = 0,
+) -> dict:
+    """Read documents, encode them and write them as pieces.
+
+    Args:
+        raw_data_path: the corpus, usually data/train.json.
+        tokenized_data_path: folder of the pieces.
+        tokenizer_path: a vocabulary file or a folder with one.
+        num_pieces: of the training part, from 1 up.
+        valid_fraction: share of the tokens held out at the end, from 0 to below 1.
+        min_length: characters; shorter documents are left out and counted.
+
+    Returns:
+        The manifest of the pieces.
+
+    Raises:
+        UserError: the corpus or the vocabulary cannot be used, or the folder not be written.
+    """
+    tokenizer = load_tokenizer(tokenizer_path)
+    documents = read_json(raw_data_path)
+    with progress_bar(sum(map(len, documents)), unit="char", description="tokenize") as bar:
+        manifest = write_pieces(
+            documents,
+            tokenizer,
+            tokenized_data_path,
+            num_pieces=num_pieces,
+            valid_fraction=valid_fraction,
+            min_length=min_length,
+            source={"path": str(raw_data_path), "sha256": source_sha256(raw_data_path)},
+            vocabulary=describe_vocabulary(tokenizer_path, tokenizer),
+            progress=bar.update,
+        )
+    report(manifest)
+    return manifest
+
+
+def describe_vocabulary(path: str | Path, tokenizer) -> dict:
+    """Return what the manifest keeps of a vocabulary."""
+    return {
+        "path": str(path),
+        "sha256": tokenizer.fingerprint,
+        "kind": tokenizer.kind,
+        "size": tokenizer.vocab_size,
+    }
+
+
+def source_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a corpus: of a file's bytes, or of the names and hashes of a folder's files."""
+    path = Path(path)
+    if path.is_file():
+        return sha256_of(path)
+    digest = hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\n{sha256_of(file)}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def expected_state(raw_data_path: str | Path, tokenizer, **options: object) -> dict:
+    """Return what `open_pieces(expect=...)` compares; a corpus that is no longer there is not compared.
+
+    Args:
+        raw_data_path: the corpus.
+        tokenizer: from load_tokenizer.
+        options: num_pieces, valid_fraction and min_length as asked for now.
+    """
+    expect = {"vocabulary_sha256": tokenizer.fingerprint, "options": options}
+    if Path(raw_data_path).exists():
+        expect["source_sha256"] = source_sha256(raw_data_path)
+    return expect
+
+
+def report(manifest: dict) -> None:
+    """Say what became of the corpus."""
+    for name in ("train", "valid"):
+        counts = manifest[name]
+        pieces = sum(entry["name"].startswith(f"tokenized_{name}_") for entry in manifest["pieces"])
+        say(
+            f"{name}: {counts['documents']:,} documents, {counts['characters']:,} characters, "
+            f"{counts['tokens']:,} tokens, {pieces} pieces"
+        )
+    if manifest["left_out"]["documents"]:
+        left = manifest["left_out"]
+        warn(
+            f"{left['documents']:,} documents with {left['characters']:,} characters left out: empty or shorter than "
+            f"--min_length {manifest['options']['min_length']}"
+        )
