@@ -1,0 +1,240 @@
+"""The bytes of a novel -> its text, whatever encoding they came in, or an error; never a silent guess.
+
+The order is: byte order mark; strict UTF-8; then every encoding that Chinese books come in (UTF-8 with faults,
+GB18030, Big5, UTF-16 and UTF-32 without a mark) reads the bytes, and the reading that looks most like Chinese prose
+wins if it wins clearly. "The first that does not raise" would be wrong: GB18030 accepts nearly every Big5 file. A reading
+without faults is kept as it is; around faults the likeliest pairing of bytes is searched (see parsing.py); pasted
+chapters in another encoding are told apart line by line (see mixing.py).
+"""
+
+import codecs
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from novelgpt.console import printable
+from novelgpt.corpus.parsing import SMALL, has_escapes, plain_reading, read_double_byte
+from novelgpt.corpus.plausibility import is_plausible, score
+from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
+
+MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+DOUBLE_BYTE = ("gb18030", "cp950", "big5hkscs")
+CANDIDATES = ("utf-8", *DOUBLE_BYTE, "utf-16-le", "utf-16-be")
+FAMILY = {"cp950": "big5", "big5hkscs": "big5", "gbk": "gb18030", "gb2312": "gb18030", "cp936": "gb18030"}
+WIDE = {"utf-16-le": "<u2", "utf-16-be": ">u2", "utf-32-le": "<u4", "utf-32-be": ">u4"}
+NAMES = {"utf-8": "UTF-8", "gb18030": "GB18030", "big5": "Big5", "mixed": "several encodings"}
+
+MARGIN = 20.0  # nats by which a reading must be likelier than the next
+MARK_NATS = 30.0  # nats a byte order mark counts for
+NUM_BLOCKS, SAMPLE = 8, 1 << 13  # blocks of so many bytes are compared in a file that is not small
+CLEAR_SEQUENCES = 12  # so many valid UTF-8 characters do not come about by chance
+FEW_BAD_BYTES = 8
+MAX_BAD_SHARE = 0.001
+BLOCK = 1 << 16  # bytes
+OFFSETS = 5
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded file.
+
+    Args:
+        text: what it says, without byte order mark and bad bytes.
+        encoding: utf-8, utf-8-sig, gb18030, big5, utf-16-le, utf-16-be, utf-32-le, utf-32-be, mixed, or as forced.
+        reason: one sentence that says why.
+        bad_bytes: number of bytes dropped because they are no part of a character.
+        bad_offsets: positions of the first of them in the file.
+        segments: (first line, last line, encoding) of each part of a mixed file, lines counted from 1.
+    """
+
+    text: str
+    encoding: str
+    reason: str
+    bad_bytes: int = 0
+    bad_offsets: tuple[int, ...] = ()
+    segments: tuple[tuple[int, int, str], ...] = field(default=())
+
+
+def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input") -> Decoded:
+    """Decode a whole file by what is in it.
+
+    Args:
+        data: the bytes of the file.
+        encoding: reads the file so without asking; None finds out.
+        name: the file's name for messages.
+
+    Raises:
+        UserError: empty, an unknown encoding, undecided between two readings, or too many bad bytes.
+
+    >>> decode_bytes("萧炎大喝一声，斗气化马。".encode("gbk")).encoding
+    'gb18030'
+    """
+    if not data:
+        raise UserError(f"{name}: empty, expected the text of a novel", f"give another file than {name}", EXIT_INPUT)
+    if encoding is not None:
+        return decode_forced(data, encoding, name)
+    mark = next((codec for mark, codec in MARKS if data.startswith(mark)), None)
+    if (mark or "utf-8-sig") == "utf-8-sig" and (decoded := decode_utf8(data)):
+        return decoded
+    codec, reason = choose_codec(data, mark, name)
+    text, offsets = read_as(data, codec)
+    refuse_bad_bytes(offsets, len(data), codec, name)
+    text = drop_escapes(text)
+    reported = "utf-8-sig" if mark == "utf-8-sig" and codec == "utf-8" else family(codec)
+    return Decoded(text.removeprefix("\ufeff"), reported, reason, len(offsets), tuple(offsets[:OFFSETS]))
+
+
+def family(codec: str) -> str:
+    """Name the encoding that a codec belongs to: cp950 and big5hkscs are Big5."""
+    return FAMILY.get(codec, codec)
+
+
+def decode_utf8(data: bytes) -> Decoded | None:
+    """Decode bytes that are UTF-8 beyond doubt; None when they are not."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    num_sequences = (len(data) - len(text)) // 2  # of two or three bytes; near enough
+    if text.count("\0") * 100 > len(text) or (not text.isascii() and num_sequences < CLEAR_SEQUENCES):
+        return None
+    marked = text.startswith("\ufeff")
+    reason = "plain ASCII" if text.isascii() else "strict UTF-8 without a fault"
+    if marked:
+        return Decoded(text[1:], "utf-8-sig", "a UTF-8 byte order mark")
+    return Decoded(text, "utf-8", reason)
+
+
+def decode_forced(data: bytes, encoding: str, name: str) -> Decoded:
+    """Decode as the user said; bad bytes are dropped and counted."""
+    hint = "--encoding gb18030, big5, utf-8, utf-16-le or utf-16-be"
+    try:
+        codec = codecs.lookup(encoding).name
+        b"".decode(codec)
+    except (LookupError, ValueError) as problem:
+        raise UserError(f"--encoding: unknown encoding {encoding!r}", hint, EXIT_USAGE) from problem
+    codec = {"utf-16": "utf-16-le", "utf-32": "utf-32-le", "utf-8-sig": "utf-8", "big5": "cp950"}.get(codec, codec)
+    mark = next((mark for mark in MARKS if data.startswith(mark[0])), None)
+    if mark and codec[:6] == mark[1][:6] in ("utf-16", "utf-32"):
+        codec = mark[1]
+    if family(codec) == "big5":
+        codec = max(("cp950", "big5hkscs"), key=lambda candidate: reading_score(data, candidate))
+    text, offsets = read_as(data, FAMILY.get(codec, codec) if codec not in DOUBLE_BYTE else codec)
+    text = drop_escapes(text)
+    return Decoded(text.removeprefix("\ufeff"), encoding, "--encoding", len(offsets), tuple(offsets[:OFFSETS]))
+
+
+def choose_codec(data: bytes, mark: str | None, name: str) -> tuple[str, str]:
+    """Pick the codec whose reading is clearly the likeliest.
+
+    Returns:
+        The codec and the reason in one sentence.
+
+    Raises:
+        UserError: no reading is likely enough, or two are about as likely.
+    """
+    marked = {"utf-8-sig": "utf-8"}.get(mark, mark)
+    names = CANDIDATES + (("utf-32-le", "utf-32-be") if data[:4096].count(0) * 4 > min(len(data), 4096) else ())
+    scores = {codec: reading_score(data, codec) + MARK_NATS * (codec == marked) for codec in names}
+    ranked = sorted(scores, key=scores.get, reverse=True)
+    best = ranked[0]
+    second = next(codec for codec in ranked if family(codec) != family(best))
+    sample = drop_escapes(read_as(sample_blocks(data)[0], best)[0])
+    sound = is_plausible(sample) or best == marked or (best == "utf-8" and len(sample.encode()) > len(sample) + 20)
+    if scores[best] - scores[second] < MARGIN or not sound:
+        raise undecided(data, best, second, name)
+    if best == marked:
+        return best, f"a {best[:6].upper()} byte order mark"
+    return best, f"reads as Chinese {(scores[best] - scores[second]):,.0f} nats likelier than {family(second)}"
+
+
+def undecided(data: bytes, best: str, second: str, name: str) -> UserError:
+    """Make the error that shows two readings of the same bytes side by side."""
+    shown = [
+        f"{family(codec)} reads {printable(drop_escapes(read_as(data[:120], codec)[0]).strip()[:20])!r}"
+        for codec in (best, second)
+    ]
+    message = f"{name}: encoding undecided: {shown[0]}, {shown[1]}"
+    return UserError(message, f"--encoding {family(best)} or --encoding {family(second)}", EXIT_INPUT)
+
+
+def sample_blocks(data: bytes) -> list[bytes]:
+    """Take a small file whole, otherwise blocks spread over it."""
+    if len(data) <= max(SMALL, NUM_BLOCKS * SAMPLE):
+        return [data]
+    # Multiples of four: whole characters of UTF-16 and UTF-32.
+    starts = [len(data) * part // NUM_BLOCKS & ~3 for part in range(NUM_BLOCKS)]
+    return [data[start : start + SAMPLE] for start in starts]
+
+
+def reading_score(data: bytes, codec: str) -> float:
+    """Sum the log-probability of the sampled characters as a codec reads them, in nats."""
+    if codec not in DOUBLE_BYTE or len(data) <= SMALL:
+        return sum(score(read_as(block, codec)[0]) for block in sample_blocks(data))
+    return sum(  # a block may begin inside a character
+        max(score(plain_reading(block[skip:], codec)) for skip in (0, 1)) for block in sample_blocks(data)
+    )
+
+
+def read_as(data: bytes, codec: str) -> tuple[str, list[int]]:
+    """Decode with one codec.
+
+    Returns:
+        The text, in which a lone surrogate stands for each bad byte (or bad unit of UTF-16 and UTF-32), and the offsets
+        of the bad bytes.
+    """
+    if codec in WIDE:
+        return read_wide(data, codec)
+    if codec in DOUBLE_BYTE:
+        return read_double_byte(data, codec)
+    try:
+        return data.decode(codec), []
+    except UnicodeDecodeError:
+        text = data.decode(codec, "surrogateescape")
+        return text, escape_offsets(text)
+
+
+def read_wide(data: bytes, codec: str) -> tuple[str, list[int]]:
+    """Decode UTF-16 or UTF-32; half a character at the end and lone surrogates are bad bytes."""
+    kind = np.dtype(WIDE[codec])
+    whole = len(data) // kind.itemsize * kind.itemsize
+    if kind.itemsize == 4:
+        units = np.frombuffer(data[:whole], kind)
+        units = np.where(units > 0x10FFFF, 0xDC80, units).astype("<u4")
+        text = units.tobytes().decode("utf-32-le", "surrogatepass")
+    else:
+        text = data[:whole].decode(codec, "surrogatepass")
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    bad = np.flatnonzero((codes >= 0xD800) & (codes < 0xE000))
+    sizes = np.where((codes >= 0x10000) & (kind.itemsize == 2), 4, kind.itemsize)
+    places = (np.cumsum(sizes) - sizes)[bad]
+    offsets = [int(place) + byte for place in places for byte in range(kind.itemsize)]
+    return text + "\udc80" * (len(data) - whole), offsets + list(range(whole, len(data)))
+
+
+def escape_offsets(text: str) -> list[int]:
+    """Find the byte positions of the escaped bytes in a surrogateescape reading of UTF-8."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    escaped = codes >> 11 == 0xD800 >> 11
+    sizes = np.where(escaped, 1, 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000))
+    return (np.cumsum(sizes) - sizes)[escaped].tolist()
+
+
+def drop_escapes(text: str) -> str:
+    """Remove the lone surrogates that stand for bad bytes."""
+    return text.encode("utf-32-le", "surrogatepass").decode("utf-32-le", "ignore") if has_escapes(text) else text
+
+
+def refuse_bad_bytes(offsets: Sequence[int], size: int, codec: str, name: str) -> None:
+    """Raise when more than 0.1 % of a file (and more than a handful) are bad bytes."""
+    if len(offsets) > max(FEW_BAD_BYTES, size * MAX_BAD_SHARE):
+        message = f"{name}: {len(offsets):,} of {size:,} bytes are not {NAMES.get(family(codec), codec)}, "
+        message += f"the first at byte {offsets[0]:,}; expected at most 0.1 %"
+        raise UserError(message, f"--encoding {family(codec)} drops them; better get an undamaged file", EXIT_INPUT)

@@ -1,0 +1,169 @@
+"""Double-byte text with faults in it -> the most plausible reading.
+
+A lost or changed byte shifts the pairing of all double-byte characters after it, often without an undecodable byte.
+A faulty line is therefore parsed by dynamic programming over its bytes: each step takes one ASCII byte, one character
+of two or four bytes, or one bad byte, and the parse with the largest sum of log-probabilities wins::
+
+    bytes    41 CB | B5 B5 | C0 ...     the first byte of 说 (CB B5) became 41
+    plain    A 说? ...                   a shift turns the whole rest of the line into other characters
+    parsed   A, one bad byte, 道 ...
+"""
+
+import codecs
+
+import numpy as np
+
+from novelgpt.corpus.plausibility import BAD_BYTE, nats_of, nats_table, pair_nats, score
+
+QUAD_NATS = -17.0  # a four-byte character of GB18030
+CUT_NATS = -8.0  # an unfinished character at the end of the file, where downloads stop
+AFTER_ASCII = 5.0  # nats: the second byte of a character whose first byte became ASCII is likelier bad than others
+SMALL = 1 << 14  # bytes; a file up to this size has every line parsed
+PIECE = 1 << 16  # bytes; a longer line is parsed in pieces
+OVERLAP = 64  # bytes before the end of a piece that the next one parses again
+WINDOW = 4  # characters
+WINDOW_NATS = -42.0  # four neighbouring characters rarer than this are looked at again
+NEAR = 4  # bytes between a first byte that turned ASCII and the bad byte it leaves
+GAIN = 3.0  # nats by which a parse with bad bytes must beat a reading without
+# Python's big5hkscs reads these codes otherwise than Windows and the browsers do.
+WINDOWS_SYMBOLS = str.maketrans("•､‾∼♁☉¥¢£", "‧﹑¯～⊕⊙￥￠￡")
+
+
+def read_double_byte(data: bytes, codec: str) -> tuple[str, list[int]]:
+    """Decode GB18030 or Big5; lines with faults, or that read badly, are parsed for the likeliest pairing.
+
+    Args:
+        data: the bytes of a text.
+        codec: "gb18030", "cp950" or "big5hkscs".
+
+    Returns:
+        The text with a lone surrogate for each bad byte, and the offsets of the bad bytes.
+
+    >>> text, offsets = read_double_byte("A道天下大势".encode("gb18030")[:2] + "天下大势".encode("gb18030"), "gb18030")
+    >>> text[2:], offsets
+    ('天下大势', [1])
+    """
+    text = plain_reading(data, codec)
+    numbers = suspicious_lines(text) if len(data) > SMALL else range(text.count("\n") + 1)
+    if len(numbers) == 0:
+        return text, []
+    lines, raw_lines, bad = text.split("\n"), data.split(b"\n"), []
+    starts = np.cumsum([0] + [len(line) + 1 for line in raw_lines])
+    for number in numbers:
+        final = number == len(lines) - 1
+        lines[number], offsets = repair_line(raw_lines[number], lines[number], codec, final)
+        bad += [int(starts[number]) + offset for offset in offsets]
+    return "\n".join(lines), bad
+
+
+def plain_reading(data: bytes, codec: str) -> str:
+    """Decode with a double-byte codec from left to right, a lone surrogate for each byte that fits nowhere."""
+    text = data.decode(codec, "surrogateescape")
+    return text.translate(WINDOWS_SYMBOLS) if codec == "big5hkscs" else text
+
+
+def suspicious_lines(text: str) -> np.ndarray:
+    """Number the lines that hold an undecodable byte or a run of rare characters."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    sums = np.concatenate([[0.0], np.cumsum(nats_of(text), dtype=np.float64)])
+    rare = np.flatnonzero(sums[WINDOW:] - sums[:-WINDOW] < WINDOW_NATS) + WINDOW - 1
+    bad = np.flatnonzero(codes >> 11 == 0xD800 >> 11)
+    return np.unique(np.searchsorted(np.flatnonzero(codes == 10), np.concatenate([rare, bad])))
+
+
+def repair_line(raw: bytes, plain: str, codec: str, final: bool) -> tuple[str, list[int]]:
+    """Parse one line; its plain reading stays unless it has bad bytes, or a first byte turned ASCII explains it better.
+
+    Returns:
+        The text and the offsets of bad bytes in the line.
+    """
+    if plain.isascii():
+        return plain, []
+    parts, bad, start, total = [], [], 0, 0.0
+    while start < len(raw):
+        piece = raw[start : start + PIECE]
+        last = start + len(piece) == len(raw)
+        widths, nats = best_parse(piece, codec, final=final and last)
+        text, offsets, used = join_parse(piece, widths, codec, len(piece) if last else len(piece) - OVERLAP)
+        parts.append(text)
+        bad += [start + offset for offset in offsets]
+        start, total = start + used, total + nats
+    cut = len(raw) - widths[-1] if final else len(raw)
+    explained = all(place < NEAR or place >= cut or min(raw[place - NEAR : place]) < 0x80 for place in bad)
+    if not has_escapes(plain) and (total - score(plain) < GAIN or not explained):
+        return plain, []
+    return "".join(parts), bad
+
+
+def has_escapes(text: str) -> bool:
+    """Say whether a reading holds lone surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def best_parse(data: bytes, codec: str, *, final: bool = False) -> tuple[list[int], float]:
+    """Find the likeliest division of a line into characters and bad bytes.
+
+    Args:
+        data: bytes that begin at a character.
+        codec: "gb18030", "cp950" or "big5hkscs".
+        final: the data end where the file ends, perhaps inside a character.
+
+    Returns:
+        The length in bytes of each step (1, 2 or 4; up to 3 for an unfinished last one), and the log-probability of the
+        whole in nats.
+
+    >>> best_parse("大A势".encode("gb18030"), "gb18030")[0]
+    [2, 1, 2]
+    """
+    pairs, single = pair_nats(codec), [*nats_table()[:0x80].tolist(), *[BAD_BYTE] * 0x80]
+    best, width = [0.0] * (len(data) + 1), [0] * (len(data) + 1)
+    for end, byte in enumerate(data, 1):
+        nats = best[end - 1] + single[byte]
+        if byte >= 0x80 and width[end - 1] == 1:
+            nats += AFTER_ASCII
+        best[end], width[end] = nats, 1
+        if byte >= 0x40:
+            if end >= 2 and (nats := best[end - 2] + pairs[data[end - 2] << 8 | byte]) > best[end]:
+                best[end], width[end] = nats, 2
+        elif byte >= 0x30 and codec == "gb18030" and is_quad(data[max(0, end - 4) : end]):
+            best[end], width[end] = best[end - 4] + QUAD_NATS, 4
+    for cut in range(1, min(4, len(data) + 1)) if final else ():
+        if is_unfinished(data[-cut:], codec) and best[-1 - cut] + CUT_NATS > best[-1]:
+            best[-1], width[-1] = best[-1 - cut] + CUT_NATS, cut
+    steps, end = [], len(data)
+    while end:
+        steps.append(width[end])
+        end -= width[end]
+    return steps[::-1], best[-1]
+
+
+def is_quad(part: bytes) -> bool:
+    """Say whether bytes are one four-byte character of GB18030."""
+    return len(part) == 4 and part[0] >= 0x81 and 0x30 <= part[1] <= 0x39 and len(part.decode("gb18030", "ignore")) == 1
+
+
+def is_unfinished(part: bytes, codec: str) -> bool:
+    """Say whether bytes are the beginning of one character."""
+    decoder = codecs.getincrementaldecoder(codec)("ignore")
+    return decoder.decode(part) == "" and decoder.getstate()[0] == part
+
+
+def join_parse(data: bytes, widths: list[int], codec: str, limit: int) -> tuple[str, list[int], int]:
+    """Decode the steps of a parse up to a limit in bytes: text, offsets of bad bytes, bytes used."""
+    parts, bad, start = [], [], 0
+    for width in widths:
+        if start >= limit:
+            break
+        part = data[start : start + width]
+        text = part.decode(codec, "ignore")
+        if not text:
+            text = "".join(chr(0xDC00 + byte) for byte in part)
+            bad += range(start, start + width)
+        parts.append(text)
+        start += width
+    text = "".join(parts)  # bad bytes as lone surrogates
+    return text.translate(WINDOWS_SYMBOLS) if codec == "big5hkscs" else text, bad, start
