@@ -1,0 +1,262 @@
+"""Text as found -> clean lines, with a receipt of everything that was changed.
+
+Six steps, in this order; every one counts what it changes and keeps the first three examples with their lines::
+
+    line ends       CR LF, CR, VT, FF, U+0085, U+2028, U+2029   -> newline
+    blanks          tab, no-break spaces                        -> space
+    invisible       all of Unicode category C but the newline, U+FFFD -> nothing
+    entities        &quot; &#8220; &nbsp;                       -> the character (then the first three steps again)
+    line edges      indents and trailing blanks                 -> nothing
+    inner gaps      two or more blanks inside a line            -> one space
+
+Nothing else is touched: width, punctuation and script stay as they are unless asked. Cleaning a clean text changes
+nothing.
+"""
+
+import html
+import html.entities
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass, field
+
+from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
+
+NUM_EXAMPLES = 3
+CONTEXT = 12  # characters shown on either side of an example
+REPLACEMENT = "\ufffd"
+OTHER_LINE_ENDS = "\x0b\x0c\x85\u2028\u2029"
+OTHER_BLANKS = "\t\xa0\u2007\u202f"  # the tab and the three no-break spaces
+CLASSES = {
+    "Cc": "control characters",
+    "Cf": "zero-width and direction marks",
+    "Cs": "lone surrogates",
+    "Co": "private-use characters",
+    "Cn": "unassigned code points",
+}
+ENTITY = re.compile(r"&(?:#o?[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
+GAP = re.compile("[ \u1680\u2000-\u200a\u205f\u3000]{2,}")
+SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+TO_HALF = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+TO_FULL = {half: full for full, half in TO_HALF.items()}
+
+
+@dataclass
+class Cleaned:
+    """A cleaned text and the receipt of its cleaning.
+
+    Attributes:
+        lines: the lines of the text, blank ones included, numbered from 1 as in the text that came in.
+        counts: how often each class of change was made.
+        code_points: how often each removed character stood there, by `U+0007`.
+        examples: the first three places of each class as (line, surrounding text before the change).
+    """
+
+    lines: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    code_points: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The paragraphs, separated by a single newline."""
+        return "\n".join(filter(None, self.lines))
+
+    def add_examples(self, name: str, text: str, positions: list[int]) -> None:
+        """Keep the first few places of a class; positions are offsets into text."""
+        shown = self.examples.setdefault(name, [])
+        for position in positions[: NUM_EXAMPLES - len(shown)]:
+            start = max(text.rfind("\n", 0, position) + 1, position - CONTEXT)
+            end = text.find("\n", position)
+            end = min(position + CONTEXT, len(text) if end < 0 else end)
+            shown.append((text.count("\n", 0, position) + 1, text[start:end]))
+
+
+def clean_text(
+    text: str, *, width: str | None = None, traditional_to_simplified: bool = False, keep_private: bool = False
+) -> Cleaned:
+    r"""Clean one text and write down what was changed.
+
+    Args:
+        text: any string, lone surrogates included.
+        width: "half" writes full-width ASCII (U+FF01 to U+FF5E) as ASCII, "full" the other way; None leaves widths alone.
+        traditional_to_simplified: convert the script with OpenCC.
+        keep_private: leave private-use characters in.
+
+    Returns:
+        the clean lines and the receipt; cleaning `.text` again with the same options changes nothing.
+
+    Raises:
+        UserError: an unknown width, or OpenCC is asked for and not installed.
+
+    >>> cleaned = clean_text("　　萧炎\x07大喝：\r\n\r\n&ldquo;来！&rdquo; ")
+    >>> cleaned.text
+    '萧炎大喝：\n“来！”'
+    >>> cleaned.counts["control characters"], cleaned.examples["control characters"]
+    (1, [(1, '\u3000\u3000萧炎\x07大喝：')])
+    """
+    if width not in (None, "half", "full"):
+        raise UserError(f"--width: found {width!r}, expected half or full", "--width half", EXIT_USAGE)
+    receipt = Cleaned()
+    while True:
+        text = unify_line_ends(text, receipt)
+        text = remove_invisible(text, receipt, keep_private=keep_private)
+        plain = change_width(text, TO_HALF, receipt) if width == "half" else text
+        plain = decode_entities(plain, receipt)
+        if plain == text:
+            break
+        text = plain
+    if traditional_to_simplified:
+        text = simplify(text, receipt)
+    if width == "full":
+        text = change_width(text, TO_FULL, receipt)
+    receipt.lines = trim_lines(text, receipt)
+    receipt.counts = +receipt.counts
+    receipt.examples = {name: shown for name, shown in receipt.examples.items() if shown}
+    return receipt
+
+
+def unify_line_ends(text: str, receipt: Cleaned) -> str:
+    """Write every kind of line end as a newline."""
+    if "\r" in text:
+        receipt.counts["CR LF line ends"] += text.count("\r\n")
+        text = text.replace("\r\n", "\n")
+        replace_characters(text, "\r", "lone CR line ends", receipt)
+        text = text.replace("\r", "\n")
+    for char in OTHER_LINE_ENDS:
+        if char in text:
+            replace_characters(text, char, "other line ends (VT, FF, U+0085, U+2028, U+2029)", receipt)
+            text = text.replace(char, "\n")
+    return text
+
+
+def replace_characters(text: str, char: str, name: str, receipt: Cleaned) -> None:
+    """Count a character that is about to be replaced, and keep its first places."""
+    receipt.counts[name] += text.count(char)
+    positions, position = [], text.find(char)
+    while position >= 0 and len(positions) < NUM_EXAMPLES:
+        positions.append(position)
+        position = text.find(char, position + 1)
+    receipt.add_examples(name, text, positions)
+
+
+def removal_class(char: str, *, keep_private: bool) -> str | None:
+    """Name the class under which a character is removed; None when it stays.
+
+    >>> removal_class("\\u200b", keep_private=False), removal_class("萧", keep_private=False)
+    ('zero-width and direction marks', None)
+    """
+    if char == REPLACEMENT:
+        return "replacement characters U+FFFD"
+    category = unicodedata.category(char)
+    if category[0] != "C" or char == "\n" or (keep_private and category == "Co"):
+        return None
+    return CLASSES[category]
+
+
+def remove_invisible(text: str, receipt: Cleaned, *, keep_private: bool) -> str:
+    """Turn tabs and no-break spaces into spaces, and take out what no reader sees."""
+    alphabet = set(text)
+    for char in OTHER_BLANKS:
+        if char in alphabet:
+            replace_characters(text, char, "tabs" if char == "\t" else "no-break spaces", receipt)
+            text = text.replace(char, " ")
+    if any("\ud800" <= char <= "\udfff" for char in alphabet):
+        text = SURROGATE_PAIR.sub(join_pair, text)
+        alphabet = set(text)
+    removed = {}
+    for char in alphabet.difference(OTHER_BLANKS):
+        if name := removal_class(char, keep_private=keep_private):
+            removed[char] = name
+    if not removed:
+        return text
+    pattern = re.compile("[" + "".join(f"\\U{ord(char):08x}" for char in sorted(removed)) + "]")
+    count_removed(text, pattern, removed, receipt)
+    return pattern.sub("", text)
+
+
+def count_removed(text: str, pattern: re.Pattern[str], removed: dict[str, str], receipt: Cleaned) -> None:
+    """Write down what the pattern is about to remove: by class, by code point, and the first places."""
+    positions: dict[str, list[int]] = {}
+    for match in pattern.finditer(text):
+        name = removed[match.group()]
+        receipt.counts[name] += 1
+        receipt.code_points[f"U+{ord(match.group()):04X}"] += 1
+        if receipt.counts[name] <= NUM_EXAMPLES:
+            positions.setdefault(name, []).append(match.start())
+    for name, places in positions.items():
+        receipt.add_examples(name, text, places)
+
+
+def join_pair(match: re.Match[str]) -> str:
+    """Join a high and a low surrogate into the character they stand for."""
+    return match.group().encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+def entity_character(match: re.Match[str]) -> str:
+    """Give the character of one HTML entity, or the entity itself where there is no such character.
+
+    >>> ENTITY.sub(entity_character, "&ldquo;&#33831;&#x708E;&#o39;&nosuch;")
+    "“萧炎'&nosuch;"
+    """
+    entity = match.group()
+    if entity[1] == "#":
+        return html.unescape(entity.replace("#o", "#"))
+    return html.entities.html5.get(entity[1:], entity)
+
+
+def decode_entities(text: str, receipt: Cleaned) -> str:
+    """Decode HTML entities that end in a semicolon, as far as they are known."""
+    if "&" not in text:
+        return text
+    positions = []
+    for match in ENTITY.finditer(text):
+        if entity_character(match) != match.group():
+            receipt.counts["HTML entities"] += 1
+            positions.append(match.start())
+    receipt.add_examples("HTML entities", text, positions[:NUM_EXAMPLES])
+    return ENTITY.sub(entity_character, text)
+
+
+def change_width(text: str, table: dict[int, int], receipt: Cleaned) -> str:
+    """Write full-width ASCII half-width or the other way, by table."""
+    pattern = re.compile("[" + "".join(f"\\u{code:04x}" for code in table) + "]+")
+    receipt.counts["widths changed"] += sum(len(run) for run in pattern.findall(text))
+    return pattern.sub(lambda match: match.group().translate(table), text)
+
+
+def simplify(text: str, receipt: Cleaned) -> str:
+    """Convert traditional to simplified characters with OpenCC."""
+    try:
+        from opencc import OpenCC
+    except ImportError as problem:
+        message = "--traditional_to_simplified: the package OpenCC is not installed"
+        raise UserError(message, "pip install OpenCC", EXIT_ENVIRONMENT) from problem
+    simple = OpenCC("t2s").convert(text)
+    receipt.counts["characters simplified"] += sum(old != new for old, new in zip(text, simple, strict=False))
+    return simple
+
+
+def trim_lines(text: str, receipt: Cleaned) -> list[str]:
+    """Strip the edges of every line and close the gaps inside; blank lines stay as empty strings."""
+    lines = text.split("\n")
+    trimmed = [line.strip() for line in lines]
+    for number, (line, plain) in enumerate(zip(lines, trimmed, strict=True), 1):
+        if line is plain or line == plain:
+            continue
+        for name, found in (
+            ("lines of nothing but blanks", not plain),
+            ("indents", plain and line[0].isspace()),
+            ("trailing blanks", plain and line[-1].isspace()),
+        ):
+            if found:
+                receipt.counts[name] += 1
+                if receipt.counts[name] <= NUM_EXAMPLES:
+                    receipt.examples.setdefault(name, []).append((number, line[: 2 * CONTEXT]))
+    text = "\n".join(trimmed)
+    gaps = [match.start() for match in GAP.finditer(text)]
+    if not gaps:
+        return trimmed
+    receipt.counts["gaps of several blanks"] += len(gaps)
+    receipt.add_examples("gaps of several blanks", text, gaps[:NUM_EXAMPLES])
+    return GAP.sub(" ", text).split("\n")
