@@ -38,10 +38,11 @@ def warn(text: str) -> None:
     say(f"warning: {text}")
 
 
-def progress_bar(total: int | None, *, unit: str, initial: int = 0, description: str = ""):
+def progress_bar(total: int | None, *, unit: str, initial: int = 0, description: str = "", enabled: bool = True):
     """Return a tqdm bar that shows itself only on a terminal."""
     from tqdm import tqdm
 
+    hidden = None if enabled else True  # None: hidden unless stderr is a terminal
     return tqdm(
-        total=total, unit=unit, initial=initial, desc=description, disable=None, dynamic_ncols=True, unit_scale=True
+        total=total, unit=unit, initial=initial, desc=description, disable=hidden, dynamic_ncols=True, unit_scale=True
     )

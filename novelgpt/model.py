@@ -56,11 +56,12 @@ def build_model(config: dict, tokenizer, *, seed: int = 0) -> GPT2LMHeadModel:
 
 
 def hf_config(config: dict, tokenizer) -> GPT2Config:
-    """Return transformers' config object for a checked config and a tokenizer."""
+    """Return transformers' config object for a checked config and a tokenizer.
+
+    Without a pad id, since every window is full: with one, transformers looks through the inputs of each pass.
+    """
     values = {**config, "vocab_size": tokenizer.vocab_size}
-    return GPT2Config(
-        **values, bos_token_id=tokenizer.cls_id, eos_token_id=tokenizer.cls_id, pad_token_id=tokenizer.pad_id
-    )
+    return GPT2Config(**values, bos_token_id=tokenizer.cls_id, eos_token_id=tokenizer.cls_id)
 
 
 def count_parameters(model: torch.nn.Module) -> int:
@@ -88,7 +89,7 @@ def save_model(model: GPT2LMHeadModel, tokenizer, folder: str | Path, *, facts: 
         raise UserError(message, "go on from the last good checkpoint with a lower --lr", EXIT_STATE)
     with atomic_folder(folder, **manifest) as hidden:
         save_file(weights, hidden / WEIGHTS, metadata={"format": "pt"})
-        write_configs(model.config, hidden)
+        write_configs(model.config, tokenizer, hidden)
         tokenizer.export(hidden)
         names = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")
         sizes = {name: getattr(model.config, name) for name in names}
@@ -104,15 +105,15 @@ def model_weights(model: GPT2LMHeadModel) -> dict[str, torch.Tensor]:
     return {name: weight.detach().to("cpu", torch.float32).contiguous() for name, weight in state.items()}
 
 
-def write_configs(config: GPT2Config, folder: Path) -> None:
+def write_configs(config: GPT2Config, tokenizer, folder: Path) -> None:
     """Write config.json and generation_config.json so that any transformers from 4.57 on reads them."""
     values = config.to_diff_dict()
     for name in ("transformers_version", "_attn_implementation_internal"):
         values.pop(name, None)
     values |= {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_ctx": config.n_positions}
     values |= {name: getattr(config, name) for name in ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")}
-    write_json(folder / "config.json", {**values, "torch_dtype": "float32"})
-    ids = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    ids = {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.cls_id, "pad_token_id": tokenizer.pad_id}
+    write_json(folder / "config.json", {**values, **ids, "torch_dtype": "float32"})
     generation = {"do_sample": True, "temperature": 1.0, "top_k": 8, "top_p": 1.0}
     write_json(folder / "generation_config.json", generation | ids)
 

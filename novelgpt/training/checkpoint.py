@@ -8,8 +8,8 @@
       state.json             step, epoch, batches done in it, log length, best epoch, history, skipped steps
       manifest.json          size and sha256 of the three, written last
 
-Every random number of a run is a function of (seed, step), and the order of the windows of (seed, epoch), so the position
-is the whole random state.
+Every random number of a run is a function of (seed, step), and the order of the windows of (seed, epoch), so the
+position is the whole random state.
 """
 
 import os
@@ -46,6 +46,7 @@ class Progress:
         skipped: steps left out because loss or gradient was not finite.
         bad_in_a_row: how many of them were the last ones.
         log_bytes: length of log.jsonl when this was saved.
+        loss_sum, loss_tokens: nats and scored tokens since the last log line.
         scaler: state of the fp16 loss scaler.
     """
 
@@ -58,6 +59,8 @@ class Progress:
     skipped: int = 0
     bad_in_a_row: int = 0
     log_bytes: int = 0
+    loss_sum: float = 0.0
+    loss_tokens: int = 0
     scaler: dict = field(default_factory=dict)
 
 
@@ -116,8 +119,12 @@ def prune_checkpoints(run_dir: Path, keep: int) -> None:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def find_checkpoint(run_dir: Path) -> Path | None:
-    """Return the newest valid checkpoint; damaged ones are renamed to `.bad` with a warning.
+def find_checkpoint(run_dir: Path, *, set_aside: bool = True) -> Path | None:
+    """Return the newest valid checkpoint.
+
+    Args:
+        run_dir: the run folder.
+        set_aside: rename damaged checkpoints to `.bad`, with a warning that names file and reason.
 
     Raises:
         UserError: there are checkpoints, and none is valid.
@@ -128,6 +135,8 @@ def find_checkpoint(run_dir: Path) -> Path | None:
         if damage is None:
             return path
         damaged += 1
+        if not set_aside:
+            continue
         aside = path.with_name(path.name + ".bad")
         shutil.rmtree(aside, ignore_errors=True)
         os.rename(path, aside)

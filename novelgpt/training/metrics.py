@@ -19,17 +19,19 @@ class RunLog:
     stands in it twice.
     """
 
-    def __init__(self, folder: Path, *, writer_dir: str | None = None, length: int = 0):
+    def __init__(self, folder: Path, *, writer_dir: str | None = None, length: int = 0, enabled: bool = True):
         """Open the log of a run folder.
 
         Args:
             folder: the run folder.
             writer_dir: folder for TensorBoard event files; None for none.
             length: bytes of an earlier log to keep.
+            enabled: False keeps no log, in all processes but the first.
         """
-        self.path = folder / LOG
+        self.path = folder / LOG if enabled else Path(os.devnull)
         self.file = open(self.path, "ab")  # noqa: SIM115 (open for the whole run)
-        self.file.truncate(length)
+        if enabled:
+            self.file.truncate(length)
         self.writer = open_writer(writer_dir) if writer_dir else None
 
     def write(self, record: dict[str, float | int | str]) -> None:

@@ -28,6 +28,18 @@ def count_or_share(text: str) -> float:
     return int(value) if value >= 1 or value == 0 else value
 
 
+def clock_time(text: str) -> str:
+    """Check a time of day.
+
+    >>> clock_time("07:00")
+    '07:00'
+    """
+    hour, colon, minute = text.partition(":")
+    if not (colon and hour.isdecimal() and minute.isdecimal() and int(hour) < 24 and int(minute) < 60):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a time from 00:00 to 23:59")
+    return text
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """Settings of a run. Lengths are in tokens, rates per step; None means: decided by the machine or the data."""
@@ -68,6 +80,13 @@ class TrainOptions:
     compile: str = option("auto", "torch.compile: auto = on GPUs when the run repays it", choices=("auto", "on", "off"))
     device: str | None = option(None, "GPU numbers such as 0,1, or mps, or cpu; default: every GPU there is")
     seed: int = option(0, "initial weights, window order and dropout are functions of it", whole(0, 2**31 - 1))
+    resume: str = option("auto", "auto = go on with an unfinished run; never = move it aside; or a checkpoint's folder")
+    allow_change: str = option("", "options that may differ from the unfinished run's, for example lr,epochs,log_step")
+    save_steps: int = option(0, "steps between two checkpoints; 0 = by time and at the end of epochs", whole(0))
+    save_minutes: float = option(15, "minutes between two checkpoints; 0 = at the end of epochs only", real(0))
+    save_total_limit: int = option(2, "resumable checkpoints to keep", whole(1))
+    max_hours: float = option(0, "stop by itself after so many hours, ready to go on; 0 = no limit", real(0))
+    until: str | None = option(None, "stop by itself when the clock shows this time, for example 07:00", clock_time)
     log_step: int = option(200, "steps between two log lines", whole(1))
     writer_dir: str | None = option(None, "folder for TensorBoard curves; default: none")
     sample_prefix: str = option("", "prefix of the sample written after each epoch; default: the book's own opening")

@@ -1,0 +1,215 @@
+"""What a plain GPT2LMHeadModel needs to train fast on a CPU, without changing a weight or a result.
+
+Three parts are exchanged in place; the state dict stays the same:
+
+- dropout draws one cheap random byte an element instead of one slow Bernoulli number, and draws it as a function of
+  (seed, step, window), so the masks do not depend on how a batch is split;
+- attention goes block by block of queries: no T x T mask, and no score matrix kept for the backward pass;
+- GELU is one kernel instead of eight.
+"""
+
+import ctypes
+import sys
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AttentionInterface, GPT2LMHeadModel
+
+BLOCK = 256  # queries a block
+ATTENTION = "novelgpt_blocked"
+SITES_A_LAYER = 3  # attention, after attention, after the MLP
+MALLOC_OPTIONS = {-3: 1 << 30, -1: 2**31 - 1, -2: 64 << 20}  # mmap threshold, trim threshold, top pad; bytes
+
+
+class Noise:
+    """Random bytes as a function of (seed, step, window in the global batch, place in the network)."""
+
+    def __init__(self, seed: int):
+        """Start a source of noise; call set_position before every forward pass."""
+        self.seed = seed
+        self.set_position(0, 0)
+
+    def set_position(self, step: int, first_row: int) -> None:
+        """Say which step is computed, and which row of the global batch is the first of this micro-batch."""
+        self.step = step
+        self.first_row = first_row
+
+    def generator(self, row: int, site: int) -> np.random.Generator:
+        """Return the random stream of one row of the micro-batch at one place."""
+        return np.random.Generator(np.random.SFC64([self.seed, self.step, self.first_row + row, site]))
+
+
+def random_bytes(generator: np.random.Generator, shape: tuple[int, ...]) -> torch.Tensor:
+    """Draw uniform uint8 numbers."""
+    count = int(np.prod(shape))
+    words = generator.integers(0, 2**64 - 1, size=-(-count // 8), dtype=np.uint64, endpoint=True)
+    return torch.from_numpy(words.view(np.uint8)[:count]).view(shape)
+
+
+def drop_threshold(p: float) -> int:
+    """Return how many of the 256 byte values drop an element: p rounded to 1/256.
+
+    >>> drop_threshold(0.1) / 256
+    0.1015625
+    """
+    return round(p * 256)
+
+
+class KeyedDropout(nn.Module):
+    """Dropout of (B, T, D) whose mask is a function of (seed, step, window, site)."""
+
+    def __init__(self, p: float, noise: Noise, site: int):
+        super().__init__()
+        self.p = p
+        self.noise = noise
+        self.site = site
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Zero a share p of the elements and scale the others up so that the mean stays."""
+        dropped = drop_threshold(self.p)
+        if not self.training or dropped == 0:
+            return hidden
+        shape = tuple(hidden.shape[1:])
+        draws = [random_bytes(self.noise.generator(row, self.site), shape) for row in range(len(hidden))]
+        keep = torch.stack(draws).ge_(dropped).view(torch.bool)  # (B, T, D)
+        return ScaledMask.apply(hidden, keep, 256 / (256 - dropped))
+
+
+class ScaledMask(torch.autograd.Function):
+    """hidden · keep · scale, remembering one byte an element."""
+
+    @staticmethod
+    def forward(ctx, hidden, keep, scale):
+        """Return hidden where kept, scaled, and 0 elsewhere."""
+        ctx.save_for_backward(keep)
+        ctx.scale = scale
+        return torch.where(keep, hidden, 0.0).mul_(scale)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """Mask and scale the gradient the same way."""
+        (keep,) = ctx.saved_tensors
+        return torch.where(keep, gradient, 0.0).mul_(ctx.scale), None, None
+
+
+class BlockedAttention(torch.autograd.Function):
+    """Causal attention, one window and one block of queries at a time; probabilities are computed again backwards."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, scale, p, noise, site):
+        """Return (B, T, H, D/H) from query, key, value of (B, H, T, D/H)."""
+        ctx.save_for_backward(query, key, value)
+        ctx.settings = scale, p, noise and (noise.step, noise.first_row), noise, site
+        rows, heads, length, width = query.shape
+        output = query.new_empty(rows, length, heads, width)
+        for row in range(rows):
+            draws = noise.generator(row, site) if p else None
+            for start in range(0, length, BLOCK):
+                end = min(start + BLOCK, length)
+                weights = block_probabilities(query[row], key[row], start, end, scale)  # (H, Q, K)
+                if p:
+                    weights = drop(weights, draws, p)
+                output[row, start:end] = torch.bmm(weights, value[row, :, :end]).transpose(0, 1)
+        return output
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """Return the gradients of query, key and value."""
+        query, key, value = ctx.saved_tensors
+        scale, p, position, noise, site = ctx.settings
+        if p:
+            noise.set_position(*position)
+        gradients = [torch.empty_like(part) for part in (query, key, value)]
+        for row in range(len(query)):
+            draws = noise.generator(row, site) if p else None
+            parts = row_backward(query[row], key[row], value[row], gradient[row], scale, p, draws)
+            for whole, part in zip(gradients, parts, strict=True):
+                whole[row] = part
+        return *gradients, None, None, None, None
+
+
+def row_backward(query, key, value, gradient, scale, p, draws):
+    """Return one window's gradients of query, key, value (H, T, D/H); gradient is (T, H, D/H)."""
+    query_gradient = torch.empty_like(query)
+    key_gradient, value_gradient = (torch.zeros(part.shape, dtype=torch.float32) for part in (key, value))
+    for start in range(0, query.shape[1], BLOCK):
+        end = min(start + BLOCK, query.shape[1])
+        weights = block_probabilities(query, key, start, end, scale)  # (H, Q, K)
+        from_output = gradient[start:end].transpose(0, 1)  # (H, Q, D/H)
+        from_weights = torch.bmm(from_output, value[:, :end].transpose(1, 2))  # (H, Q, K)
+        used = weights
+        if p:
+            keep, factor = keep_mask(weights.shape, draws, p)
+            used = torch.where(keep, weights, 0.0).mul_(factor)
+            from_weights = torch.where(keep, from_weights, 0.0).mul_(factor)
+        value_gradient[:, :end] += torch.bmm(used.transpose(1, 2), from_output)
+        from_scores = torch._softmax_backward_data(from_weights, weights, -1, weights.dtype).mul_(scale)
+        query_gradient[:, start:end] = torch.bmm(from_scores, key[:, :end])
+        key_gradient[:, :end] += torch.bmm(from_scores.transpose(1, 2), query[:, start:end])
+    return query_gradient, key_gradient, value_gradient
+
+
+def block_probabilities(query, key, start: int, end: int, scale: float) -> torch.Tensor:
+    """Return softmax(query · keyᵀ · scale) of queries start … end over keys 0 … end, (H, end - start, end)."""
+    scores = torch.bmm(query[:, start:end], key[:, :end].transpose(1, 2)).mul_(scale)
+    future = torch.ones(end - start, end - start, dtype=torch.bool).triu_(1)
+    scores[:, :, start:].masked_fill_(future, -torch.inf)
+    return torch.softmax(scores, dim=-1)
+
+
+def keep_mask(shape, draws: np.random.Generator, p: float) -> tuple[torch.Tensor, float]:
+    """Draw which elements stay, and the factor that keeps their mean."""
+    dropped = drop_threshold(p)
+    return random_bytes(draws, tuple(shape)).ge_(dropped).view(torch.bool), 256 / (256 - dropped)
+
+
+def drop(weights: torch.Tensor, draws: np.random.Generator, p: float) -> torch.Tensor:
+    """Apply dropout to attention probabilities."""
+    keep, factor = keep_mask(weights.shape, draws, p)
+    return torch.where(keep, weights, 0.0).mul_(factor)
+
+
+def blocked_attention(module, query, key, value, attention_mask, *, scaling, dropout=0.0, **_):
+    """Attention function in the form transformers calls; the mask is always causal, so none may be given."""
+    assert attention_mask is None
+    noise = module.noise if dropout else None
+    site = SITES_A_LAYER * module.layer_idx + 1
+    return BlockedAttention.apply(query, key, value, scaling, dropout, noise, site), None
+
+
+def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int) -> Noise:
+    """Exchange dropout, attention and GELU of a GPT-2 in place.
+
+    Args:
+        model: trained on the CPU; its weights and their names stay.
+        seed: the dropout masks are a function of it.
+
+    Returns:
+        The source of noise, whose set_position the training loop calls.
+    """
+    noise = Noise(seed)
+    AttentionInterface.register(ATTENTION, blocked_attention)
+    model.config._attn_implementation = ATTENTION
+    transformer = model.transformer
+    transformer.drop = KeyedDropout(transformer.drop.p, noise, 0)
+    for index, block in enumerate(transformer.h):
+        block.attn.noise = noise
+        block.attn.resid_dropout = KeyedDropout(block.attn.resid_dropout.p, noise, SITES_A_LAYER * index + 2)
+        block.mlp.dropout = KeyedDropout(block.mlp.dropout.p, noise, SITES_A_LAYER * index + 3)
+        if model.config.activation_function in ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"):
+            block.mlp.act = nn.GELU(approximate="tanh")
+    return noise
+
+
+def keep_large_blocks() -> bool:
+    """Tell glibc's allocator to keep large blocks instead of returning them after every operation.
+
+    Fresh pages cost a tuned step 10 to 12 %. Returns False where the C library has no such switch.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallopt"):
+        return False
+    return all(library.mallopt(option, value) == 1 for option, value in MALLOC_OPTIONS.items())

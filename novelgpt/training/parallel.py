@@ -1,0 +1,121 @@
+"""One loss function over whatever devices there are: a single one, DataParallel, or DistributedDataParallel.
+
+Every replica returns the sum of its losses, one number; logits never travel. `--batch_size` is the global batch: the
+rows are split over processes, replicas and micro-batches, and the sums are divided by the one count of scored tokens.
+"""
+
+import contextlib
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from transformers import GPT2LMHeadModel
+
+from novelgpt.errors import EXIT_ENVIRONMENT, UserError
+from novelgpt.loss import sum_loss
+
+
+class LossModule(nn.Module):
+    """A GPT-2 whose forward pass is its loss sum; what replicas and processes run."""
+
+    def __init__(self, model: GPT2LMHeadModel, dtype: torch.dtype, chunk: int):
+        super().__init__()
+        self.model = model
+        self.dtype = dtype
+        self.chunk = chunk
+
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the summed loss of (B, T) rows as fp32 (1,), so that replicas can be gathered."""
+        return sum_loss(self.model, input_ids, labels, dtype=self.dtype, chunk=self.chunk).reshape(1)
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: rank 0 writes files and talks."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+
+def join_world(device: torch.device) -> World:
+    """Join the processes that torchrun started; alone when it did not."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return World()
+    if not dist.is_initialized():
+        try:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        except (RuntimeError, ValueError) as problem:
+            hint = "start with torchrun --nproc_per_node=N train.py …"
+            message = f"torchrun: the processes could not meet: {problem}"
+            raise UserError(message, hint, EXIT_ENVIRONMENT) from problem
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+def local_device(devices: list[torch.device]) -> list[torch.device]:
+    """Under torchrun, keep the one device that belongs to this process; alone, keep all."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return devices
+    return [devices[int(os.environ.get("LOCAL_RANK", "0")) % len(devices)]]
+
+
+def wrap_model(module: LossModule, devices: list[torch.device], world: World, *, accumulate: bool) -> nn.Module:
+    """Spread a loss module over the devices of this process and over the other processes."""
+    if world.size > 1:
+        ids = [devices[0].index] if devices[0].type == "cuda" else None
+        return DistributedDataParallel(
+            module, device_ids=ids, gradient_as_bucket_view=True, static_graph=not accumulate
+        )
+    if len(devices) > 1:
+        return nn.DataParallel(module, device_ids=[device.index for device in devices])
+    return module
+
+
+def own_rows(count: int, world: World) -> range:
+    """Return which rows of a global batch this process computes, contiguous and as even as possible.
+
+    >>> [list(own_rows(5, World(rank, 2))) for rank in range(2)]
+    [[0, 1, 2], [3, 4]]
+    """
+    share, extra = divmod(count, world.size)
+    first = world.rank * share + min(world.rank, extra)
+    return range(first, first + share + (world.rank < extra))
+
+
+def split_rows(rows: range, parts: int) -> list[range]:
+    """Split rows into at most that many non-empty micro-batches.
+
+    >>> split_rows(range(3, 8), 2)
+    [range(3, 6), range(6, 8)]
+    """
+    size = max(1, -(-len(rows) // parts))
+    return [rows[first : first + size] for first in range(0, len(rows), size)]
+
+
+def without_sync(module: nn.Module, *, last: bool):
+    """Return the context of a micro-batch: gradients travel between processes only after the last one."""
+    if isinstance(module, DistributedDataParallel) and not last:
+        return module.no_sync()
+    return contextlib.nullcontext()
+
+
+def sum_over_processes(values: list[float], world: World) -> list[float]:
+    """Add numbers up over all processes, on the CPU."""
+    if world.size == 1:
+        return values
+    tensor = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(tensor)
+    return tensor.tolist()
+
+
+def wait_for_all(world: World) -> None:
+    """Let every process arrive here before any goes on."""
+    if world.size > 1:
+        dist.barrier()

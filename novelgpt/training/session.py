@@ -1,0 +1,145 @@
+"""One call of train.py from beginning to end: tokenize, lock, go on or start, train, say how it went."""
+
+import time
+from datetime import datetime
+from pathlib import Path
+
+from transformers import GPT2LMHeadModel
+
+from novelgpt.console import say
+from novelgpt.devices import device_words
+from novelgpt.errors import EXIT_DONE, EXIT_STATE, UserError
+from novelgpt.files import find_damage, move_aside, remove_leftovers, run_lock
+from novelgpt.model import describe_model
+from novelgpt.training.checkpoint import FOLDER, Progress, find_checkpoint, read_progress
+from novelgpt.training.metrics import duration_words
+from novelgpt.training.options import TrainOptions
+from novelgpt.training.parallel import wait_for_all
+from novelgpt.training.setup import RUN_FILE, Run, check_identity, prepare_run, write_run_file
+from novelgpt.training.stopping import StopSignals, seconds_until
+from novelgpt.training.trainer import Stopped, Trainer, verdict
+from novelgpt.writing.generation import generate_text
+
+SAMPLE_TOKENS = 12  # of the book's opening, when no prefix is given
+
+
+def train(options: TrainOptions) -> int:
+    """Train, or go on training, as the options say.
+
+    Returns:
+        Exit status: 0 when the run is finished or its time is up, 128 + signal when it was asked to stop.
+
+    Raises:
+        UserError: anything the user can mend.
+    """
+    began = time.monotonic()
+    deadline = find_deadline(options, began)
+    with StopSignals(deadline=deadline) as stop:
+        run = prepare_run(options)
+        if not run.world.is_main:
+            wait_for_all(run.world)  # the first process sorts out the folder
+            return train_run(run, stop, choose_checkpoint(run, set_aside=False))
+        if options.resume == "never":
+            move_run_aside(options.output_path)
+        with run_lock(options.output_path):
+            remove_leftovers(options.output_path)
+            remove_leftovers(options.output_path / FOLDER)
+            checkpoint = choose_checkpoint(run, set_aside=True)
+            if checkpoint and read_progress(checkpoint).epoch > options.epochs and is_finished(options.output_path):
+                say(f"{options.output_path}: this run is finished; --resume never starts it again")
+                wait_for_all(run.world)
+                return EXIT_DONE
+            write_run_file(run)
+            say_run(run)
+            wait_for_all(run.world)
+            return train_run(run, stop, checkpoint)
+
+
+def find_deadline(options: TrainOptions, began: float) -> float | None:
+    """Return the time.monotonic() at which the run stops by itself."""
+    ends = [began + 3600 * options.max_hours] if options.max_hours else []
+    if options.until:
+        ends.append(began + seconds_until(options.until, now=datetime.now()))
+    return min(ends, default=None)
+
+
+def move_run_aside(folder: Path) -> None:
+    """Move everything of an earlier run into a numbered sibling folder."""
+    if (folder / RUN_FILE).exists() or (folder / FOLDER).exists():
+        with run_lock(folder):
+            pass  # nobody is writing there
+        say(f"the former run is now {move_aside(folder)}")
+
+
+def choose_checkpoint(run: Run, *, set_aside: bool) -> Path | None:
+    """Return the checkpoint to go on from; None starts anew.
+
+    Raises:
+        UserError: the run in the folder has other settings, or the checkpoint that was named is damaged.
+    """
+    options = run.options
+    if options.resume not in ("auto", "never"):
+        path = Path(options.resume)
+        if damage := find_damage(path):
+            message = f"--resume {path}: not a whole checkpoint: {damage}"
+            raise UserError(message, "--resume auto takes the newest whole one", EXIT_STATE)
+        return path
+    if options.resume == "never" or not (options.output_path / RUN_FILE).exists():
+        return None
+    check_identity(run)
+    return find_checkpoint(options.output_path, set_aside=set_aside)
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a run folder holds a whole final model."""
+    return find_damage(folder / "final_model", hashes=False) is None
+
+
+def say_run(run: Run) -> None:
+    """Print the first lines of a run: network, data, steps, device, seed."""
+    manifest, options = run.pieces.manifest, run.options
+    train_part, valid = manifest["train"], manifest["valid"]
+    say(describe_model(run.config, run.tokenizer.vocab_size))
+    held = f"{valid['documents']} documents, {valid['tokens']:,} tokens held out"
+    say(f"data: {train_part['documents']} documents, {train_part['tokens']:,} tokens; {held}")
+    windows = f"windows of {run.window} tokens every {options.stride}, {options.batch_size} a step"
+    say(f"steps: {run.total_steps:,} = {options.epochs} epochs of about {run.epoch_steps[0]:,}; {windows}")
+    rate = f"{options.optimizer} lr {options.lr:g}, weight decay {options.weight_decay:g}, seed {options.seed}"
+    processes = f", {run.world.size} processes" if run.world.size > 1 else ""
+    say(f"device: {device_words(run.devices)}{processes}, {str(run.dtype).removeprefix('torch.')}; {rate}")
+
+
+def train_run(run: Run, stop: StopSignals, checkpoint: Path | None) -> int:
+    """Train to the end or to the stop, and say how it went."""
+    began = time.monotonic()
+    trainer = Trainer(run, stop, sample=sampler(run))
+    try:
+        progress = trainer.fit(checkpoint)
+    except Stopped:
+        say_stopped(run, trainer.progress)
+        return EXIT_DONE if stop.stopped_by is None else 128 + stop.stopped_by
+    if run.world.is_main:
+        say(f"finished {progress.step:,} steps in {duration_words(time.monotonic() - began)}")
+        say(verdict(progress, run))
+    return EXIT_DONE
+
+
+def say_stopped(run: Run, progress: Progress) -> None:
+    """Say where a run stands and how it goes on."""
+    done = f"step {progress.step:,} of {run.total_steps:,}, epoch {progress.epoch} of {run.options.epochs}"
+    best = "" if progress.best_loss is None else f"; best held-out loss {progress.best_loss:.4f}"
+    say(f"stopped at {done}{best}; the same command goes on")
+
+
+def sampler(run: Run):
+    """Return the function that writes the sample after each epoch; None when none is wanted."""
+    options = run.options
+    if not options.sample_length or not run.world.is_main:
+        return None
+    opening = run.tokenizer.decode(run.pieces.train[1 : 1 + SAMPLE_TOKENS])
+    prefix = options.sample_prefix or opening.split("\n")[0]
+
+    def write(model: GPT2LMHeadModel) -> str:
+        return generate_text(model, run.tokenizer, prefix, length=options.sample_length, seed=options.seed)[0]
+
+    return write

@@ -1,0 +1,216 @@
+"""Options -> everything a run needs, checked before the first step: devices, pieces, vocabulary, network, step counts.
+
+A run is identified by what its result depends on: the options below and the hashes of corpus, vocabulary and network.
+An unfinished run goes on only under the same identity.
+"""
+
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from transformers import GPT2LMHeadModel
+
+from novelgpt import __version__
+from novelgpt.corpus.pieces import Pieces, open_pieces
+from novelgpt.corpus.pipeline import tokenize_corpus
+from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.devices import choose_devices, choose_precision
+from novelgpt.errors import EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError
+from novelgpt.files import read_json, write_json
+from novelgpt.model import build_model, load_model
+from novelgpt.model_config import check_model_config, read_model_config
+from novelgpt.training.optim import DEFAULT_LR
+from novelgpt.training.options import TrainOptions
+from novelgpt.training.parallel import World, join_world, local_device, wait_for_all
+from novelgpt.training.windows import count_steps, count_windows, epoch_phase
+
+RUN_FILE = "run.json"
+DEFAULT_VOCABULARY = "cache/vocab_small.txt"
+IDENTITY = (
+    "stride random_phase batch_size epochs lr warmup_steps lr_scheduler optimizer weight_decay beta1 beta2 "
+    "max_grad_norm dropout precision seed log_step"
+).split()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to start.
+
+    Attributes:
+        options: with every None resolved.
+        devices: of this process.
+        world: this process among all.
+        dtype: format of the matrix products.
+        tokenizer, model, pieces: loaded; the model is in fp32 on devices[0].
+        config: the checked network config.
+        window: tokens a window, the network's context.
+        epoch_steps: optimizer steps of each epoch.
+    """
+
+    options: TrainOptions
+    devices: list[torch.device]
+    world: World
+    dtype: torch.dtype
+    tokenizer: object
+    model: GPT2LMHeadModel
+    pieces: Pieces
+    config: dict
+    window: int
+    epoch_steps: list[int]
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return sum(self.epoch_steps)
+
+
+def prepare_run(options: TrainOptions) -> Run:
+    """Load and check everything a run needs.
+
+    Raises:
+        UserError: anything missing, damaged or contradictory, and a run that would train nothing.
+    """
+    all_devices = choose_devices(options.device)
+    world = join_world(all_devices[0])
+    if options.raw and world.is_main:
+        make_pieces(options)
+    wait_for_all(world)
+    devices = local_device(all_devices)
+    dtype = choose_precision("fp16" if options.fp16 else options.precision, devices[0])
+    model, config, tokenizer = load_or_build(options)
+    options = replace(options, lr=DEFAULT_LR[options.optimizer] if options.lr is None else options.lr)
+    if options.stride > config["n_positions"]:
+        window = config["n_positions"]
+        message = f"--stride {options.stride}: longer than the window of {window} tokens, so text would be skipped"
+        raise UserError(message, f"--stride {window // 2}", EXIT_USAGE)
+    pieces = open_pieces(options.tokenized_data_path, expect={"vocabulary_sha256": tokenizer.fingerprint})
+    steps = plan_steps(options, len(pieces.train), config["n_positions"])
+    return Run(
+        options, devices, world, dtype, tokenizer, model.to(devices[0]), pieces, config, config["n_positions"], steps
+    )
+
+
+def make_pieces(options: TrainOptions) -> None:
+    """Tokenize the corpus unless the pieces are already those of this corpus, vocabulary and options."""
+    tokenize_corpus(
+        options.raw_data_path,
+        options.tokenized_data_path,
+        options.tokenizer_path or options.pretrained_model or DEFAULT_VOCABULARY,
+        num_pieces=options.num_pieces,
+        valid_fraction=options.valid_fraction,
+        min_length=options.min_length,
+    )
+
+
+def load_or_build(options: TrainOptions) -> tuple[GPT2LMHeadModel, dict, object]:
+    """Return the network to train, its config and its tokenizer."""
+    if options.pretrained_model:
+        model, tokenizer = load_model(options.pretrained_model)
+        if options.tokenizer_path and load_tokenizer(options.tokenizer_path).fingerprint != tokenizer.fingerprint:
+            message = f"--tokenizer_path {options.tokenizer_path}: not the vocabulary of {options.pretrained_model}"
+            raise UserError(message, "leave --tokenizer_path out to use the model's own vocabulary", EXIT_USAGE)
+        config = read_model_config(Path(options.pretrained_model) / "config.json", code=EXIT_STATE, quiet=True)
+    else:
+        config = read_model_config(options.model_config)
+        tokenizer = load_tokenizer(options.tokenizer_path or DEFAULT_VOCABULARY)
+        model = build_model(config, tokenizer, seed=options.seed)
+    if options.dropout is not None:
+        set_dropout(model, config, options.dropout)
+    return model, config, tokenizer
+
+
+def set_dropout(model: GPT2LMHeadModel, config: dict, rate: float) -> None:
+    """Give embedding, residual and attention dropout one rate."""
+    config |= dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), rate)
+    check_model_config(config, name="--dropout")
+    for name in ("embd_pdrop", "resid_pdrop", "attn_pdrop"):
+        setattr(model.config, name, rate)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = rate
+
+
+def plan_steps(options: TrainOptions, num_tokens: int, window: int) -> list[int]:
+    """Return the exact number of optimizer steps of every epoch.
+
+    Raises:
+        UserError: the corpus has no token to learn from.
+    """
+    if num_tokens < 2:
+        message = f"{options.tokenized_data_path}: {num_tokens} training tokens, so nothing would be trained"
+        raise UserError(message, "give a longer text to clr_ctrl.py, then train.py --raw", EXIT_INPUT)
+    phases = [
+        epoch_phase(options.seed, epoch, options.stride) if options.random_phase else 0
+        for epoch in range(1, options.epochs + 1)
+    ]
+    windows = [count_windows(num_tokens, window, options.stride, phase) for phase in phases]
+    return [count_steps(count, options.batch_size) for count in windows]
+
+
+def identity(run: Run) -> dict:
+    """Return what the result of a run depends on, as plain JSON values."""
+    options = asdict(run.options)
+    manifest = run.pieces.manifest
+    config = {key: value for key, value in sorted(run.config.items()) if key != "vocab_size"}
+    return {
+        **{name: options[name] for name in IDENTITY},
+        "pretrained_model": options["pretrained_model"],
+        "corpus": manifest["source"]["sha256"],
+        "vocabulary": run.tokenizer.fingerprint,
+        "valid_fraction": manifest["options"]["valid_fraction"],
+        "min_length": manifest["options"]["min_length"],
+        "model_config": config,
+    }
+
+
+def write_run_file(run: Run) -> None:
+    """Write run.json: resolved options, identity, versions."""
+    versions = {
+        "novelgpt": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": np.__version__,
+    }
+    values = {"options": asdict(run.options), "identity": identity(run), "versions": versions}
+    write_json(run.options.output_path / RUN_FILE, {**values, "command": sys.argv, "total_steps": run.total_steps})
+
+
+def check_identity(run: Run) -> None:
+    """Raise when an earlier run in the folder had another identity, with every difference that is not allowed."""
+    path = run.options.output_path / RUN_FILE
+    former = read_json(path)
+    if not isinstance(former, dict) or not isinstance(former.get("identity"), dict):
+        raise UserError(f"{path}: not written by train.py", "start again with --resume never", EXIT_STATE)
+    now = json.loads(json.dumps(identity(run)))
+    allowed = {name.strip() for name in run.options.allow_change.split(",") if name.strip()}
+    unknown = sorted(allowed - set(IDENTITY))
+    if unknown:
+        raise UserError(
+            f"--allow_change: found {unknown[0]!r}, expected some of {', '.join(IDENTITY)}",
+            "--allow_change lr",
+            EXIT_USAGE,
+        )
+    changed = [
+        f"{name}: was {shorten(former['identity'].get(name))}, now {shorten(now[name])}"
+        for name in now
+        if now[name] != former["identity"].get(name) and name not in allowed
+    ]
+    if changed:
+        names = [line.split(":")[0] for line in changed]
+        hint = "go on with the former options; or start anew with --resume never, which moves the old run aside"
+        if set(names) <= set(IDENTITY):
+            hint += f"; or go on with the change: --allow_change {','.join(names)}"
+        message = f"{run.options.output_path}: holds an unfinished run with other settings\n  " + "\n  ".join(changed)
+        raise UserError(message, hint, EXIT_STATE)
+
+
+def shorten(value: object) -> str:
+    """Say a setting in at most 60 characters; hashes by their first twelve."""
+    text = value[:12] if isinstance(value, str) and len(value) == 64 else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

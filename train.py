@@ -1,0 +1,34 @@
+"""Train a GPT-2 on a cleaned novel.
+
+    python train.py --raw --device 0,1
+    torchrun --nproc_per_node=2 train.py --raw
+
+The same command goes on with a run that was interrupted.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import fields
+
+from novelgpt.cli import new_parser, parse_options, run
+from novelgpt.training.options import TrainOptions, add_train_options
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with every option of TrainOptions."""
+    parser = new_parser(__doc__)
+    add_train_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as the command line says; return the exit status."""
+    options = parse_options(build_parser(), argv, section="train")
+    values = {entry.name: getattr(options, entry.name) for entry in fields(TrainOptions)}
+    from novelgpt.training.session import train  # torch comes in here, so that --help is quick
+
+    return train(TrainOptions(**values))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
