@@ -2,9 +2,9 @@
 
 The order is: byte order mark; strict UTF-8; then every encoding that Chinese books come in (UTF-8 with faults,
 GB18030, Big5, UTF-16 and UTF-32 without a mark) reads the bytes, and the reading that looks most like Chinese prose
-wins if it wins clearly. "The first that does not raise" would be wrong: GB18030 accepts nearly every Big5 file. A reading
-without faults is kept as it is; around faults the likeliest pairing of bytes is searched (see parsing.py); pasted
-chapters in another encoding are told apart line by line (see mixing.py).
+wins if it wins clearly. "The first that does not raise" would be wrong: GB18030 accepts nearly every Big5 file.
+Around faults the likeliest pairing of bytes is searched (see parsing.py); pasted chapters in another encoding are told
+apart line by line (see mixing.py).
 """
 
 import codecs
@@ -32,7 +32,7 @@ WIDE = {"utf-16-le": "<u2", "utf-16-be": ">u2", "utf-32-le": "<u4", "utf-32-be":
 NAMES = {"utf-8": "UTF-8", "gb18030": "GB18030", "big5": "Big5", "mixed": "several encodings"}
 
 MARGIN = 20.0  # nats by which a reading must be likelier than the next
-MARK_NATS = 30.0  # nats a byte order mark counts for
+MARK_NATS = 30.0  # nats a byte order mark counts for, and its absence against UTF-16 and UTF-32
 NUM_BLOCKS, SAMPLE = 8, 1 << 13  # blocks of so many bytes are compared in a file that is not small
 CLEAR_SEQUENCES = 12  # so many valid UTF-8 characters do not come about by chance
 FEW_BAD_BYTES = 8
@@ -142,7 +142,7 @@ def choose_codec(data: bytes, mark: str | None, name: str) -> tuple[str, str]:
     """
     marked = {"utf-8-sig": "utf-8"}.get(mark, mark)
     names = CANDIDATES + (("utf-32-le", "utf-32-be") if data[:4096].count(0) * 4 > min(len(data), 4096) else ())
-    scores = {codec: reading_score(data, codec) + MARK_NATS * (codec == marked) for codec in names}
+    scores = {codec: reading_score(data, codec) + prior_nats(codec, marked) for codec in names}
     ranked = sorted(scores, key=scores.get, reverse=True)
     best = ranked[0]
     second = next(codec for codec in ranked if family(codec) != family(best))
@@ -153,6 +153,11 @@ def choose_codec(data: bytes, mark: str | None, name: str) -> tuple[str, str]:
     if best == marked:
         return best, f"a {best[:6].upper()} byte order mark"
     return best, f"reads as Chinese {(scores[best] - scores[second]):,.0f} nats likelier than {family(second)}"
+
+
+def prior_nats(codec: str, marked: str | None) -> float:
+    """Say what a byte order mark, or its absence, speaks for a codec, in nats."""
+    return MARK_NATS if codec == marked else -MARK_NATS if codec in WIDE else 0.0
 
 
 def undecided(data: bytes, best: str, second: str, name: str) -> UserError:
