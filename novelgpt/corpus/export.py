@@ -4,7 +4,8 @@
     tokenizer_config.json  its class, and bos = eos = [CLS]; no token_type_ids, for GPT-2 would add them to its input
     vocab.txt              one token a line, for people and for older tools
 
-The two byte-wise kinds are a BPE model with byte fallback, the character kind without merges.
+The two byte-wise kinds are a BPE model with byte fallback, the character kind without merges. In the WordPiece kind a
+newline is [SEP] both ways, so "[SEP]" typed into a prompt is a newline too.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from novelgpt.corpus.vocabulary import save_vocabulary
 from novelgpt.files import write_json, write_text
 
+INNER_SPACE = r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])"  # a space that does not stand between two Latin words
 HAN_RUNS = r"\p{Han}+"  # a merged token is within Han or within the rest
 
 
@@ -24,15 +26,53 @@ def new_byte_backend(tokens: Sequence[str], merges: Sequence[tuple[str, str]], m
         merges: pairs of tokens that become one, in their order; none for the character kind.
         marks: names that are parsed as marks unless the reader splits special tokens.
     """
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models
 
     ids = {token: index for index, token in enumerate(tokens)}
     model = models.BPE(ids, list(merges), unk_token="[UNK]", byte_fallback=True, fuse_unk=False)
     backend = Tokenizer(model)
     if merges:
-        backend.pre_tokenizer = pre_tokenizers.Split(Regex(HAN_RUNS), "isolated")
+        backend.pre_tokenizer = new_splitter()
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in marks])
+    return backend
+
+
+def new_splitter():
+    """Return the pre-tokenizer that keeps Han characters and all others apart."""
+    from tokenizers import Regex, pre_tokenizers
+
+    return pre_tokenizers.Split(Regex(HAN_RUNS), "isolated")
+
+
+def new_wordpiece_backend(tokens: Sequence[str], *, lowercase: bool, marks: Iterable[str] = ()):
+    """Return the tokenizers.Tokenizer of a BERT vocabulary.
+
+    Args:
+        tokens: the vocabulary.
+        lowercase: fold case and drop accents, as BERT does.
+        marks: names that are parsed as marks; with them a newline is [SEP] and the other way round, without them the
+            result is BERT's for one line of plain text.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    ids = {token: index for index, token in enumerate(tokens)}
+    backend = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    if marks:
+        backend.normalizer = normalizers.Sequence([normalizers.Replace("\n", "[SEP]"), backend.normalizer])
+        special = [AddedToken(name, special=True, normalized=False) for name in marks if name != "[SEP]"]
+        backend.add_special_tokens(special)
+        backend.add_tokens([AddedToken("[SEP]", special=False, normalized=True)])
+    backend.decoder = decoders.Sequence(
+        [
+            decoders.WordPiece("##", cleanup=False),
+            decoders.Fuse(),
+            decoders.Replace(Regex(r"\[SEP\]|\[sep\]"), "\n"),  # its name is normalized like any text
+            decoders.Replace(Regex(INNER_SPACE), ""),
+        ]
+    )
     return backend
 
 

@@ -101,10 +101,10 @@ def find_changes(manifest: Mapping, expect: Mapping) -> Iterator[str]:
     >>> list(find_changes({"options": {"min_length": 0}}, {"options": {"min_length": 128}}))
     ['min_length: made with 0, now 128']
     """
-    for name, key in (("vocabulary", "vocabulary_sha256"), ("source", "source_sha256")):
-        made = manifest.get(name, {}).get("sha256")
-        if key in expect and made != expect[key]:
-            yield f"{'corpus' if name == 'source' else name}: made from sha256 {str(made)[:12]}…, now {str(expect[key])[:12]}…"
+    for word, name in (("vocabulary", "vocabulary"), ("corpus", "source")):
+        made, now = manifest.get(name, {}).get("sha256"), expect.get(f"{name}_sha256")
+        if now is not None and made != now:
+            yield f"{word}: made from sha256 {str(made)[:12]}…, now {now[:12]}…"
     for name, value in expect.get("options", {}).items():
         made = manifest.get("options", {}).get(name)
         if made != value:

@@ -1,12 +1,15 @@
 """The whole step from cleaned chapters to pieces, as `tokenize_corpus.py` and `train.py --raw` take it."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from novelgpt.console import progress_bar, say, warn
+from novelgpt.corpus.documents import read_sources
+from novelgpt.corpus.inputs import STANDARD_INPUT, find_inputs, read_blocks
 from novelgpt.corpus.pieces import write_pieces
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.files import read_json, sha256_of
+from novelgpt.errors import EXIT_USAGE, UserError
 
 
 def tokenize_corpus(
@@ -21,7 +24,7 @@ def tokenize_corpus(
     """Read documents, encode them and write them as pieces.
 
     Args:
-        raw_data_path: the corpus, usually data/train.json.
+        raw_data_path: the corpus, usually data/train.json; any file or folder that read_sources takes.
         tokenized_data_path: folder of the pieces.
         tokenizer_path: a vocabulary file or a folder with one.
         num_pieces: of the training part, from 1 up.
@@ -35,16 +38,16 @@ def tokenize_corpus(
         UserError: the corpus or the vocabulary cannot be used, or the folder not be written.
     """
     tokenizer = load_tokenizer(tokenizer_path)
-    documents = read_json(raw_data_path)
-    with progress_bar(sum(map(len, documents)), unit="char", description="tokenize") as bar:
+    source = {"path": str(raw_data_path), "sha256": source_sha256(raw_data_path)}
+    with progress_bar(None, unit="char", description="tokenize") as bar:
         manifest = write_pieces(
-            documents,
+            read_corpus(raw_data_path),
             tokenizer,
             tokenized_data_path,
             num_pieces=num_pieces,
             valid_fraction=valid_fraction,
             min_length=min_length,
-            source={"path": str(raw_data_path), "sha256": source_sha256(raw_data_path)},
+            source=source,
             vocabulary=describe_vocabulary(tokenizer_path, tokenizer),
             progress=bar.update,
         )
@@ -62,14 +65,35 @@ def describe_vocabulary(path: str | Path, tokenizer) -> dict:
     }
 
 
+def read_corpus(path: str | Path) -> Iterator[str]:
+    """Yield the documents of a corpus file, or of a folder's files one after the other, and say what was repaired."""
+    for source in read_sources([path]):
+        if source.repairs:
+            warn(f"{source.name}: repaired {', '.join(f'{name} ({count})' for name, count in source.repairs.items())}")
+        yield from source.documents
+
+
 def source_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a corpus: of a file's bytes, or of the names and hashes of a folder's files."""
-    path = Path(path)
-    if path.is_file():
-        return sha256_of(path)
+    """Return the SHA-256 of a corpus: of a file's bytes, or of the names and hashes of a folder's files.
+
+    Raises:
+        UserError: nothing there, or standard input, which cannot be compared later.
+    """
+    if str(path) == STANDARD_INPUT:
+        message = "--raw_data_path -: standard input cannot be read again later, expected a file"
+        raise UserError(message, "--raw_data_path data/train.json", EXIT_USAGE)
+    hashes = {name: hash_file(name) for name in find_inputs([path])}
+    if list(hashes) == [str(path)]:
+        return hashes[str(path)]
+    lines = [f"{Path(name).relative_to(path).as_posix()} {digest}\n" for name, digest in hashes.items()]
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def hash_file(name: str) -> str:
+    """Return the SHA-256 of what read_blocks yields of a file."""
     digest = hashlib.sha256()
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()}\n{sha256_of(file)}\n".encode("utf-8", "surrogateescape"))
+    for block in read_blocks(name):
+        digest.update(block)
     return digest.hexdigest()
 
 

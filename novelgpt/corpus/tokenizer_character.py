@@ -14,9 +14,11 @@ import numpy as np
 
 from novelgpt.corpus.export import export_folder, new_byte_backend
 from novelgpt.corpus.tokens import (
+    CODE_POINTS,
     ByteStream,
     add_names,
     check_ids,
+    code_points,
     drop_leading,
     encode_with_marks,
     find_marks,
@@ -26,9 +28,7 @@ from novelgpt.corpus.tokens import (
     token_bytes,
 )
 from novelgpt.corpus.vocabulary import BYTE_TOKENS
-from novelgpt.errors import UserError
 
-CODE_POINTS = 0x110000
 CHUNK = 1 << 18  # characters encoded at a time, so that the work stays in the processor's cache
 
 
@@ -80,16 +80,7 @@ class CharacterTokenizer:
 
     def encode_chunk(self, text: str, start: int) -> np.ndarray:
         """Encode one stretch of a text."""
-        try:
-            data = text[start : start + CHUNK].encode("utf-32-le")
-        except UnicodeEncodeError as problem:
-            place = start + problem.start
-            raise UserError(
-                f"character {place:,} of the text is the lone surrogate U+{ord(text[place]):04X}, "
-                "expected Unicode characters",
-                "clean the text first: python clr_ctrl.py",
-            ) from problem
-        codes = np.frombuffer(data, "<u4")  # (N,)
+        codes = code_points(text, start, start + CHUNK)  # (N,)
         ids = self.table[codes]  # (N,)
         missing = ids == none_of(self.dtype)
         return self.expand(codes, ids, missing) if missing.any() else ids

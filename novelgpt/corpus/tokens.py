@@ -10,6 +10,8 @@ import numpy as np
 from novelgpt.corpus.vocabulary import BYTE_TOKENS, MARKS, is_mark_name
 from novelgpt.errors import EXIT_USAGE, UserError
 
+CODE_POINTS = 0x110000
+LATIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 UNUSED = re.compile(r"\[unused\d+\]")
 
 
@@ -46,7 +48,7 @@ def add_names(tokens: Sequence[str], names: Iterable[str]) -> list[str]:
     """Return a vocabulary with further marks, which take the reserved [unusedN] places first, else the end.
 
     Raises:
-        UserError: a name that is not several characters in [brackets] or <brackets>, or holds a newline.
+        UserError: a name that is not two or more characters in [brackets] or <brackets>, or holds a newline.
 
     >>> add_names(["[unused1]", "的"], ["[对话]", "<end>"])
     ['[对话]', '的', '<end>']
@@ -56,7 +58,8 @@ def add_names(tokens: Sequence[str], names: Iterable[str]) -> list[str]:
     for name in names:
         if not is_mark_name(name) or "\n" in name or UNUSED.fullmatch(name) or name in BYTE_TOKENS:
             hint = "write it like [对话] or <end>"
-            raise UserError(f"added token {name!r}: expected a name in [brackets] or <brackets>", hint, EXIT_USAGE)
+            message = f"added token {name!r}: expected two or more characters in [brackets] or <brackets>"
+            raise UserError(message, hint, EXIT_USAGE)
         if name in tokens:
             continue
         if free:
@@ -64,6 +67,20 @@ def add_names(tokens: Sequence[str], names: Iterable[str]) -> list[str]:
         else:
             tokens.append(name)
     return tokens
+
+
+def code_points(text: str, start: int, stop: int) -> np.ndarray:
+    """Return the code points of a stretch of a text, uint32 (stop - start,).
+
+    Raises:
+        UserError: a lone surrogate, which is no character; the message names its place.
+    """
+    try:
+        return np.frombuffer(text[start:stop].encode("utf-32-le"), "<u4")
+    except UnicodeEncodeError as problem:
+        place = start + problem.start
+        message = f"character {place:,} of the text is the lone surrogate U+{ord(text[place]):04X}"
+        raise UserError(message, "clean the text first: python clr_ctrl.py") from problem
 
 
 def encode_with_marks(
@@ -149,3 +166,35 @@ class ByteStream:
     def flush(self) -> str:
         """Return U+FFFD for a character that never became whole, else nothing."""
         return self.decoder.decode(b"", final=True)
+
+
+class WordStream:
+    """Turns WordPiece ids into text one at a time: `##` joins, and only Latin words get a space between them.
+
+    Args:
+        tokens: the vocabulary.
+        texts: what to write for certain tokens instead of their names.
+
+    >>> stream = WordStream(["大", "new", "##s", "[SEP]"], {"[SEP]": "\\n"})
+    >>> [stream.push(token_id) for token_id in (0, 1, 2, 1, 3)]
+    ['大', 'new', 's', ' new', '\\n']
+    """
+
+    def __init__(self, tokens: Sequence[str], texts: Mapping[str, str]):
+        self.tokens = tokens
+        self.texts = texts
+        self.last = ""
+
+    def push(self, token_id: int) -> str:
+        """Take the next token and return the text it adds."""
+        token = self.tokens[token_id]
+        joins = token.startswith("##") and len(token) > 2
+        text = token[2:] if joins else self.texts.get(token, token)
+        if not joins and self.last in LATIN and text[:1] in LATIN:
+            text = " " + text
+        self.last = text[-1:] or self.last
+        return text
+
+    def flush(self) -> str:
+        """Return what is held back, which is never anything here."""
+        return ""

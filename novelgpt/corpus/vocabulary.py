@@ -128,12 +128,12 @@ def save_vocabulary(path: str | Path, tokens: Sequence[str]) -> None:
 
 
 def is_mark_name(token: str) -> bool:
-    """Tell whether a token can be a mark or added token: several characters in [brackets] or <brackets>.
+    """Tell whether a token can be a mark or added token: two or more characters in [brackets] or <brackets>.
 
     >>> is_mark_name("[CLS]"), is_mark_name("<|say|>"), is_mark_name("萧炎")
     (True, True, False)
     """
-    return len(token) > 2 and token[0] + token[-1] in ("[]", "<>")
+    return len(token) > 3 and token[0] + token[-1] in ("[]", "<>")
 
 
 def count_characters(texts: Iterable[str]) -> Counter[str]:
