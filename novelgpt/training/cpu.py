@@ -199,6 +199,7 @@ def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int) -> Noise:
         block.mlp.dropout = KeyedDropout(block.mlp.dropout.p, noise, SITES_A_LAYER * index + 3)
         if model.config.activation_function in ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"):
             block.mlp.act = nn.GELU(approximate="tanh")
+    model.train(model.training)  # the new parts are born in training mode
     return noise
 
 
