@@ -79,7 +79,7 @@ def clean_text(
 
     Args:
         text: any string, lone surrogates included.
-        width: "half" writes full-width ASCII (U+FF01 to U+FF5E) as ASCII, "full" the other way; None leaves widths alone.
+        width: "half" writes full-width ASCII (U+FF01 to U+FF5E) as ASCII, "full" the other way; None changes no width.
         traditional_to_simplified: convert the script with OpenCC.
         keep_private: leave private-use characters in.
 
