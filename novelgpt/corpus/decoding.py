@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from novelgpt.console import printable
+from novelgpt.corpus.mixing import changes_inside, find_segments, has_strange_lines, is_foreign
 from novelgpt.corpus.parsing import SMALL, has_escapes, plain_reading, read_double_byte
 from novelgpt.corpus.plausibility import is_plausible, score
 from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
@@ -32,6 +33,8 @@ WIDE = {"utf-16-le": "<u2", "utf-16-be": ">u2", "utf-32-le": "<u4", "utf-32-be":
 NAMES = {"utf-8": "UTF-8", "gb18030": "GB18030", "big5": "Big5", "mixed": "several encodings"}
 
 MARGIN = 20.0  # nats by which a reading must be likelier than the next
+UTF8_MARGIN = 8.0  # the same for UTF-8 without a fault
+UTF8_BYTES = 32  # so many bytes of UTF-16 are never valid UTF-8 without a NUL
 MARK_NATS = 30.0  # nats a byte order mark counts for, and its absence against UTF-16 and UTF-32
 NUM_BLOCKS, SAMPLE = 8, 1 << 13  # blocks of so many bytes are compared in a file that is not small
 CLEAR_SEQUENCES = 12  # so many valid UTF-8 characters do not come about by chance
@@ -85,6 +88,10 @@ def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input
         return decoded
     codec, reason = choose_codec(data, mark, name)
     text, offsets = read_as(data, codec)
+    if codec not in WIDE and (offsets or has_strange_lines(text)) and (mixed := decode_mixed(data, codec, text, name)):
+        return mixed
+    if codec != "utf-8" and not reason.endswith("mark") and not is_plausible(text):
+        raise implausible(drop_escapes(text), codec, name)
     refuse_bad_bytes(offsets, len(data), codec, name)
     text = drop_escapes(text)
     reported = "utf-8-sig" if mark == "utf-8-sig" and codec == "utf-8" else family(codec)
@@ -141,18 +148,86 @@ def choose_codec(data: bytes, mark: str | None, name: str) -> tuple[str, str]:
         UserError: no reading is likely enough, or two are about as likely.
     """
     marked = {"utf-8-sig": "utf-8"}.get(mark, mark)
-    names = CANDIDATES + (("utf-32-le", "utf-32-be") if data[:4096].count(0) * 4 > min(len(data), 4096) else ())
-    scores = {codec: reading_score(data, codec) + prior_nats(codec, marked) for codec in names}
+    faultless = is_utf8(data)
+    scores = {codec: reading_score(data, codec) + prior_nats(codec, marked) for codec in candidates(data, faultless)}
     ranked = sorted(scores, key=scores.get, reverse=True)
     best = ranked[0]
     second = next(codec for codec in ranked if family(codec) != family(best))
-    sample = drop_escapes(read_as(sample_blocks(data)[0], best)[0])
-    sound = is_plausible(sample) or best == marked or (best == "utf-8" and len(sample.encode()) > len(sample) + 20)
-    if scores[best] - scores[second] < MARGIN or not sound:
+    lead = scores[best] - scores[second]
+    if best != marked and lead < (UTF8_MARGIN if best == "utf-8" and faultless else MARGIN):
         raise undecided(data, best, second, name)
     if best == marked:
         return best, f"a {best[:6].upper()} byte order mark"
-    return best, f"reads as Chinese {(scores[best] - scores[second]):,.0f} nats likelier than {family(second)}"
+    return best, f"reads as Chinese {lead:,.0f} nats likelier than as {NAMES.get(family(second), second.upper())}"
+
+
+def decode_mixed(data: bytes, main: str, text: str, name: str) -> Decoded | None:
+    """Decode a file line by line in several encodings; None when it is in one.
+
+    Raises:
+        UserError: a line changes its encoding within.
+    """
+    codecs = (main, *(codec for codec in ("utf-8", "gb18030", "big5hkscs") if family(codec) != family(main)))
+    lines = data.split(b"\n")
+    found = []
+    for first, last, codec in find_segments(data, codecs, {main: text}):
+        if codec != main and not is_foreign(b"\n".join(lines[first : last + 1]), codec, main):
+            codec = main
+        if found and found[-1][2] == codec:
+            first = found.pop()[0]
+        found.append((first, last, codec))
+    texts, bad, start = [], [], 0
+    for first, last, codec in found:
+        raw = b"\n".join(lines[first : last + 1])
+        part, offsets = (text, []) if len(found) == 1 else read_as(raw, codec)
+        refuse_inner_changes(lines[first : last + 1], part, (first, start), (codec, *codecs), name)
+        texts.append(part)
+        bad += [start + offset for offset in offsets]
+        start += len(raw) + 1
+    if len(found) == 1:
+        return None
+    refuse_bad_bytes(bad, len(data), "mixed", name)
+    segments = tuple((first + 1, last + 1, family(codec)) for first, last, codec in found)
+    reason = "its lines are in " + " and ".join(sorted({NAMES[codec] for _, _, codec in segments}))
+    text = drop_escapes("\n".join(texts)).removeprefix("\ufeff")
+    return Decoded(text, "mixed", reason, len(bad), tuple(bad[:OFFSETS]), segments)
+
+
+def refuse_inner_changes(
+    lines: list[bytes], text: str, place: tuple[int, int], codecs: tuple[str, ...], name: str
+) -> None:
+    """Raise when a line is partly in another encoding.
+
+    Args:
+        lines: the bytes of each line of a segment.
+        text: the segment's reading.
+        place: the number of its first line and of its first byte, from 0.
+        codecs: its encoding, then all that are compared.
+        name: the file's name for messages.
+    """
+    number, start = place
+    for line, reading in zip(lines, text.split("\n"), strict=True):
+        number += 1
+        if not line.isascii() and changes_inside(line, reading, codecs[0], codecs[1:]):
+            message = f"{name}: line {number:,} (from byte {start:,}) changes its encoding within, expected one a line"
+            raise UserError(message, "break the line where the encoding changes, or give --encoding", EXIT_INPUT)
+        start += len(line) + 1
+
+
+def is_utf8(data: bytes) -> bool:
+    """Say whether bytes are UTF-8 without a fault or NUL."""
+    try:
+        return "\0" not in data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+
+
+def candidates(data: bytes, faultless: bool) -> tuple[str, ...]:
+    """List the codecs worth comparing: UTF-32 only for bytes full of NULs, UTF-16 not for longer faultless UTF-8."""
+    if faultless and len(data) >= UTF8_BYTES:
+        return ("utf-8", *DOUBLE_BYTE)
+    head = data[: 4 * SAMPLE]
+    return CANDIDATES + (("utf-32-le", "utf-32-be") if head.count(0) * 4 > len(head) else ())
 
 
 def prior_nats(codec: str, marked: str | None) -> float:
@@ -168,6 +243,13 @@ def undecided(data: bytes, best: str, second: str, name: str) -> UserError:
     ]
     message = f"{name}: encoding undecided: {shown[0]}, {shown[1]}"
     return UserError(message, f"--encoding {family(best)} or --encoding {family(second)}", EXIT_INPUT)
+
+
+def implausible(sample: str, best: str, name: str) -> UserError:
+    """Make the error for bytes that are Chinese prose in no encoding."""
+    shown = printable(sample.strip()[:20])
+    message = f"{name}: not Chinese text in any known encoding; the nearest, {family(best)}, reads {shown!r}"
+    return UserError(message, "--encoding NAME if you know it, for example --encoding shift_jis", EXIT_INPUT)
 
 
 def sample_blocks(data: bytes) -> list[bytes]:

@@ -13,7 +13,7 @@ import codecs
 
 import numpy as np
 
-from novelgpt.corpus.plausibility import BAD_BYTE, nats_of, nats_table, pair_nats, score
+from novelgpt.corpus.plausibility import BAD_BYTE, nats_list, nats_of, pair_nats, score
 
 QUAD_NATS = -17.0  # a four-byte character of GB18030
 CUT_NATS = -8.0  # an unfinished character at the end of the file, where downloads stop
@@ -119,7 +119,7 @@ def best_parse(data: bytes, codec: str, *, final: bool = False) -> tuple[list[in
     >>> best_parse("大A势".encode("gb18030"), "gb18030")[0]
     [2, 1, 2]
     """
-    pairs, single = pair_nats(codec), [*nats_table()[:0x80].tolist(), *[BAD_BYTE] * 0x80]
+    pairs, single = pair_nats(codec), [*nats_list()[:0x80], *[BAD_BYTE] * 0x80]
     best, width = [0.0] * (len(data) + 1), [0] * (len(data) + 1)
     for end, byte in enumerate(data, 1):
         nats = best[end - 1] + single[byte]

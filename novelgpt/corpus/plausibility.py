@@ -94,6 +94,12 @@ def nats_table() -> np.ndarray:
     return table
 
 
+@functools.cache
+def nats_list() -> list[float]:
+    """Return the table of nats_table as a list, for loops that look up one character at a time."""
+    return nats_table().tolist()
+
+
 def nats_of(text: str) -> np.ndarray:
     """Return the log-probability of each character.
 

@@ -1,0 +1,173 @@
+"""Chapters of several encodings pasted into one file -> which lines are in which encoding.
+
+Every line is scored in UTF-8, GB18030 and Big5, and the likeliest sequence of encodings is found with a cost for each
+change (the Viterbi algorithm), so that short lines follow their neighbours::
+
+    line          1    2    3    4    5
+    GB18030     -70  -31 -190  -25 -320     nats
+    Big5       -140  -35 -110  -22 -180
+    chosen       GB   GB Big5 Big5 Big5
+"""
+
+import itertools
+
+import numpy as np
+
+from novelgpt.corpus.parsing import plain_reading
+from novelgpt.corpus.plausibility import BAD_BYTE, is_plausible, nats_list, nats_of, pair_nats, score
+
+CHANGE_NATS = 25.0  # cost of a change of encoding from one line to the next
+STRANGE_NATS = -10.0  # nats a character beyond ASCII of a line that is looked at again
+MIN_CHARS = 4
+WINDOW = 4  # characters
+WINDOW_NATS = -11.0  # nats a character in a window that reads as nothing
+RARE_NATS = -9.0  # nats that no character of such a window reaches
+INNER_NATS = 20.0  # nats by which a change of encoding must explain a line better, its cost apart
+AROUND = 32  # characters on either side of such a window that are parsed with it
+
+
+def line_sums(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Sum one value a character over each line.
+
+    Args:
+        values: (num_chars,), any number type.
+        codes: uint32 (num_chars,), the code points of the same text.
+
+    Returns:
+        float64 (num_lines,); the newline counts to the line it ends.
+    """
+    totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    ends = np.append(np.flatnonzero(codes == 10) + 1, len(codes))
+    return np.diff(totals[ends], prepend=0.0)
+
+
+def code_points(text: str) -> np.ndarray:
+    """Return the code points of a text, lone surrogates included, as uint32."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def has_strange_lines(text: str) -> bool:
+    """Say whether some line does not read as Chinese.
+
+    >>> has_strange_lines("却说玄德\\n蠓縫湮狟\\n")
+    True
+    """
+    codes = code_points(text)
+    counted = (codes > 0x7F) & (codes != 0x3000)
+    sums, counts = line_sums(nats_of(text) * counted, codes), line_sums(counted, codes)
+    return bool(((counts >= MIN_CHARS) & (sums < STRANGE_NATS * counts)).any())
+
+
+def find_segments(data: bytes, codecs: tuple[str, ...], texts: dict[str, str]) -> list[tuple[int, int, str]]:
+    """Divide the lines of a file among encodings.
+
+    Args:
+        data: the file.
+        codecs: the encodings to choose from, the main one first.
+        texts: readings of the whole file that are there already, by encoding.
+
+    Returns:
+        (first line, last line, codec) of each segment, lines counted from 0.
+    """
+    scores = []
+    for codec in codecs:
+        text = texts.get(codec) or (
+            data.decode("utf-8", "surrogateescape") if codec == "utf-8" else plain_reading(data, codec)
+        )
+        scores.append(line_sums(nats_of(text), code_points(text)))
+    path = likeliest_path(np.stack(scores, axis=1))
+    borders = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
+    return [(start, end - 1, codecs[path[start]]) for start, end in itertools.pairwise(borders)]
+
+
+def likeliest_path(scores: np.ndarray) -> np.ndarray:
+    """Choose a state for each line so that the scores minus the costs of changes are largest.
+
+    Args:
+        scores: float64 (num_lines, num_states), nats.
+
+    Returns:
+        int64 (num_lines,), the states.
+
+    >>> likeliest_path(np.array([[-70.0, -140], [-31, -35], [-190, -110], [-25, -22], [-320, -180]])).tolist()
+    [0, 0, 1, 1, 1]
+    """
+    best, came_from = scores[0].copy(), np.zeros(scores.shape, np.int64)
+    for number, row in enumerate(scores[1:], 1):
+        leader = int(best.argmax())
+        change = best[leader] - CHANGE_NATS
+        came_from[number] = np.where(best >= change, np.arange(len(best)), leader)
+        best = np.maximum(best, change) + row
+    path = np.zeros(len(scores), np.int64)
+    path[-1] = best.argmax()
+    for number in range(len(scores) - 1, 0, -1):
+        path[number - 1] = came_from[number, path[number]]
+    return path
+
+
+def is_foreign(raw: bytes, codec: str, main: str) -> bool:
+    """Say whether a segment reads as Chinese in a codec and does not in the file's main encoding."""
+    reading, main_reading = (raw.decode(name, "ignore") for name in (codec, main))
+    return is_plausible(reading) and (not is_plausible(main_reading) or score(reading) > score(main_reading) + 100)
+
+
+def changes_inside(raw: bytes, text: str, codec: str, codecs: tuple[str, ...]) -> bool:
+    """Say whether some stretch of a line reads clearly better when its encoding may change within it.
+
+    Args:
+        raw: the bytes of the line.
+        text: its reading, a lone surrogate for each bad byte.
+        codec: the encoding of that reading.
+        codecs: the encodings that may take turns.
+    """
+    nats = nats_of(text)
+    if len(nats) < WINDOW:
+        return False
+    rare = np.convolve(nats < RARE_NATS, np.ones(WINDOW), "valid") > WINDOW - 0.5
+    places = np.flatnonzero(rare & (np.convolve(nats, np.ones(WINDOW), "valid") < WINDOW * WINDOW_NATS))
+    if len(places) == 0:
+        return False
+    ends = np.append(0, np.cumsum(char_sizes(code_points(text), codec)))  # of each character, after a leading 0
+    checked = 0  # characters
+    for place in places.tolist():
+        if place >= checked:
+            checked = place + AROUND
+            part = raw[ends[max(0, place - AROUND)] : ends[min(place + 2 * AROUND, len(text))]]
+            if turns_score(part, codecs) > max(turns_score(part, (codec,)) for codec in codecs) + INNER_NATS:
+                return True
+    return False
+
+
+def char_sizes(codes: np.ndarray, codec: str) -> np.ndarray:
+    """Count the bytes of each character of a reading, a four-byte character of GB18030 as two."""
+    bad = codes >> 11 == 0xD800 >> 11
+    beyond = (codes >= 0x80) + ((codes >= 0x800) + (codes >= 0x10000) if codec == "utf-8" else np.int64(0))
+    return np.where(bad, 1, 1 + beyond)
+
+
+def turns_score(data: bytes, codecs: tuple[str, ...]) -> float:
+    """Score the likeliest parse of bytes in which encodings may take turns, at CHANGE_NATS a turn.
+
+    >>> line = "却说玄德见了".encode() + "天下大势，分久必合".encode("gb18030")
+    >>> turns_score(line, ("utf-8", "gb18030")) > turns_score(line, ("gb18030",)) + 20
+    True
+    """
+    table = nats_list()
+    single = [*table[:0x80], *[BAD_BYTE] * 0x80]
+    pairs = [pair_nats(codec) if codec != "utf-8" else None for codec in codecs]
+    best = [[0.0] * (len(data) + 1) for _ in codecs]
+    for end, byte in enumerate(data, 1):
+        for sums, pair in zip(best, pairs, strict=True):
+            nats = sums[end - 1] + single[byte]
+            if pair is not None:
+                if byte >= 0x40 and end >= 2:
+                    nats = max(nats, sums[end - 2] + pair[data[end - 2] << 8 | byte])
+            elif 0x80 <= byte < 0xC0 and end >= 3 and data[end - 3] >> 4 == 14 and data[end - 2] >> 6 == 2:
+                code = (data[end - 3] & 15) << 12 | (data[end - 2] & 63) << 6 | byte & 63
+                nats = max(nats, sums[end - 3] + table[code])
+            sums[end] = nats
+        change = max(sums[end] for sums in best) - CHANGE_NATS
+        for sums in best:
+            if sums[end] < change:
+                sums[end] = change
+    return max(sums[-1] for sums in best)
