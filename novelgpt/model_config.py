@@ -100,7 +100,7 @@ def check_model_config(values: dict, *, name: str, code: int = EXIT_USAGE) -> di
     if values.get("activation_function") is not None:
         checked["activation_function"] = check_activation(values["activation_function"], name, code)
     if values.get("n_ctx") is not None:
-        context = check_number("n_positions", values["n_ctx"], name, code)
+        context = check_number("n_ctx", values["n_ctx"], name, code)
         if checked.setdefault("n_positions", context) != context:
             message = (
                 f"{name}: n_ctx is {context} and n_positions is {checked['n_positions']}, expected the same number"
@@ -119,9 +119,9 @@ def check_model_config(values: dict, *, name: str, code: int = EXIT_USAGE) -> di
 
 def check_number(key: str, value: object, name: str, code: int) -> int | float:
     """Return a config number of the right type and range, or raise with key, value and range."""
-    kind, low, high = NUMBERS[key]
+    kind, low, high = NUMBERS["n_positions" if key == "n_ctx" else key]
     kinds = (int,) if kind is int else (int, float)
-    is_number = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, kinds) and not isinstance(value, bool) and abs(value) < math.inf
     if not is_number or not low <= value <= high:
         words = "a whole number" if kind is int else "a number"
         message = f"{name}: {key}: found {value!r}, expected {words} from {low} to {high}"
