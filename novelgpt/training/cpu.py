@@ -9,6 +9,7 @@ Three parts are exchanged in place; the state dict stays the same:
 """
 
 import ctypes
+import functools
 import sys
 
 import numpy as np
@@ -56,6 +57,23 @@ def drop_threshold(p: float) -> int:
     return round(p * 256)
 
 
+def keep_scale(p: float) -> float:
+    """Return the factor that keeps the mean when a share p is dropped."""
+    return 256 / (256 - drop_threshold(p))
+
+
+def keep_mask(draws: np.random.Generator, shape: tuple[int, ...], p: float) -> torch.Tensor:
+    """Draw which elements stay: int8, -1 (all bits) to keep and 0 to drop."""
+    return random_bytes(draws, tuple(shape)).ge_(drop_threshold(p)).view(torch.int8).neg_()
+
+
+def mask_(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Zero in place what a keep_mask drops: an AND on the bits, ten times faster than a masked fill."""
+    bits = torch.int16 if values.element_size() == 2 else torch.int32
+    values.view(bits).bitwise_and_(mask.to(bits))
+    return values
+
+
 class KeyedDropout(nn.Module):
     """Dropout of (B, T, D) whose mask is a function of (seed, step, window, site)."""
 
@@ -67,115 +85,112 @@ class KeyedDropout(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Zero a share p of the elements and scale the others up so that the mean stays."""
-        dropped = drop_threshold(self.p)
-        if not self.training or dropped == 0:
+        if not self.training or drop_threshold(self.p) == 0:
             return hidden
         shape = tuple(hidden.shape[1:])
-        draws = [random_bytes(self.noise.generator(row, self.site), shape) for row in range(len(hidden))]
-        keep = torch.stack(draws).ge_(dropped).view(torch.bool)  # (B, T, D)
-        return ScaledMask.apply(hidden, keep, 256 / (256 - dropped))
+        masks = [keep_mask(self.noise.generator(row, self.site), shape, self.p) for row in range(len(hidden))]
+        return MaskedScale.apply(hidden, torch.stack(masks), keep_scale(self.p))
 
 
-class ScaledMask(torch.autograd.Function):
-    """hidden · keep · scale, remembering one byte an element."""
+class MaskedScale(torch.autograd.Function):
+    """hidden · scale, and 0 where the mask says so; remembers one byte an element."""
 
     @staticmethod
-    def forward(ctx, hidden, keep, scale):
-        """Return hidden where kept, scaled, and 0 elsewhere."""
-        ctx.save_for_backward(keep)
+    def forward(ctx, hidden, mask, scale):
+        """Return the masked and scaled tensor."""
+        ctx.save_for_backward(mask)
         ctx.scale = scale
-        return torch.where(keep, hidden, 0.0).mul_(scale)
+        return mask_(hidden * scale, mask)
 
     @staticmethod
     def backward(ctx, gradient):
         """Mask and scale the gradient the same way."""
-        (keep,) = ctx.saved_tensors
-        return torch.where(keep, gradient, 0.0).mul_(ctx.scale), None, None
+        (mask,) = ctx.saved_tensors
+        return mask_(gradient * ctx.scale, mask), None, None
 
 
 class BlockedAttention(torch.autograd.Function):
-    """Causal attention, one window and one block of queries at a time; probabilities are computed again backwards."""
+    """Causal attention, one window and one block of queries at a time; probabilities are computed again backwards.
+
+    Both the scale of the scores and that of dropout are applied to narrow tensors, never to the (H, Q, K) ones.
+    """
 
     @staticmethod
     def forward(ctx, query, key, value, scale, p, noise, site):
         """Return (B, T, H, D/H) from query, key, value of (B, H, T, D/H)."""
         ctx.save_for_backward(query, key, value)
-        ctx.settings = scale, p, noise and (noise.step, noise.first_row), noise, site
+        ctx.settings = scale, p, noise, noise and (noise.step, noise.first_row), site
         rows, heads, length, width = query.shape
         output = query.new_empty(rows, length, heads, width)
         for row in range(rows):
             draws = noise.generator(row, site) if p else None
+            scaled_query, scaled_value = query[row] * scale, value[row] * keep_scale(p)
             for start in range(0, length, BLOCK):
                 end = min(start + BLOCK, length)
-                weights = block_probabilities(query[row], key[row], start, end, scale)  # (H, Q, K)
+                weights = block_probabilities(scaled_query, key[row], start, end)  # (H, Q, K)
                 if p:
-                    weights = drop(weights, draws, p)
-                output[row, start:end] = torch.bmm(weights, value[row, :, :end]).transpose(0, 1)
+                    mask_(weights, keep_mask(draws, weights.shape, p))
+                output[row, start:end] = torch.bmm(weights, scaled_value[:, :end]).transpose(0, 1)
         return output
 
     @staticmethod
     def backward(ctx, gradient):
         """Return the gradients of query, key and value."""
         query, key, value = ctx.saved_tensors
-        scale, p, position, noise, site = ctx.settings
+        scale, p, noise, position, site = ctx.settings
         if p:
             noise.set_position(*position)
         gradients = [torch.empty_like(part) for part in (query, key, value)]
         for row in range(len(query)):
             draws = noise.generator(row, site) if p else None
-            parts = row_backward(query[row], key[row], value[row], gradient[row], scale, p, draws)
+            parts = row_backward(query[row] * scale, key[row], value[row], gradient[row] * keep_scale(p), p, draws)
             for whole, part in zip(gradients, parts, strict=True):
                 whole[row] = part
+        gradients[0].mul_(scale)
         return *gradients, None, None, None, None
 
 
-def row_backward(query, key, value, gradient, scale, p, draws):
-    """Return one window's gradients of query, key, value (H, T, D/H); gradient is (T, H, D/H)."""
-    query_gradient = torch.empty_like(query)
+def row_backward(scaled_query, key, value, gradient, p, draws):
+    """Return one window's gradients of scaled query, key, value (H, T, D/H); gradient is (T, H, D/H), scaled too."""
+    query_gradient = torch.empty_like(scaled_query)
     key_gradient, value_gradient = (torch.zeros(part.shape, dtype=torch.float32) for part in (key, value))
-    for start in range(0, query.shape[1], BLOCK):
-        end = min(start + BLOCK, query.shape[1])
-        weights = block_probabilities(query, key, start, end, scale)  # (H, Q, K)
-        from_output = gradient[start:end].transpose(0, 1)  # (H, Q, D/H)
+    gradient = gradient.transpose(0, 1).contiguous()  # (H, T, D/H)
+    for start in range(0, key.shape[1], BLOCK):
+        end = min(start + BLOCK, key.shape[1])
+        weights = block_probabilities(scaled_query, key, start, end)  # (H, Q, K)
+        from_output = gradient[:, start:end]  # (H, Q, D/H)
         from_weights = torch.bmm(from_output, value[:, :end].transpose(1, 2))  # (H, Q, K)
         used = weights
         if p:
-            keep, factor = keep_mask(weights.shape, draws, p)
-            used = torch.where(keep, weights, 0.0).mul_(factor)
-            from_weights = torch.where(keep, from_weights, 0.0).mul_(factor)
+            mask = keep_mask(draws, weights.shape, p)
+            used = mask_(weights.clone(), mask)
+            mask_(from_weights, mask)
         value_gradient[:, :end] += torch.bmm(used.transpose(1, 2), from_output)
-        from_scores = torch._softmax_backward_data(from_weights, weights, -1, weights.dtype).mul_(scale)
+        from_scores = torch._softmax_backward_data(from_weights, weights, -1, weights.dtype)
         query_gradient[:, start:end] = torch.bmm(from_scores, key[:, :end])
-        key_gradient[:, :end] += torch.bmm(from_scores.transpose(1, 2), query[:, start:end])
+        key_gradient[:, :end] += torch.bmm(from_scores.transpose(1, 2), scaled_query[:, start:end])
     return query_gradient, key_gradient, value_gradient
 
 
-def block_probabilities(query, key, start: int, end: int, scale: float) -> torch.Tensor:
-    """Return softmax(query · keyᵀ · scale) of queries start … end over keys 0 … end, (H, end - start, end)."""
-    scores = torch.bmm(query[:, start:end], key[:, :end].transpose(1, 2)).mul_(scale)
-    future = torch.ones(end - start, end - start, dtype=torch.bool).triu_(1)
-    scores[:, :, start:].masked_fill_(future, -torch.inf)
+def block_probabilities(scaled_query, key, start: int, end: int) -> torch.Tensor:
+    """Return softmax(query · keyᵀ) of queries start … end over keys 0 … end, (H, end - start, end)."""
+    scores = torch.bmm(scaled_query[:, start:end], key[:, :end].transpose(1, 2))
+    scores[:, :, start:].masked_fill_(future_mask(end - start), -torch.inf)
     return torch.softmax(scores, dim=-1)
 
 
-def keep_mask(shape, draws: np.random.Generator, p: float) -> tuple[torch.Tensor, float]:
-    """Draw which elements stay, and the factor that keeps their mean."""
-    dropped = drop_threshold(p)
-    return random_bytes(draws, tuple(shape)).ge_(dropped).view(torch.bool), 256 / (256 - dropped)
-
-
-def drop(weights: torch.Tensor, draws: np.random.Generator, p: float) -> torch.Tensor:
-    """Apply dropout to attention probabilities."""
-    keep, factor = keep_mask(weights.shape, draws, p)
-    return torch.where(keep, weights, 0.0).mul_(factor)
+@functools.cache
+def future_mask(size: int) -> torch.Tensor:
+    """Return the strict upper triangle: what a query must not see in its own block."""
+    return torch.ones(size, size, dtype=torch.bool).triu_(1)
 
 
 def blocked_attention(module, query, key, value, attention_mask, *, scaling, dropout=0.0, **_):
     """Attention function in the form transformers calls; the mask is always causal, so none may be given."""
     assert attention_mask is None
-    noise = module.noise if dropout else None
     site = SITES_A_LAYER * module.layer_idx + 1
-    return BlockedAttention.apply(query, key, value, scaling, dropout, noise, site), None
+    p = dropout if drop_threshold(dropout) else 0.0
+    return BlockedAttention.apply(query, key, value, scaling, p, module.noise, site), None
 
 
 def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int) -> Noise:
