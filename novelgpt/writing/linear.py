@@ -1,0 +1,129 @@
+"""A weight matrix in the form in which this processor multiplies it fastest.
+
+Writing one token reads every weight once, so its speed is that of memory: fp32 four bytes a weight, bf16 two, int8 one.
+oneDNN wants the matrix rearranged first, once; PyTorch does that through operators that its own compiler uses and that
+carry no promise, so `probe` tries them first and a plain product stands in where they are missing.
+
+A product is a function x (B, in) fp32 -> y (B, out) fp32. Each one is made *row stable*: the result of a row does not
+depend, to the last bit, on how many other rows are computed with it. So a sample is the same in every batch.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from novelgpt.console import warn
+
+Product = Callable[[torch.Tensor], torch.Tensor]
+
+MAX_ROWS = 16  # rows computed at once on a CPU; results are proved equal for 1 to this many
+KINDS = ("fp32", "bf16", "int8")
+
+
+def make_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str) -> Product:
+    """Return the fastest product with a matrix.
+
+    Args:
+        weight: (out, in) fp32.
+        bias: (out,) fp32 or None.
+        kind: "fp32", "bf16" or "int8" (CPU only); sums are fp32 in all of them (int32 in int8).
+
+    >>> product = make_product(torch.eye(2), torch.ones(2), "fp32")
+    >>> product(torch.tensor([[1.0, 2.0]])).tolist()
+    [[2.0, 3.0]]
+    """
+    product = new_product(weight, bias, kind)
+    if weight.device.type != "cpu":
+        return product
+    least = least_rows(kind, *weight.shape, bias is not None)
+    return product if least == 1 else pad_rows(product, least)
+
+
+def new_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str) -> Product:
+    """Return the fastest product with a matrix, row stable or not."""
+    if weight.device.type != "cpu" or not can_pack(kind):
+        return plain_product(weight, bias, kind)
+    return int8_product(weight, bias) if kind == "int8" else packed_product(weight, bias, kind)
+
+
+def plain_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str) -> Product:
+    """Multiply by PyTorch's public means."""
+    dtype = torch.bfloat16 if kind == "bf16" else torch.float32
+    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    return lambda x: F.linear(x.to(dtype), weight, bias).float()
+
+
+def packed_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str) -> Product:
+    """Multiply with the matrix rearranged by oneDNN, in fp32 or bf16."""
+    dtype = torch.bfloat16 if kind == "bf16" else torch.float32
+    multiply = torch.ops.mkldnn._linear_pointwise.default
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype).contiguous(), MAX_ROWS)
+    bias = None if bias is None else bias.to(dtype)
+    if dtype == torch.float32:
+        return lambda x: multiply(x, packed, bias, "none", [], "")
+    return lambda x: multiply(x.bfloat16(), packed, bias, "none", [], "").float()
+
+
+def int8_product(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+    """Multiply in eight bits: one scale for each output of the matrix, and one for each row of x, found as it comes."""
+    scale = weight.abs().amax(1).clamp(min=1e-12) / 127  # (out,)
+    rounded = (weight / scale[:, None]).round().to(torch.int8)
+    packed = torch.ops.onednn.qlinear_prepack(rounded, None)
+    multiply = torch.ops.onednn.qlinear_pointwise.default
+    zeros = torch.zeros_like(scale, dtype=torch.int32)
+
+    def product(x: torch.Tensor) -> torch.Tensor:
+        row_scale = (
+            torch.linalg.vector_norm(x, float("inf"), -1, keepdim=True).mul_(1 / 127).clamp_(min=1e-12)
+        )  # (B, 1)
+        codes = (x / row_scale).add_(128.5).to(torch.uint8)  # rounds to the nearest; 128 stands for 0
+        y = multiply(codes, 1.0, 128, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], "")
+        return y.mul_(row_scale) if bias is None else torch.addcmul(bias, y, row_scale)
+
+    return product
+
+
+@functools.cache
+def can_pack(kind: str) -> bool:
+    """Try the private operators on a small matrix; say so once where they are missing or wrong."""
+    weight, x = torch.linspace(-1, 1, 64 * 32).reshape(64, 32), torch.linspace(-1, 1, 32).reshape(1, 32)
+    try:
+        product = int8_product(weight, None) if kind == "int8" else packed_product(weight, None, kind)
+        close = torch.allclose(product(x), x @ weight.T, rtol=0.02, atol=0.1)
+        problem = "" if close else "its product is wrong"
+    except (AttributeError, NotImplementedError, RuntimeError) as fault:
+        problem = str(fault).splitlines()[0]
+    if problem:
+        plain = "fp32" if kind == "int8" else kind
+        warn(f"{kind}: this PyTorch has no packed product here ({problem}); using the slower plain one in {plain}")
+    return not problem
+
+
+def pad_rows(product: Product, least: int) -> Product:
+    """Return a product that always computes at least so many rows."""
+
+    def padded(x: torch.Tensor) -> torch.Tensor:
+        rows = x.shape[0]
+        return product(x) if rows >= least else product(F.pad(x, (0, 0, 0, least - rows)))[:rows]
+
+    return padded
+
+
+@functools.cache
+def least_rows(kind: str, num_outputs: int, num_inputs: int, has_bias: bool) -> int:
+    """Return the least number of rows from which on, up to MAX_ROWS, every row comes out the same to the last bit.
+
+    Measured, since libraries choose their kernels by shape and promise nothing. Every term of the sums has its negative
+    further on, so that only rounding errors remain: another order of summing changes nearly every number.
+    """
+    generator = torch.Generator().manual_seed(0)
+    half = torch.randn(num_outputs, num_inputs // 2, generator=generator)
+    weight = F.pad(torch.cat([half, half], 1), (0, num_inputs % 2))  # (out, in)
+    half = torch.randn(MAX_ROWS, num_inputs // 2, generator=generator)
+    x = F.pad(torch.cat([half, -half], 1), (0, num_inputs % 2))  # (rows, in)
+    product = new_product(weight, torch.zeros(num_outputs) if has_bias else None, kind)
+    expected = product(x)
+    different = [rows for rows in range(1, MAX_ROWS) if not torch.equal(product(x[:rows]), expected[:rows])]
+    return max(different, default=0) + 1

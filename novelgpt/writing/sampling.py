@@ -1,0 +1,269 @@
+"""Logits -> the next token of every sample. Pure functions, in the order in which they act.
+
+    logits (B, V) ─penalty, bans→ ─temperature→ ─top-k→ candidates (B, K) ─top-p, min-p→ ─one uniform number a row→ (B,)
+
+Candidates are a small table of the best tokens, best first, so that nothing after top-k ever touches the vocabulary
+again. Without top-k, top-p looks for its nucleus among the best 64, then 256, 1,024, …; without both, tokens are drawn
+from the running sum of all probabilities, and nothing is sorted.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+FIRST_NUCLEUS = 64  # candidates that top-p looks at first
+UNIFORM_STEPS = 1 << 32  # uniform numbers are multiples of 1 / this, so that u * total < total holds in float64
+
+
+@dataclass(frozen=True)
+class Controls:
+    """How tokens are chosen.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the best token always.
+        topk: candidates kept, 0 = all.
+        topp: smallest set of candidates with at least this probability, 0 or 1 = all.
+        min_p: candidates at least this fraction as likely as the best one, 0 = all.
+        repetition_penalty: lowers the logits of recent tokens, 1 = off; see penalize_repetition.
+        penalty_window: how many recent tokens are looked at, 0 = all.
+        no_repeat_ngram_size: no run of this many tokens is written twice, 0 = off.
+        banned: int64 token ids (N,) never produced, on the device of the logits; None = all may be.
+        bad_words: token sequences, int64 (M,) each on that device, never produced.
+    """
+
+    temperature: float = 1.0
+    topk: int = 8
+    topp: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    penalty_window: int = 256
+    no_repeat_ngram_size: int = 0
+    banned: torch.Tensor | None = None
+    bad_words: tuple[torch.Tensor, ...] = ()
+
+
+def uniform_numbers(seed: int, index: int, count: int, *, attempt: int = 0) -> np.ndarray:
+    """Return the uniform numbers in [0, 1) of one sample, a function of (seed, index, attempt) alone.
+
+    Philox counts instead of remembering: every sample has its own key, on every machine the same.
+
+    Args:
+        seed: of the run, 0 to 2**64 - 1.
+        index: of the sample, from 0, below 2**32.
+        count: how many; more of them begin with the same ones.
+        attempt: 1, 2, … for further tries of the same sample.
+
+    Returns:
+        (count,) float64.
+
+    >>> uniform_numbers(7, 0, 2).tolist() == uniform_numbers(7, 0, 9)[:2].tolist() != uniform_numbers(7, 1, 2).tolist()
+    True
+    """
+    key = np.array([seed, index + (attempt << 32)], dtype=np.uint64)
+    words = np.random.Philox(key=key).random_raw(count) >> np.uint64(32)
+    return words.astype(np.float64) / UNIFORM_STEPS
+
+
+def penalize_repetition(logits: torch.Tensor, recent: torch.Tensor, penalty: float) -> torch.Tensor:
+    """Lower the logits of recent tokens: positive ones are divided, negative ones multiplied (CTRL, arXiv 1909.05858).
+
+    Args:
+        logits: (B, V).
+        recent: (B, W) token ids; doubles count once.
+        penalty: above 1 lowers, 1 changes nothing.
+
+    >>> penalize_repetition(torch.tensor([[2.0, -2.0, 1.0]]), torch.tensor([[0, 1, 1]]), 2.0).tolist()
+    [[1.0, -4.0, 1.0]]
+    """
+    chosen = logits.gather(1, recent)  # (B, W)
+    return logits.scatter(1, recent, torch.where(chosen < 0, chosen * penalty, chosen / penalty))
+
+
+def ban_repeated_ngrams(logits: torch.Tensor, history: torch.Tensor, size: int, count: torch.Tensor | int):
+    """Ban every token that would write a run of `size` tokens a second time.
+
+    Args:
+        logits: (B, V).
+        history: (B, N) token ids.
+        size: length of the run, at least 1.
+        count: how many of the N columns are written.
+
+    >>> ban_repeated_ngrams(torch.zeros(1, 4), torch.tensor([[1, 2, 3, 1, 2]]), 3, 5).tolist()
+    [[0.0, 0.0, 0.0, -inf]]
+    """
+    if history.shape[1] < size:
+        return logits
+    runs = history.unfold(1, size, 1)  # (B, N - size + 1, size)
+    places = torch.arange(history.shape[1], device=history.device)
+    tail = (count - size + 1 + places[: size - 1]).clamp(min=0)  # (size - 1,)
+    same = (runs[:, :, : size - 1] == history[:, tail].unsqueeze(1)).all(-1)  # (B, N - size + 1)
+    same &= places[: runs.shape[1]] + size - 1 < count
+    marks = torch.zeros_like(logits).scatter_add_(1, runs[:, :, -1], same.to(logits.dtype))  # (B, V)
+    return logits.masked_fill(marks > 0, -math.inf)
+
+
+def ban_words(
+    logits: torch.Tensor, history: torch.Tensor, words: tuple[torch.Tensor, ...], count: torch.Tensor | int
+) -> torch.Tensor:
+    """Ban the last token of every word whose other tokens stand at the end of the history.
+
+    >>> words = tuple(map(torch.tensor, ([1, 2], [2, 0], [0])))
+    >>> ban_words(torch.zeros(1, 4), torch.tensor([[3, 1]]), words, 2).tolist()
+    [[-inf, 0.0, -inf, 0.0]]
+    """
+    logits = logits.clone()
+    for word in words:
+        places = count - len(word) + 1 + torch.arange(len(word) - 1, device=history.device)
+        found = ((history[:, places.clamp(min=0)] == word[:-1]) & (places >= 0)).all(1, keepdim=True)  # (B, 1)
+        column = logits.index_select(1, word[-1:]).masked_fill(found, -math.inf)  # (B, 1)
+        logits.index_copy_(1, word[-1:], column)
+    return logits
+
+
+def take_candidates(logits: torch.Tensor, controls: Controls) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits and ids (B, K) of the tokens that may be drawn; those filtered out have the logit -inf.
+
+    Args:
+        logits: (B, V), divided by the temperature.
+        controls: topk, topp and min_p of it are used.
+
+    >>> values, ids = take_candidates(torch.tensor([[1.0, 4.0, 3.0, 2.0]]), Controls(topk=2))
+    >>> values.tolist(), ids.tolist()
+    ([[4.0, 3.0]], [[1, 2]])
+    """
+    nucleus = 0 < controls.topp < 1
+    if 0 < controls.topk < logits.shape[1]:
+        values, ids = logits.topk(controls.topk)  # (B, K), best first
+        log_total = values.logsumexp(1, keepdim=True)
+    elif nucleus:
+        log_total = logits.logsumexp(1, keepdim=True)  # (B, 1)
+        values, ids = find_nucleus(logits, log_total, controls.topp)
+    else:
+        values, ids = logits, torch.arange(logits.shape[1], device=logits.device).expand_as(logits)
+    if nucleus:
+        values = keep_topp(values, log_total, controls.topp)
+    if controls.min_p > 0:
+        values = keep_min_p(values, controls.min_p)
+    return values, ids
+
+
+def find_nucleus(logits: torch.Tensor, log_total: torch.Tensor, topp: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return enough of the best tokens (B, K), best first, to hold the probability topp; grows only where it must.
+
+    On a GPU, where a look at the numbers would stop the stream of work, everything is sorted instead.
+    """
+    num_tokens = logits.shape[1]
+    if logits.device.type != "cpu":
+        return logits.sort(descending=True)
+    rows = [best_of_row(row, total, topp, num_tokens) for row, total in zip(logits, log_total, strict=True)]
+    width = max(len(values) for values, _ in rows)
+    values = logits.new_full((len(rows), width), -math.inf)
+    ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    for row, (best, places) in enumerate(rows):
+        values[row, : len(best)], ids[row, : len(best)] = best, places
+    return values, ids
+
+
+def best_of_row(row: torch.Tensor, log_total: torch.Tensor, topp: float, num_tokens: int):
+    """Return the best tokens of one row (V,), at least as many as hold the probability topp."""
+    size = min(FIRST_NUCLEUS, num_tokens)
+    while True:
+        values, ids = row.topk(size)
+        if size == num_tokens or float((values.double() - log_total).exp().sum()) > topp:
+            return values, ids
+        size = min(4 * size, num_tokens)
+
+
+def keep_topp(values: torch.Tensor, log_total: torch.Tensor, topp: float) -> torch.Tensor:
+    """Keep the candidates before which less than topp of the probability lies; the best one always stays.
+
+    Args:
+        values: (B, K) logits, best first.
+        log_total: (B, 1) logarithm of the sum that makes probabilities of them.
+        topp: above 0.
+
+    >>> keep_topp(torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log(), torch.zeros(1, 1), 0.7).exp().tolist()[0][2:]
+    [0.0, 0.0]
+    """
+    probabilities = (values.double() - log_total).exp()  # (B, K)
+    before = probabilities.cumsum(1) - probabilities
+    before[:, 0] = -1.0
+    return values.masked_fill(before >= topp, -math.inf)
+
+
+def keep_min_p(values: torch.Tensor, min_p: float) -> torch.Tensor:
+    """Keep the candidates at least min_p times as likely as the best (arXiv 2407.01082).
+
+    >>> keep_min_p(torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log(), 0.5).exp().tolist()[0][2:]
+    [0.0, 0.0]
+    """
+    return values.masked_fill(values < values.amax(1, keepdim=True) + math.log(min_p), -math.inf)
+
+
+def draw(values: torch.Tensor, ids: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Draw one candidate a row: the first at which the running sum of probabilities passes the uniform number.
+
+    Args:
+        values: (B, K) logits; -inf is never drawn.
+        ids: (B, K) token ids.
+        uniforms: (B,) float64 in [0, 1), multiples of 2**-32.
+
+    Returns:
+        (B,) token ids.
+
+    >>> draw(torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.tensor([[7, 8, 9]]), torch.tensor([0.6]).double()).tolist()
+    [8]
+    """
+    weights = (values - values.amax(1, keepdim=True)).double().exp()  # (B, K)
+    sums = weights.cumsum(1)
+    places = torch.searchsorted(sums, uniforms.unsqueeze(1) * sums[:, -1:], right=True)  # (B, 1)
+    places.clamp_(max=values.shape[1] - 1)  # only logits that are no numbers get that far
+    return ids.gather(1, places).squeeze(1)
+
+
+def choose_tokens(
+    logits: torch.Tensor, history: torch.Tensor, count: torch.Tensor | int, uniforms: torch.Tensor, controls: Controls
+) -> torch.Tensor:
+    """Choose the next token of every row.
+
+    Args:
+        logits: (B, V) of the next token; changed in place where tokens are banned for good.
+        history: (B, N) token ids, prefix and what was written.
+        count: how many of the N columns are written; a tensor of no dimension on a GPU.
+        uniforms: (B,) float64, one number a row.
+        controls: the filters.
+
+    Returns:
+        (B,) int64 token ids.
+    """
+    if controls.banned is not None:
+        logits.index_fill_(1, controls.banned, -math.inf)
+    if controls.repetition_penalty != 1:
+        logits = penalize_repetition(logits, recent_tokens(history, count, controls), controls.repetition_penalty)
+    if controls.no_repeat_ngram_size or controls.bad_words:
+        logits = apply_bans(logits, history, count, controls)
+    if controls.temperature == 0:
+        return logits.argmax(1)
+    return draw(*take_candidates(logits / controls.temperature, controls), uniforms)
+
+
+def apply_bans(
+    logits: torch.Tensor, history: torch.Tensor, count: torch.Tensor | int, controls: Controls
+) -> torch.Tensor:
+    """Ban repeated runs and bad words; where that would leave a row no token at all, the row stays as it was."""
+    left = logits
+    if controls.no_repeat_ngram_size:
+        left = ban_repeated_ngrams(left, history, controls.no_repeat_ngram_size, count)
+    if controls.bad_words:
+        left = ban_words(left, history, controls.bad_words, count)
+    return torch.where(left.amax(1, keepdim=True) == -math.inf, logits, left)
+
+
+def recent_tokens(history: torch.Tensor, count: torch.Tensor | int, controls: Controls) -> torch.Tensor:
+    """Return the last tokens of the history (B, W); where there are fewer, the last one again."""
+    width = min(controls.penalty_window or history.shape[1], history.shape[1])
+    back = torch.arange(width, device=history.device)
+    places = count - 1 - torch.where(back < count, back, 0)
+    return history[:, places]
