@@ -13,7 +13,7 @@ import itertools
 
 import numpy as np
 
-from novelgpt.corpus.parsing import plain_reading
+from novelgpt.corpus.parsing import AFTER_BAD, plain_reading
 from novelgpt.corpus.plausibility import BAD_BYTE, is_plausible, nats_list, nats_of, pair_nats, score
 
 CHANGE_NATS = 25.0  # cost of a change of encoding from one line to the next
@@ -156,15 +156,18 @@ def turns_score(data: bytes, codecs: tuple[str, ...]) -> float:
     single = [*table[:0x80], *[BAD_BYTE] * 0x80]
     pairs = [pair_nats(codec) if codec != "utf-8" else None for codec in codecs]
     best = [[0.0] * (len(data) + 1) for _ in codecs]
+    bad_at = [-1] * len(codecs)  # where each codec's latest bad byte ended
     for end, byte in enumerate(data, 1):
-        for sums, pair in zip(best, pairs, strict=True):
-            nats = sums[end - 1] + single[byte]
+        for which, (sums, pair) in enumerate(zip(best, pairs, strict=True)):
+            lone = nats = sums[end - 1] + single[byte] + AFTER_BAD * (byte >= 0x80 and bad_at[which] == end - 1)
             if pair is not None:
                 if byte >= 0x40 and end >= 2:
                     nats = max(nats, sums[end - 2] + pair[data[end - 2] << 8 | byte])
             elif 0x80 <= byte < 0xC0 and end >= 3 and data[end - 3] >> 4 == 14 and data[end - 2] >> 6 == 2:
                 code = (data[end - 3] & 15) << 12 | (data[end - 2] & 63) << 6 | byte & 63
                 nats = max(nats, sums[end - 3] + table[code])
+            if nats == lone and byte >= 0x80:
+                bad_at[which] = end
             sums[end] = nats
         change = max(sums[end] for sums in best) - CHANGE_NATS
         for sums in best:

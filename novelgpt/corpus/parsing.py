@@ -17,14 +17,15 @@ from novelgpt.corpus.plausibility import BAD_BYTE, nats_list, nats_of, pair_nats
 
 QUAD_NATS = -17.0  # a four-byte character of GB18030
 CUT_NATS = -8.0  # an unfinished character at the end of the file, where downloads stop
-AFTER_ASCII = 5.0  # nats: the second byte of a character whose first byte became ASCII is likelier bad than others
+AFTER_ASCII = 10.0  # nats: the second byte of a character whose first byte became ASCII is likelier bad than others
+AFTER_BAD = 10.0  # nats: damage comes in runs
 SMALL = 1 << 14  # bytes; a file up to this size has every line parsed
 PIECE = 1 << 16  # bytes; a longer line is parsed in pieces
 OVERLAP = 64  # bytes before the end of a piece that the next one parses again
 WINDOW = 4  # characters
 WINDOW_NATS = -42.0  # four neighbouring characters rarer than this are looked at again
 NEAR = 4  # bytes between a first byte that turned ASCII and the bad byte it leaves
-GAIN = 3.0  # nats by which a parse with bad bytes must beat a reading without
+GAIN = 2.0  # nats by which a parse with bad bytes must beat a reading without
 # Python's big5hkscs reads these codes otherwise than Windows and the browsers do.
 WINDOWS_SYMBOLS = str.maketrans("•､‾∼♁☉¥¢£", "‧﹑¯～⊕⊙￥￠￡")
 
@@ -124,7 +125,7 @@ def best_parse(data: bytes, codec: str, *, final: bool = False) -> tuple[list[in
     for end, byte in enumerate(data, 1):
         nats = best[end - 1] + single[byte]
         if byte >= 0x80 and width[end - 1] == 1:
-            nats += AFTER_ASCII
+            nats += AFTER_BAD if data[end - 2] >= 0x80 else AFTER_ASCII
         best[end], width[end] = nats, 1
         if byte >= 0x40:
             if end >= 2 and (nats := best[end - 2] + pairs[data[end - 2] << 8 | byte]) > best[end]:
