@@ -126,18 +126,28 @@ def find_damage(folder: str | Path, *, hashes: bool = True) -> str | None:
         expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
     except UserError as problem:
         return problem.message
-    except (TypeError, KeyError, ValueError, AttributeError) as problem:
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as problem:
         return f"{folder / MANIFEST}: not a manifest ({type(problem).__name__}: {problem})"
     for name, (size, digest) in expected.items():
-        path = folder / name
-        if Path(name).name != name or path.is_symlink():
-            return f"{MANIFEST} names {name!r}, which is not a file of its own folder"
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size:,} bytes, expected {size:,}"
-        if hashes and sha256_of(path) != digest:
-            return f"{name} has changed: its sha256 differs from the manifest"
+        try:
+            damage = find_file_damage(folder / name, name, size, digest if hashes else None)
+        except (OSError, ValueError) as problem:  # ValueError: a NUL in the name
+            damage = f"{name!r} cannot be read: {problem}"
+        if damage:
+            return damage
+    return None
+
+
+def find_file_damage(path: Path, name: str, size: int, digest: str | None) -> str | None:
+    """Say how a file differs from its manifest entry; None when it does not."""
+    if Path(name).name != name or path.is_symlink():
+        return f"{MANIFEST} names {name!r}, which is not a file of its own folder"
+    if not path.is_file():
+        return f"{name} is missing"
+    if path.stat().st_size != size:
+        return f"{name} has {path.stat().st_size:,} bytes, expected {size:,}"
+    if digest is not None and sha256_of(path) != digest:
+        return f"{name} has changed: its sha256 differs from the manifest"
     return None
 
 

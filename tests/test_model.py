@@ -31,7 +31,8 @@ model = AutoModelForCausalLM.from_pretrained(folder)
 inputs = tokenizer(prefix, return_tensors="pt")
 ids = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0]
 piped = pipeline("text-generation", model=folder)(prefix, max_new_tokens=8, do_sample=False)
-print(json.dumps({"prefix": inputs["input_ids"][0].tolist(), "ids": ids.tolist(), "text": tokenizer.decode(ids, skip_special_tokens=True),
+shown = tokenizer.decode(ids, skip_special_tokens=True)
+print(json.dumps({"prefix": inputs["input_ids"][0].tolist(), "ids": ids.tolist(), "text": shown,
                   "piped": piped[0]["generated_text"], "class": type(model).__name__}))
 """
 
