@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from novelgpt.console import printable
-from novelgpt.corpus.mixing import changes_inside, find_segments, has_strange_lines, is_foreign
+from novelgpt.corpus.mixing import changes_inside, find_segments, has_strange_lines, is_foreign, split_lines
 from novelgpt.corpus.parsing import SMALL, has_escapes, plain_reading, read_double_byte
 from novelgpt.corpus.plausibility import is_plausible, score
 from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
@@ -168,28 +168,28 @@ def decode_mixed(data: bytes, main: str, text: str, name: str) -> Decoded | None
         UserError: a line changes its encoding within.
     """
     codecs = (main, *(codec for codec in ("utf-8", "gb18030", "big5hkscs") if family(codec) != family(main)))
-    lines = data.split(b"\n")
+    lines = data.splitlines(keepends=True)
     found = []
     for first, last, codec in find_segments(data, codecs, {main: text}):
-        if codec != main and not is_foreign(b"\n".join(lines[first : last + 1]), codec, main):
+        if codec != main and not is_foreign(b"".join(lines[first : last + 1]), codec, main):
             codec = main
         if found and found[-1][2] == codec:
             first = found.pop()[0]
         found.append((first, last, codec))
     texts, bad, start = [], [], 0
     for first, last, codec in found:
-        raw = b"\n".join(lines[first : last + 1])
+        raw = b"".join(lines[first : last + 1])
         part, offsets = (text, []) if len(found) == 1 else read_as(raw, codec)
         refuse_inner_changes(lines[first : last + 1], part, (first, start), (codec, *codecs), name)
         texts.append(part)
         bad += [start + offset for offset in offsets]
-        start += len(raw) + 1
+        start += len(raw)
     if len(found) == 1:
         return None
     refuse_bad_bytes(bad, len(data), "mixed", name)
     segments = tuple((first + 1, last + 1, family(codec)) for first, last, codec in found)
     reason = "its lines are in " + " and ".join(sorted({NAMES[codec] for _, _, codec in segments}))
-    text = drop_escapes("\n".join(texts)).removeprefix("\ufeff")
+    text = drop_escapes("".join(texts)).removeprefix("\ufeff")
     return Decoded(text, "mixed", reason, len(bad), tuple(bad[:OFFSETS]), segments)
 
 
@@ -206,12 +206,12 @@ def refuse_inner_changes(
         name: the file's name for messages.
     """
     number, start = place
-    for line, reading in zip(lines, text.split("\n"), strict=True):
+    for line, reading in zip(lines, split_lines(text), strict=True):
         number += 1
         if not line.isascii() and changes_inside(line, reading, codecs[0], codecs[1:]):
             message = f"{name}: line {number:,} (from byte {start:,}) changes its encoding within, expected one a line"
             raise UserError(message, "break the line where the encoding changes, or give --encoding", EXIT_INPUT)
-        start += len(line) + 1
+        start += len(line)
 
 
 def is_utf8(data: bytes) -> bool:

@@ -10,20 +10,22 @@ change (the Viterbi algorithm), so that short lines follow their neighbours::
 """
 
 import itertools
+import re
 
 import numpy as np
 
 from novelgpt.corpus.parsing import AFTER_BAD, plain_reading
 from novelgpt.corpus.plausibility import BAD_BYTE, is_plausible, nats_list, nats_of, pair_nats, score
 
+LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 CHANGE_NATS = 25.0  # cost of a change of encoding from one line to the next
 STRANGE_NATS = -10.0  # nats a character beyond ASCII of a line that is looked at again
 MIN_CHARS = 4
 WINDOW = 4  # characters
 WINDOW_NATS = -11.0  # nats a character in a window that reads as nothing
 RARE_NATS = -9.0  # nats that no character of such a window reaches
-INNER_NATS = 20.0  # nats by which a change of encoding must explain a line better, its cost apart
-AROUND = 32  # characters on either side of such a window that are parsed with it
+INNER_NATS = 40.0  # nats by which changes of encoding must explain a stretch better, their cost apart
+AROUND = 16  # characters on either side of such a window that are parsed with it
 
 
 def line_sums(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -34,11 +36,22 @@ def line_sums(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
         codes: uint32 (num_chars,), the code points of the same text.
 
     Returns:
-        float64 (num_lines,); the newline counts to the line it ends.
+        float64 (num_lines,); a line ends after LF, CRLF or a CR alone, which counts to it.
     """
     totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    ends = np.append(np.flatnonzero(codes == 10) + 1, len(codes))
+    lone_return = (codes == 13) & (np.append(codes[1:], 0) != 10)
+    ends = np.append(np.flatnonzero((codes == 10) | lone_return) + 1, len(codes))
+    ends = ends[:-1] if len(ends) > 1 and ends[-2] == len(codes) else ends
     return np.diff(totals[ends], prepend=0.0)
+
+
+def split_lines(text: str) -> list[str]:
+    r"""Split where bytes.splitlines does, ends kept: after LF, CRLF or a CR alone and nowhere else.
+
+    >>> split_lines("a\r\nb\rc\u2028d")
+    ['a\r\n', 'b\r', 'c\u2028d']
+    """
+    return LINE.findall(text)
 
 
 def code_points(text: str) -> np.ndarray:
@@ -133,7 +146,7 @@ def changes_inside(raw: bytes, text: str, codec: str, codecs: tuple[str, ...]) -
         if place >= checked:
             checked = place + AROUND
             part = raw[ends[max(0, place - AROUND)] : ends[min(place + 2 * AROUND, len(text))]]
-            if turns_score(part, codecs) > max(turns_score(part, (codec,)) for codec in codecs) + INNER_NATS:
+            if turns_score(part, codecs) > turns_score(part, (codec,)) + INNER_NATS:
                 return True
     return False
 

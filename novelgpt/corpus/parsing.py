@@ -22,8 +22,8 @@ AFTER_BAD = 10.0  # nats: damage comes in runs
 SMALL = 1 << 14  # bytes; a file up to this size has every line parsed
 PIECE = 1 << 16  # bytes; a longer line is parsed in pieces
 OVERLAP = 64  # bytes before the end of a piece that the next one parses again
-WINDOW = 4  # characters
-WINDOW_NATS = -42.0  # four neighbouring characters rarer than this are looked at again
+WINDOW = 5  # characters
+WINDOW_NATS = -48.0  # five neighbouring characters rarer than this are looked at again
 NEAR = 4  # bytes between a first byte that turned ASCII and the bad byte it leaves
 GAIN = 2.0  # nats by which a parse with bad bytes must beat a reading without
 # Python's big5hkscs reads these codes otherwise than Windows and the browsers do.
@@ -64,12 +64,20 @@ def plain_reading(data: bytes, codec: str) -> str:
 
 
 def suspicious_lines(text: str) -> np.ndarray:
-    """Number the lines that hold an undecodable byte or a run of rare characters."""
+    """Number the lines that hold an undecodable byte, or rare characters after an ASCII one that may be damage."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    sums = np.concatenate([[0.0], np.cumsum(nats_of(text), dtype=np.float64)])
-    rare = np.flatnonzero(sums[WINDOW:] - sums[:-WINDOW] < WINDOW_NATS) + WINDOW - 1
+    rare = windows(nats_of(text), WINDOW) < WINDOW_NATS
+    rare &= windows(codes < 0x80, WINDOW) > 0
     bad = np.flatnonzero(codes >> 11 == 0xD800 >> 11)
-    return np.unique(np.searchsorted(np.flatnonzero(codes == 10), np.concatenate([rare, bad])))
+    places = np.concatenate([np.flatnonzero(rare), bad])
+    return np.unique(np.searchsorted(np.flatnonzero(codes == 10), places))
+
+
+def windows(values: np.ndarray, width: int) -> np.ndarray:
+    """Sum the values from each place on: float64 (num_values,), zeros taken beyond the end."""
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    ends = np.minimum(np.arange(len(values)) + width, len(values))
+    return sums[ends] - sums[:-1]
 
 
 def repair_line(raw: bytes, plain: str, codec: str, final: bool) -> tuple[str, list[int]]:
