@@ -91,7 +91,7 @@ def hold_out(encoded: Encoded, tokenizer, fraction: float) -> dict[str, Part]:
     """Split off the tail: whole documents from the end until they hold at least a fraction of the tokens.
 
     Where whole documents would take more than twice that much, or all there are, the first of them is cut at the end of
-    a paragraph instead.
+    a paragraph instead. Something always stays to train on.
 
     Args:
         encoded: all documents.
@@ -108,8 +108,9 @@ def hold_out(encoded: Encoded, tokenizer, fraction: float) -> dict[str, Part]:
     fits = first > 0 and total - encoded.starts[first] <= 2 * target
     cut = None if fits else paragraph_end(encoded, tokenizer, first, total - target)
     if first == 0 and cut is None:
+        first = 1  # the least that training needs
+    if first == len(encoded.characters):
         warn("nothing is held out: the only document has no end of a paragraph to cut it at")
-        first = len(encoded.characters)
     return join_parts(encoded, tokenizer, first, cut)
 
 

@@ -60,14 +60,11 @@ class BpeTokenizer:
         Raises:
             UserError: a lone surrogate, which is no character; the message names its place.
         """
+        code_points(text, 0, len(text))  # raises at a lone surrogate
         ids: list[int] = []
-        try:
-            for line in text.split("\n"):
-                ids += self.reference.encode(line).ids
-                ids.append(self.newline_id)
-        except UnicodeEncodeError:
-            code_points(text, 0, len(text))  # raises with the place
-            raise
+        for line in text.split("\n"):
+            ids += self.reference.encode(line).ids
+            ids.append(self.newline_id)
         return np.array(ids[:-1], self.dtype)
 
     def encode_prefix(self, text: str) -> np.ndarray:
