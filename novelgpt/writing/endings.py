@@ -77,8 +77,7 @@ def find_loop(ids: Sequence[int]) -> int | None:
     >>> find_loop(list(range(100))) is None
     True
     """
-    longest = max(SHORTEST_LOOP, LOOP_TIMES * LONGEST_PERIOD)
-    tail = np.asarray(ids[-longest:])
+    tail = np.asarray(ids[-LOOP_TIMES * LONGEST_PERIOD - LOOP_STEP :])
     for period in range(1, min(LONGEST_PERIOD, len(tail) // LOOP_TIMES) + 1):
         if tail[-1] != tail[-1 - period]:
             continue

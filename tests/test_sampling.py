@@ -1,0 +1,204 @@
+"""Filters worked by hand on four tokens, and against transformers' own processors."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.generation import logits_process as hf
+
+from novelgpt.writing.sampling import (
+    Controls,
+    ban_repeated_ngrams,
+    ban_words,
+    choose_tokens,
+    draw,
+    keep_min_p,
+    keep_topp,
+    penalize_repetition,
+    take_candidates,
+    uniform_numbers,
+)
+
+FOUR = torch.tensor([[0.1, 0.5, 0.15, 0.25], [0.7, 0.1, 0.1, 0.1]]).log()  # (2, 4)
+
+
+def survivors(logits: torch.Tensor, controls: Controls) -> list[set[int]]:
+    values, ids = take_candidates(logits, controls)
+    return [
+        {int(i) for value, i in zip(*row, strict=True) if value > -math.inf} for row in zip(values, ids, strict=True)
+    ]
+
+
+def hf_survivors(logits: torch.Tensor, processors: list) -> list[set[int]]:
+    scores = logits.clone()
+    for processor in processors:
+        scores = processor(None, scores)
+    return [set(torch.nonzero(row > -math.inf).flatten().tolist()) for row in scores]
+
+
+@pytest.mark.parametrize(
+    ("controls", "expected"),
+    [
+        (Controls(topk=2), [{1, 3}, None]),
+        (Controls(topk=0), [{0, 1, 2, 3}, {0, 1, 2, 3}]),
+        # 0.5 < 0.7 <= 0.5 + 0.25; in the second row the first token alone has 0.7
+        (Controls(topk=0, topp=0.69), [{1, 3}, {0}]),
+        (Controls(topk=0, topp=0.8), [{1, 2, 3}, None]),
+        (Controls(topk=0, topp=1e-9), [{1}, {0}]),
+        (Controls(topk=0, topp=0.0), [{0, 1, 2, 3}, {0, 1, 2, 3}]),  # GPT2-Chinese: 0 is off
+        # inside the best two: 0.5 / 0.75 = 0.667 and 0.333
+        (Controls(topk=2, topp=0.6), [{1}, {0}]),
+        # 0.4 of 0.5 is 0.2; 0.4 of 0.7 is 0.28
+        (Controls(topk=0, min_p=0.4), [{1, 3}, {0}]),
+    ],
+)
+def test_filters_keep_the_tokens_worked_out_by_hand(controls, expected):
+    for found, wanted in zip(survivors(FOUR, controls), expected, strict=True):
+        assert wanted is None or found == wanted
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.integers(2, 700),
+    topk=st.integers(0, 20),
+    topp=st.sampled_from([0.1, 0.5, 0.9, 0.99, 1.0]),
+    min_p=st.sampled_from([0.0, 0.05, 0.3]),
+    temperature=st.sampled_from([0.3, 1.0, 2.5]),
+)
+def test_the_same_tokens_survive_as_in_transformers(seed, size, topk, topp, min_p, temperature):
+    logits = 3 * torch.randn(3, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    processors = [hf.TemperatureLogitsWarper(temperature)]
+    if topk:
+        processors.append(hf.TopKLogitsWarper(topk))
+    if topp < 1:
+        processors.append(hf.TopPLogitsWarper(topp))
+    if min_p:
+        processors.append(hf.MinPLogitsWarper(min_p))
+    controls = Controls(topk=topk, topp=topp, min_p=min_p)
+    assert survivors(logits / temperature, controls) == hf_survivors(logits, processors)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), penalty=st.sampled_from([0.5, 1.0, 1.3, 2.0]), count=st.integers(1, 30))
+def test_the_repetition_penalty_is_transformers(seed, penalty, count):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 10, generator=generator)
+    history = torch.randint(0, 10, (2, count), generator=generator)
+    expected = hf.RepetitionPenaltyLogitsProcessor(penalty)(history, logits.clone())
+    assert torch.equal(penalize_repetition(logits, history, penalty), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), size=st.integers(1, 5), count=st.integers(1, 40), spare=st.integers(0, 5))
+def test_ngram_bans_are_transformers_whatever_lies_in_unwritten_columns(seed, size, count, spare):
+    generator = torch.Generator().manual_seed(seed)
+    history = torch.randint(0, 4, (2, count + spare), generator=generator)
+    expected = hf.NoRepeatNGramLogitsProcessor(size)(history[:, :count], torch.zeros(2, 4))
+    assert torch.equal(ban_repeated_ngrams(torch.zeros(2, 4), history, size, count), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), count=st.integers(3, 12), spare=st.integers(0, 3))
+def test_bad_words_are_transformers(seed, count, spare):  # which ignores words longer than the history
+    generator = torch.Generator().manual_seed(seed)
+    history = torch.randint(0, 4, (3, count + spare), generator=generator)
+    words = [[0], [1, 2], [3, 3, 3], [1, 0, 2]]
+    expected = hf.NoBadWordsLogitsProcessor(words, eos_token_id=99)(history[:, :count], torch.zeros(3, 4))
+    found = ban_words(torch.zeros(3, 4), history, tuple(map(torch.tensor, words)), count)
+    assert torch.equal(found, expected)
+
+
+def test_the_penalty_looks_at_its_window_only():
+    history = torch.tensor([[0, 1, 1, 1, 2]])  # token 0 stands five tokens back
+    logits = torch.tensor([[4.0, 3.9, 0.0]])
+    # window 5 or all: 4.0 / 1.2 = 3.33 and 3.9 / 1.2 = 3.25; windows 1 to 4 leave the 4.0 as it is
+    # without a penalty for token 1, 3.9 would win against 3.33
+    assert greedy_with_window(logits, history, 0) == greedy_with_window(logits, history, 5) == 0
+    unseen = torch.tensor([[4.0, 0.0, 3.9]])
+    assert greedy_with_window(unseen, torch.tensor([[0, 1, 1]]), 2) == 0
+    assert greedy_with_window(unseen, torch.tensor([[0, 1, 1]]), 3) == 2
+    assert greedy_with_window(unseen, torch.tensor([[0, 1, 1]]), 0) == 2
+
+
+def greedy_with_window(logits: torch.Tensor, history: torch.Tensor, window: int) -> int:
+    controls = Controls(temperature=0, repetition_penalty=1.2, penalty_window=window)
+    return choose_tokens(logits.clone(), history, history.shape[1], torch.zeros(1), controls).item()
+
+
+class Recorder(TorchDispatchMode):
+    """Notes the name of every operator called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("controls", [Controls(topk=0, topp=1.0), Controls(topk=0, min_p=0.1), Controls(temperature=0)])
+def test_without_topk_and_topp_nothing_is_sorted(controls):
+    with Recorder() as recorder:
+        choose_tokens(torch.randn(2, 500), torch.zeros(2, 3).long(), 3, torch.rand(2).double(), controls)
+    assert not recorder.names & {"sort", "argsort", "topk", "kthvalue", "msort"}
+
+
+def test_topp_without_topk_selects_part_of_the_vocabulary_only():
+    logits = torch.zeros(1, 5000)
+    logits[0, 7] = 20.0
+    with Recorder() as recorder:
+        values, _ = take_candidates(logits, Controls(topk=0, topp=0.9))
+    assert values.shape[1] == 64 and "sort" not in recorder.names
+    flat, _ = take_candidates(torch.zeros(1, 5000), Controls(topk=0, topp=0.9))
+    assert int((flat > -math.inf).sum()) in (4500, 4501)
+
+
+def test_draws_follow_the_probabilities():
+    numbers = torch.from_numpy(uniform_numbers(3, 0, 20_000))
+    row = FOUR[:1].expand(len(numbers), 4)
+    drawn = draw(row, torch.arange(4).expand_as(row), numbers)
+    shares = torch.bincount(drawn, minlength=4) / len(numbers)
+    assert torch.allclose(shares, FOUR[0].exp(), atol=0.015)  # 4 standard deviations of a share
+
+
+def test_a_draw_never_takes_a_filtered_token():
+    values = torch.tensor([[-math.inf, 1.0, -math.inf]])
+    ids = torch.tensor([[0, 1, 2]])
+    for number in (0.0, 0.5, 1 - 2**-32):
+        assert draw(values, ids, torch.tensor([number], dtype=torch.float64)).item() == 1
+
+
+def test_uniform_numbers_depend_on_seed_sample_and_attempt_alone():
+    first = uniform_numbers(5, 3, 1000)
+    assert np.array_equal(first, uniform_numbers(5, 3, 2000)[:1000])
+    others = [uniform_numbers(6, 3, 1000), uniform_numbers(5, 4, 1000), uniform_numbers(5, 3, 1000, attempt=1)]
+    assert all(not np.array_equal(first, other) for other in others)
+    assert first.min() >= 0 and first.max() < 1 and abs(first.mean() - 0.5) < 0.04
+    # pinned: numpy's Philox is the same on every machine; change only together with the formula
+    assert (uniform_numbers(0, 0, 3) * 2**32).astype(int).tolist() == [49592932, 1037445899, 478570405]
+
+
+def test_topk_one_low_topp_and_temperature_zero_are_greedy():
+    logits, history = torch.randn(4, 50), torch.zeros(4, 1).long()
+    numbers = torch.rand(4).double()
+    best = logits.argmax(1)
+    for controls in (Controls(temperature=0), Controls(topk=1), Controls(topk=0, topp=1e-6), Controls(topk=0, min_p=1)):
+        assert torch.equal(choose_tokens(logits.clone(), history, 1, numbers, controls), best)
+
+
+def test_bans_that_would_leave_nothing_are_lifted():
+    history = torch.tensor([[0, 1, 0]])
+    controls = Controls(temperature=0, no_repeat_ngram_size=1, banned=torch.tensor([2]))
+    assert choose_tokens(torch.tensor([[1.0, 2.0, 9.0]]), history, 3, torch.zeros(1), controls).item() == 1
+
+
+def test_topp_and_min_p_keep_the_best_token_always():
+    values = torch.tensor([[3.0, 2.0]])
+    assert keep_topp(values, values.logsumexp(1, keepdim=True), 1e-12).tolist() == [[3.0, -math.inf]]
+    assert keep_min_p(values, 1.0).tolist() == [[3.0, -math.inf]]
