@@ -14,7 +14,7 @@ SHELL := /bin/bash
 	touch $@
 
 demo: .venv/.installed  ## from the bundled novel to three samples, in minutes
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
+	PATH="$(CURDIR)/$(BIN):$$PATH" ./demo.sh
 
 test: .venv/.installed  ## the fast suite
 	$(BIN)/python -m pytest --durations=10
