@@ -14,8 +14,10 @@ import re
 
 import numpy as np
 
-from novelgpt.corpus.parsing import AFTER_BAD, plain_reading
-from novelgpt.corpus.plausibility import BAD_BYTE, is_plausible, nats_list, nats_of, pair_nats, score
+from novelgpt.corpus.parsing import AFTER_BAD, char_sizes, plain_reading
+from novelgpt.corpus.plausibility import BAD_BYTE, code_points, is_plausible, nats_list, nats_of, pair_nats, score
+from novelgpt.corpus.reading import MAX_OFFSETS, Decoded, drop_escapes, family, read_as, refuse_bad_bytes, title
+from novelgpt.errors import EXIT_INPUT, UserError
 
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 CHANGE_NATS = 25.0  # cost of a change of encoding from one line to the next
@@ -26,6 +28,59 @@ WINDOW_NATS = -11.0  # nats a character in a window that reads as nothing
 RARE_NATS = -9.0  # nats that no character of such a window reaches
 INNER_NATS = 40.0  # nats by which changes of encoding must explain a stretch better, their cost apart
 AROUND = 16  # characters on either side of such a window that are parsed with it
+
+
+def decode_mixed(data: bytes, main: str, text: str, name: str) -> Decoded | None:
+    """Decode a file line by line in several encodings; None when it is in one.
+
+    Raises:
+        UserError: a line changes its encoding within.
+    """
+    codecs = (main, *(codec for codec in ("utf-8", "gb18030", "big5hkscs") if family(codec) != family(main)))
+    lines = data.splitlines(keepends=True)
+    found = []
+    for first, last, codec in find_segments(data, codecs, {main: text}):
+        if codec != main and not is_foreign(b"".join(lines[first : last + 1]), codec, main):
+            codec = main
+        if found and found[-1][2] == codec:
+            first = found.pop()[0]
+        found.append((first, last, codec))
+    texts, bad, start = [], [], 0
+    for first, last, codec in found:
+        raw = b"".join(lines[first : last + 1])
+        part, offsets = (text, []) if len(found) == 1 else read_as(raw, codec)
+        refuse_inner_changes(lines[first : last + 1], part, (first, start), (codec, *codecs), name)
+        texts.append(part)
+        bad += [start + offset for offset in offsets]
+        start += len(raw)
+    if len(found) == 1:
+        return None
+    refuse_bad_bytes(bad, len(data), "mixed", name)
+    segments = tuple((first + 1, last + 1, family(codec)) for first, last, codec in found)
+    reason = "its lines are in " + " and ".join(sorted({title(codec) for _, _, codec in segments}))
+    text = drop_escapes("".join(texts)).removeprefix("\ufeff")
+    return Decoded(text, "mixed", reason, len(bad), tuple(bad[:MAX_OFFSETS]), segments)
+
+
+def refuse_inner_changes(
+    lines: list[bytes], text: str, place: tuple[int, int], codecs: tuple[str, ...], name: str
+) -> None:
+    """Raise when a line is partly in another encoding.
+
+    Args:
+        lines: the bytes of each line of a segment.
+        text: the segment's reading.
+        place: the number of its first line and of its first byte, from 0.
+        codecs: its encoding, then all that are compared.
+        name: the file's name for messages.
+    """
+    number, start = place
+    for line, reading in zip(lines, split_lines(text), strict=True):
+        number += 1
+        if not line.isascii() and changes_inside(line, reading, codecs[0], codecs[1:]):
+            message = f"{name}: line {number:,} (from byte {start:,}) changes its encoding within, expected one a line"
+            raise UserError(message, "break the line where the encoding changes, or give --encoding", EXIT_INPUT)
+        start += len(line)
 
 
 def line_sums(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -52,11 +107,6 @@ def split_lines(text: str) -> list[str]:
     ['a\r\n', 'b\r', 'c\u2028d']
     """
     return LINE.findall(text)
-
-
-def code_points(text: str) -> np.ndarray:
-    """Return the code points of a text, lone surrogates included, as uint32."""
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 def has_strange_lines(text: str) -> bool:
@@ -149,13 +199,6 @@ def changes_inside(raw: bytes, text: str, codec: str, codecs: tuple[str, ...]) -
             if turns_score(part, codecs) > turns_score(part, (codec,)) + INNER_NATS:
                 return True
     return False
-
-
-def char_sizes(codes: np.ndarray, codec: str) -> np.ndarray:
-    """Count the bytes of each character of a reading, a four-byte character of GB18030 as two."""
-    bad = codes >> 11 == 0xD800 >> 11
-    beyond = (codes >= 0x80) + ((codes >= 0x800) + (codes >= 0x10000) if codec == "utf-8" else np.int64(0))
-    return np.where(bad, 1, 1 + beyond)
 
 
 def turns_score(data: bytes, codecs: tuple[str, ...]) -> float:

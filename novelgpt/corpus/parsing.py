@@ -13,7 +13,7 @@ import codecs
 
 import numpy as np
 
-from novelgpt.corpus.plausibility import BAD_BYTE, nats_list, nats_of, pair_nats, score
+from novelgpt.corpus.plausibility import BAD_BYTE, code_points, nats_list, nats_of, pair_nats, score
 
 QUAD_NATS = -17.0  # a four-byte character of GB18030
 CUT_NATS = -8.0  # an unfinished character at the end of the file, where downloads stop
@@ -65,12 +65,24 @@ def plain_reading(data: bytes, codec: str) -> str:
 
 def suspicious_lines(text: str) -> np.ndarray:
     """Number the lines that hold an undecodable byte, or rare characters after an ASCII one that may be damage."""
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    codes = code_points(text)
     rare = windows(nats_of(text), WINDOW) < WINDOW_NATS
     rare &= windows(codes < 0x80, WINDOW) > 0
-    bad = np.flatnonzero(codes >> 11 == 0xD800 >> 11)
+    bad = np.flatnonzero(is_escape(codes))
     places = np.concatenate([np.flatnonzero(rare), bad])
     return np.unique(np.searchsorted(np.flatnonzero(codes == 10), places))
+
+
+def is_escape(codes: np.ndarray) -> np.ndarray:
+    """Mark the code points that are lone surrogates."""
+    return codes >> 11 == 0xD800 >> 11
+
+
+def char_sizes(codes: np.ndarray, codec: str) -> np.ndarray:
+    """Count the bytes of each character of a reading, a four-byte character of GB18030 as two."""
+    bad = is_escape(codes)
+    beyond = (codes >= 0x80) + ((codes >= 0x800) + (codes >= 0x10000) if codec == "utf-8" else np.int64(0))
+    return np.where(bad, 1, 1 + beyond)
 
 
 def windows(values: np.ndarray, width: int) -> np.ndarray:

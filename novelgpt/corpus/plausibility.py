@@ -100,6 +100,11 @@ def nats_list() -> list[float]:
     return nats_table().tolist()
 
 
+def code_points(text: str) -> np.ndarray:
+    """Return the code points of a text, lone surrogates included, as uint32."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
 def nats_of(text: str) -> np.ndarray:
     """Return the log-probability of each character.
 
@@ -112,8 +117,7 @@ def nats_of(text: str) -> np.ndarray:
     >>> nats_of("的燚").round().tolist()
     [-4.0, -13.0]
     """
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    return nats_table()[np.minimum(codes, ASTRAL)]
+    return nats_table()[np.minimum(code_points(text), ASTRAL)]
 
 
 def score(text: str) -> float:
