@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -113,12 +113,13 @@ def write_manifest(folder: Path, **facts: object) -> None:
     write_json(folder / MANIFEST, {"files": files, **facts})
 
 
-def find_damage(folder: str | Path, *, hashes: bool = True) -> str | None:
+def find_damage(folder: str | Path, *, hashes: bool = True, needed: Iterable[str] = ()) -> str | None:
     """Say what is wrong with a folder that should match its manifest; None when nothing is.
 
     Args:
         folder: a folder written by atomic_folder.
         hashes: read every byte and compare the hashes; False compares names and sizes only.
+        needed: files that the manifest must name.
     """
     folder = Path(folder)
     try:
@@ -128,6 +129,9 @@ def find_damage(folder: str | Path, *, hashes: bool = True) -> str | None:
         return problem.message
     except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as problem:
         return f"{folder / MANIFEST}: not a manifest ({type(problem).__name__}: {problem})"
+    for name in needed:
+        if name not in expected:
+            return f"{MANIFEST} does not name {name}"
     for name, (size, digest) in expected.items():
         try:
             damage = find_file_damage(folder / name, name, size, digest if hashes else None)

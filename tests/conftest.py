@@ -1,5 +1,6 @@
 """What the tests share: the shared novels when they are there, a tiny network, a tiny vocabulary, a tiny piece set."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,33 @@ def tiny_tokenizer(tmp_path):
 
     save_vocabulary(tmp_path / "vocab.txt", build_vocabulary(STORY))
     return load_tokenizer(tmp_path / "vocab.txt")
+
+
+@pytest.fixture
+def tiny_options(tmp_path, tiny_config, tiny_tokenizer):
+    """Return a function from changes to the options of a tiny run whose pieces and config lie in tmp_path."""
+    from novelgpt.corpus.pieces import write_pieces
+    from novelgpt.files import write_json
+    from novelgpt.training.options import TrainOptions
+
+    def make(documents: list[str] = STORY * 3, config: dict | None = None, **changes) -> TrainOptions:
+        write_json(tmp_path / "config.json", {**tiny_config, **(config or {})})
+        write_pieces(
+            documents,
+            tiny_tokenizer,
+            tmp_path / "pieces",
+            num_pieces=3,
+            valid_fraction=0.3,
+            source={"path": "story.json", "sha256": hashlib.sha256("\n\n".join(documents).encode()).hexdigest()},
+            vocabulary={"path": str(tmp_path / "vocab.txt"), "sha256": tiny_tokenizer.fingerprint},
+        )
+        paths = {
+            "model_config": str(tmp_path / "config.json"),
+            "tokenizer_path": str(tmp_path / "vocab.txt"),
+            "tokenized_data_path": str(tmp_path / "pieces"),
+            "output_dir": str(tmp_path / "run"),
+        }
+        quick = {"epochs": 3, "batch_size": 4, "stride": 8, "lr": 1e-2, "log_step": 3, "sample_length": 0}
+        return TrainOptions(**{**paths, **quick, "device": "cpu", "precision": "fp32", **changes})
+
+    return make

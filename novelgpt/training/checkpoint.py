@@ -29,6 +29,7 @@ from novelgpt.weights import WEIGHTS
 FOLDER = "checkpoints"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
+FILES = (WEIGHTS, OPTIMIZER, STATE)
 NAME = re.compile(r"step-(\d{8})")
 
 
@@ -103,7 +104,7 @@ def save_checkpoint(
         save_file(weights, hidden / WEIGHTS)
         save_file(optimizer, hidden / OPTIMIZER)
         write_json(hidden / STATE, asdict(progress))
-    damage = find_damage(path)
+    damage = find_damage(path, needed=FILES)
     if damage:
         raise UserError(f"{path}: damaged right after it was written: {damage}", "check the disk", EXIT_STATE)
     prune_checkpoints(run_dir, keep)
@@ -112,7 +113,7 @@ def save_checkpoint(
 
 def prune_checkpoints(run_dir: Path, keep: int) -> None:
     """Remove all but the newest checkpoints; incomplete folders do not count as kept."""
-    complete = [path for path in list_checkpoints(run_dir) if find_damage(path, hashes=False) is None]
+    complete = [path for path in list_checkpoints(run_dir) if find_damage(path, hashes=False, needed=FILES) is None]
     for path in complete[:-keep]:
         hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # a kill in between leaves no half checkpoint
         os.rename(path, hidden)
@@ -131,7 +132,7 @@ def find_checkpoint(run_dir: Path, *, set_aside: bool = True) -> Path | None:
     """
     damaged = 0
     for path in reversed(list_checkpoints(run_dir)):
-        damage = find_damage(path)
+        damage = find_damage(path, needed=FILES)
         if damage is None:
             return path
         damaged += 1

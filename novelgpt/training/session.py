@@ -11,7 +11,7 @@ from novelgpt.devices import device_words
 from novelgpt.errors import EXIT_DONE, EXIT_STATE, UserError
 from novelgpt.files import find_damage, move_aside, remove_leftovers, run_lock
 from novelgpt.model import describe_model
-from novelgpt.training.checkpoint import FOLDER, Progress, find_checkpoint, read_progress
+from novelgpt.training.checkpoint import FILES, FOLDER, Progress, find_checkpoint, read_progress
 from novelgpt.training.metrics import duration_words
 from novelgpt.training.options import TrainOptions
 from novelgpt.training.parallel import wait_for_all
@@ -80,7 +80,7 @@ def choose_checkpoint(run: Run, *, set_aside: bool) -> Path | None:
     options = run.options
     if options.resume not in ("auto", "never"):
         path = Path(options.resume)
-        if damage := find_damage(path):
+        if damage := find_damage(path, needed=FILES):
             message = f"--resume {path}: not a whole checkpoint: {damage}"
             raise UserError(message, "--resume auto takes the newest whole one", EXIT_STATE)
         return path
