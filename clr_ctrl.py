@@ -1,7 +1,7 @@
 """Turn a novel as found into clean chapters: data/train.json and a report of everything that was changed.
 
     python clr_ctrl.py novel.txt
-    python clr_ctrl.py books/ more.jsonl --output data/train.json
+    python clr_ctrl.py books/ more.jsonl --output data/train.json --report report.html
 
 Takes .txt, .json, .jsonl, .csv, each also as .gz, whole folders, and "-" for standard input, in any encoding. Without
 a path it reads data/input.json or data/input.txt, or else the bundled novel.
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from novelgpt.cli import new_parser, parse_options, run
 from novelgpt.console import say, warn
+from novelgpt.files import write_text
 
 OWN_NOVELS = ("data/input.json", "data/input.txt")
 SAMPLE = "data/sample/novel.txt"
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--traditional_to_simplified", action=switch, default=False, help="convert the script; needs OpenCC"
     )
+    parser.add_argument("--report", metavar="FILE", help="also write the report as one HTML page")
     return parser
 
 
@@ -60,11 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     library.write(choose_paths(options.paths), options.output)
     report = summarise(library.facts, options.output, library.left_out)
     write_report(report_path(options.output), report)
+    if options.report:
+        from novelgpt.corpus.report_html import html_page
+
+        write_text(options.report, html_page(report))
     for line in terminal_lines(report):
         say(line)
     for entry in library.left_out:
         warn(f"left out: {entry['error']}")
-    say(f"written: {options.output} ({report['documents']:,} documents), {report_path(options.output)}")
+    written = [f"{options.output} ({report['documents']:,} documents)", str(report_path(options.output))]
+    say(f"written: {', '.join(written + [options.report] * bool(options.report))}")
     return 0
 
 

@@ -6,7 +6,7 @@ A text file is divided at its chapter headings. The elements of a JSON list are 
 and an element that holds several chapters is divided as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from novelgpt.corpus.chapters import Chapters, split_chapters
@@ -38,12 +38,12 @@ class Book:
     """The clean documents of one book and the facts for its report.
 
     Attributes:
-        documents: texts, paragraphs separated by one newline.
-        facts: plain values ready for JSON.
+        documents: texts, paragraphs separated by one newline; of a streamed book to be taken once.
+        facts: plain values ready for JSON; of a streamed book complete when the last document is taken.
         lines: the clean lines with their blank ones, numbered as in the file; for looking up examples.
     """
 
-    documents: list[str]
+    documents: Iterable[str]
     facts: dict
     lines: list[str] = field(default_factory=list, repr=False)
 
@@ -123,7 +123,12 @@ def chapter_facts(chapters: Chapters) -> dict:
         "out_of_order": chapters.out_of_order[:MAX_NUMBERS],
         "headings_removed": [{"line": line, "text": text, "reason": reason} for line, text, reason in chapters.removed],
         "lengths": [
-            {"line": line, "heading": chapter.heading if chapter else "", "characters": len(document)}
+            {
+                "line": line,
+                "heading": chapter.heading if chapter else "",
+                "number": chapter.number if chapter else None,
+                "characters": len(document),
+            }
             for line, chapter, document in zip(chapters.lines, chapters.chapters, chapters.documents, strict=True)
         ],
     }

@@ -24,6 +24,7 @@ from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 
 NUM_EXAMPLES = 3
 CONTEXT = 12  # characters shown on either side of an example
+MANY = 200  # characters to remove; a class of more in a regular expression is slower than a table
 REPLACEMENT = "\ufffd"
 OTHER_LINE_ENDS = "\x0b\x0c\x85\u2028\u2029"
 OTHER_BLANKS = "\t\xa0\u2007\u202f"  # the tab and the three no-break spaces
@@ -170,21 +171,27 @@ def remove_invisible(text: str, receipt: Cleaned, *, keep_private: bool) -> str:
             removed[char] = name
     if not removed:
         return text
-    pattern = re.compile("[" + "".join(f"\\U{ord(char):08x}" for char in sorted(removed)) + "]")
-    count_removed(text, pattern, removed, receipt)
-    return pattern.sub("", text)
+    if len(removed) > MANY:
+        positions = [position for position, char in enumerate(text) if char in removed]
+        plain = text.translate(dict.fromkeys(map(ord, removed)))
+    else:
+        pattern = re.compile("[" + "".join(f"\\U{ord(char):08x}" for char in sorted(removed)) + "]")
+        positions = [match.start() for match in pattern.finditer(text)]
+        plain = pattern.sub("", text)
+    count_removed(text, positions, removed, receipt)
+    return plain
 
 
-def count_removed(text: str, pattern: re.Pattern[str], removed: dict[str, str], receipt: Cleaned) -> None:
-    """Write down what the pattern is about to remove: by class, by code point, and the first places."""
-    positions: dict[str, list[int]] = {}
-    for match in pattern.finditer(text):
-        name = removed[match.group()]
+def count_removed(text: str, positions: list[int], removed: dict[str, str], receipt: Cleaned) -> None:
+    """Write down what is removed: by class, by code point, and the first places."""
+    first: dict[str, list[int]] = {}
+    for position in positions:
+        name = removed[text[position]]
         receipt.counts[name] += 1
-        receipt.code_points[f"U+{ord(match.group()):04X}"] += 1
+        receipt.code_points[f"U+{ord(text[position]):04X}"] += 1
         if receipt.counts[name] <= NUM_EXAMPLES:
-            positions.setdefault(name, []).append(match.start())
-    for name, places in positions.items():
+            first.setdefault(name, []).append(position)
+    for name, places in first.items():
         receipt.add_examples(name, text, places)
 
 

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from novelgpt.corpus.books import Book
-
 NUM_SHOWN = 20  # characters and passages listed
 CONTEXT = 10  # characters on either side of an example
 MIN_PASSAGE = 20  # characters of a paragraph that should not stand twice
@@ -64,31 +62,78 @@ def known_characters(vocabulary_path: str | Path | None) -> tuple[str, set[str]]
     return "GB2312", set(codes.decode("gb2312", "ignore"))
 
 
-def examine(book: Book, vocabulary_path: str | Path | None = None) -> None:
-    """Add to a book's facts what is odd about its text: `odd`, `quotes`, `repeated_passages`, `lost`."""
-    text = "\n".join(book.lines)
-    counts = count_characters(text)
-    against, known = known_characters(vocabulary_path)
-    odd = {char: number for char, number in counts.items() if char != "\n" and not is_ordinary(char)}
-    lost = {char: number for char, number in counts.items() if char > "~" and char not in known}
-    book.facts["odd"] = describe_characters(odd, text)
-    book.facts["masked"] = len(MASK.findall(text))
-    book.facts["lost"] = {"against": against, **describe_characters(lost, text)}
-    book.facts["quotes"] = check_quotes(book.documents, counts)
-    book.facts["repeated_passages"] = find_repeated(book.lines)
+class Examination:
+    """What is odd about a book, gathered part by part.
+
+    Args:
+        vocabulary_path: see known_characters.
+
+    >>> examination = Examination()
+    >>> examination.add(["第一章", "他Ж走"], ["第一章\\n他Ж走"])
+    >>> examination.facts()["odd"]["shown"][0]["line"]
+    2
+    """
+
+    def __init__(self, vocabulary_path: str | Path | None = None):
+        self.against, self.known = known_characters(vocabulary_path)
+        self.counts: Counter[str] = Counter()
+        self.places: dict[str, dict] = {}
+        self.unbalanced: list[int] = []
+        self.num_documents = self.num_lines = self.masked = 0
+        self.repeated: list[dict] = []
+
+    def add(self, lines: Sequence[str], documents: Sequence[str]) -> None:
+        """Look at the next part of the book: its clean lines, blank ones included, and its documents."""
+        text = "\n".join(lines)
+        counts = count_characters(text)
+        for char in counts:
+            if char not in self.places and char > "~" and (char not in self.known or not is_ordinary(char)):
+                place = first_place(char, text)
+                self.places[char] = {"line": place["line"] + self.num_lines, "text": place["text"]}
+        self.counts.update(counts)
+        self.masked += len(MASK.findall(text))
+        self.unbalanced += [
+            self.num_documents + number for number, document in enumerate(documents, 1) if not is_balanced(document)
+        ]
+        self.repeated += find_repeated(lines, self.num_lines)
+        self.num_documents += len(documents)
+        self.num_lines += len(lines) - 1
+
+    def facts(self) -> dict:
+        """Return `odd`, `masked`, `lost`, `quotes` and `repeated_passages` as plain values."""
+        odd = [char for char in self.counts if char != "\n" and not is_ordinary(char)]
+        lost = [char for char in self.counts if char > "~" and char not in self.known]
+        pairs = {pair: [self.counts[pair[0]], self.counts[pair[1]]] for pair in PAIRS}
+        return {
+            "odd": self.describe(odd),
+            "masked": self.masked,
+            "lost": {"against": self.against, **self.describe(lost)},
+            "quotes": {
+                "pairs": {pair: both for pair, both in pairs.items() if any(both)},
+                "ascii": self.counts['"'],
+                "unbalanced_documents": len(self.unbalanced),
+                "unbalanced_shown": self.unbalanced[:NUM_SHOWN],
+            },
+            "repeated_passages": {
+                "passages": len(self.repeated),
+                "characters": sum(entry["characters"] for entry in self.repeated),
+                "shown": sorted(self.repeated, key=lambda entry: -entry["characters"])[:NUM_SHOWN],
+            },
+        }
+
+    def describe(self, chars: Sequence[str]) -> dict:
+        """Say how many of these characters there are, of how many kinds, and show the commonest with a place each."""
+        common = sorted(chars, key=lambda char: (-self.counts[char], char))[:NUM_SHOWN]
+        return {
+            "characters": sum(self.counts[char] for char in chars),
+            "kinds": len(chars),
+            "shown": [
+                {**name_character(char), "count": self.counts[char], **self.places.get(char, {})} for char in common
+            ],
+        }
 
 
-def describe_characters(counts: dict[str, int], text: str) -> dict:
-    """Say how many characters there are of how many kinds, and show the commonest with the first place of each."""
-    common = sorted(counts, key=lambda char: (-counts[char], char))[:NUM_SHOWN]
-    return {
-        "characters": sum(counts.values()),
-        "kinds": len(counts),
-        "shown": [{**describe(char), "count": counts[char], **first_place(char, text)} for char in common],
-    }
-
-
-def describe(char: str) -> dict:
+def name_character(char: str) -> dict:
     """Name a character: itself, its code point, its Unicode name."""
     return {"character": char, "code": f"U+{ord(char):04X}", "name": unicodedata.name(char, "")}
 
@@ -104,36 +149,25 @@ def first_place(part: str, text: str) -> dict:
     return {"line": text.count("\n", 0, position) + 1, "text": text[start : position + CONTEXT].partition("\n")[0]}
 
 
-def check_quotes(documents: Sequence[str], counts: dict[str, int]) -> dict:
-    """Count opening and closing signs, and the documents in which “ and ” (or 「 and 」) differ in number."""
-    unbalanced = [
-        number
-        for number, text in enumerate(documents, 1)
-        if text.count("“") != text.count("”") or text.count("「") != text.count("」")
-    ]
-    pairs = {pair: [counts.get(pair[0], 0), counts.get(pair[1], 0)] for pair in PAIRS}
-    return {
-        "pairs": {pair: both for pair, both in pairs.items() if any(both)},
-        "ascii": counts.get('"', 0),
-        "unbalanced_documents": len(unbalanced),
-        "unbalanced_shown": unbalanced[:NUM_SHOWN],
-    }
+def is_balanced(document: str) -> bool:
+    """Tell whether “ and ” stand in a document equally often, and 「 and 」.
+
+    >>> is_balanced("“来！”"), is_balanced("“来！")
+    (True, False)
+    """
+    return document.count("“") == document.count("”") and document.count("「") == document.count("」")
 
 
-def find_repeated(lines: Sequence[str]) -> dict:
-    """Find paragraphs of MIN_PASSAGE characters or more that stand more than once.
+def find_repeated(lines: Sequence[str], lines_before: int = 0) -> list[dict]:
+    """Find paragraphs of MIN_PASSAGE characters or more that stand more than once: how often, where first.
 
-    >>> find_repeated(["一" * 20, "二" * 20, "一" * 20])["characters"]
-    20
+    >>> find_repeated(["一" * 20, "二" * 20, "一" * 20])[0]["times"]
+    2
     """
     counts = Counter(line for line in lines if len(line) >= MIN_PASSAGE)
-    again = [line for line, times in counts.items() if times > 1]
-    again.sort(key=lambda line: -len(line) * (counts[line] - 1))
-    return {
-        "passages": len(again),
-        "characters": sum(len(line) * (counts[line] - 1) for line in again),
-        "shown": [
-            {"line": lines.index(line) + 1, "times": counts[line], "text": line[: 6 * CONTEXT]}
-            for line in again[:NUM_SHOWN]
-        ],
-    }
+    again = {line: times for line, times in counts.items() if times > 1}
+    first = {line: number for number, line in reversed(list(enumerate(lines, lines_before + 1))) if line in again}
+    return [
+        {"line": first[line], "times": times, "characters": len(line) * (times - 1), "text": line[: 6 * CONTEXT]}
+        for line, times in again.items()
+    ]

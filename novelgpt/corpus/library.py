@@ -11,12 +11,16 @@ from functools import partial
 from pathlib import Path
 
 from novelgpt.console import progress_bar
+from novelgpt.corpus.blocks import add_facts, check_blocks, cut_blocks
 from novelgpt.corpus.books import Book, Treatment, prepare_texts
-from novelgpt.corpus.documents import read_documents, write_documents
-from novelgpt.corpus.examination import examine
-from novelgpt.corpus.inputs import STANDARD_INPUT, find_inputs
+from novelgpt.corpus.decoding import Decoded
+from novelgpt.corpus.documents import Source, read_documents, write_documents
+from novelgpt.corpus.examination import Examination
+from novelgpt.corpus.inputs import STANDARD_INPUT, find_inputs, kind_of
 from novelgpt.corpus.report import verdict
 from novelgpt.errors import UserError
+
+LARGE = 64 << 20  # bytes; a larger text is read in blocks
 
 
 class Library:
@@ -61,31 +65,45 @@ class Library:
         num_documents = 0
         with progress_bar(sum(map(file_size, files)), unit="B", description="clean") as bar:
             for path, book in zip(files, self.books(files), strict=True):
-                bar.update(file_size(path))
                 if isinstance(book, UserError):
                     if path in named:
                         raise book
                     self.left_out.append({"path": path, "error": book.message})
                     continue
+                for document in book.documents:
+                    num_documents += 1
+                    yield document
                 self.facts.append(book.facts)
-                num_documents += len(book.documents)
-                yield from book.documents
+                bar.update(file_size(path))
         if not num_documents:
             names = ", ".join(files[:3])
             raise UserError(f"{names}: no text is left after cleaning", "give a file with the text of a novel")
 
     def books(self, files: Sequence[str]) -> Iterator[Book | UserError]:
-        """Prepare the files in order, several at a time where there are several."""
-        if len(files) == 1 or STANDARD_INPUT in files:
-            yield from map(self.prepare, files)
+        """Prepare the files in order, several at a time where there are several; large ones alone, as a stream."""
+        small = [path for path in files if not is_large(path)]
+        if len(small) < 2 or STANDARD_INPUT in files:
+            prepared: Iterator[Book | UserError] = map(self.prepare, small)
+            yield from (self.stream(path) if is_large(path) else next(prepared) for path in files)
             return
-        with ProcessPoolExecutor(min(len(files), os.cpu_count() or 1)) as pool:
-            yield from pool.map(self.prepare, files)
+        with ProcessPoolExecutor(min(len(small), os.cpu_count() or 1)) as pool:
+            prepared = pool.map(self.prepare, small)
+            yield from (self.stream(path) if is_large(path) else next(prepared) for path in files)
+
+    def stream(self, path: str) -> Book:
+        """Return a book whose documents are prepared block by block while they are taken."""
+        facts: dict = {}
+        return Book(stream_documents(path, facts, **self.prepare.keywords), facts)
 
 
 def file_size(path: str) -> int:
     """Give the size of a file in bytes; 0 for standard input or a missing file."""
     return os.path.getsize(path) if os.path.isfile(path) else 0
+
+
+def is_large(path: str) -> bool:
+    """Tell whether a file is a text to be read in blocks."""
+    return file_size(path) > LARGE and kind_of(path) in ("txt", None) and not path.lower().endswith(".gz")
 
 
 def prepare_file(
@@ -97,8 +115,18 @@ def prepare_file(
         book = prepare_texts(source.documents, treatment, single=source.kind == "txt")
     except UserError as problem:
         return problem
+    examination = Examination(vocabulary_path)
+    examination.add(book.lines, book.documents)
+    book.facts = {**source_facts(source), **book.facts, **examination.facts()}
+    book.facts["verdict"] = verdict(book.facts)
+    book.lines = []
+    return book
+
+
+def source_facts(source: Source) -> dict:
+    """Write how a file was read as plain values."""
     decoded = source.decoded
-    book.facts = {
+    return {
         "name": source.name,
         "kind": source.kind,
         "encoding": decoded.encoding,
@@ -107,9 +135,31 @@ def prepare_file(
         "bad_offsets": list(decoded.bad_offsets),
         "segments": [list(segment) for segment in decoded.segments],
         "repairs": source.repairs,
-        **book.facts,
     }
-    examine(book, vocabulary_path)
-    book.facts["verdict"] = verdict(book.facts) if book.documents else "nothing left"
-    book.lines = []
-    return book
+
+
+def stream_documents(
+    path: str,
+    facts: dict,
+    *,
+    treatment: Treatment,
+    encoding: str | None,
+    field: str | None,
+    vocabulary_path: str | Path | None,
+) -> Iterator[str]:
+    """Yield the documents of a large text block by block; the facts are complete when the last one is taken."""
+    from novelgpt.corpus.documents import stream_text
+
+    examination = Examination(vocabulary_path)
+    gathered: dict = {}
+    num_blocks = 0
+    for block in cut_blocks(stream_text(path, encoding)):
+        book = prepare_texts([block], treatment, single=True)
+        add_facts(gathered, book.facts, examination.num_lines)
+        examination.add(book.lines, book.documents)
+        num_blocks += 1
+        yield from book.documents
+    check_blocks(gathered, num_blocks)
+    reading = Decoded("", encoding or "found out", "read as a stream")
+    facts.update({**source_facts(Source([], "txt", reading, name=path)), **gathered, **examination.facts()})
+    facts["verdict"] = verdict(facts)

@@ -8,10 +8,10 @@ import re
 import unicodedata
 
 TRADITIONAL = str.maketrans(
-    "無彈廣機閱動書籤記關網說線發費電載學讀錄陸訪問評屋庫團眾點訂賞鮮紅節錯誤報舉擊這裡裏處權歸僅試習時內刪轉來製傳對"
-    "員間後頁請續終結開個們體務繼錶閲籖",
+    "無彈廣機閱動書籤記關網説線發費電載學讀錄陸訪問評屋庫團眾點訂賞鮮紅節錯誤報舉擊這裡裏處權歸僅試習時內刪轉來製傳對"
+    "員間後頁請續終結開個們務繼數詩詞賦話說聽",
     "无弹广机阅动书签记关网说线发费电载学读录陆访问评屋库团众点订赏鲜红节错误报举击这里里处权归仅试习时内删转来制传对"
-    "员间后页请续终结开个们体务继表阅签",
+    "员间后页请续终结开个们务继数诗词赋话说听",
 )
 LOOK_ALIKES = str.maketrans(
     "авеһіјкмнорѕтухшԝѡгпαβεηικμνορτυχωςɑɡ" + "АВСЕНІЈКМОРЅТУХԜΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
@@ -29,7 +29,7 @@ ADDRESS = re.compile(
         (
             rf"(?:h{MARKS}t{MARKS}t{MARKS}p{MARKS}s?{MARKS})?(?<![a-z])w{MARKS}w{MARKS}w{MARKS}[a-vx-z0-9]{INSIDE}",
             rf"https?\s?[:：]\s?/{{1,2}}[a-z0-9]{INSIDE}",
-            rf"(?<![a-z0-9])(?:[a-z0-9-]\s?){{2,30}}[.。·•・点]\s?{TOP}{PATH}",
+            rf"(?<![a-z0-9])(?:[a-z0-9-]{{2,30}}[.。·•・点]|(?:[a-z0-9-]\s){{2,30}}[.。·•・点]\s?){TOP}{PATH}",
             rf"(?<![a-z0-9.])(?:m|wap|3g|txt|book|read)\.[a-z0-9-]{{2,30}}(?:\.[a-z]{{2,10}})+{PATH}",
             rf"(?<![a-z0-9.])[a-z0-9-]{{3,30}}\.{COUNTRY}{PATH}",
         )
@@ -44,6 +44,7 @@ SITE_WORD = re.compile(
 STORY_WORD = re.compile("[他她它]|我(?!们)|[了着][，。]")
 OPEN, CLOSE = "（(【[［｛{〔<＜", "）)】]］｝}〕>＞"
 EMPTY_BRACKETS = re.compile(rf"[{re.escape(OPEN)}][\W_]*[{re.escape(CLOSE)}]")
+SENTENCE_ENDS = tuple("。！？…：；．.!?:;”’」』")
 SENTENCE = re.compile(r"[^。！？…!?]*[。！？…!?”’」』）)]*")
 SITE_PHRASES = [
     re.compile(phrase, re.IGNORECASE)
@@ -85,7 +86,7 @@ KEEPING = re.compile(rf"^[\[【(（]?(?:{KEY}\s*[:：]\s*\d[\d\-:：/.\s年月�
 ON_NEXT = "点击下一[页章]继续阅读"
 END_MARK = re.compile(
     rf"^[\W_]*(?:本章(?:完|终|结束|已完|未完|到此结束)|未完待续|待续|请看下一?[页章]|下一?章更精彩|{ON_NEXT})"
-    rf"(?:[，,\s]*(?:未完待续|待续|{ON_NEXT}))?[\W_]*$"
+    rf"(?:[，,\s]*(?:未完待续|待续|请看下一?[页章]|{ON_NEXT}))?[\W_]*$"
 )
 NAVIGATION = re.compile(r"^(?:[\W_]*(?:[上下前后]一?[页章]|返?回?(?:首页|目录|书[页目])|加入书[签架]))+[\W_]*$")
 MENU = re.compile(r"^[^\s|｜│]{1,6}(?:\s*[|｜│]\s*[^\s|｜│]{1,6}){4,}$")

@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from novelgpt.corpus.chapters import VOLUME_LINE, find_chapters
 from novelgpt.corpus.cleaning import GAP
+from novelgpt.corpus.headings import VOLUME_LINE, find_chapters
 from novelgpt.corpus.notice_patterns import (
     ADDRESS,
     CLOSE,
@@ -36,6 +36,7 @@ from novelgpt.corpus.notice_patterns import (
     PLAIN_ADDRESS,
     RULE,
     SENTENCE,
+    SENTENCE_ENDS,
     SITE_PHRASES,
     SITE_WORD,
     SPEECH,
@@ -205,9 +206,9 @@ def find_keeping(lines: Sequence[str], headings: set[int], border: set[int]) -> 
     """Find dates and counts of characters, end-of-chapter marks and navigation."""
     notices = []
     for index in lines_with(pair_pattern(KEEPING_PAIRS), lines):
-        line = simplify(lines[index])
-        if index in headings or len(line) > MAX_NOTICE:
+        if index in headings or len(lines[index]) > MAX_NOTICE:
             continue
+        line = simplify(lines[index])
         for pattern, reason in (
             (KEEPING, "date or count of characters"),
             (END_MARK, "end-of-chapter mark"),
@@ -229,9 +230,9 @@ def find_sentences(lines: Sequence[str], headings: set[int], border: set[int]) -
     counts = Counter(lines)
     notices = []
     for index in lines_with(pair_pattern(PHRASE_PAIRS), lines):
-        line = simplify(lines[index])
-        if index in headings or len(line) > MAX_NOTICE or is_speech(line):
+        if index in headings or len(lines[index]) > MAX_NOTICE or is_speech(lines[index]):
             continue
+        line = simplify(lines[index])
         phrases = sum(bool(phrase.search(line)) for phrase in SITE_PHRASES)
         aside = (line[0] in OPEN and line[-1] in CLOSE) or fold(line).startswith("ps")
         needed = 3 - (index in border) - (aside or counts[lines[index]] >= 3) + bool(STORY_WORD.search(line))
@@ -241,7 +242,10 @@ def find_sentences(lines: Sequence[str], headings: set[int], border: set[int]) -
 
 
 def find_recurring(lines: Sequence[str], headings: set[int], border: set[int]) -> list[Notice]:
-    """Find lines that stand, but for digits, at the border of at least five chapters and of a third of all."""
+    """Find lines that stand, but for digits, at the border of at least five chapters and of a third of all.
+
+    A line that ends as sentences do may be a refrain and stays; if it speaks of a site, find_sentences has it.
+    """
     if len(headings) < 5:
         return []
     short = [index for index in border - headings if 6 <= len(lines[index]) <= MAX_NOTICE]
@@ -253,6 +257,7 @@ def find_recurring(lines: Sequence[str], headings: set[int], border: set[int]) -
         for index, shape in shapes.items()
         if counts[shape] >= least
         and not is_speech(lines[index])
+        and not lines[index].endswith(SENTENCE_ENDS)
         and not FORMULA.search(simplify(lines[index]))
         and not VOLUME_LINE.match(lines[index])
     ]
