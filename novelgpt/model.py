@@ -12,7 +12,6 @@ The network is transformers' own GPT2LMHeadModel, unchanged.
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt import __version__
@@ -20,7 +19,7 @@ from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.errors import EXIT_STATE, UserError
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, write_json, write_text
 from novelgpt.model_config import count_config_parameters, read_model_config
-from novelgpt.weights import WEIGHTS, read_weights
+from novelgpt.weights import WEIGHTS, read_weights, write_safetensors
 
 CARD = """---
 library_name: transformers
@@ -88,7 +87,7 @@ def save_model(model: GPT2LMHeadModel, tokenizer, folder: str | Path, *, facts: 
         message = f"{folder}: not saved: {len(bad)} weights are not finite, the first is {bad[0]}"
         raise UserError(message, "go on from the last good checkpoint with a lower --lr", EXIT_STATE)
     with atomic_folder(folder, **manifest) as hidden:
-        save_file(weights, hidden / WEIGHTS, metadata={"format": "pt"})
+        write_safetensors(weights, hidden / WEIGHTS)
         write_configs(model.config, tokenizer, hidden)
         tokenizer.export(hidden)
         names = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")

@@ -3,13 +3,14 @@
 Both `model.safetensors` and the older `pytorch_model.bin` are read, the latter only with the loader that runs no code.
 """
 
+import errno
 import json
 import struct
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from novelgpt.errors import EXIT_STATE, UserError
 
@@ -40,6 +41,18 @@ def read_weights(folder: Path, config: dict, vocab_size: int) -> dict[str, torch
         message = f"{folder}: weights do not fit config.json: {problems[0]}{more}"
         raise UserError(message, "put back the config.json that belongs to these weights", EXIT_STATE)
     return {name: weight.to(torch.float32) for name, weight in weights.items()}
+
+
+def write_safetensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write named CPU tensors.
+
+    Raises:
+        OSError: the disk refuses, which the library itself reports as an error of its own kind.
+    """
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as problem:
+        raise OSError(errno.EIO, str(problem)) from problem
 
 
 def check_safetensors_header(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import resource
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import torch
 from novelgpt.errors import UserError
 from novelgpt.files import find_damage
 from novelgpt.model import build_model
-from novelgpt.training import checkpoint as checkpoints
 from novelgpt.training.checkpoint import (
     Progress,
     checkpoint_path,
@@ -164,20 +164,23 @@ def test_a_state_of_another_version_is_an_error(tmp_path):
         assert caught.value.message.startswith(f"{path / 'state.json'}: written by another version: ")
 
 
-def test_a_disk_that_refuses_leaves_every_older_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("room", [0, 50, 300, 4000])  # bytes a file may have
+def test_a_disk_that_refuses_leaves_every_older_checkpoint(tmp_path, room):
     for step in (1, 2):
         save_tiny(tmp_path, step)
-
-    def refuse(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoints, "save_file", refuse)
-    with pytest.raises(UserError) as caught:
-        save_tiny(tmp_path, 3, keep=1)
-    path = checkpoint_path(tmp_path, 3)
-    assert caught.value.message == f"{path}: cannot be written: No space left on device"
+    weights = {"w": torch.zeros(1000)}
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(UserError) as caught:
+            save_checkpoint(tmp_path, Progress(step=3), weights, {}, keep=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert caught.value.message.startswith(f"{checkpoint_path(tmp_path, 3)}: cannot be written: ")
     assert caught.value.code == 4
-    assert list_checkpoints(tmp_path) == [checkpoint_path(tmp_path, step) for step in (1, 2)]
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-00000001", "step-00000002"]
+    assert find_checkpoint(tmp_path) == checkpoint_path(tmp_path, 2)
 
 
 def test_a_step_saved_twice_is_the_later_one(tmp_path):

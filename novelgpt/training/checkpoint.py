@@ -19,12 +19,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from novelgpt.console import say, warn
 from novelgpt.errors import EXIT_STATE, UserError
 from novelgpt.files import atomic_folder, find_damage, read_json, write_json
-from novelgpt.weights import WEIGHTS
+from novelgpt.weights import WEIGHTS, write_safetensors
 
 FOLDER = "checkpoints"
 OPTIMIZER = "optimizer.safetensors"
@@ -101,8 +101,8 @@ def save_checkpoint(
     """
     path = checkpoint_path(run_dir, progress.step)
     with atomic_folder(path, step=progress.step) as hidden:
-        save_file(weights, hidden / WEIGHTS)
-        save_file(optimizer, hidden / OPTIMIZER)
+        write_safetensors(weights, hidden / WEIGHTS)
+        write_safetensors(optimizer, hidden / OPTIMIZER)
         write_json(hidden / STATE, asdict(progress))
     damage = find_damage(path, needed=FILES)
     if damage:
