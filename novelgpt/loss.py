@@ -3,6 +3,8 @@
 import torch
 from transformers import GPT2LMHeadModel
 
+from novelgpt.products import multiply
+
 HEAD_ALIGNMENT = 64  # rows: GPU matrix products want multiples of it, and 13,317 is odd
 
 
@@ -25,12 +27,12 @@ class HeadLoss(torch.autograd.Function):
         head = torch.nn.functional.pad(weight, (0, 0, 0, padding)) if padding else weight  # (V', D)
         for rows in torch.arange(hidden.shape[0], device="cpu").split(chunk):
             span = slice(int(rows[0]), int(rows[-1]) + 1)
-            logits = hidden[span] @ head.t()  # (C, V')
+            logits = multiply(hidden[span], head.t())  # (C, V')
             loss, gradient = cross_entropy_sum(logits[:, : weight.shape[0]], labels[span], needs_gradient)
             total += loss
             if needs_gradient:
-                hidden_gradient[span] = gradient @ weight
-                weight_gradient += gradient.t() @ hidden[span]
+                hidden_gradient[span] = multiply(gradient, weight)
+                weight_gradient += multiply(gradient.t(), hidden[span])
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         ctx.weight_dtype = weight.dtype
         return total

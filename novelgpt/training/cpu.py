@@ -1,11 +1,12 @@
 """What a plain GPT2LMHeadModel needs to train fast on a CPU, without changing a weight or a result.
 
-Three parts are exchanged in place; the state dict stays the same:
+Four parts are exchanged in place; the state dict stays the same:
 
 - dropout draws one cheap random byte an element instead of one slow Bernoulli number, and draws it as a function of
   (seed, step, window), so the masks do not depend on how a batch is split;
 - attention goes block by block of queries: no T x T mask, and no score matrix kept for the backward pass;
-- GELU is one kernel instead of eight.
+- GELU is one kernel instead of eight;
+- without bf16, the linear layers go through oneDNN.
 """
 
 import ctypes
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import AttentionInterface, GPT2LMHeadModel
+
+from novelgpt.products import ProductLayer
 
 BLOCK = 256  # queries a block
 ATTENTION = "novelgpt_blocked"
@@ -193,12 +196,13 @@ def blocked_attention(module, query, key, value, attention_mask, *, scaling, dro
     return BlockedAttention.apply(query, key, value, scaling, p, module.noise, site), None
 
 
-def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int) -> Noise:
-    """Exchange dropout, attention and GELU of a GPT-2 in place.
+def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int, dtype: torch.dtype = torch.float32) -> Noise:
+    """Exchange dropout, attention, GELU and, in fp32, the linear layers of a GPT-2 in place.
 
     Args:
         model: trained on the CPU; its weights and their names stay.
         seed: the dropout masks are a function of it.
+        dtype: format of the matrix products.
 
     Returns:
         The source of noise, whose set_position the training loop calls.
@@ -214,6 +218,14 @@ def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int) -> Noise:
         block.mlp.dropout = KeyedDropout(block.mlp.dropout.p, noise, SITES_A_LAYER * index + 3)
         if model.config.activation_function in ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"):
             block.mlp.act = nn.GELU(approximate="tanh")
+        if dtype == torch.float32:
+            for layer, name in (
+                (block.attn, "c_attn"),
+                (block.attn, "c_proj"),
+                (block.mlp, "c_fc"),
+                (block.mlp, "c_proj"),
+            ):
+                setattr(layer, name, ProductLayer(getattr(layer, name)))
     model.train(model.training)  # the new parts are born in training mode
     return noise
 

@@ -30,7 +30,7 @@ class Protocol:
 def loss_function(model: GPT2LMHeadModel, dtype: torch.dtype) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """Return (input_ids, labels) -> summed nats for a model in eval mode; on a CPU it gets the fast parts first."""
     if next(model.parameters()).device.type == "cpu":
-        tune_for_cpu(model, seed=0)
+        tune_for_cpu(model, seed=0, dtype=dtype)
     return lambda input_ids, labels: sum_loss(model, input_ids, labels, dtype=dtype)
 
 

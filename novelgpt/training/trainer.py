@@ -71,8 +71,9 @@ class Trainer:
         self.stop = stop
         self.sample = sample
         self.device = run.devices[0]
-        self.noise = tune_for_cpu(run.model, seed=self.options.seed) if self.device.type == "cpu" else None
-        if self.noise:
+        self.noise = None
+        if self.device.type == "cpu":
+            self.noise = tune_for_cpu(run.model, seed=self.options.seed, dtype=run.dtype)
             keep_large_blocks()
         if self.options.gradient_checkpointing:
             run.model.gradient_checkpointing_enable({"use_reentrant": False})
