@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from novelgpt.console import progress_bar
-from novelgpt.corpus.blocks import add_facts, check_blocks, cut_blocks
+from novelgpt.corpus.blocks import BLOCK, add_facts, check_blocks, cut_blocks
 from novelgpt.corpus.books import Book, Treatment, prepare_texts
-from novelgpt.corpus.decoding import Decoded
-from novelgpt.corpus.documents import Source, read_documents, write_documents
+from novelgpt.corpus.documents import Source, read_documents, stream_text, write_documents
 from novelgpt.corpus.examination import Examination
 from novelgpt.corpus.inputs import STANDARD_INPUT, find_inputs, kind_of
 from novelgpt.corpus.report import verdict
@@ -148,18 +147,17 @@ def stream_documents(
     vocabulary_path: str | Path | None,
 ) -> Iterator[str]:
     """Yield the documents of a large text block by block; the facts are complete when the last one is taken."""
-    from novelgpt.corpus.documents import stream_text
-
     examination = Examination(vocabulary_path)
     gathered: dict = {}
     num_blocks = 0
-    for block in cut_blocks(stream_text(path, encoding)):
+    stream = stream_text(path, encoding)
+    for block in cut_blocks(stream, size=BLOCK):
         book = prepare_texts([block], treatment, single=True)
         add_facts(gathered, book.facts, examination.num_lines)
         examination.add(book.lines, book.documents)
         num_blocks += 1
         yield from book.documents
     check_blocks(gathered, num_blocks)
-    reading = Decoded("", encoding or "found out", "read as a stream")
-    facts.update({**source_facts(Source([], "txt", reading, name=path)), **gathered, **examination.facts()})
+    source = Source([], "txt", stream.decoded, name=path)
+    facts.update({**source_facts(source), **gathered, **examination.facts()})
     facts["verdict"] = verdict(facts)
