@@ -3,10 +3,10 @@
     python bench/bench_corpus.py
     python bench/bench_corpus.py --megabytes 4 --rounds 1
 
-The bundled novel is repeated up to 16 MB of UTF-8. All competitors take turns; counted is each one's best round in processor seconds, which
-neighbours on the machine do not change;
-slow ones get a part of the text, for they are compared by MB/s. `wordpiece` gives BERT's ids, which is checked here
-against the Rust tokenizer on that part. The last line is JSON.
+The bundled novel is repeated up to 16 MB of UTF-8. All competitors take turns; counted is each one's best round in
+processor seconds, which neighbours on the machine do not change. Slow ones get a part of the text, for the measure
+is MB/s. `wordpiece` gives BERT's ids, which is checked here against the Rust tokenizer on that part. The last
+line is JSON.
 """
 
 import argparse
