@@ -17,7 +17,7 @@ from novelgpt.training.options import TrainOptions
 from novelgpt.training.parallel import wait_for_all
 from novelgpt.training.setup import RUN_FILE, Run, check_identity, prepare_run, write_run_file
 from novelgpt.training.stopping import StopSignals, seconds_until
-from novelgpt.training.trainer import Stopped, Trainer, verdict
+from novelgpt.training.trainer import Stopped, Trainer
 from novelgpt.writing.generation import generate_text
 
 SAMPLE_TOKENS = 12  # of the book's opening, when no prefix is given
@@ -38,14 +38,15 @@ def train(options: TrainOptions) -> int:
         run = prepare_run(options)
         if not run.world.is_main:
             wait_for_all(run.world)  # the first process sorts out the folder
-            return train_run(run, stop, choose_checkpoint(run, set_aside=False))
+            checkpoint = choose_checkpoint(run, set_aside=False)
+            return EXIT_DONE if is_finished(options, checkpoint) else train_run(run, stop, checkpoint)
         if options.resume == "never":
             move_run_aside(options.output_path)
         with run_lock(options.output_path):
             remove_leftovers(options.output_path)
             remove_leftovers(options.output_path / FOLDER)
             checkpoint = choose_checkpoint(run, set_aside=True)
-            if checkpoint and read_progress(checkpoint).epoch > options.epochs and is_finished(options.output_path):
+            if is_finished(options, checkpoint):
                 say(f"{options.output_path}: this run is finished; --resume never starts it again")
                 wait_for_all(run.world)
                 return EXIT_DONE
@@ -90,9 +91,11 @@ def choose_checkpoint(run: Run, *, set_aside: bool) -> Path | None:
     return find_checkpoint(options.output_path, set_aside=set_aside)
 
 
-def is_finished(folder: Path) -> bool:
-    """Tell whether a run folder holds a whole final model."""
-    return find_damage(folder / "final_model", hashes=False) is None
+def is_finished(options: TrainOptions, checkpoint: Path | None) -> bool:
+    """Tell whether the run's newest checkpoint is its end and the final model is whole."""
+    if checkpoint is None or read_progress(checkpoint).epoch <= options.epochs:
+        return False
+    return find_damage(options.output_path / "final_model", hashes=False) is None
 
 
 def say_run(run: Run) -> None:
@@ -134,7 +137,7 @@ def say_stopped(run: Run, progress: Progress) -> None:
 def sampler(run: Run):
     """Return the function that writes the sample after each epoch; None when none is wanted."""
     options = run.options
-    if not options.sample_length or not run.world.is_main:
+    if not options.sample_length or not run.world.is_main or options.shard:
         return None
     opening = run.tokenizer.decode(run.pieces.train[1 : 1 + SAMPLE_TOKENS])
     prefix = options.sample_prefix or opening.split("\n")[0]
@@ -143,3 +146,17 @@ def sampler(run: Run):
         return generate_text(model, run.tokenizer, prefix, length=options.sample_length, seed=options.seed)[0]
 
     return write
+
+
+def verdict(progress: Progress, run: Run) -> str:
+    """Say in one line how the run went and which model folder to use."""
+    if progress.best_epoch is None:
+        return f"nothing was held out, so no verdict; use {run.options.output_path / 'final_model'}"
+    last = progress.history[-1]["valid_loss"]
+    best = f"epoch {progress.best_epoch} (held-out loss {progress.best_loss:.4f})"
+    if progress.best_epoch < run.options.epochs and last > progress.best_loss + 0.02:
+        return f"memorising since {best}; use {run.options.output_path / 'best_model'}"
+    before = [entry["valid_loss"] for entry in progress.history[-2:-1]]
+    if before and before[0] - last > 0.02:
+        return f"still improving at {best}: more epochs would help; use {run.options.output_path / 'best_model'}"
+    return f"converged, best at {best}; use {run.options.output_path / 'best_model'}"
