@@ -117,7 +117,7 @@ def forced_codec(data: bytes, encoding: str) -> str:
     """
     try:
         codec = codecs.lookup(encoding).name
-        b"".decode(codec)
+        "a".encode(codec)  # fails for codecs that are no text encodings
     except (LookupError, ValueError) as problem:
         hint = "--encoding gb18030, big5, utf-8, utf-16-le or utf-16-be"
         raise UserError(f"--encoding: unknown encoding {encoding!r}", hint, EXIT_USAGE) from problem

@@ -23,6 +23,7 @@ from pathlib import Path
 from novelgpt.corpus.decoding import Decoded, decode_bytes
 from novelgpt.corpus.inputs import STANDARD_INPUT, find_inputs, kind_of, name_of, read_blocks
 from novelgpt.corpus.json_repair import drop_surrogates, parse_json
+from novelgpt.corpus.streaming import TextStream
 from novelgpt.errors import EXIT_INPUT, UserError
 from novelgpt.files import atomic_writer
 
@@ -89,6 +90,19 @@ def read_sources(
     """
     for path in find_inputs(paths):
         yield read_documents(path, encoding=encoding, field=field)
+
+
+def stream_text(path: str | Path, encoding: str | None = None) -> TextStream:
+    """Read a text file of any size in blocks; see TextStream.
+
+    Args:
+        path: a plain text file, `.gz` too, or "-" for standard input.
+        encoding: forced encoding; None finds out by the first mebibyte.
+
+    Returns:
+        An iterable of blocks of up to a million characters; its `decoded` says afterwards how the file was read.
+    """
+    return TextStream(path, encoding)
 
 
 def guess_kind(text: str) -> str:

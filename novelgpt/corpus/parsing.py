@@ -20,7 +20,7 @@ CUT_NATS = -8.0  # an unfinished character at the end of the file, where downloa
 AFTER_ASCII = 10.0  # nats: the second byte of a character whose first byte became ASCII is likelier bad than others
 AFTER_BAD = 10.0  # nats: damage comes in runs
 SMALL = 1 << 14  # bytes; a file up to this size has every line parsed
-PIECE = 1 << 16  # bytes; a longer line is parsed in pieces
+PIECE = 1 << 12  # bytes; a longer line is parsed in pieces
 OVERLAP = 64  # bytes before the end of a piece that the next one parses again
 WINDOW = 5  # characters
 WINDOW_NATS = -48.0  # five neighbouring characters rarer than this are looked at again
@@ -81,7 +81,8 @@ def is_escape(codes: np.ndarray) -> np.ndarray:
 def char_sizes(codes: np.ndarray, codec: str) -> np.ndarray:
     """Count the bytes of each character of a reading, a four-byte character of GB18030 as two."""
     bad = is_escape(codes)
-    beyond = (codes >= 0x80) + ((codes >= 0x800) + (codes >= 0x10000) if codec == "utf-8" else np.int64(0))
+    steps = (0x80, 0x800, 0x10000) if codec == "utf-8" else (0x80,)
+    beyond = sum((codes >= step).astype(np.int64) for step in steps)
     return np.where(bad, 1, 1 + beyond)
 
 
@@ -104,6 +105,10 @@ def repair_line(raw: bytes, plain: str, codec: str, final: bool) -> tuple[str, l
     while start < len(raw):
         piece = raw[start : start + PIECE]
         last = start + len(piece) == len(raw)
+        if not last and (sound := sound_reading(piece, codec)):
+            parts.append(sound[0])
+            start, total = start + sound[1], total + score(sound[0])
+            continue
         widths, nats = best_parse(piece, codec, final=final and last)
         text, offsets, used = join_parse(piece, widths, codec, len(piece) if last else len(piece) - OVERLAP)
         parts.append(text)
@@ -114,6 +119,14 @@ def repair_line(raw: bytes, plain: str, codec: str, final: bool) -> tuple[str, l
     if not has_escapes(plain) and (total - score(plain) < GAIN or not explained):
         return plain, []
     return "".join(parts), bad
+
+
+def sound_reading(piece: bytes, codec: str) -> tuple[str, int] | None:
+    """Decode the whole characters of a piece of a line, with the bytes used; None if there is anything to repair."""
+    decoder = codecs.getincrementaldecoder(codec)("surrogateescape")
+    text = decoder.decode(piece)
+    text = text.translate(WINDOWS_SYMBOLS) if codec == "big5hkscs" else text
+    return None if len(suspicious_lines(text)) else (text, len(piece) - len(decoder.getstate()[0]))
 
 
 def has_escapes(text: str) -> bool:

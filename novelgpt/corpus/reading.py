@@ -68,8 +68,14 @@ def read_as(data: bytes, codec: str) -> tuple[str, list[int]]:
     try:
         return data.decode(codec), []
     except UnicodeDecodeError:
+        pass
+    try:
         text = data.decode(codec, "surrogateescape")
         return text, escape_offsets(text, codec)
+    except UnicodeError as problem:
+        raise UserError(
+            f"--encoding {codec}: does not fit the bytes: {problem.reason}", "leave --encoding out"
+        ) from problem
 
 
 def read_wide(data: bytes, codec: str) -> tuple[str, list[int]]:

@@ -1,0 +1,118 @@
+"""Cuts of real novels in every encoding, whole and damaged: never silently wrong, nearly always decided."""
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from novelgpt.corpus.decoding import decode_bytes
+from novelgpt.errors import UserError
+
+CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
+NOVELS = {
+    "hongloumeng.gbk.txt": "gb18030",
+    "xiyouji.utf16le.txt": "utf-16",
+    "qijian.big5.txt": "cp950",
+    "sanguo.utf8.txt": "utf-8",
+    "chunfeng.utf8bom.txt": "utf-8-sig",
+}
+ENCODINGS = {  # what a file is written in -> what has to be reported, and the bytes of its mark
+    "utf-8": ("utf-8", 0),
+    "utf-8-sig": ("utf-8-sig", 3),
+    "gbk": ("gb18030", 0),
+    "gb18030": ("gb18030", 0),
+    "big5": ("big5", 0),
+    "cp950": ("big5", 0),
+    "big5hkscs": ("big5", 0),
+    "utf-16-le": ("utf-16-le", 0),
+    "utf-16-be": ("utf-16-be", 0),
+    "utf-16": ("utf-16-le", 2),
+    "utf-32": ("utf-32-le", 4),
+}
+DAMAGES = ("none", "cut", "bad", "both")
+NEAR = 8  # characters; damage may blur its neighbours so far, because double-byte text has no landmarks
+
+pytestmark = pytest.mark.skipif(not CORPORA.is_dir(), reason="the shared novels are not beside this checkout")
+
+
+def damage(text, data, encoding, kind, rng):
+    """Cut the last character, change one byte, or both; returns the bytes and the text that is left to expect."""
+    if kind in ("cut", "both"):
+        plain = ENCODINGS[encoding][0].removesuffix("-sig")
+        last = len(text[-1].encode(encoding if plain == "big5" else plain))
+        if last > 1:
+            data, text = data[: len(data) - rng.randrange(1, last)], text[:-1]
+    if kind in ("bad", "both"):
+        place = rng.randrange(ENCODINGS[encoding][1], len(data))
+        data = data[:place] + bytes([rng.randrange(256)]) + data[place + 1 :]
+    return data, text
+
+
+def changed_span(expected, found):
+    """Count the characters between the common beginning and the common end of two texts."""
+    short = min(len(expected), len(found))
+    head = next((index for index in range(short) if expected[index] != found[index]), short)
+    tail = next((index for index in range(short - head) if expected[-1 - index] != found[-1 - index]), short - head)
+    return max(len(expected), len(found)) - head - tail
+
+
+def sweep(num_places, lengths):
+    """Decode every cut in every encoding and damage; returns counts of outcomes and the faults."""
+    outcomes, faults = Counter(), []
+    for novel, written_in in NOVELS.items():
+        novel_text = (CORPORA / novel).read_bytes().decode(written_in)
+        for length in lengths:
+            rng = random.Random(f"{novel} {length}")
+            for _ in range(num_places):
+                start = rng.randrange(len(novel_text) - length)
+                text = novel_text[start : start + length]
+                for encoding in ENCODINGS:
+                    try:
+                        data = text.encode(encoding)
+                    except UnicodeEncodeError:
+                        continue
+                    for kind in DAMAGES:
+                        judge(text, data, encoding, kind, rng, length, outcomes, faults)
+    return outcomes, faults
+
+
+def judge(text, data, encoding, kind, rng, length, outcomes, faults):
+    """Decode one damaged cut and enter how it went."""
+    broken, expected = damage(text, data, encoding, kind, rng)
+    try:
+        decoded = decode_bytes(broken)
+    except UserError:
+        outcomes[length, "undecided"] += 1
+        return
+    outcomes[length, "decided"] += 1
+    allowed = 0 if kind in ("none", "cut") else NEAR
+    wrong_name = kind == "none" and decoded.encoding != ENCODINGS[encoding][0] and not text.isascii()
+    if wrong_name or changed_span(expected, decoded.text) > allowed:
+        faults.append((encoding, kind, length, decoded.encoding, expected[:20], decoded.text[:20]))
+
+
+@pytest.mark.parametrize("novel", NOVELS)
+def test_real_novels_are_read_as_they_are_written(novel):
+    data = (CORPORA / novel).read_bytes()
+    decoded = decode_bytes(data)
+    assert decoded.text == data.decode(NOVELS[novel])
+    assert decoded.encoding == {"utf-16": "utf-16-le", "cp950": "big5"}.get(NOVELS[novel], NOVELS[novel])
+    assert decoded.bad_bytes == 0
+
+
+def test_cuts_of_novels_are_never_silently_wrong():
+    outcomes, faults = sweep(4, (50, 100, 200, 1000))
+    assert faults == []
+    assert outcomes[50, "undecided"] <= 0.005 * outcomes[50, "decided"]
+    assert outcomes[200, "undecided"] == outcomes[1000, "undecided"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_cuts_from_200_places_of_each_novel_are_never_silently_wrong():
+    outcomes, faults = sweep(200, (50, 100, 200, 1000))
+    print(outcomes)
+    assert faults == []
+    assert outcomes[50, "undecided"] <= 0.005 * outcomes[50, "decided"]
+    assert outcomes[200, "undecided"] == outcomes[1000, "undecided"] == 0
