@@ -19,6 +19,7 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import islice
 
 from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 
@@ -184,15 +185,12 @@ def remove_invisible(text: str, receipt: Cleaned, *, keep_private: bool) -> str:
 
 def count_removed(text: str, positions: list[int], removed: dict[str, str], receipt: Cleaned) -> None:
     """Write down what is removed: by class, by code point, and the first places."""
-    first: dict[str, list[int]] = {}
-    for position in positions:
-        name = removed[text[position]]
-        receipt.counts[name] += 1
-        receipt.code_points[f"U+{ord(text[position]):04X}"] += 1
-        if receipt.counts[name] <= NUM_EXAMPLES:
-            first.setdefault(name, []).append(position)
-    for name, places in first.items():
-        receipt.add_examples(name, text, places)
+    for char, number in Counter(map(text.__getitem__, positions)).items():
+        receipt.counts[removed[char]] += number
+        receipt.code_points[f"U+{ord(char):04X}"] += number
+    for name in set(removed.values()):
+        places = (position for position in positions if removed[text[position]] == name)
+        receipt.add_examples(name, text, list(islice(places, NUM_EXAMPLES)))
 
 
 def join_pair(match: re.Match[str]) -> str:
