@@ -190,6 +190,10 @@ def test_a_short_text_without_headings_stays_whole():
     assert split_chapters(f"{STORY}\n\n{STORY}").documents == [f"{STORY}\n{STORY}"]
 
 
+def test_a_text_of_one_line_stays_whole():
+    assert split_chapters(STORY * 1_000).how == "no chapter headings: kept as one document"
+
+
 def test_elements_of_a_list_keep_their_borders():
     lines = ["前言", "第一章 山", STORY, "第二章 城", STORY, "后来的事"]
     chapters = split_chapters(lines, starts=[0, 5])

@@ -111,6 +111,15 @@ def test_a_folder_of_books_is_one_run_and_an_unreadable_book_is_named(capsys):
     assert f"warning: left out: {error}\n" in capsys.readouterr().err
 
 
+def test_a_folder_without_a_readable_book_is_an_error(capsys):
+    Path("books").mkdir()
+    for name in "ab":
+        Path("books", f"{name}.txt").write_bytes(b"")
+    assert run(clr_ctrl.main, ["books", "--output", "out.json"]) == EXIT_INPUT
+    assert capsys.readouterr().err.startswith("error: books/b.txt: empty, expected the text of a novel\n")
+    assert not Path("out.json").exists()
+
+
 def test_nothing_left_after_cleaning_is_an_error_and_writes_nothing(capsys):
     Path("novel.txt").write_text("www.example.com\n(本章完)\n更新时间：2012-03-04\n" * 9, encoding="utf-8")
     assert run(clr_ctrl.main, ["novel.txt", "--output", "out.json"]) == EXIT_INPUT
@@ -147,7 +156,7 @@ def test_a_large_file_in_blocks_gives_the_documents_it_gives_whole(monkeypatch):
     streamed = json.loads(Path("out.report.json").read_text(encoding="utf-8"))["books"][0]
     for key in ("cleaned", "code_points", "notices", "lengths", "missing", "characters", "odd", "lost", "quotes"):
         assert streamed[key] == facts[key], key
-    assert "; read in 8 blocks" in streamed["how"]
+    assert streamed["how"] == "26 headings such as '第一章 第七口井'; read in 8 blocks, 27 documents"
 
 
 def test_the_script_starts_without_torch_and_fast():

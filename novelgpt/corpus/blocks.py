@@ -88,11 +88,13 @@ def add_facts(total: dict, part: dict, lines_before: int) -> None:
 def check_blocks(total: dict, num_blocks: int) -> None:
     """Check the chapter numbers of a whole streamed book, and say that it was read in blocks."""
     result = Chapters()
+    headings = [entry["heading"] for entry in total["lengths"] if entry["heading"]]
+    found = f"{len(headings):,} headings such as {headings[0]!r}" if headings else "no chapter headings"
     check_numbers([Chapter(0, entry["heading"], entry["number"], "", "") for entry in total["lengths"]], result)
     total.update(
         missing=result.missing,
         repeated=result.repeated,
         out_of_order=result.out_of_order,
         volumes=result.volumes,
-        how=f"{total['how']}; read in {num_blocks:,} blocks",
+        how=f"{found}; read in {num_blocks:,} blocks, {total['documents']:,} documents",
     )

@@ -223,7 +223,7 @@ def check_numbers(headings: list[Chapter], result: Chapters) -> None:
 def divide_plain(lines: list[str], result: Chapters) -> list[int]:
     """Choose where documents start in a text without headings."""
     total = sum(map(len, lines))
-    if total <= PART:
+    if total <= PART or sum(map(bool, lines)) == 1:
         result.how = "no chapter headings: kept as one document"
         return [0]
     for gap in (1, 2, 3):

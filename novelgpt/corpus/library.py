@@ -65,7 +65,7 @@ class Library:
         with progress_bar(sum(map(file_size, files)), unit="B", description="clean") as bar:
             for path, book in zip(files, self.books(files), strict=True):
                 if isinstance(book, UserError):
-                    if path in named:
+                    if path in named or len(self.left_out) + 1 == len(files):
                         raise book
                     self.left_out.append({"path": path, "error": book.message})
                     continue
