@@ -1,0 +1,185 @@
+"""How much of a text stands in the book already: longest shared runs by a suffix array.
+
+A suffix array lists all places of the book in the order of the texts that begin there, like a concordance. The place at
+which a sample's text would have to be inserted has the best matches on either side, so the longest run shared with five
+million characters takes some twenty comparisons.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from novelgpt.files import atomic_writer
+
+SEPARATOR = 0x110000  # between documents: larger than any code point, equal to none
+FIRST_DEPTH = 3  # characters packed into the first sorting key
+CHUNK = 32  # characters compared at a time
+LONG_RUN = 20  # characters; runs of at least this length count as copied
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What a text shares with the book.
+
+    Attributes:
+        longest: characters of the longest run.
+        start: where the run begins in the text.
+        document: index of the book's document that holds it, None when there is no run.
+        offset: where in that document.
+        share: part of the text's characters that lie in runs of LONG_RUN or more, 0 to 1.
+    """
+
+    longest: int
+    start: int
+    document: int | None
+    offset: int
+    share: float
+
+
+def code_points(text: str) -> np.ndarray:
+    """Return the code points of a text (N,) int32."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<i4")
+
+
+def build_suffix_array(codes: np.ndarray) -> np.ndarray:
+    """Sort all places of a text by what begins there (prefix doubling, Manber and Myers 1993).
+
+    Only places whose order is still open are sorted again, by what begins twice as far on.
+
+    Args:
+        codes: (N,) numbers from 0 to 0x110000.
+
+    Returns:
+        (N,) int32, the places in order.
+
+    >>> build_suffix_array(code_points("banana")).tolist()
+    [5, 3, 1, 0, 4, 2]
+    """
+    length = len(codes)
+    padded = np.concatenate([codes.astype(np.int64) + 1, np.zeros(FIRST_DEPTH, np.int64)])
+    key = np.zeros(length, np.int64)
+    for place in range(FIRST_DEPTH):
+        key = key << 21 | padded[place : place + length]
+    order = np.argsort(key).astype(np.int32)  # (N,) the array in the making
+    rank = np.zeros(length + 1, np.int64)  # of each place: the first slot of its group, from 1; 0 beyond the end
+    slots, depth = np.arange(length), FIRST_DEPTH
+    key = key[order]
+    while len(slots):
+        new_group = np.concatenate([[True], key[1:] != key[:-1]])
+        first_slot = slots[np.maximum.accumulate(np.where(new_group, np.arange(len(slots)), 0))]
+        rank[order[slots]] = first_slot + 1
+        alone = new_group & np.concatenate([new_group[1:], [True]])
+        slots = slots[~alone]
+        places = order[slots]
+        key = rank[places] * (length + 1) + rank[np.minimum(places + depth, length)]
+        sorting = np.argsort(key)
+        order[slots], key = places[sorting], key[sorting]
+        depth *= 2
+    return order
+
+
+def common_lengths(text: np.ndarray, starts: np.ndarray, book: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return how many characters agree from text[starts] and book[places] on, pair by pair.
+
+    >>> common_lengths(code_points("abcx"), np.array([0, 1]), code_points("abcabd"), np.array([3, 1])).tolist()
+    [2, 2]
+    """
+    lengths = np.zeros(len(starts), np.int64)
+    open_pairs = np.arange(len(starts))
+    steps = np.arange(CHUNK)
+    while len(open_pairs):
+        one = (starts + lengths)[open_pairs, None] + steps  # (P, CHUNK)
+        other = (places + lengths)[open_pairs, None] + steps
+        inside = (one < len(text)) & (other < len(book))
+        same = inside & (text[np.minimum(one, len(text) - 1)] == book[np.minimum(other, len(book) - 1)])
+        agreed = np.where(same.all(1), CHUNK, same.argmin(1))
+        lengths[open_pairs] += agreed
+        open_pairs = open_pairs[agreed == CHUNK]
+    return lengths
+
+
+class CopyMeter:
+    r"""A book in which texts are looked up.
+
+    Args:
+        documents: the chapters of the book.
+        cache_path: where the suffix array is kept between runs; None keeps nothing.
+
+    >>> meter = CopyMeter(["第一章 风起\n萧炎大喝一声", "第二章 云涌"])
+    >>> copied = meter.measure("且说萧炎大笑")
+    >>> copied.longest, copied.start, copied.document, copied.offset
+    (3, 2, 0, 7)
+    """
+
+    def __init__(self, documents: Sequence[str], cache_path: str | Path | None = None):
+        self.headings = [document.strip().split("\n", 1)[0][:40] for document in documents]
+        parts = [np.append(code_points(document), np.int32(SEPARATOR)) for document in documents]
+        self.starts = np.cumsum([0] + [len(part) for part in parts])  # of each document
+        self.codes = np.concatenate(parts)
+        self.order = load_order(cache_path, len(self.codes))
+        if self.order is None:
+            self.order = build_suffix_array(self.codes)
+            if cache_path:
+                with atomic_writer(cache_path) as file:
+                    np.save(file, self.order)
+
+    def match_lengths(self, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return for every place of a text the longest run from there on that is in the book, and where (N,), (N,)."""
+        starts = np.arange(len(text))
+        low, high = np.zeros(len(text), np.int64), np.full(len(text), len(self.order))
+        while (low < high).any():
+            middle = np.minimum((low + high) // 2, len(self.order) - 1)
+            places = self.order[middle].astype(np.int64)
+            agreed = common_lengths(text, starts, self.codes, places)
+            ours, theirs = char_at(text, starts + agreed), char_at(self.codes, places + agreed)
+            after = (theirs < ours) & (low < high)
+            low, high = np.where(after, middle + 1, low), np.where(after | (low >= high), high, middle)
+        best, where = np.zeros(len(text), np.int64), np.zeros(len(text), np.int64)
+        for slot in (low - 1, low):
+            places = self.order[np.clip(slot, 0, len(self.order) - 1)].astype(np.int64)
+            agreed = common_lengths(text, starts, self.codes, places)
+            best, where = np.maximum(best, agreed), np.where(agreed > best, places, where)
+        return best, where
+
+    def measure(self, text: str) -> Copied:
+        """Say what a text shares with the book."""
+        codes = code_points(text)
+        if not len(codes):
+            return Copied(0, 0, None, 0, 0.0)
+        lengths, places = self.match_lengths(codes)
+        start = int(lengths.argmax())
+        edges = np.zeros(len(codes) + 1, np.int64)
+        for run in np.flatnonzero(lengths >= LONG_RUN):
+            edges[run] += 1
+            edges[run + lengths[run]] -= 1
+        share = float((edges[:-1].cumsum() > 0).mean())
+        if not lengths[start]:
+            return Copied(0, 0, None, 0, share)
+        document = int(np.searchsorted(self.starts, places[start], side="right")) - 1
+        return Copied(int(lengths[start]), start, document, int(places[start] - self.starts[document]), share)
+
+    def describe(self, copied: Copied) -> str:
+        """Say it in one line."""
+        if copied.document is None:
+            return "shares no character with the book"
+        where = f"in {self.headings[copied.document]!r} at character {copied.offset:,}"
+        share = f"{copied.share:.0%} in runs of {LONG_RUN} or more"
+        return f"longest run shared with the book: {copied.longest} characters, {where}; {share}"
+
+
+def char_at(codes: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return the codes at some places, -1 beyond the end."""
+    return np.where(places < len(codes), codes[np.minimum(places, len(codes) - 1)], -1)
+
+
+def load_order(path: str | Path | None, length: int) -> np.ndarray | None:
+    """Return a suffix array kept earlier; None when there is none of this length or it cannot be read."""
+    if path is None or not Path(path).is_file():
+        return None
+    try:
+        order = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        return None
+    return order if order.shape == (length,) and order.dtype == np.int32 else None
