@@ -14,7 +14,7 @@ import re
 
 import numpy as np
 
-from novelgpt.corpus.parsing import AFTER_BAD, char_sizes, plain_reading
+from novelgpt.corpus.parsing import AFTER_BAD, char_sizes, plain_reading, windows
 from novelgpt.corpus.plausibility import BAD_BYTE, code_points, is_plausible, nats_list, nats_of, pair_nats, score
 from novelgpt.corpus.reading import MAX_OFFSETS, Decoded, drop_escapes, family, read_as, refuse_bad_bytes, title
 from novelgpt.errors import EXIT_INPUT, UserError
@@ -24,7 +24,7 @@ CHANGE_NATS = 25.0  # cost of a change of encoding from one line to the next
 STRANGE_NATS = -10.0  # nats a character beyond ASCII of a line that is looked at again
 MIN_CHARS = 4
 WINDOW = 4  # characters
-WINDOW_NATS = -11.0  # nats a character in a window that reads as nothing
+WINDOW_NATS = -11.5  # nats a character in a window that reads as nothing
 RARE_NATS = -9.0  # nats that no character of such a window reaches
 INNER_NATS = 40.0  # nats by which changes of encoding must explain a stretch better, their cost apart
 AROUND = 16  # characters on either side of such a window that are parsed with it
@@ -74,13 +74,13 @@ def refuse_inner_changes(
         codecs: its encoding, then all that are compared.
         name: the file's name for messages.
     """
-    number, start = place
-    for line, reading in zip(lines, split_lines(text), strict=True):
-        number += 1
-        if not line.isascii() and changes_inside(line, reading, codecs[0], codecs[1:]):
+    sizes = np.cumsum([0] + [len(line) for line in lines])
+    readings = split_lines(text)
+    for index in strange_lines(text):
+        if changes_inside(lines[index], readings[index], codecs[0], codecs[1:]):
+            number, start = place[0] + index + 1, place[1] + sizes[index]
             message = f"{name}: line {number:,} (from byte {start:,}) changes its encoding within, expected one a line"
             raise UserError(message, "break the line where the encoding changes, or give --encoding", EXIT_INPUT)
-        start += len(line)
 
 
 def line_sums(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -94,10 +94,14 @@ def line_sums(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
         float64 (num_lines,); a line ends after LF, CRLF or a CR alone, which counts to it.
     """
     totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    return np.diff(totals[line_ends(codes)], prepend=0.0)
+
+
+def line_ends(codes: np.ndarray) -> np.ndarray:
+    """Find the places after the last character of each line, int64 (num_lines,)."""
     lone_return = (codes == 13) & (np.append(codes[1:], 0) != 10)
-    ends = np.append(np.flatnonzero((codes == 10) | lone_return) + 1, len(codes))
-    ends = ends[:-1] if len(ends) > 1 and ends[-2] == len(codes) else ends
-    return np.diff(totals[ends], prepend=0.0)
+    ends = np.flatnonzero((codes == 10) | lone_return) + 1
+    return ends if len(ends) and ends[-1] == len(codes) else np.append(ends, len(codes))
 
 
 def split_lines(text: str) -> list[str]:
@@ -174,6 +178,18 @@ def is_foreign(raw: bytes, codec: str, main: str) -> bool:
     return is_plausible(reading) and (not is_plausible(main_reading) or score(reading) > score(main_reading) + 100)
 
 
+def strange_lines(text: str) -> list[int]:
+    """Number the lines, from 0, that hold a run of characters none of which is frequent."""
+    codes = code_points(text)
+    return np.unique(np.searchsorted(line_ends(codes), strange_places(nats_of(text)), side="right")).tolist()
+
+
+def strange_places(nats: np.ndarray) -> np.ndarray:
+    """Find where WINDOW neighbouring characters are all rare and together very rare."""
+    rare = windows(nats < RARE_NATS, WINDOW) > WINDOW - 0.5
+    return np.flatnonzero(rare & (windows(nats, WINDOW) < WINDOW * WINDOW_NATS))
+
+
 def changes_inside(raw: bytes, text: str, codec: str, codecs: tuple[str, ...]) -> bool:
     """Say whether some stretch of a line reads clearly better when its encoding may change within it.
 
@@ -183,16 +199,9 @@ def changes_inside(raw: bytes, text: str, codec: str, codecs: tuple[str, ...]) -
         codec: the encoding of that reading.
         codecs: the encodings that may take turns.
     """
-    nats = nats_of(text)
-    if len(nats) < WINDOW:
-        return False
-    rare = np.convolve(nats < RARE_NATS, np.ones(WINDOW), "valid") > WINDOW - 0.5
-    places = np.flatnonzero(rare & (np.convolve(nats, np.ones(WINDOW), "valid") < WINDOW * WINDOW_NATS))
-    if len(places) == 0:
-        return False
     ends = np.append(0, np.cumsum(char_sizes(code_points(text), codec)))  # of each character, after a leading 0
     checked = 0  # characters
-    for place in places.tolist():
+    for place in strange_places(nats_of(text)).tolist():
         if place >= checked:
             checked = place + AROUND
             part = raw[ends[max(0, place - AROUND)] : ends[min(place + 2 * AROUND, len(text))]]

@@ -135,8 +135,9 @@ def is_plausible(text: str) -> bool:
     >>> is_plausible("萧炎大喝一声"), is_plausible("蠓縫湮狟"), is_plausible("OK")
     (True, False, True)
     """
-    chars = "".join(char for char in text[:PROBE] if char > "\x7f" and char != "\u3000")
-    return not chars or score(chars) >= PLAUSIBLE * len(chars)
+    codes = code_points(text[:PROBE])
+    counted = (codes > 0x7F) & (codes != 0x3000)
+    return float(nats_of(text[:PROBE])[counted].sum()) >= PLAUSIBLE * int(counted.sum())
 
 
 @functools.cache
