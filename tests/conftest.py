@@ -1,5 +1,6 @@
 """What the tests share: the shared novels when they are there, a tiny network, a tiny vocabulary, a tiny piece set."""
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -40,30 +41,36 @@ def tiny_tokenizer(tmp_path):
 
 
 @pytest.fixture
-def tiny_options(tmp_path, tiny_config, tiny_tokenizer):
+def tiny_options(tmp_path):
     """Return a function from changes to the options of a tiny run whose pieces and config lie in tmp_path."""
+    return functools.partial(make_tiny_options, tmp_path)
+
+
+def make_tiny_options(folder: Path, documents: list[str] = STORY * 3, config: dict | None = None, **changes):
+    """Write vocabulary, pieces and config into a folder and return the TrainOptions of a run of about 18 steps."""
     from novelgpt.corpus.pieces import write_pieces
+    from novelgpt.corpus.tokenizer import load_tokenizer
+    from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
     from novelgpt.files import write_json
     from novelgpt.training.options import TrainOptions
 
-    def make(documents: list[str] = STORY * 3, config: dict | None = None, **changes) -> TrainOptions:
-        write_json(tmp_path / "config.json", {**tiny_config, **(config or {})})
-        write_pieces(
-            documents,
-            tiny_tokenizer,
-            tmp_path / "pieces",
-            num_pieces=3,
-            valid_fraction=0.3,
-            source={"path": "story.json", "sha256": hashlib.sha256("\n\n".join(documents).encode()).hexdigest()},
-            vocabulary={"path": str(tmp_path / "vocab.txt"), "sha256": tiny_tokenizer.fingerprint},
-        )
-        paths = {
-            "model_config": str(tmp_path / "config.json"),
-            "tokenizer_path": str(tmp_path / "vocab.txt"),
-            "tokenized_data_path": str(tmp_path / "pieces"),
-            "output_dir": str(tmp_path / "run"),
-        }
-        quick = {"epochs": 3, "batch_size": 4, "stride": 8, "lr": 1e-2, "log_step": 3, "sample_length": 0}
-        return TrainOptions(**{**paths, **quick, "device": "cpu", "precision": "fp32", **changes})
-
-    return make
+    save_vocabulary(folder / "vocab.txt", build_vocabulary(STORY))
+    tokenizer = load_tokenizer(folder / "vocab.txt")
+    write_json(folder / "config.json", {**TINY, "attn_pdrop": 0.1, **(config or {})})
+    write_pieces(
+        documents,
+        tokenizer,
+        folder / "pieces",
+        num_pieces=3,
+        valid_fraction=0.3,
+        source={"path": "story.json", "sha256": hashlib.sha256("".join(documents).encode()).hexdigest()},
+        vocabulary={"path": str(folder / "vocab.txt"), "sha256": tokenizer.fingerprint},
+    )
+    paths = {
+        "model_config": str(folder / "config.json"),
+        "tokenizer_path": str(folder / "vocab.txt"),
+        "tokenized_data_path": str(folder / "pieces"),
+        "output_dir": str(folder / "run"),
+    }
+    quick = {"epochs": 3, "batch_size": 4, "stride": 8, "lr": 1e-2, "log_step": 3, "sample_length": 0}
+    return TrainOptions(**{**paths, **quick, "device": "cpu", "precision": "fp32", **changes})
