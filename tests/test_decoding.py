@@ -119,6 +119,30 @@ def test_lone_surrogates_of_utf_16_are_dropped_and_counted():
     assert (decoded.text, decoded.bad_bytes, decoded.bad_offsets) == (SIMPLIFIED, 2, (42, 43))
 
 
+def test_utf_16_that_loses_a_byte_halfway_is_refused():
+    data = (SIMPLIFIED * 200).encode("utf-16")
+    with pytest.raises(UserError) as caught:
+        decode_bytes(data[:30_000] + data[30_001:], name="torn.txt")
+    assert str(caught.value) == (
+        "error: torn.txt: from about byte 32,768 on UTF-16-LE is off by a byte\n\n"
+        "hint: a byte is missing before it, or one too many; fetch the file again"
+    )
+
+
+def test_a_mark_pasted_before_another_encoding_is_dropped():
+    decoded = decode_bytes(b"\xef\xbb\xbf" + SIMPLIFIED.encode("gbk"))
+    assert (decoded.text, decoded.encoding, decoded.bad_bytes) == (SIMPLIFIED, "gb18030", 0)
+
+
+def test_a_codec_that_does_not_fit_at_all_is_refused():
+    with pytest.raises(UserError) as caught:
+        decode_bytes(SIMPLIFIED.encode("gbk"), "idna")
+    assert str(caught.value) == (
+        "error: --encoding idna: the bytes do not fit it at all\n\n"
+        "hint: leave --encoding out, and the encoding is found"
+    )
+
+
 def test_chapters_of_three_encodings_in_one_file_are_told_apart():
     data = SIMPLIFIED.encode("gb18030") + TRADITIONAL.encode("big5") + SIMPLIFIED.encode("utf-8")
     decoded = decode_bytes(data)

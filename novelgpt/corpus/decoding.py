@@ -66,14 +66,32 @@ def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input
     mark = find_mark(data)
     if mark in (None, "utf-8-sig") and (decoded := decode_utf8(data)):
         return decoded
+    if mark == "utf-8-sig":
+        data = data.removeprefix(codecs.BOM_UTF8)  # other text may have been pasted behind it
     codec, reason = choose_codec(data, mark, name)
     text, offsets = read_as(data, codec)
-    if codec not in WIDE and (offsets or has_strange_lines(text)) and (mixed := decode_mixed(data, codec, text, name)):
+    if codec in WIDE:
+        refuse_shift(text, codec, name)
+    elif (offsets or has_strange_lines(text)) and (mixed := decode_mixed(data, codec, text, name)):
         return mixed
     if codec != "utf-8" and not reason.endswith("mark") and not is_plausible(text):
         raise implausible(drop_escapes(text), codec, name)
     refuse_bad_bytes(offsets, len(data), codec, name)
     return decoded_of(text, reported_name(codec, mark), reason, offsets)
+
+
+def refuse_shift(text: str, codec: str, name: str) -> None:
+    """Raise when UTF-16 or UTF-32 text reads as Chinese only one byte later: a byte before it is lost or too many."""
+    for start in range(0, len(text), SAMPLE):
+        block = text[start : start + SAMPLE]
+        if is_plausible(block):
+            continue
+        data = block.encode(codec, "surrogatepass")
+        shifted = data[1 : 1 + (len(data) - 1) // 4 * 4].decode(codec, "ignore")
+        if len(shifted) > len(block) // 4 and is_plausible(shifted):
+            place = len(text[:start].encode(codec, "surrogatepass"))
+            message = f"{name}: from about byte {place:,} on {title(codec)} is off by a byte"
+            raise UserError(message, "a byte is missing before it, or one too many; fetch the file again", EXIT_INPUT)
 
 
 def decoded_of(text: str, encoding: str, reason: str, offsets: list[int]) -> Decoded:

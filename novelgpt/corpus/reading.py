@@ -67,15 +67,14 @@ def read_as(data: bytes, codec: str) -> tuple[str, list[int]]:
         return read_double_byte(data, codec)
     try:
         return data.decode(codec), []
-    except UnicodeDecodeError:
+    except UnicodeError:
         pass
     try:
         text = data.decode(codec, "surrogateescape")
         return text, escape_offsets(text, codec)
     except UnicodeError as problem:
-        raise UserError(
-            f"--encoding {codec}: does not fit the bytes: {problem.reason}", "leave --encoding out"
-        ) from problem
+        message = f"--encoding {codec}: the bytes do not fit it at all"
+        raise UserError(message, "leave --encoding out, and the encoding is found", EXIT_INPUT) from problem
 
 
 def read_wide(data: bytes, codec: str) -> tuple[str, list[int]]:
