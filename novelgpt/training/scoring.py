@@ -1,6 +1,7 @@
 """A model folder and a text -> its loss, perplexity and bits per character, whole and chapter by chapter."""
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,12 +72,15 @@ def score_stream(
 
 
 def report(result: Evaluation, protocol: Protocol, **facts: object) -> dict:
-    """Return an evaluation as the JSON object that eval.py prints."""
-    return {
+    """Return an evaluation as the JSON object that eval.py prints; a figure of an empty text is None."""
+    figures = {
         "loss": result.loss,
         "perplexity": result.perplexity,
         "nats_per_character": result.nats_per_character,
         "bits_per_character": result.bits_per_character,
+    }
+    return {
+        **{name: value if math.isfinite(value) else None for name, value in figures.items()},
         "scored_tokens": result.scored,
         "tokens": result.tokens,
         "characters": result.characters,
