@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from novelgpt.corpus import pieces as pieces_module
-from novelgpt.corpus.pieces import open_pieces, write_pieces
+from novelgpt.corpus.pieces import open_pieces, piece_spans, write_pieces
 from novelgpt.corpus.stream import TokenStream
 from novelgpt.corpus.tokenizer_character import CharacterTokenizer
 from novelgpt.corpus.tokenizer_wordpiece import WordPieceTokenizer
@@ -86,8 +86,18 @@ def test_documents_and_pieces_of_every_number_partition_the_tokens(tmp_path, cou
         assert len(lengths) == min(num_pieces, 11 * count + 1) and max(lengths) - min(lengths) <= 1
 
 
+@pytest.mark.parametrize("count", range(51))
+def test_every_number_of_pieces_cuts_the_stream_without_gap_or_overlap(count):
+    tokens = 11 * count + 1 if count else 0
+    for num_pieces in range(1, 201):
+        spans = piece_spans(tokens, num_pieces)
+        assert [start for start, _ in spans] == [0, *(stop for _, stop in spans[:-1])][: len(spans)]
+        assert (spans[-1][1] if spans else 0) == tokens and all(start < stop for start, stop in spans)
+        assert len(spans) == min(num_pieces, tokens)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("count", range(1, 51))
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 50])
 def test_all_numbers_of_pieces_partition_the_tokens(tmp_path, count, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # a million flushes would take hours
     for num_pieces in range(1, 201):
@@ -286,7 +296,12 @@ def flip_and_cut(folder: Path, flips: int, cuts: int) -> None:
     open_pieces(folder)
 
 
-def test_every_flipped_bit_and_every_cut_is_noticed(small_set):
+def test_flipped_bits_and_cuts_are_noticed(small_set):
+    flip_and_cut(small_set, flips=400, cuts=200)
+
+
+@pytest.mark.slow
+def test_three_thousand_flipped_bits_and_cuts_are_noticed(small_set):
     flip_and_cut(small_set, flips=2_000, cuts=1_000)
 
 
