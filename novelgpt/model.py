@@ -12,6 +12,7 @@ The network is transformers' own GPT2LMHeadModel, unchanged.
 from pathlib import Path
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt import __version__
@@ -68,20 +69,29 @@ def count_parameters(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def save_model(model: GPT2LMHeadModel, tokenizer, folder: str | Path, *, facts: str = "", **manifest: object) -> None:
+def save_model(
+    model: GPT2LMHeadModel,
+    tokenizer,
+    folder: str | Path,
+    *,
+    weights: dict[str, torch.Tensor] | None = None,
+    facts: str = "",
+    **manifest: object,
+) -> None:
     """Write a complete model folder, or nothing.
 
     Args:
         model: weights on any device; stored in fp32.
         tokenizer: exported beside them.
         folder: replaced if it exists.
+        weights: what model_weights returned, when it was already asked.
         facts: a sentence for the model card.
         manifest: further entries of manifest.json, for example step and corpus hash.
 
     Raises:
         UserError: a weight is not finite (nothing is saved), or the disk refuses.
     """
-    weights = model_weights(model)
+    weights = model_weights(model) if weights is None else weights
     bad = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
     if bad:
         message = f"{folder}: not saved: {len(bad)} weights are not finite, the first is {bad[0]}"
@@ -97,11 +107,19 @@ def save_model(model: GPT2LMHeadModel, tokenizer, folder: str | Path, *, facts: 
 
 
 def model_weights(model: GPT2LMHeadModel) -> dict[str, torch.Tensor]:
-    """Return the state dict as saved: fp32, contiguous, on the CPU, without the tied head's second name."""
-    state = model.state_dict()
-    if model.lm_head.weight is model.transformer.wte.weight:
-        state.pop("lm_head.weight")
-    return {name: weight.detach().to("cpu", torch.float32).contiguous() for name, weight in state.items()}
+    """Return the weights as saved: fp32, contiguous, on the CPU; the tied head goes by the embedding's name.
+
+    Under FSDP every process must call it, since each holds only a part.
+    """
+    return {
+        name: whole_tensor(weight).to("cpu", torch.float32).contiguous() for name, weight in model.named_parameters()
+    }
+
+
+def whole_tensor(value: torch.Tensor) -> torch.Tensor:
+    """Return a tensor without its graph, gathered from all processes if each holds only a part."""
+    value = value.detach()
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def write_configs(config: GPT2Config, tokenizer, folder: Path) -> None:

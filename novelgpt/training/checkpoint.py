@@ -20,10 +20,12 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from novelgpt.console import say, warn
 from novelgpt.errors import EXIT_STATE, UserError
 from novelgpt.files import atomic_folder, find_damage, read_json, write_json
+from novelgpt.model import whole_tensor
 from novelgpt.weights import WEIGHTS, write_safetensors
 
 FOLDER = "checkpoints"
@@ -161,14 +163,14 @@ def read_progress(path: Path) -> Progress:
 
 def training_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Return the parameters by name, on the CPU, each tied one once."""
-    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in model.named_parameters()}
+    return {name: whole_tensor(value).to("cpu", copy=True).contiguous() for name, value in model.named_parameters()}
 
 
 def optimizer_tensors(optimizers: list[torch.optim.Optimizer], model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Return the optimizers' state by name `index/weight/key`, on the CPU."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
-        f"{index}/{names[id(parameter)]}/{key}": torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
+        f"{index}/{names[id(parameter)]}/{key}": whole_tensor(torch.as_tensor(value)).to("cpu", copy=True).contiguous()
         for index, optimizer in enumerate(optimizers)
         for parameter, entry in optimizer.state.items()
         for key, value in entry.items()
@@ -190,7 +192,7 @@ def load_checkpoint(path: Path, model: torch.nn.Module, optimizers: list[torch.o
         raise UserError(f"{path}: holds the weights of another network", hint, EXIT_STATE)
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(like_parameter(weights[name], parameter))
     load_optimizer_tensors(optimizers, parameters, load_file(path / OPTIMIZER), path)
     progress = read_progress(path)
     say(f"going on from {path}: step {progress.step}, epoch {progress.epoch}")
@@ -208,5 +210,13 @@ def load_optimizer_tensors(
             raise UserError(f"{path}: holds the state of another optimizer", hint, EXIT_STATE)
         parameter = parameters[name]
         on_host = key == "step" and not optimizers[int(index)].defaults.get("fused")
-        place = "cpu" if on_host else parameter.device
-        optimizers[int(index)].state[parameter][key] = value.to(place)
+        placed = value if on_host else like_parameter(value, parameter)
+        optimizers[int(index)].state[parameter][key] = placed
+
+
+def like_parameter(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Put a whole tensor where a parameter lies, shared out over the processes if the parameter is."""
+    value = value.to(parameter.device)
+    if isinstance(parameter, DTensor) and value.ndim:
+        return distribute_tensor(value, parameter.device_mesh, parameter.placements)
+    return value

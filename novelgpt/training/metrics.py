@@ -90,12 +90,11 @@ class Meter:
         return self.loading / max(time.monotonic() - self.began, 1e-9)
 
 
-def say_step(record: dict, total_steps: int, seconds_left: float) -> None:
-    """Print a log record as one line for people."""
-    words = (
-        f"step {record['step']}/{total_steps} epoch {record['epoch']} loss {record['loss']:.4f} lr {record['lr']:.3g}"
-    )
-    say(f"{words} {record['tokens_per_second']:,.0f} tokens/s, {duration_words(seconds_left)} left")
+def say_step(record: dict, total_steps: int, *, seconds_left: float, loading_share: float) -> None:
+    """Print a log record as one line for people, with the share of the time that was spent waiting for data."""
+    step = f"step {record['step']}/{total_steps} epoch {record['epoch']}"
+    rate = f"{record['tokens_per_second']:,.0f} tokens/s (data {loading_share:.2%})"
+    say(f"{step} loss {record['loss']:.4f} lr {record['lr']:.3g} {rate}, {duration_words(seconds_left)} left")
 
 
 def duration_words(seconds: float) -> str:

@@ -5,7 +5,37 @@ import math
 import torch
 from torch import nn
 
-DEFAULT_LR = {"adamw": 1.5e-4, "muon": 5e-3}
+from novelgpt.training.muon import Muon
+
+DEFAULT_LR = {"adamw": 8e-4, "muon": 2e-3}  # of a network 768 wide, from scratch
+PRETRAINED_LR = {"adamw": 1.5e-4, "muon": 3e-4}  # weights that know something are not to be shaken
+
+
+def default_optimizer(*, pretrained: bool, shard: bool) -> str:
+    """Return what `--optimizer auto` is: muon, but adamw for trained weights and for shared-out ones.
+
+    Muon needs whole matrices, which a process of a shared-out network does not have.
+
+    >>> default_optimizer(pretrained=False, shard=False), default_optimizer(pretrained=True, shard=False)
+    ('muon', 'adamw')
+    """
+    return "adamw" if pretrained or shard else "muon"
+
+
+def default_lr(optimizer: str, n_embd: int, *, pretrained: bool) -> float:
+    """Return the peak rate of a network that none was given for: the narrower, the higher.
+
+    Args:
+        optimizer: adamw or muon.
+        n_embd: width; the rate goes with 1 / sqrt(width), so that an update weighs as much as the matrix it changes.
+        pretrained: going on from trained weights.
+
+    >>> default_lr("muon", 768, pretrained=False), default_lr("muon", 192, pretrained=False)
+    (0.002, 0.004)
+    """
+    if pretrained:
+        return PRETRAINED_LR[optimizer]
+    return DEFAULT_LR[optimizer] * math.sqrt(768 / n_embd)
 
 
 def warmup_count(warmup: float, total_steps: int) -> int:
@@ -41,16 +71,17 @@ def lr_at(step: int, total_steps: int, *, peak: float, warmup: int, schedule: st
 
 
 def split_parameters(model: nn.Module, *, muon: bool) -> dict[str, list[nn.Parameter]]:
-    """Sort parameters into what Muon turns, what is decayed, and the rest.
+    """Sort parameters into what Muon turns, in one part or in three, what AdamW decays, and the rest.
 
-    Matrices of the blocks are for Muon (when asked for); embeddings are decayed like matrices; biases and LayerNorms,
-    one-dimensional all, are never decayed.
+    Matrices of the blocks are for Muon (when asked for), those of attention's input as query, key and value;
+    embeddings are decayed like matrices; biases and LayerNorms, one-dimensional all, are never decayed.
     """
-    groups: dict[str, list[nn.Parameter]] = {"muon": [], "decayed": [], "plain": []}
+    groups: dict[str, list[nn.Parameter]] = {"muon": [], "muon_qkv": [], "decayed": [], "plain": []}
     for name, parameter in model.named_parameters():
-        is_matrix = parameter.ndim == 2
-        in_block = ".h." in name
-        groups["muon" if muon and is_matrix and in_block else "decayed" if is_matrix else "plain"].append(parameter)
+        kind = "decayed" if parameter.ndim == 2 else "plain"
+        if muon and parameter.ndim == 2 and ".h." in name:
+            kind = "muon_qkv" if name.endswith("attn.c_attn.weight") else "muon"
+        groups[kind].append(parameter)
     return groups
 
 
@@ -62,8 +93,8 @@ def build_optimizers(
     Args:
         model: a GPT-2; its parameters stay fp32.
         name: "adamw" or "muon".
-        lr: peak rate; stored as `peak_lr` in every group. Under Muon the AdamW part runs at the same rate, which
-            `match_rms_adamw` makes comparable (update of RMS 0.2 a step, arXiv 2502.16982).
+        lr: peak rate; stored as `peak_lr` in every group. Under Muon the AdamW part runs at the same rate; Muon's
+            updates have the size of AdamW's.
         weight_decay: decoupled, on matrices.
         betas: AdamW's moment decays.
         eps: AdamW's denominator floor.
@@ -82,8 +113,8 @@ def build_optimizers(
     )
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if groups["muon"]:
-        options = {"momentum": 0.95, "nesterov": True, "adjust_lr_fn": "match_rms_adamw"}
-        optimizers.append(torch.optim.Muon(groups["muon"], lr=lr, weight_decay=weight_decay, **options))
+        turned = [{"params": groups["muon"]}, {"params": groups["muon_qkv"], "parts": 3}]
+        optimizers.append(Muon(turned, lr=lr, weight_decay=weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = lr

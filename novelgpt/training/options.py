@@ -58,12 +58,14 @@ class TrainOptions:
     batch_size: int = option(8, "windows a step, over all devices and micro-batches", whole(1, 1_000_000))
     stride: int = option(512, "tokens from one window's start to the next, at most the context", whole(1))
     random_phase: bool = option(True, "move the grid of windows by a random amount in every epoch")
-    lr: float | None = option(None, "peak learning rate; default 1.5e-4 for adamw, 5e-3 for muon", real(0, 1))
+    lr: float | None = option(None, "peak learning rate; default: by the optimizer and the network's width", real(0, 1))
     warmup_steps: float = option(0.02, "steps of linear warm-up, a count or a share of all steps", count_or_share)
     lr_scheduler: str = option(
         "linear", "course of the rate after warm-up", choices=("linear", "cosine", "constant", "polynomial")
     )
-    optimizer: str = option("adamw", "optimizer of the blocks' matrices", choices=("adamw", "muon"))
+    optimizer: str = option(
+        "auto", "of the blocks' matrices; auto = muon from scratch, else adamw", choices=("auto", "adamw", "muon")
+    )
     weight_decay: float = option(0.01, "decoupled weight decay of the matrices, not of biases and norms", real(0, 100))
     beta1: float = option(0.9, "decay of Adam's first moment", real(0, 0.9999))
     beta2: float = option(0.999, "decay of Adam's second moment", real(0, 0.999999))
@@ -75,6 +77,7 @@ class TrainOptions:
     gradient_checkpointing: bool = option(
         False, "recompute activations in the backward pass: less memory, a third slower"
     )
+    shard: bool = option(False, "under torchrun: share every weight out over the processes (FSDP2)")
     precision: str = option("auto", "number format of the matrix products", choices=("auto", "bf16", "fp16", "fp32"))
     fp16: bool = option(False, "the same as --precision fp16")
     compile: str = option("auto", "torch.compile: auto = on GPUs when the run repays it", choices=("auto", "on", "off"))

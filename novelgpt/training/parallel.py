@@ -5,12 +5,14 @@ rows are split over processes, replicas and micro-batches, and the sums are divi
 """
 
 import contextlib
+import itertools
 import os
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import GPT2LMHeadModel
 
@@ -66,8 +68,25 @@ def local_device(devices: list[torch.device]) -> list[torch.device]:
     return [devices[int(os.environ.get("LOCAL_RANK", "0")) % len(devices)]]
 
 
-def wrap_model(module: LossModule, devices: list[torch.device], world: World, *, accumulate: bool) -> nn.Module:
-    """Spread a loss module over the devices of this process and over the other processes."""
+def wrap_model(
+    module: LossModule, devices: list[torch.device], world: World, *, accumulate: bool, shard: bool = False
+) -> nn.Module:
+    """Spread a loss module over the devices of this process and over the other processes.
+
+    Args:
+        accumulate: several micro-batches a step, so the graph of a pass is not always the same.
+        shard: give every process a part of each weight only (FSDP2), for networks that outgrow one device.
+
+    Raises:
+        UserError: sharding without torchrun.
+    """
+    if shard and world.size == 1:
+        hint = "torchrun --nproc_per_node=2 train.py --shard …"
+        raise UserError("--shard: one process only, so there is nothing to share out", hint, EXIT_ENVIRONMENT)
+    if shard:
+        for block in module.model.transformer.h:
+            fully_shard(block)
+        return fully_shard(module)
     if world.size > 1:
         ids = [devices[0].index] if devices[0].type == "cuda" else None
         return DistributedDataParallel(
@@ -89,20 +108,37 @@ def own_rows(count: int, world: World) -> range:
     return range(first, first + share + (world.rank < extra))
 
 
-def split_rows(rows: range, parts: int) -> list[range]:
-    """Split rows into at most that many non-empty micro-batches.
+def micro_batches(count: int, world: World, parts: int) -> list[range]:
+    """Return which rows of a global batch this process computes, one micro-batch after the other.
 
-    >>> split_rows(range(3, 8), 2)
-    [range(3, 6), range(6, 8)]
+    Every process gets equally many micro-batches, since all of them meet in each; a process with fewer rows gets empty
+    ones.
+
+    Args:
+        count: rows of the global batch.
+        world: this process among all.
+        parts: micro-batches asked for; fewer where there are fewer rows.
+
+    >>> [micro_batches(3, World(rank, 2), 4) for rank in range(2)]
+    [[range(0, 1), range(1, 2)], [range(2, 3), range(3, 3)]]
+    >>> micro_batches(8, World(), 3)
+    [range(0, 2), range(2, 5), range(5, 8)]
     """
-    size = max(1, -(-len(rows) // parts))
-    return [rows[first : first + size] for first in range(0, len(rows), size)]
+    rows = own_rows(count, world)
+    parts = min(parts, -(-count // world.size))
+    if len(rows) < parts:
+        borders = [min(rows.start + number, rows.stop) for number in range(parts + 1)]
+    else:
+        borders = [rows.start + number * len(rows) // parts for number in range(parts + 1)]
+    return [range(first, last) for first, last in itertools.pairwise(borders)]
 
 
 def without_sync(module: nn.Module, *, last: bool):
     """Return the context of a micro-batch: gradients travel between processes only after the last one."""
     if isinstance(module, DistributedDataParallel) and not last:
         return module.no_sync()
+    if hasattr(module, "set_requires_gradient_sync"):
+        module.set_requires_gradient_sync(last)
     return contextlib.nullcontext()
 
 

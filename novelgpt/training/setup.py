@@ -24,7 +24,7 @@ from novelgpt.errors import EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.files import read_json, write_json
 from novelgpt.model import build_model, load_model
 from novelgpt.model_config import check_model_config, read_model_config
-from novelgpt.training.optim import DEFAULT_LR
+from novelgpt.training.optim import default_lr, default_optimizer
 from novelgpt.training.options import TrainOptions
 from novelgpt.training.parallel import World, join_world, local_device, wait_for_all
 from novelgpt.training.windows import count_steps, count_windows, epoch_phase
@@ -83,7 +83,7 @@ def prepare_run(options: TrainOptions) -> Run:
     devices = local_device(all_devices)
     dtype = choose_precision("fp16" if options.fp16 else options.precision, devices[0])
     model, config, tokenizer = load_or_build(options)
-    options = replace(options, lr=DEFAULT_LR[options.optimizer] if options.lr is None else options.lr)
+    options = resolve_optimizer(options, config["n_embd"])
     if options.stride > config["n_positions"]:
         window = config["n_positions"]
         message = f"--stride {options.stride}: longer than the window of {window} tokens, so text would be skipped"
@@ -93,6 +93,16 @@ def prepare_run(options: TrainOptions) -> Run:
     return Run(
         options, devices, world, dtype, tokenizer, model.to(devices[0]), pieces, config, config["n_positions"], steps
     )
+
+
+def resolve_optimizer(options: TrainOptions, n_embd: int) -> TrainOptions:
+    """Put the optimizer and the rate that fit the network where none was asked for."""
+    pretrained = options.pretrained_model is not None
+    if options.optimizer == "auto":
+        options = replace(options, optimizer=default_optimizer(pretrained=pretrained, shard=options.shard))
+    if options.lr is None:
+        options = replace(options, lr=default_lr(options.optimizer, n_embd, pretrained=pretrained))
+    return options
 
 
 def make_pieces(options: TrainOptions) -> None:

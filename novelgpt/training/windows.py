@@ -36,11 +36,13 @@ class Batch:
         input_ids: (B, T) int64.
         labels: (B, T) int64 aligned with the inputs; -100 = not scored; the model shifts.
         starts: (B,) int64, the position of each row's first token in the stream (the record's number for rows).
+        is_windows: every row is a whole window of the stream and all of it is scored.
     """
 
     input_ids: np.ndarray
     labels: np.ndarray
     starts: np.ndarray
+    is_windows: bool = False
 
 
 def window_starts(num_tokens: int, window: int, stride: int, phase: int = 0) -> np.ndarray:
@@ -126,7 +128,7 @@ def make_batch(stream: Stream, starts: np.ndarray, window: int) -> Batch:
     labels = np.full((len(starts), window), IGNORED, dtype=np.int64)
     input_ids[:, :length] = rows
     labels[:, :length] = rows
-    return Batch(input_ids, labels, starts)
+    return Batch(input_ids, labels, starts, is_windows=length == window)
 
 
 def epoch_batches(

@@ -1,0 +1,183 @@
+"""One optimizer step over whatever devices there are: batch in, gradients, clip, update; loss and its finiteness out.
+
+The global batch is split over processes, replicas and micro-batches, and the result does not depend on how: the loss
+sums are divided by the one count of scored tokens, and dropout is a function of (seed, step, row).
+"""
+
+import math
+import shutil
+from dataclasses import dataclass
+
+import torch
+
+from novelgpt.console import say, warn
+from novelgpt.errors import EXIT_ENVIRONMENT, UserError
+from novelgpt.training.cpu import keep_large_blocks, tune_for_cpu
+from novelgpt.training.feed import load_corpus, rows_to_device
+from novelgpt.training.optim import build_optimizers, set_lr
+from novelgpt.training.parallel import LossModule, micro_batches, without_sync, wrap_model
+from novelgpt.training.setup import Run
+from novelgpt.training.windows import IGNORED, Batch
+
+HEAD_CHUNK = {"cpu": 1024, "cuda": 8192, "mps": 1024}  # positions whose logits exist at a time
+COMPILE_FROM = 500  # steps from which compiling repays itself on a GPU
+
+
+class Interrupted(Exception):
+    """The step was given up between two micro-batches; nothing was updated."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step leaves on the device; reading it is what makes the host wait.
+
+    Attributes:
+        loss: (1,) fp32, this process's sum of nats; 0 where the step was left out.
+        tokens: (1,) fp32, scored tokens of the global batch; 0 where the step was left out.
+        finite: () bool, whether loss and gradient were numbers and the weights were updated.
+    """
+
+    loss: torch.Tensor
+    tokens: torch.Tensor
+    finite: torch.Tensor
+
+
+class Engine:
+    """A network spread over its devices, its optimizers and its loss scaler."""
+
+    def __init__(self, run: Run):
+        """Exchange the network's slow parts, compile and wrap it, make the optimizers."""
+        self.run = run
+        self.options = run.options
+        self.device = run.devices[0]
+        self.noise = None
+        if self.device.type == "cpu":
+            self.noise = tune_for_cpu(run.model, seed=self.options.seed, dtype=run.dtype)
+            keep_large_blocks()
+        if self.options.gradient_checkpointing:
+            run.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.loss_module = LossModule(run.model, run.dtype, HEAD_CHUNK[self.device.type])
+        if should_compile(run):
+            self.loss_module.compile()
+        self.micro_batches = self.options.gradient_accumulation
+        self.module = wrap_model(
+            self.loss_module,
+            run.devices,
+            run.world,
+            accumulate=self.micro_batches > 1,
+            shard=self.options.shard,
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=run.dtype == torch.float16)
+        self.optimizers = build_optimizers(
+            run.model,
+            self.options.optimizer,
+            lr=self.options.lr,
+            weight_decay=self.options.weight_decay,
+            betas=(self.options.beta1, self.options.beta2),
+        )
+        self.corpus = load_corpus(run.pieces.train, self.device)
+        self.proven = False  # a step has fitted into the memory
+
+    def step(self, batch: Batch, *, step: int, lr_share: float, interrupted=lambda: False) -> StepResult:
+        """Update the weights once by a global batch; a step that is not finite leaves them as they were.
+
+        Args:
+            batch: all rows, the same on every process.
+            step: counted from 1; the randomness of the step is a function of it.
+            lr_share: learning rate as a share of its peak.
+            interrupted: asked between micro-batches.
+
+        Raises:
+            Interrupted: interrupted() said so.
+            UserError: not even single rows fit into the memory.
+        """
+        set_lr(self.optimizers, lr_share)
+        scored = int((batch.labels[:, 1:] != IGNORED).sum())
+        loss = self.accumulate_fitting(batch, step, scored, interrupted)
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.run.model.parameters(), self.options.max_grad_norm or math.inf)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        finite = self.update(torch.isfinite(loss + norm).all())
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        zero = torch.zeros_like(loss)
+        return StepResult(torch.where(finite, loss, zero), torch.where(finite, zero + scored, zero), finite)
+
+    def accumulate_fitting(self, batch: Batch, step: int, scored: int, interrupted) -> torch.Tensor:
+        """Accumulate, in twice as many micro-batches each time the memory of the first step does not suffice."""
+        while True:
+            try:
+                loss = self.accumulate(batch, step, scored, interrupted)
+                self.proven = True
+                return loss
+            except RuntimeError as problem:
+                if self.proven or not is_out_of_memory(problem):
+                    raise
+                self.split_further(len(batch.starts), problem)
+
+    def split_further(self, rows: int, problem: RuntimeError) -> None:
+        """Double the micro-batches after the memory ran out, or say that nothing more can be split."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        if self.micro_batches >= rows or self.run.world.size > 1:
+            hint = "--gradient_checkpointing" if self.run.world.size == 1 else "--gradient_accumulation 8"
+            message = f"--batch_size {rows}: does not fit into the memory of {self.device}, even split"
+            raise UserError(message, f"{hint}, or a smaller --model_config", EXIT_ENVIRONMENT) from problem
+        self.micro_batches = min(rows, 2 * self.micro_batches)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        warn(f"--batch_size {rows}: too large for the memory; computed in {self.micro_batches} parts, same update")
+
+    def accumulate(self, batch: Batch, step: int, scored: int, interrupted) -> torch.Tensor:
+        """Add up the gradients of this process's rows; return their loss sum (1,)."""
+        parts = micro_batches(len(batch.starts), self.run.world, self.micro_batches)
+        loss = torch.zeros(1, device=self.device)
+        for number, rows in enumerate(parts):
+            if interrupted():
+                for optimizer in self.optimizers:
+                    optimizer.zero_grad(set_to_none=True)
+                raise Interrupted
+            input_ids, labels = rows_to_device(batch, rows, self.device, self.corpus)
+            self.seed_step(step, rows)
+            with without_sync(self.module, last=number == len(parts) - 1):
+                part = self.module(input_ids, labels).sum()
+                self.scaler.scale(part * (self.run.world.size / max(scored, 1))).backward()
+            loss += part.detach()
+        return loss
+
+    def seed_step(self, step: int, rows: range) -> None:
+        """Make every random number of a micro-batch a function of (seed, step, first row)."""
+        if self.noise:
+            self.noise.set_position(step, rows.start)
+        else:
+            torch.manual_seed((self.options.seed << 32) + (step << 8) + rows.start % 256)
+
+    def update(self, finite: torch.Tensor) -> torch.Tensor:
+        """Step the optimizers if all is finite; on a GPU the fused kernel decides, so that the host need not wait."""
+        if self.device.type == "cuda" and not self.scaler.is_enabled() and len(self.optimizers) == 1:
+            self.optimizers[0].found_inf = (~finite).float()
+            self.optimizers[0].grad_scale = None
+            self.optimizers[0].step()
+        elif finite:
+            for optimizer in self.optimizers:
+                self.scaler.step(optimizer)
+        self.scaler.update()
+        return finite
+
+
+def is_out_of_memory(problem: RuntimeError) -> bool:
+    """Tell whether an error says that memory ran out, on a GPU or on the CPU."""
+    return isinstance(problem, torch.OutOfMemoryError) or "not enough memory" in str(problem)
+
+
+def should_compile(run: Run) -> bool:
+    """Tell whether torch.compile is asked for, or repays itself: one GPU and a run long enough."""
+    if run.options.compile != "auto":
+        return run.options.compile == "on"
+    if run.devices[0].type != "cuda" or len(run.devices) > 1 or run.total_steps < COMPILE_FROM:
+        return False
+    if shutil.which("cc") or shutil.which("gcc"):
+        return True
+    say("torch.compile: no C compiler here; running without it")
+    return False
