@@ -28,6 +28,12 @@ from novelgpt.training.optim import build_optimizers
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
 
 
+@pytest.fixture(autouse=True)
+def no_flushing(monkeypatch):
+    """Do not wait for the disk: no power fails in a test."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
 def save_tiny(run_dir: Path, step: int, *, keep: int = 2) -> Path:
     """Save a checkpoint of a few numbers that depend on the step."""
     weights, moments = {"w": torch.full((3,), float(step))}, {"0/w/exp_avg": torch.full((3,), step / 2)}

@@ -14,6 +14,12 @@ from novelgpt.files import find_damage, write_json
 CHAPTERS = 6  # of the bundled story
 
 
+@pytest.fixture(autouse=True)
+def no_flushing(monkeypatch):
+    """Do not wait for the disk: no power fails in a test."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
 @pytest.fixture
 def argv(tmp_path) -> list[str]:
     """The command line of a run that takes a second."""

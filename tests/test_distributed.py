@@ -1,0 +1,140 @@
+"""Several processes compute what one computes: same losses, any batch size, and they go on where they stopped.
+
+One helper process imports torch once and forks the processes of every case, as torchrun would start them.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+from conftest import ROOT, make_tiny_options
+
+# reads [{"world": N, "options": {...}, "stop_at": step or null}, ...], prints the exit codes of each case's processes
+FORKER = r"""
+import json, os, signal, socket, sys, time
+import torch
+from novelgpt.training import session
+from novelgpt.training.options import TrainOptions
+from novelgpt.training.trainer import Trainer
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+def work(rank, case, port):
+    os.fsync = lambda handle: None  # no power fails in a test
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(case["world"]), MASTER_ADDR="127.0.0.1")
+    os.environ.update(MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    if case["stop_at"]:
+        after_step = Trainer.after_step
+        def stop_after(trainer, batch):
+            after_step(trainer, batch)
+            if trainer.progress.step == case["stop_at"]:
+                trainer.stop.deadline = 0.0
+        Trainer.after_step = stop_after
+    status = session.train(TrainOptions(**case["options"]))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return status
+
+def run_case(case):
+    port, children = free_port(), []
+    for rank in range(case["world"]):
+        child = os.fork()
+        if child == 0:
+            try:
+                status = work(rank, case, port)
+            except BaseException as problem:
+                print(rank, repr(problem), file=sys.stderr)
+                status = 99
+            sys.stderr.flush()
+            os._exit(status)
+        children.append(child)
+    deadline, codes = time.monotonic() + 40, {}
+    while len(codes) < len(children) and time.monotonic() < deadline:
+        for child in set(children) - set(codes):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                codes[child] = os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    for child in set(children) - set(codes):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return [codes.get(child, "hangs") for child in children]
+
+print(json.dumps([run_case(case) for case in json.load(sys.stdin)]))
+"""
+
+
+def run_cases(cases: list[dict]) -> list[list]:
+    """Run cases one after the other; return the exit codes of each one's processes."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", FORKER]
+    done = subprocess.run(
+        command, input=json.dumps(cases), capture_output=True, text=True, env=environment, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    codes = json.loads(done.stdout.split("\n")[-2])
+    assert codes == [[0] * case["world"] for case in cases], done.stderr[-3000:]
+    return codes
+
+
+@pytest.fixture
+def make_case(tmp_path):
+    """Return a function that describes a case in its own run folder."""
+    options = make_tiny_options(tmp_path, batch_size=8, stride=4, epochs=4, log_step=1)
+
+    def make(name: str, world: int, *, stop_at: int | None = None, **changes) -> dict:
+        changed = replace(options, output_dir=str(tmp_path / name), **changes)
+        return {"world": world, "options": asdict(changed), "stop_at": stop_at}
+
+    return make
+
+
+def losses_of(case: dict) -> list[tuple[int, float]]:
+    """Return step and loss, training and held-out, of a run's log."""
+    with open(os.path.join(case["options"]["output_dir"], "log.jsonl"), encoding="utf-8") as file:
+        records = [json.loads(line) for line in file]
+    return [(record["step"], record.get("loss", record.get("valid_loss"))) for record in records]
+
+
+def assert_same_losses(case: dict, expected: dict) -> None:
+    """Compare two runs' logs to 1e-5."""
+    ours, theirs = losses_of(case), losses_of(expected)
+    assert [step for step, _ in ours] == [step for step, _ in theirs]
+    assert [loss for _, loss in ours] == pytest.approx([loss for _, loss in theirs], rel=1e-5)
+
+
+def test_2_and_4_processes_have_the_losses_of_one_over_20_steps(make_case):
+    cases = [make_case(f"of{world}", world) for world in (1, 2, 4)]
+    run_cases(cases)
+    assert max(step for step, _ in losses_of(cases[0])) >= 20
+    assert losses_of(cases[0])[-1][1] < losses_of(cases[0])[0][1] - 0.5
+    for case in cases[1:]:
+        assert_same_losses(case, cases[0])
+
+
+def test_more_processes_than_windows_in_a_batch_and_uneven_micro_batches_have_the_same_losses(make_case):
+    small = {"batch_size": 3, "stride": 8, "epochs": 2}
+    cases = [make_case("one", 1, **small), make_case("four", 4, **small)]
+    cases += [make_case("uneven", 2, **small, gradient_accumulation=2)]
+    run_cases(cases)
+    for case in cases[1:]:
+        assert_same_losses(case, cases[0])
+
+
+def test_two_processes_that_stopped_go_on_with_the_same_losses_and_a_finished_run_stays(make_case):
+    sizes = {"batch_size": 4, "stride": 8, "epochs": 2, "log_step": 4}
+    whole, stopped = make_case("whole", 1, **sizes), make_case("stopped", 2, stop_at=6, **sizes)
+    going_on = {**stopped, "stop_at": None}
+    run_cases([whole, stopped])
+    assert max(step for step, _ in losses_of(stopped)) == 4  # two steps wait for the next log line
+    run_cases([going_on])
+    assert_same_losses(stopped, whole)
+    run_cases([going_on])
+    assert_same_losses(stopped, whole)
