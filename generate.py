@@ -8,11 +8,12 @@ The samples go to stdout and, with --save_samples, to mnt/samples.txt and mnt/sa
 
 import argparse
 import secrets
+import sys
 from collections.abc import Sequence
 
 from novelgpt.cli import new_parser, parse_options, real, run, whole
-from novelgpt.console import printable, progress_bar, say
-from novelgpt.errors import EXIT_USAGE, UserError
+from novelgpt.console import say
+from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
 
 STOPS = ("sentence", "paragraph", "chapter", "never")
 
@@ -47,6 +48,22 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seed", type=whole(0, 2**64 - 1), help="text i is a function of (seed, i); default: a new one, printed")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where the processor has it")
     add("--quantize", choices=("int8",), help="eight-bit weights; prints what that costs in perplexity")
+    add("--stream", action=argparse.BooleanOptionalAction, default=False, help="show characters as they are written")
+    add("--interactive", action=argparse.BooleanOptionalAction, default=False, help="write by turns with the model")
+    add("--prompts_file", metavar="FILE", help="one prefix a line; --nsamples of each")
+    add("--titles", nargs="+", metavar="TITLE", help="write a text to each title, one file a text")
+    add("--titles_file", metavar="FILE", help="the titles, one a line")
+    add("--articles_per_title", type=whole(1), default=5, help="texts of each title")
+    add("--corpus", metavar="FILE", help="the book it was trained on (default: where it was then)")
+    add("--copies", action=argparse.BooleanOptionalAction, default=True, help="measure what is copied from the book")
+    add(
+        "--max_copy",
+        type=whole(1),
+        metavar="N",
+        help="write a text that copies more than N characters in a row anew",
+    )
+    add("--find", metavar="WORDS", help="only show openings of the book that hold these words")
+    add("--openings", type=whole(1), default=5, help="how many of them")
     add("--save_samples", action=argparse.BooleanOptionalAction, default=False, help="write the samples to files")
     add("--save_samples_path", default="mnt/", metavar="FOLDER", help="where to")
     return parser
@@ -56,55 +73,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the samples."""
     options = parse_options(build_parser(), argv, section="generate")
     check_options(options)
+    if options.find:
+        return show_openings(options)
+    from novelgpt.writing.prompts import examine_prompt, read_prompts
+
+    prompts = read_prompts(options)
     from novelgpt.writing.session import open_session
 
     session = open_session(options)
-    return write_all(options, session)
+    for prompt in prompts:
+        examine_prompt(prompt.text, session.tokenizer, session.book, session.weights.context)
+    if options.interactive:
+        return write_interactively(session)
+    from novelgpt.writing.run import write_all
+
+    write_all(session, prompts)
+    return 0
 
 
 def check_options(options: argparse.Namespace) -> None:
     """Refuse what argparse cannot see, and choose a seed if none was given."""
     if options.length == 0:
-        raise UserError(
-            "--length: found 0, expected at least 1, or -1 to fill the context", "--length 1000", EXIT_USAGE
-        )
+        message = "--length: found 0, expected at least 1, or -1 to fill the context"
+        raise UserError(message, "--length 1000", EXIT_USAGE)
+    if options.titles or options.titles_file:
+        options.nsamples = options.articles_per_title
     if options.seed is None:
         options.seed = secrets.randbits(32)
 
 
-def write_all(options: argparse.Namespace, session) -> int:
-    """Write all samples of the one prefix, save and print them."""
-    from novelgpt.writing.samples import SampleFolder, format_sample
+def show_openings(options: argparse.Namespace) -> int:
+    """Print openings of the book."""
+    from novelgpt.writing.book import find_book
 
-    folder = SampleFolder(options.save_samples_path) if options.save_samples else None
-    for aside in folder.moved if folder else []:
-        say(f"moved the samples of an earlier run to {aside}")
-    with progress_bar(options.nsamples * session.plan.length, unit=" tokens") as bar:
-        for number, sample in enumerate(session.write(options.prefix, watch=Watch(session, folder, bar)), 1):
-            text = session.text_of(sample)
-            if folder:
-                folder.add(text, session.facts_of(sample, options.prefix))
-            print(printable(format_sample(number, text)), end="", flush=True)
-    if folder:
-        folder.close()
-        say(f"{options.nsamples} samples: {folder.text_path} and {folder.lines_path}")
+    book = find_book(options.model_path, options.corpus)
+    if book is None:
+        message = f"--find: the book of {options.model_path} is not at hand"
+        raise UserError(message, "--corpus data/train.json", EXIT_INPUT)
+    openings = book.find_openings(options.find, options.openings)
+    if not openings:
+        raise UserError(f"--find: the book never writes {options.find!r}", "try a shorter word", EXIT_INPUT)
+    print("\n".join(openings))
     return 0
 
 
-class Watch:
-    """Moves the progress bar and saves growing texts."""
+def write_interactively(session) -> int:
+    """Write by turns with the person at the terminal."""
+    from novelgpt.writing.interactive import write_by_turns
 
-    def __init__(self, session, folder, bar):
-        self.session, self.folder, self.bar, self.seen = session, folder, bar, {}
-
-    def __call__(self, samples) -> None:
-        """Take the samples of a batch after every block."""
-        self.bar.update(sum(len(sample.ids) - self.seen.get(sample.index, 0) for sample in samples))
-        self.seen = {sample.index: len(sample.ids) for sample in samples}
-        if self.folder:
-            self.folder.keep_unfinished(
-                {sample.index + 1: lambda sample=sample: self.session.text_of(sample) for sample in samples}
-            )
+    say(f"kept in {write_by_turns(session, session.options.prefix, sys.stdin, print)}")
+    return 0
 
 
 if __name__ == "__main__":

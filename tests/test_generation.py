@@ -219,7 +219,8 @@ def test_missing_operators_are_said_aloud(monkeypatch, capsys):
 def test_marks_unused_tokens_and_bad_words_are_never_written(weights, tokenizer):
     never = {tokenizer.unk_id, tokenizer.pad_id, tokenizer.mask_id}
     never |= {i for i, token in enumerate(tokenizer.tokens) if token.startswith("[unused")}
-    assert set(banned_ids(tokenizer)) == never and len(never) == 6
+    never |= {tokenizer.encode(chr(code)).item() for code in (*range(9), *range(11, 32), 127)}
+    assert set(banned_ids(tokenizer)) == never and len(never) == 6 + 31
     samples = write(
         weights["fp32"], tokenizer, range(8), plan=Plan(200), topk=0, temperature=5.0, bad_words=["萧", "大喝"]
     )

@@ -20,6 +20,7 @@ from novelgpt.writing.graph import capture
 from novelgpt.writing.linear import MAX_ROWS
 from novelgpt.writing.sampling import Controls, choose_tokens, uniform_numbers
 
+CONTROLS = {f"<0x{byte:02X}>" for byte in (*range(32), 127)} - {"<0x09>", "<0x0A>"}  # all but tab and newline
 BLOCK = 16  # tokens decoded between two looks at the texts
 
 
@@ -237,10 +238,10 @@ def write_samples(
 
 
 def banned_ids(tokenizer) -> list[int]:
-    """Return the ids of tokens that are no text: [UNK], [PAD], [MASK] and the unused ones."""
+    """Return the ids of tokens that are no text: [UNK], [PAD], [MASK], unused ones, control characters."""
     marks = [tokenizer.unk_id, tokenizer.pad_id, tokenizer.marks.get("[MASK]")]
-    unused = [index for index, token in enumerate(tokenizer.tokens) if token.startswith("[unused")]
-    return sorted({index for index in marks if index is not None} | set(unused))
+    other = [i for i, token in enumerate(tokenizer.tokens) if token.startswith("[unused") or token in CONTROLS]
+    return sorted({index for index in marks if index is not None} | set(other))
 
 
 def make_controls(tokenizer, device: torch.device, *, bad_words: Sequence[str] = (), **values) -> Controls:

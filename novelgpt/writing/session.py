@@ -1,8 +1,8 @@
 """The options of generate.py -> a loaded model that writes sample after sample."""
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -12,15 +12,24 @@ from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.devices import choose_devices, choose_precision, device_words
 from novelgpt.errors import EXIT_USAGE, UserError
 from novelgpt.model import load_model
-from novelgpt.writing.decoder import Weights
-from novelgpt.writing.generation import Plan, Sample, make_controls, write_samples
+from novelgpt.writing.book import Book, find_book
+from novelgpt.writing.copying import Copied, CopyMeter
+from novelgpt.writing.decoder import Decoder, Weights
+from novelgpt.writing.generation import BLOCK, Plan, Sample, make_controls, write_samples
 from novelgpt.writing.linear import MAX_ROWS
 from novelgpt.writing.sampling import Controls
+from novelgpt.writing.style import measure_style
 
+Watch = Callable[[list[Sample]], None]
+MAX_TRIES = 6  # of a sample that copies more than --max_copy
 SETTINGS = (
     "length stop temperature topk topp min_p repetition_penalty penalty_window no_repeat_ngram_size bad_words "
     "cut_loops keep_head"
 ).split()
+
+
+def ignore(samples: list[Sample]) -> None:
+    """Watch nothing."""
 
 
 @dataclass
@@ -29,38 +38,36 @@ class Session:
 
     Attributes:
         options: of generate.py.
-        model: GPT2LMHeadModel as loaded.
-        weights: the same in the form that decodes fastest.
+        weights: of the model in the form that decodes fastest.
         tokenizer: of the model.
         plan, controls: what is written and how tokens are chosen.
+        book: what the model was trained on, None when it is not at hand.
+        meter: of copies, None without a book or with --no-copies.
     """
 
     options: argparse.Namespace
-    model: torch.nn.Module
     weights: Weights
     tokenizer: object
     plan: Plan
     controls: Controls
-
-    def encode_prefix(self, prefix: str) -> list[int]:
-        """Turn a prefix into ids, and say in a line each what is wrong with it."""
-        ids = self.tokenizer.encode_prefix(prefix).tolist()
-        if ids == [self.tokenizer.cls_id]:
-            say("the prefix is empty: the text begins like a chapter")
-        if (unknown := ids.count(self.tokenizer.unk_id)) and self.tokenizer.unk_id is not None:
-            warn(f"--prefix: {unknown} characters are not in the model's vocabulary; it reads them as [UNK]")
-        if len(ids) > self.weights.context:
-            warn(f"--prefix: {len(ids):,} tokens; the model reads only the last part of {self.weights.context:,}")
-        return ids
+    book: Book | None
+    meter: CopyMeter | None
 
     def text_of(self, sample: Sample) -> str:
         """Return a sample as people read it."""
         return self.tokenizer.show(sample.prefix + sample.ids)
 
+    def new_text_of(self, sample: Sample) -> str:
+        """Return what the model wrote of it, without the prefix."""
+        return self.text_of(sample)[len(self.tokenizer.show(sample.prefix)) :]
+
+    def copied_of(self, sample: Sample) -> Copied | None:
+        """Return what a sample shares with the book."""
+        return self.meter and self.meter.measure(self.new_text_of(sample))
+
     def facts_of(self, sample: Sample, prompt: str) -> dict:
         """Return a sample's line in samples.jsonl, all but its text."""
-        options = self.options
-        settings = {name: getattr(options, name) for name in SETTINGS}
+        options, copied = self.options, self.copied_of(sample)
         return {
             "prompt": prompt,
             "seed": options.seed,
@@ -70,30 +77,54 @@ class Session:
             "tokens": len(sample.ids),
             "model": str(options.model_path),
             "precision": self.weights.kind,
-            "settings": settings,
+            "settings": {name: getattr(options, name) for name in SETTINGS},
+            "style": measure_style([self.new_text_of(sample)]),
+            "copied": copied and asdict(copied),
         }
 
-    def write(self, prompt: str, *, watch=None) -> Iterator[Sample]:
+    def write(self, prompt: str, *, first: int = 0, watch: Watch = ignore, block: int = BLOCK) -> Iterator[Sample]:
         """Write the samples of a prefix, a batch at a time, and yield them in order.
 
         Args:
             prompt: the prefix as typed.
+            first: index of its first sample in the run.
             watch: called with the batch's samples as they grow.
+            block: tokens between two calls of watch.
         """
-        prefix = self.encode_prefix(prompt)
-        size = min(self.options.batch_size, MAX_ROWS) if self.weights.device.type == "cpu" else self.options.batch_size
-        for first in range(0, self.options.nsamples, size):
-            indices = range(first, min(first + size, self.options.nsamples))
-            yield from write_samples(
-                self.weights,
-                self.tokenizer,
-                prefix,
-                indices,
-                plan=self.plan,
-                controls=self.controls,
-                seed=self.options.seed,
-                watch=watch or (lambda samples: None),
-            )
+        prefix = self.tokenizer.encode_prefix(prompt).tolist()
+        size = self.options.batch_size
+        if self.weights.device.type == "cpu":
+            size = min(size, MAX_ROWS)
+        for start in range(first, first + self.options.nsamples, size):
+            indices = range(start, min(start + size, first + self.options.nsamples))
+            samples = self.write_batch(prefix, indices, watch=watch, block=block)
+            yield from self.limit_copies(samples, prefix)
+
+    def write_batch(self, prefix: list[int], indices: Sequence[int], *, plan: Plan | None = None, **values):
+        """Write some samples together; see write_samples."""
+        values |= {"plan": plan or self.plan, "controls": self.controls, "seed": self.options.seed}
+        return write_samples(self.weights, self.tokenizer, prefix, indices, **values)
+
+    def limit_copies(self, samples: list[Sample], prefix: list[int]) -> list[Sample]:
+        """Write samples with a longer copied run than --max_copy again, a few times; of each the best try is kept."""
+        limit = self.options.max_copy
+        if limit is None:
+            return samples
+        longest = {sample.index: self.copied_of(sample).longest for sample in samples}
+        best = {sample.index: sample for sample in samples}
+        for attempt in range(1, MAX_TRIES):
+            again = [index for index, length in longest.items() if length > limit]
+            if not again:
+                break
+            for sample in self.write_batch(prefix, again, attempt=attempt):
+                length = self.copied_of(sample).longest
+                if length < longest[sample.index]:
+                    longest[sample.index], best[sample.index] = length, sample
+        for index, length in longest.items():
+            if length > limit:
+                words = f"the best of {MAX_TRIES} tries still copies {length} characters"
+                warn(f"sample {index + 1}: {words} (--max_copy {limit})")
+        return list(best.values())
 
 
 def open_session(options: argparse.Namespace) -> Session:
@@ -103,15 +134,46 @@ def open_session(options: argparse.Namespace) -> Session:
         UserError: a damaged model folder, another vocabulary, or an option that does not fit the model.
     """
     devices = choose_devices(options.device)
-    if len(devices) > 1 and options.device:
-        warn(f"--device {options.device}: writing takes one device; using {devices[0]}")
     device = devices[0]
+    if len(devices) > 1 and options.device:
+        warn(f"--device {options.device}: writing takes one device; using {device}")
     model, tokenizer = load_model(options.model_path)
     check_vocabulary(options.tokenizer_path, tokenizer, options.model_path)
-    weights = Weights(model, kind=choose_kind(options, device), device=device)
-    plan, controls = read_plan(options, weights, tokenizer), read_controls(options, weights, tokenizer)
-    say(f"{options.model_path}: {describe(model)}; {weights.kind} on {device_words([device])}; --seed {options.seed}")
-    return Session(options, model, weights, tokenizer, plan, controls)
+    kind = choose_kind(options, device)
+    plan, controls = read_plan(options, model, tokenizer), read_controls(options, tokenizer, device)
+    weights = Weights(model, kind=kind, device=device)
+    say(f"{options.model_path}: {describe(model)}; {kind} on {device_words([device])}; --seed {options.seed}")
+    book = find_book(options.model_path, options.corpus)
+    if book is None and options.max_copy is not None:
+        message = "--max_copy: the book that the model was trained on is not at hand"
+        raise UserError(message, "--corpus data/train.json", EXIT_USAGE)
+    meter = book.copy_meter() if book and options.copies else None
+    session = Session(options, weights, tokenizer, plan, controls, book, meter)
+    if options.quantize:
+        say(quantization_cost(model, session))
+    return session
+
+
+def quantization_cost(model: torch.nn.Module, session: Session) -> str:
+    """Say what eight-bit weights cost: perplexity before and after, on the book's end, else on the model's own text."""
+    exact, tokenizer = Weights(model, kind="fp32"), session.tokenizer
+    if session.book:
+        ids, what = tokenizer.encode(session.book.documents[-1]).tolist(), "the book's last chapter"
+    else:
+        controls = make_controls(tokenizer, exact.device)
+        (sample,) = write_samples(exact, tokenizer, [tokenizer.cls_id], [0], plan=Plan(512), controls=controls, seed=0)
+        ids, what = sample.ids, "the model's own writing"
+    ids = [tokenizer.cls_id, *ids][: exact.context]
+    before, after = perplexity(exact, ids), perplexity(session.weights, ids)
+    words = f"{before:.3f} in fp32, {after:.3f} in {session.weights.kind} ({after / before - 1:+.2%})"
+    return f"--quantize {session.weights.kind}: perplexity of {what}, {len(ids):,} tokens: {words}"
+
+
+def perplexity(weights: Weights, ids: list[int]) -> float:
+    """Return the perplexity of a text of at most one context, at least two tokens."""
+    tokens = torch.tensor(ids, device=weights.device)
+    logits = Decoder(weights, rows=1, slots=len(ids)).prefill(0, tokens, every=True)  # (N, V)
+    return float(torch.nn.functional.cross_entropy(logits[:-1], tokens[1:]).exp())
 
 
 def describe(model: torch.nn.Module) -> str:
@@ -147,22 +209,22 @@ def check_vocabulary(path: str | None, tokenizer, model_path: str) -> None:
         raise UserError(f"--tokenizer_path {path}: line {place + 1} is {words}", hint, EXIT_USAGE)
 
 
-def read_plan(options: argparse.Namespace, weights: Weights, tokenizer) -> Plan:
+def read_plan(options: argparse.Namespace, model: torch.nn.Module, tokenizer) -> Plan:
     """Turn options into a plan; --length -1 fills the context."""
-    length = options.length
+    length, context = options.length, model.config.n_positions
     if length == -1:
-        length = max(1, weights.context - len(tokenizer.encode_prefix(options.prefix)))
-    if options.keep_head > weights.context // 4:
-        message = f"--keep_head: found {options.keep_head}, expected at most a quarter of the context"
-        raise UserError(message, f"--keep_head {weights.context // 4}", EXIT_USAGE)
+        length = max(1, context - len(tokenizer.encode_prefix(options.prefix)))
+    if options.keep_head > context // 4:
+        message = f"--keep_head: found {options.keep_head}, expected at most {context // 4}, a quarter of the context"
+        raise UserError(message, f"--keep_head {context // 4}", EXIT_USAGE)
     return Plan(length, options.stop, options.cut_loops, options.keep_head)
 
 
-def read_controls(options: argparse.Namespace, weights: Weights, tokenizer) -> Controls:
+def read_controls(options: argparse.Namespace, tokenizer, device: torch.device) -> Controls:
     """Turn options into controls."""
     if options.topk > tokenizer.vocab_size:
         message = f"--topk: found {options.topk:,}, expected at most the vocabulary's {tokenizer.vocab_size:,} tokens"
         raise UserError(message, "--topk 8", EXIT_USAGE)
     names = "temperature topk topp min_p repetition_penalty penalty_window no_repeat_ngram_size".split()
     values = {name: getattr(options, name) for name in names}
-    return make_controls(tokenizer, weights.device, bad_words=options.bad_words, **values)
+    return make_controls(tokenizer, device, bad_words=options.bad_words, **values)

@@ -1,0 +1,81 @@
+"""What to write from: prefixes of the command line, of files, titles; and what may be wrong with them."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from novelgpt.console import say, warn
+from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
+from novelgpt.writing.book import Book, unseen_characters
+
+SHOWN = 6  # characters or names listed in one warning
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prefix.
+
+    Attributes:
+        text: as given to the model.
+        title: what its files are called, empty when the samples go to samples.txt.
+    """
+
+    text: str
+    title: str = ""
+
+
+def read_prompts(options: argparse.Namespace) -> list[Prompt]:
+    """Return the prefixes that the options name: --titles, --titles_file, --prompts_file, else --prefix.
+
+    Raises:
+        UserError: two of them at once, or a file that is missing, empty or not UTF-8.
+    """
+    given = [name for name in ("titles", "titles_file", "prompts_file") if getattr(options, name)]
+    if len(given) > 1:
+        message = f"--{given[0]} and --{given[1]}: found both, expected one of them"
+        raise UserError(message, f"leave --{given[1]} out", EXIT_USAGE)
+    if options.prompts_file:
+        return [Prompt(line) for line in read_lines("--prompts_file", options.prompts_file)]
+    titles = options.titles or (read_lines("--titles_file", options.titles_file) if options.titles_file else [])
+    return [Prompt(f"{title}\n", title) for title in titles] or [Prompt(options.prefix)]
+
+
+def read_lines(flag: str, path: str) -> list[str]:
+    """Return the lines of a UTF-8 file that are not blank."""
+    hint = "give a UTF-8 text file with one on each line"
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as problem:
+        raise UserError(f"{flag} {path}: {problem.strerror}", hint, EXIT_INPUT) from problem
+    except UnicodeDecodeError as problem:
+        raise UserError(f"{flag} {path}: not UTF-8 at byte {problem.start}", hint, EXIT_INPUT) from problem
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise UserError(f"{flag} {path}: no line in it, expected at least one", hint, EXIT_INPUT)
+    return lines
+
+
+def examine_prompt(text: str, tokenizer, book: Book | None, context: int) -> None:
+    """Say in one line each what the model cannot make sense of in a prefix.
+
+    Args:
+        text: the prefix as typed.
+        tokenizer: of the model.
+        book: what the model has read, None when it is not at hand.
+        context: tokens the model can hold.
+    """
+    ids = tokenizer.encode_prefix(text).tolist()
+    plain = tokenizer.show(ids)
+    if not plain.strip():
+        say("the prefix is empty: the text begins like a chapter")
+    if unknown := ids.count(tokenizer.unk_id):
+        warn(f"prefix: {unknown} characters are not in the model's vocabulary; it reads [UNK] for them")
+    if len(ids) > context:
+        warn(f"prefix: {len(ids):,} tokens, the context holds {context:,}; the model reads the last part of it")
+    if book is None:
+        return
+    if unseen := unseen_characters(plain, book.documents):
+        warn(f"prefix: never in the book: {' '.join(unseen[:SHOWN])}{' …' * (len(unseen) > SHOWN)}")
+    if names := [pair for pair in book.unknown_runs(plain) if pair[1] and not set(pair[0]) & set(unseen)]:
+        words = ", ".join(f"{name} (the book has {near})" for name, near in names[:SHOWN])
+        warn(f"prefix: the book never writes {words}{' …' * (len(names) > SHOWN)}")

@@ -1,0 +1,267 @@
+"""generate.py from end to end, in this process and in fresh ones."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_samples import parse_samples
+
+from novelgpt.cli import run
+from novelgpt.corpus.tokenizer_character import CharacterTokenizer
+from novelgpt.corpus.vocabulary import build_vocabulary
+from novelgpt.files import sha256_of
+from novelgpt.model import build_model, save_model
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTERS = [
+    "第一章 风起\n萧炎大喝一声，那人抬起头来。“走！”她说道。\n风起了……山中无人。",
+    "第二章 云涌\n月落乌啼霜满天，江枫渔火对愁眠。姑苏城外寒山寺，夜半钟声到客船。",
+]
+
+
+def load_script():
+    spec = importlib.util.spec_from_file_location("generate_script", ROOT / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SCRIPT = load_script()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a corpus and a small model that knows it."""
+    folder = tmp_path_factory.mktemp("generate")
+    corpus = folder / "train.json"
+    corpus.write_text(json.dumps(CHAPTERS, ensure_ascii=False), encoding="utf-8")
+    tokenizer = CharacterTokenizer(build_vocabulary(CHAPTERS, reserved=2))
+    config = {"n_layer": 1, "n_embd": 32, "n_head": 2, "n_positions": 64, "initializer_range": 0.3}
+    facts = {"corpus": {"path": str(corpus), "sha256": sha256_of(corpus)}}
+    save_model(build_model(config, tokenizer), tokenizer, folder / "model", **facts)
+    return folder
+
+
+def call(place, *arguments: str) -> int:
+    defaults = ["--model_path", str(place / "model"), "--length", "30", "--seed", "1", "--device", "cpu"]
+    return run(SCRIPT.main, [*defaults, *arguments])
+
+
+def assert_fails(place, capsys, arguments: list[str], message: str, hint: str, code: int) -> None:
+    assert call(place, *arguments) == code
+    output = capsys.readouterr()
+    assert output.err.endswith(f"error: {message}\n\nhint: {hint}\n"), output.err
+    assert output.out == ""
+
+
+def test_ten_samples_stand_in_the_file_and_on_stdout(place, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call(place, "--save_samples", "--save_samples_path", "mnt") == 0
+    output = capsys.readouterr().out
+    text = Path("mnt/samples.txt").read_text(encoding="utf-8")
+    samples = parse_samples(text)
+    assert len(set(samples)) == 10 and all(sample.startswith("萧炎大喝一声") for sample in samples)
+    lines = [json.loads(line) for line in Path("mnt/samples.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
+    assert [line["text"] for line in lines] == samples
+    assert [line["index"] for line in lines] == list(range(10))
+    first = lines[0]
+    assert (first["prompt"], first["seed"], first["settings"]["topk"]) == ("[CLS]萧炎大喝一声", 1, 8)
+    assert (
+        first["copied"].keys() == {"longest", "start", "document", "offset", "share"} and "distinct_4" in first["style"]
+    )
+    assert output.count("=" * 90) == 10
+    assert sorted(path.name for path in Path("mnt").iterdir()) == ["samples.jsonl", "samples.txt"]
+
+
+def samples_of(place, folder, *arguments) -> list[str]:
+    assert call(place, "--save_samples", "--save_samples_path", str(folder), *arguments) == 0
+    return parse_samples((folder / "samples.txt").read_text(encoding="utf-8"))
+
+
+def test_the_batch_size_has_no_influence_on_the_texts(place, tmp_path):
+    whole = samples_of(place, tmp_path / "whole", "--nsamples", "12", "--batch_size", "12", "--stop", "never")
+    assert len(set(whole)) == 12
+    for nsamples in range(1, 13, 3):
+        for batch_size in (1, 4, 5, 30):
+            sizes = ("--nsamples", str(nsamples), "--batch_size", str(batch_size), "--stop", "never")
+            assert samples_of(place, tmp_path / f"{nsamples}-{batch_size}", *sizes) == whole[:nsamples]
+
+
+def test_a_fresh_process_writes_the_same(place, tmp_path):
+    here = samples_of(place, tmp_path / "here", "--nsamples", "2")
+    command = [sys.executable, str(ROOT / "generate.py"), "--model_path", str(place / "model"), "--length", "30"]
+    command += ["--seed", "1", "--device", "cpu", "--nsamples", "2", "--save_samples", "--save_samples_path", "mnt"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert parse_samples((tmp_path / "mnt/samples.txt").read_text(encoding="utf-8")) == here
+
+
+def test_streaming_shows_what_is_saved(place, tmp_path, capsys):
+    plain = samples_of(place, tmp_path / "plain", "--nsamples", "3", "--stop", "never", "--no-cut_loops")
+    capsys.readouterr()
+    options = ("--nsamples", "3", "--stop", "never", "--no-cut_loops", "--stream")
+    assert samples_of(place, tmp_path / "stream", *options) == plain
+    from novelgpt.console import printable
+
+    assert parse_samples(capsys.readouterr().out) == [printable(text) for text in plain]
+
+
+def test_a_closed_pipe_and_an_ascii_terminal_lose_nothing(place, tmp_path):
+    command = (
+        f"{sys.executable} {ROOT / 'generate.py'} --model_path {place / 'model'} --length 30 --seed 1 --device cpu"
+    )
+    command += " --nsamples 3 --batch_size 1 --save_samples --save_samples_path mnt"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(f"{command} | head -c 5; exit ${{PIPESTATUS[0]}}", shell=True, cwd=tmp_path, env=environment,
+                          executable="/bin/bash", capture_output=True)  # fmt: skip
+    assert done.returncode in (0, 141) and b"Traceback" not in done.stderr
+    assert len(parse_samples((tmp_path / "mnt/samples.txt").read_text(encoding="utf-8"))) >= 1
+
+
+def test_prompts_and_titles_come_from_files(place, tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_text("萧炎\n\n月落\n", encoding="utf-8")
+    texts = samples_of(place, tmp_path / "a", "--prompts_file", str(tmp_path / "prompts.txt"), "--nsamples", "2")
+    assert [text[:2] for text in texts] == ["萧炎", "萧炎", "月落", "月落"] and len(set(texts)) == 4
+    samples_of(place, tmp_path / "b", "--titles", "风起", "云/涌", "--articles_per_title", "2")
+    names = sorted(path.name for path in (tmp_path / "b").iterdir())
+    assert names == ["samples.jsonl", "samples.txt", "云_涌-1.txt", "云_涌-2.txt", "风起-1.txt", "风起-2.txt"]
+    assert (tmp_path / "b/风起-2.txt").read_text(encoding="utf-8").startswith("风起\n")
+
+
+def test_openings_are_lines_of_the_book(place, capsys):
+    assert call(place, "--find", "月落", "--openings", "3") == 0
+    assert capsys.readouterr().out == "月落乌啼霜满天，江枫渔火对愁眠。姑苏城外寒山寺，夜半钟声到客船。\n"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "line"),
+    [
+        ("箫炎龘落乌", "warning: prefix: never in the book: 箫 龘"),
+        ("萧落大喝", "warning: prefix: the book never writes 萧落 (the book has 萧炎), 落大 (the book has 炎大)"),
+        ("月落" * 60, "warning: prefix: 121 tokens, the context holds 64; the model reads the last part of it"),
+        ("", "the prefix is empty: the text begins like a chapter"),
+    ],
+)
+def test_strange_prefixes_are_pointed_out(place, capsys, prefix, line):
+    assert call(place, "--nsamples", "1", "--length", "3", "--prefix", prefix) == 0
+    assert f"{line}\n" in capsys.readouterr().err
+
+
+def test_texts_that_copy_too_much_are_written_anew(place, tmp_path, capsys, monkeypatch):
+    from novelgpt.writing.copying import Copied
+    from novelgpt.writing.session import Session
+
+    def copied_of(session, sample):  # sample 2 copies less at its third try, sample 3 always too much
+        longest = {0: 5, 1: 30 - sample.attempt * 10, 2: 40 - sample.attempt}[sample.index]
+        return Copied(longest, 0, 0, 0, 0.0)
+
+    free = samples_of(place, tmp_path / "free", "--nsamples", "3")
+    monkeypatch.setattr(Session, "copied_of", copied_of)
+    kept = samples_of(place, tmp_path / "kept", "--nsamples", "3", "--max_copy", "12")
+    assert [one == other for one, other in zip(free, kept, strict=True)] == [True, False, False]
+    lines = (tmp_path / "kept/samples.jsonl").read_text(encoding="utf-8").split("\n")[:3]
+    assert [json.loads(line)["attempt"] for line in lines] == [0, 2, 5]
+    warning = "warning: sample 3: the best of 6 tries still copies 35 characters (--max_copy 12)\n"
+    assert capsys.readouterr().err.count(warning) == 1
+
+
+def test_quantizing_prints_what_it_costs(place, capsys):
+    assert call(place, "--nsamples", "1", "--quantize", "int8") == 0
+    assert "--quantize int8: perplexity of the book's last chapter, " in capsys.readouterr().err
+
+
+def test_writing_by_turns_keeps_the_text_in_a_file(place, tmp_path, monkeypatch, capsys):
+    def turn(*lines: str) -> str:
+        monkeypatch.setattr("sys.stdin", iter([line + "\n" for line in lines]))
+        assert call(place, "--interactive", "--save_samples_path", str(tmp_path), "--length", "8") == 0
+        return (tmp_path / "story.txt").read_text(encoding="utf-8")
+
+    assert turn("q") == "萧炎大喝一声"
+    once = turn("", "q")
+    assert once.startswith("萧炎大喝一声") and len(once) > 6
+    assert turn("", "u") == once
+    other = turn("", "r")
+    assert other.startswith(once) and other != once
+    assert turn("+ 月落乌啼", "e 江枫渔火") == other + "江枫渔火"
+    assert turn("t 0", "nonsense", "r") == other + "江枫渔火"
+    assert "temperature 0\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["--length", "0"], "--length: found 0, expected at least 1, or -1 to fill the context", "--length 1000"),
+        (["--topp", "2"], "--topp: found '2', expected a number from 0 to 1", None),
+        (["--temperature", "nan"], "--temperature: found 'nan', expected a number from 0 up", None),
+        (["--temperature", "-1"], "--temperature: found '-1', expected a number from 0 up", None),
+        (["--nsamples", "0"], "--nsamples: found '0', expected a whole number from 1 up", None),
+        (["--keep_head", "17"], "--keep_head: found 17, expected at most 16, a quarter of the context",
+         "--keep_head 16"),
+        (["--titles", "a", "--titles_file", "b"], "--titles and --titles_file: found both, expected one of them",
+         "leave --titles_file out"),
+    ],
+)  # fmt: skip
+def test_options_out_of_range_are_refused(place, capsys, arguments, message, hint):
+    assert_fails(place, capsys, arguments, message, hint or f"python {Path(sys.argv[0]).name} --help", 2)
+
+
+def test_topk_above_the_vocabulary_is_refused(place, capsys):
+    size = len((place / "model/vocab.txt").read_text(encoding="utf-8").split("\n")) - 1
+    message = f"--topk: found 99,999, expected at most the vocabulary's {size} tokens"
+    assert_fails(place, capsys, ["--topk", "99999"], message, "--topk 8", 2)
+
+
+def test_another_vocabulary_is_refused(place, capsys):
+    tokens = (place / "model/vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    tokens[-2:] = tokens[:-3:-1]
+    other = place / "other.txt"
+    other.write_text("".join(token + "\n" for token in tokens), encoding="utf-8")
+    number = len(tokens) - 1
+    message = f"--tokenizer_path {other}: line {number} is {tokens[-2]!r}, in the model {tokens[-1]!r}"
+    hint = f"leave --tokenizer_path out: {place / 'model'} has its own vocabulary"
+    assert_fails(place, capsys, ["--tokenizer_path", str(other)], message, hint, 2)
+    shorter = place / "shorter.txt"
+    shorter.write_text("".join(token + "\n" for token in tokens[:-1]), encoding="utf-8")
+    message = f"--tokenizer_path {shorter}: {number} tokens, the model has {number + 1}"
+    assert_fails(place, capsys, ["--tokenizer_path", str(shorter)], message, hint, 2)
+    assert call(place, "--tokenizer_path", str(place / "model/vocab.txt"), "--nsamples", "1", "--length", "3") == 0
+
+
+def test_a_cut_weight_file_is_refused(place, capsys, tmp_path):
+    import shutil
+
+    broken = tmp_path / "model"
+    shutil.copytree(place / "model", broken)
+    weights = broken / "model.safetensors"
+    size = weights.stat().st_size
+    weights.write_bytes(weights.read_bytes()[:-4])
+    message = f"{broken}: damaged: model.safetensors has {size - 4:,} bytes, expected {size:,}"
+    hint = "use another model folder of the run, or train again"
+    assert_fails(place, capsys, ["--model_path", str(broken)], message, hint, 5)
+
+
+def test_max_copy_needs_the_book(place, capsys, tmp_path):
+    import shutil
+
+    shutil.copytree(place / "model", tmp_path / "model", ignore=shutil.ignore_patterns("manifest.json"))
+    message = "--max_copy: the book that the model was trained on is not at hand"
+    arguments = ["--model_path", str(tmp_path / "model"), "--max_copy", "9"]
+    assert_fails(place, capsys, arguments, message, "--corpus data/train.json", 2)
+
+
+def test_an_absent_gpu_is_replaced_by_the_cpu_aloud(place, capsys):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    assert call(place, "--device", "1", "--nsamples", "1", "--length", "3") == 0
+    assert "warning: --device 1: no GPU 1 (there is no GPU); using the CPU\n" in capsys.readouterr().err
+
+
+def test_length_minus_one_fills_the_context(place, tmp_path):
+    samples_of(place, tmp_path, "--length", "-1", "--stop", "never", "--no-cut_loops", "--nsamples", "1")
+    line = json.loads((tmp_path / "samples.jsonl").read_text(encoding="utf-8"))
+    assert line["tokens"] == 64 - 7 and line["ended"] == "length"
