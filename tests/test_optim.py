@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from novelgpt.model import build_model
-from novelgpt.training.optim import build_optimizers, lr_at, set_lr, split_parameters, warmup_count
+from novelgpt.training.optim import (
+    build_optimizers,
+    default_lr,
+    default_optimizer,
+    lr_at,
+    set_lr,
+    split_parameters,
+    warmup_count,
+)
 
 
 @pytest.fixture
@@ -72,7 +80,39 @@ def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else(model):
     for name, parameter in model.named_parameters():
         in_block = name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
         assert (id(parameter) in turned, id(parameter) in rest) == (in_block, not in_block), name
-    assert [len(part) for part in split_parameters(model, muon=True).values()] == [8, 2, 2 * 2 * 4 + 2]
+    assert [len(part) for part in split_parameters(model, muon=True).values()] == [6, 2, 2, 2 * 2 * 4 + 2]
+
+
+def test_query_key_and_value_are_turned_as_three_matrices(model):
+    muon = build_optimizers(model, "muon", lr=1e-3, weight_decay=0.1, betas=(0.9, 0.999))[1]
+    parts = {id(weight): group["parts"] for group in muon.param_groups for weight in group["params"]}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in parts:
+            assert parts[id(parameter)] == (3 if name.endswith("c_attn.weight") else 1), name
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "shard", "expected"),
+    [(False, False, "muon"), (True, False, "adamw"), (False, True, "adamw"), (True, True, "adamw")],
+)
+def test_whole_new_networks_are_trained_by_muon(pretrained, shard, expected):
+    assert default_optimizer(pretrained=pretrained, shard=shard) == expected
+
+
+# 768 / 192 = 4, whose root is 2; trained weights of any width get the ancestor's rate
+@pytest.mark.parametrize(
+    ("optimizer", "n_embd", "pretrained", "rate"),
+    [
+        ("muon", 768, False, 2e-3),
+        ("muon", 3072, False, 1e-3),
+        ("adamw", 768, False, 8e-4),
+        ("adamw", 192, False, 1.6e-3),
+        ("adamw", 192, True, 1.5e-4),
+        ("muon", 192, True, 3e-4),
+    ],
+)
+def test_the_rate_falls_with_the_root_of_the_width(optimizer, n_embd, pretrained, rate):
+    assert default_lr(optimizer, n_embd, pretrained=pretrained) == pytest.approx(rate)
 
 
 def test_every_group_follows_the_schedule(model):
