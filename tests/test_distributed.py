@@ -12,7 +12,8 @@ from dataclasses import asdict, replace
 import pytest
 from conftest import ROOT, make_tiny_options
 
-# reads [{"world": N, "options": {...}, "stop_at": step or null}, ...], prints the exit codes of each case's processes
+# reads [{"world": N, "options": {...}, "stop_at": step or null, "save_at": ...}, ...] and prints the exit codes of
+# each case's processes; at stop_at all are asked to stop, at save_at the last one alone is asked to save
 FORKER = r"""
 import json, os, signal, socket, sys, time
 import torch
@@ -30,13 +31,14 @@ def work(rank, case, port):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(case["world"]), MASTER_ADDR="127.0.0.1")
     os.environ.update(MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    if case["stop_at"]:
-        after_step = Trainer.after_step
-        def stop_after(trainer, batch):
-            after_step(trainer, batch)
-            if trainer.progress.step == case["stop_at"]:
-                trainer.stop.deadline = 0.0
-        Trainer.after_step = stop_after
+    after_step = Trainer.after_step
+    def ask(trainer, batch):
+        after_step(trainer, batch)
+        if trainer.progress.step == case["stop_at"]:
+            trainer.stop.deadline = 0.0
+        if trainer.progress.step == case["save_at"] and rank == case["world"] - 1:
+            trainer.stop.save_asked = True
+    Trainer.after_step = ask
     status = session.train(TrainOptions(**case["options"]))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -89,9 +91,9 @@ def make_case(tmp_path):
     """Return a function that describes a case in its own run folder."""
     options = make_tiny_options(tmp_path, batch_size=8, stride=4, epochs=4, log_step=1)
 
-    def make(name: str, world: int, *, stop_at: int | None = None, **changes) -> dict:
+    def make(name: str, world: int, *, stop_at: int | None = None, save_at: int | None = None, **changes) -> dict:
         changed = replace(options, output_dir=str(tmp_path / name), **changes)
-        return {"world": world, "options": asdict(changed), "stop_at": stop_at}
+        return {"world": world, "options": asdict(changed), "stop_at": stop_at, "save_at": save_at}
 
     return make
 
@@ -119,10 +121,11 @@ def test_2_and_4_processes_have_the_losses_of_one_over_20_steps(make_case):
         assert_same_losses(case, cases[0])
 
 
-def test_more_processes_than_windows_in_a_batch_and_uneven_micro_batches_have_the_same_losses(make_case):
+def test_few_windows_uneven_micro_batches_and_a_save_that_one_process_asks_for_change_no_loss(make_case):
     small = {"batch_size": 3, "stride": 8, "epochs": 2}
     cases = [make_case("one", 1, **small), make_case("four", 4, **small)]
     cases += [make_case("uneven", 2, **small, gradient_accumulation=2)]
+    cases += [make_case("saving", 2, **small, save_at=3)]
     run_cases(cases)
     for case in cases[1:]:
         assert_same_losses(case, cases[0])

@@ -160,11 +160,16 @@ class Trainer:
         self.bar.update()
         if progress.step == 1 or progress.step % self.options.log_step == 0 or progress.step == self.run.total_steps:
             self.log_step()
-        due = self.options.save_steps and progress.step % self.options.save_steps == 0
-        if self.options.save_minutes and time.monotonic() - self.saved_at > 60 * self.options.save_minutes:
-            due = True
-        if (due or self.stop.save_asked) and progress.step < self.run.total_steps:
+        if progress.step < self.run.total_steps and self.save_is_due():
             self.save()
+
+    def save_is_due(self) -> bool:
+        """Tell whether a checkpoint is due by steps, or on any process by its clock or a signal."""
+        if self.options.save_steps and self.progress.step % self.options.save_steps == 0:
+            return True
+        minutes = (time.monotonic() - self.saved_at) / 60
+        asked = self.stop.save_asked or 0 < self.options.save_minutes < minutes
+        return sum_over_processes([float(asked)], self.run.world)[0] > 0
 
     def log_step(self) -> None:
         """Write the mean loss since the last log line."""
@@ -281,13 +286,8 @@ class Trainer:
         progress.log_bytes = self.log.length()
         progress.scaler = self.engine.scaler.state_dict()
         try:
-            path = save_checkpoint(
-                self.options.output_path,
-                progress,
-                weights,
-                moments,
-                keep=self.options.save_total_limit,
-            )
+            keep = self.options.save_total_limit
+            path = save_checkpoint(self.options.output_path, progress, weights, moments, keep=keep)
             say(f"saved {path}")
         except UserError as problem:
             warn(f"no checkpoint at step {progress.step}: {problem.message}; the former one stays")
