@@ -50,7 +50,7 @@ class TrainOptions:
     tokenized_data_path: str = option("data/tokenized/", "folder of the numbered piece files")
     raw: bool = option(False, "tokenize raw_data_path into pieces first")
     num_pieces: int = option(100, "piece files to cut the tokens into", whole(1, 1_000_000))
-    min_length: int = option(0, "leave out chapters shorter than this many tokens (counted and reported)", whole(0))
+    min_length: int = option(0, "leave out chapters of fewer characters (counted and reported)", whole(0))
     valid_fraction: float = option(0.05, "share of the tokens held out at the end of the book", real(0, 0.9))
     pretrained_model: str | None = option(None, "model folder to start from instead of random weights")
     output_dir: str = option("model/", "folder of the run: model folders, checkpoints, run.json, log.jsonl")

@@ -16,8 +16,10 @@ import transformers
 from transformers import GPT2LMHeadModel
 
 from novelgpt import __version__
+from novelgpt.console import say
+from novelgpt.corpus.manifest import check_fresh
 from novelgpt.corpus.pieces import Pieces, open_pieces
-from novelgpt.corpus.pipeline import tokenize_corpus
+from novelgpt.corpus.pipeline import expected_state, tokenize_corpus
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.devices import choose_devices, choose_precision
 from novelgpt.errors import EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError
@@ -30,6 +32,7 @@ from novelgpt.training.parallel import World, join_world, local_device, wait_for
 from novelgpt.training.windows import count_steps, count_windows, epoch_phase
 
 RUN_FILE = "run.json"
+PIECE_OPTIONS = ("num_pieces", "valid_fraction", "min_length")
 DEFAULT_VOCABULARY = "cache/vocab_small.txt"
 IDENTITY = (
     "stride random_phase batch_size epochs lr warmup_steps lr_scheduler optimizer weight_decay beta1 beta2 "
@@ -88,7 +91,7 @@ def prepare_run(options: TrainOptions) -> Run:
         window = config["n_positions"]
         message = f"--stride {options.stride}: longer than the window of {window} tokens, so text would be skipped"
         raise UserError(message, f"--stride {window // 2}", EXIT_USAGE)
-    pieces = open_pieces(options.tokenized_data_path, expect={"vocabulary_sha256": tokenizer.fingerprint})
+    pieces = open_fresh_pieces(options, tokenizer)
     steps = plan_steps(options, len(pieces.train), config["n_positions"])
     return Run(
         options, devices, world, dtype, tokenizer, model.to(devices[0]), pieces, config, config["n_positions"], steps
@@ -106,15 +109,30 @@ def resolve_optimizer(options: TrainOptions, n_embd: int) -> TrainOptions:
 
 
 def make_pieces(options: TrainOptions) -> None:
-    """Tokenize the corpus unless the pieces are already those of this corpus, vocabulary and options."""
-    tokenize_corpus(
-        options.raw_data_path,
-        options.tokenized_data_path,
-        options.tokenizer_path or options.pretrained_model or DEFAULT_VOCABULARY,
-        num_pieces=options.num_pieces,
-        valid_fraction=options.valid_fraction,
-        min_length=options.min_length,
-    )
+    """Tokenize the corpus, unless the pieces are already those of this corpus, vocabulary and options."""
+    vocabulary = options.tokenizer_path or options.pretrained_model or DEFAULT_VOCABULARY
+    settings = {name: getattr(options, name) for name in PIECE_OPTIONS}
+    expect = expected_state(options.raw_data_path, load_tokenizer(vocabulary), **settings)
+    try:
+        open_pieces(options.tokenized_data_path, expect=expect)
+    except UserError:  # missing, stale or damaged: all are mended by writing them anew
+        tokenize_corpus(options.raw_data_path, options.tokenized_data_path, vocabulary, **settings)
+    else:
+        say(f"{options.tokenized_data_path}: up to date")
+
+
+def open_fresh_pieces(options: TrainOptions, tokenizer) -> Pieces:
+    """Open the pieces and refuse them when corpus, vocabulary or an option that was given has changed since."""
+    pieces = open_pieces(options.tokenized_data_path)
+    defaults = TrainOptions()
+    given = {name: getattr(options, name) for name in PIECE_OPTIONS}
+    given = {name: value for name, value in given.items() if value != getattr(defaults, name)}
+    source = pieces.manifest["source"].get("path", "")
+    if options.raw_data_path != defaults.raw_data_path or options.raw:
+        source = options.raw_data_path
+    expect = expected_state(source, tokenizer, **given)
+    check_fresh(Path(options.tokenized_data_path), pieces.manifest, expect)
+    return pieces
 
 
 def load_or_build(options: TrainOptions) -> tuple[GPT2LMHeadModel, dict, object]:
