@@ -27,6 +27,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--stride", type=whole(1), help="tokens between windows, at most the context (default half of it)")
     add("--batch_size", type=whole(1), default=8, help="windows a pass (default 8)")
     add("--per_chapter", action=argparse.BooleanOptionalAction, default=False, help="score every chapter by itself too")
+    add(
+        "--baseline",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="also score by a 4-gram of the training pieces",
+    )
     add("--precision", choices=("auto", "bf16", "fp16", "fp32"), default="fp32", help="number format (default fp32)")
     add("--device", help="a GPU number, mps or cpu; default: the first GPU there is")
     return parser
@@ -66,7 +72,22 @@ def evaluate(options: argparse.Namespace) -> dict:
             chapters.append({"heading": text.split("\n")[0][:40], "loss": score.loss, "tokens": score.tokens})
             say(f"{score.loss:.4f}  {chapters[-1]['heading']}")
     facts = {"chapters": chapters} if options.per_chapter else {}
+    if options.baseline:
+        facts |= baseline(options, tokenizer, stream, result)
     return scoring.report(result, protocol, model=str(options.model_path), **facts)
+
+
+def baseline(options: argparse.Namespace, tokenizer, stream, result) -> dict:
+    """Score the same text by a 4-gram of the training pieces; return its figures for the report."""
+    from novelgpt.corpus.pieces import open_pieces
+    from novelgpt.training.yardstick import compare_words, score_ngram
+
+    pieces = open_pieces(options.tokenized_data_path, expect={"vocabulary_sha256": tokenizer.fingerprint})
+    ngram = score_ngram(pieces.train, stream, vocab_size=tokenizer.vocab_size, characters=result.characters)
+    if ngram is None:
+        return {"ngram_loss": None, "ngram_nats_per_character": None}
+    say(compare_words(result.loss, ngram.loss))
+    return {"ngram_loss": ngram.loss, "ngram_nats_per_character": ngram.nats_per_character}
 
 
 def find_text(options: argparse.Namespace, tokenizer):

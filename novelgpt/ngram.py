@@ -16,6 +16,7 @@ import numpy as np
 
 BITS = 16  # of a key, a token
 MAX_ORDER = 64 // BITS
+MAX_VOCABULARY = 1 << BITS
 MAX_TOKENS = 20_000_000  # a longer training text is not worth the time and memory of a yardstick
 
 

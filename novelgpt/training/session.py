@@ -18,6 +18,7 @@ from novelgpt.training.parallel import wait_for_all
 from novelgpt.training.setup import RUN_FILE, Run, check_identity, prepare_run, write_run_file
 from novelgpt.training.stopping import StopSignals, seconds_until
 from novelgpt.training.trainer import Stopped, Trainer
+from novelgpt.training.yardstick import compare_words, score_ngram
 from novelgpt.writing.generation import generate_text
 
 SAMPLE_TOKENS = 12  # of the book's opening, when no prefix is given
@@ -123,7 +124,7 @@ def train_run(run: Run, stop: StopSignals, checkpoint: Path | None) -> int:
         return EXIT_DONE if stop.stopped_by is None else 128 + stop.stopped_by
     if run.world.is_main:
         say(f"finished {progress.step:,} steps in {duration_words(time.monotonic() - began)}")
-        say(verdict(progress, run))
+        say(f"{verdict(progress, run)}{compare_with_ngram(progress, run)}")
     return EXIT_DONE
 
 
@@ -160,3 +161,13 @@ def verdict(progress: Progress, run: Run) -> str:
     if before and before[0] - last > 0.02:
         return f"still improving at {best}: more epochs would help; use {run.options.output_path / 'best_model'}"
     return f"converged, best at {best}; use {run.options.output_path / 'best_model'}"
+
+
+def compare_with_ngram(progress: Progress, run: Run) -> str:
+    """Return how the best held-out loss stands to a 4-gram's, as the end of a sentence; nothing where none is known."""
+    if progress.best_loss is None:
+        return ""
+    pieces = run.pieces
+    sizes = {"vocab_size": run.tokenizer.vocab_size, "characters": pieces.manifest["valid"]["characters"]}
+    ngram = score_ngram(pieces.train, pieces.valid, **sizes)
+    return "" if ngram is None else f"; {compare_words(progress.best_loss, ngram.loss)}"
