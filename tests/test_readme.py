@@ -1,0 +1,319 @@
+"""The READMEs: same commands, flags their scripts know, quick commands run as printed, messages that really come.
+
+A block after the comment `<!-- runs -->` is run in order, in one copy of the checkout whose demo config is made tiny.
+"""
+
+import argparse
+import importlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from novelgpt.cli import config_arguments, read_config, run
+from novelgpt.errors import EXIT_DONE, EXIT_STATE
+from novelgpt.files import run_lock
+
+ROOT = Path(__file__).resolve().parent.parent
+READMES = ("README.md", "README_zh.md")
+SCRIPTS = ("clr_ctrl.py", "make_vocab.py", "tokenize_corpus.py", "train.py", "eval.py", "generate.py")
+SECTIONS = dict(zip(SCRIPTS, ("clean", "vocabulary", "tokenize", "train", "eval", "generate"), strict=True))
+BLOCK = re.compile(r"(<!-- runs -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FLAG = re.compile(r"`(--[a-z]\w*)")
+ABSENT = {"--segment", "--bpe_token", "--encoder_json", "--vocab_bpe", "--fp16_opt_level", "--fast_pattern"} | {
+    "--no_wordpiece"
+}  # named as options of GPT2-Chinese that do not exist here
+TINY = {
+    "config/demo.yaml": "train: {model_config: config/model_config_demo.json, epochs: 1, stride: 128}\n"
+    "generate: {nsamples: 2, length: 20}\n",
+    "config/model_config_demo.json": '{"n_layer": 1, "n_embd": 32, "n_head": 2, "n_positions": 128}',
+}
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(name: str) -> list[tuple[bool, str, str]]:
+    """Return (runs, language, body) of every fenced block."""
+    return [(bool(mark), language, body) for mark, language, body in BLOCK.findall(read(name))]
+
+
+def commands(language: str = "bash") -> list[str]:
+    return [line for _, kind, body in blocks("README.md") if kind == language for line in body.splitlines()]
+
+
+def parser_of(script: str) -> argparse.ArgumentParser:
+    parser = importlib.import_module(script.removesuffix(".py")).build_parser()
+    parser.error = lambda message: pytest.fail(f"{script}: {message}")
+    return parser
+
+
+def flags_of(script: str) -> dict[str, argparse.Action]:
+    return {flag: action for action in parser_of(script)._actions for flag in action.option_strings}
+
+
+def tables(name: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the heading above it and the cells of every table row, headline and rule left out."""
+    heading, lines = "", read(name).splitlines()
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        heading = line if line.startswith("#") else heading
+        if line.startswith("|") and not line.startswith("| ---") and not following.startswith("| ---"):
+            yield heading, [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def messages(name: str) -> list[str]:
+    return [row[0].strip("`") for _, row in tables(name) if row[0].startswith(("`error: ", "`warning: "))]
+
+
+def test_both_readmes_have_the_same_blocks_headings_options_and_messages():
+    english, chinese = READMES
+    assert blocks(english) == blocks(chinese)
+    assert [line.count("#") for line in read(english).splitlines() if line.startswith("#")] == [
+        line.count("#") for line in read(chinese).splitlines() if line.startswith("#")
+    ]
+    rows = [[row[:2] for heading, row in tables(name) if heading.startswith("###")] for name in READMES]
+    assert rows[0][1:] and [row for row in rows[0] if row[0][0] == "`"] == [row for row in rows[1] if row[0][0] == "`"]
+    assert messages(english) == messages(chinese)
+    assert [len(row) for _, row in tables(english)] == [len(row) for _, row in tables(chinese)]
+
+
+def test_every_figure_stands_in_both_readmes():
+    figures = [set(re.findall(r"\d[\d,.]*[,.]\d+", BLOCK.sub("", read(name)))) for name in READMES]
+    assert {"3,719,680", "7.606", "4.534", "81,894,144", "13,317"} <= figures[0] & figures[1]
+    assert figures[0] ^ figures[1] == {"3.7", "8,200"}  # 3.7 million is 370 万, 82 million is 8,200 万
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if re.search(r"\b\w+\.py\b", line)])
+def test_a_printed_command_names_an_existing_script_with_flags_and_values_it_takes(line):
+    words = shlex.split(line.split(" > ")[0])
+    place = next(index for index, word in enumerate(words) if word.endswith(".py"))
+    script, arguments = words[place], words[place + 1 :]
+    assert words[0] in ("python", "torchrun")
+    assert (ROOT / script).is_file()
+    if script in SCRIPTS:
+        parser_of(script).parse_args(arguments)
+
+
+def test_a_printed_config_file_holds_only_keys_of_its_scripts(tmp_path):
+    printed = [body for _, language, body in blocks("README.md") if language == "yaml"]
+    assert printed
+    for number, body in enumerate(printed):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(body, encoding="utf-8")
+        assert set(read_config(str(path))) <= set(SECTIONS.values())
+        for script, section in SECTIONS.items():
+            parser_of(script).parse_args(config_arguments(parser_of(script), str(path), section))
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_tables_of_options_give_the_defaults_of_the_parsers(name):
+    seen = set()
+    for heading, (option, shown, *_) in tables(name):
+        if not (script := re.match(r"### `(\w+\.py)`", heading)) or not option.startswith("`--"):
+            continue
+        action = flags_of(script[1])[option.strip("`")]
+        expected = {None: "–", False: "off"}.get(action.default, f"`{action.default}`")
+        if isinstance(action.default, (int, float)) and not isinstance(action.default, bool):
+            expected = f"`{action.default}`"
+        assert (option, shown) == (option, expected)
+        seen.add(script[1])
+    assert seen == set(SCRIPTS)
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_flag_in_the_text_exists(name):
+    known = {flag for script in SCRIPTS for flag in flags_of(script)}
+    assert not ABSENT & known
+    assert set(FLAG.findall(read(name))) - known == ABSENT
+
+
+@pytest.mark.parametrize("name", [*READMES, "CONTRIBUTING.md"])
+def test_every_link_and_every_named_file_of_the_checkout_exists(name):
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", read(name)) if not link.startswith("http")]
+    named = re.findall(r"`((?:novelgpt|tests|bench|docs|config)/[\w/.]+)`", read(name))
+    named += [path for path in re.findall(r"`(\w+\.py)`", read(name)) if not list(ROOT.glob(f"novelgpt/**/{path}"))]
+    made_by_the_reader = {"config/my.json"}
+    assert [path for path in links + named if not (ROOT / path).exists() and path not in made_by_the_reader] == []
+
+
+def copy_checkout(folder: Path, changes: dict[str, str]) -> Path:
+    """Copy what a fresh clone holds as far as the commands need it, with some files changed."""
+    for name in (*SCRIPTS, "cache/vocab_small.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    for name in ("novelgpt", "config", "data/sample"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text in changes.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def run_block(language: str, body: str, folder: Path) -> subprocess.CompletedProcess:
+    """Run a block as a reader would, where `python` is this interpreter."""
+    shim = folder / "bin" / "python"
+    shim.parent.mkdir(exist_ok=True)
+    shim.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n', encoding="utf-8")
+    shim.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{shim.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    environment |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    words = ["bash", "-ec", body] if language == "bash" else [str(shim), "-c", body]
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory) -> Path:
+    """A copy of the checkout in which all quick blocks have been run."""
+    folder = copy_checkout(tmp_path_factory.mktemp("walked"), TINY)
+    for runs, language, body in blocks("README.md"):
+        if runs:
+            done = run_block(language, body, folder)
+            assert done.returncode == 0, body + done.stdout + done.stderr
+            assert done.stdout, body
+    return folder
+
+
+def test_the_quick_commands_run_as_printed_and_leave_what_the_text_says(walked):
+    for name in (
+        "data/train.json data/train.report.json cache/vocab_novel.txt data/tokenized/manifest.json model/final_model "
+        "model/best_model model/model_epoch1 model/run.json model/log.jsonl mnt/samples.txt mnt/samples.jsonl my.yaml"
+    ).split():
+        assert (walked / name).exists(), name
+    samples = (walked / "mnt/samples.txt").read_text(encoding="utf-8")
+    assert samples.count("那天夜里没有月亮。") == 2
+    assert "CLS" not in samples
+
+
+JSON_OF_ANOTHER_KEY = '[{"body": "第一章"}]'
+HELD_OPEN = "hold the lock"
+# message: (folder, command, files written before). The folders are a fresh checkout and the walked one.
+CAUSES = {
+    "error: novel.txt: cannot be read: No such file or directory": ("fresh", "clr_ctrl.py novel.txt", {}),
+    "error: novel.txt: encoding undecided: gb18030 reads '你', big5 reads '斕'": (
+        "fresh",
+        "clr_ctrl.py novel.txt",
+        {"novel.txt": "你".encode("gb18030")},
+    ),
+    "error: novel.txt: not Chinese text in any known encoding; the nearest, …": (
+        "fresh",
+        "clr_ctrl.py novel.txt",
+        {"novel.txt": ("Il était une fois, à la forêt, un garçon qui gardait un puits. " * 40).encode("latin-1")},
+    ),
+    "error: chapters.json: not JSON at line 1 column 9: …": (
+        "fresh",
+        "clr_ctrl.py chapters.json",
+        {"chapters.json": '["第一章", "第二'.encode()},
+    ),
+    "error: chapters.json: item 0: found body, expected 'text' or 'content'": (
+        "fresh",
+        "clr_ctrl.py chapters.json",
+        {"chapters.json": JSON_OF_ANOTHER_KEY.encode()},
+    ),
+    "error: --min_length 100000: all 27 documents are shorter": (
+        "walked",
+        "tokenize_corpus.py --min_length 100000 --tokenized_data_path other",
+        {},
+    ),
+    "error: cache/vocab_novel.txt: cannot be read: No such file or directory": (
+        "fresh",
+        "train.py --tokenizer_path cache/vocab_novel.txt",
+        {},
+    ),
+    "error: data/tokenized: no pieces here (manifest.json is missing)": (
+        "fresh",
+        "train.py --model_config config/model_config_demo.json --stride 128",
+        {},
+    ),
+    "error: data/tokenized: the pieces are stale": ("walked", "train.py --config config/demo.yaml", {}),
+    "warning: --device 0,1: no GPU 0, 1 (there is no GPU); using the CPU": (
+        "fresh",
+        "train.py --model_config config/model_config_demo.json --stride 128 --device 0,1",
+        {},
+    ),
+    "error: --fp16: cpu does not train in fp16": ("fresh", "train.py --fp16 --device cpu", {}),
+    "error: --stride 512: longer than the window of 256 tokens, so text would be skipped": (
+        "fresh",
+        "train.py --model_config config/model_config_demo.json",
+        {},
+    ),
+    "error: model: holds an unfinished run with other settings": (
+        "walked",
+        "train.py --config config/demo.yaml --tokenizer_path cache/vocab_novel.txt --batch_size 4",
+        {},
+    ),
+    "error: model: in use by pid …": (
+        HELD_OPEN,
+        "train.py --config config/demo.yaml --tokenizer_path cache/vocab_novel.txt",
+        {},
+    ),
+    "error: model/final_model: no such folder, expected a model folder": ("fresh", "generate.py", {}),
+    "error: model/final_model: damaged: …": ("damaged", "generate.py", {}),
+    "error: unknown option --epoch": ("fresh", "train.py --epoch 3", {}),
+    "error: config/my.json: unknown key n_layers": (
+        "fresh",
+        "train.py --model_config config/my.json",
+        {"config/my.json": b'{"n_layers": 4, "n_embd": 256, "n_head": 4, "n_positions": 256}'},
+    ),
+}
+HARD_TO_CAUSE = {"error: step …: loss not finite 3 steps in a row; last good checkpoint: …"}
+
+
+def pattern_of(message: str) -> str:
+    """Turn a message with `…` for what varies into a regular expression."""
+    return ".+".join(map(re.escape, message.split("…")))
+
+
+@pytest.mark.parametrize("message", messages("README.md"))
+def test_a_message_of_the_table_is_what_the_script_says(message, request, tmp_path, monkeypatch, capsys):
+    if message in HARD_TO_CAUSE:
+        source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "novelgpt/training").glob("*.py"))
+        assert "loss not finite {BAD_IN_A_ROW} steps in a row; last good checkpoint: " in source
+        assert "BAD_IN_A_ROW = 3" in source
+        return
+    place, command, files = CAUSES[message]
+    folder = copy_checkout(tmp_path, {}) if place == "fresh" else request.getfixturevalue("walked")
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    if place == "damaged":
+        folder = damaged_copy(folder, tmp_path)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    script, *arguments = shlex.split(command)
+    main = importlib.import_module(script.removesuffix(".py")).main
+    if place == HELD_OPEN:
+        with run_lock("model"):
+            assert run(main, arguments) != EXIT_DONE
+    else:
+        assert run(main, arguments) != EXIT_DONE
+    assert re.search(f"^{pattern_of(message)}", capsys.readouterr().err, re.MULTILINE)
+
+
+def damaged_copy(folder: Path, place: Path) -> Path:
+    """Copy the final model elsewhere and lengthen one of its files."""
+    shutil.copytree(folder / "model/final_model", place / "model/final_model")
+    with open(place / "model/final_model/config.json", "ab") as file:
+        file.write(b" ")
+    return place
+
+
+def test_the_exit_codes_of_the_text_are_those_of_the_code():
+    source = (ROOT / "novelgpt/errors.py").read_text(encoding="utf-8")
+    codes = dict(re.findall(r"^(EXIT_\w+) = (\d+)", source, re.MULTILINE))
+    assert [codes[f"EXIT_{name}"] for name in ("DONE", "USAGE", "INPUT", "ENVIRONMENT", "STATE", "DIVERGED")] == list(
+        "023456"
+    )
+    assert EXIT_STATE == 5
+    assert "Exit codes: 0 done, 2 a flag" in read("README.md")
+
+
+def test_the_last_lines_of_training_are_quoted_as_they_are():
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "novelgpt/training").glob("*.py"))
+    for words in ("memorising since ", "still improving at "):
+        assert words in source
+        assert all(f"`{words}…`" in read(name) for name in READMES)
