@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from transformers import GPT2LMHeadModel
-from transformers.activations import ACT2FN
 
-from novelgpt.writing.linear import Product, make_product
+from novelgpt.devices import has_fast_bf16
+from novelgpt.writing.linear import Product, make_feed_forward, make_product
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class Layer:
     qkv: Product
     attention_out: Product
     norm_2: tuple[torch.Tensor, torch.Tensor]
-    widen: Product
-    narrow: Product
+    feed_forward: Product
 
 
 class Weights:
@@ -47,7 +46,6 @@ class Weights:
         self.num_heads, self.width, self.epsilon = config.n_head, config.n_embd, config.layer_norm_epsilon
         self.context = config.n_positions  # tokens
         self.vocab_size = config.vocab_size
-        self.activation = fast_activation(config.activation_function)
         self.token_table, self.place_table = self.fp32(body.wte.weight), self.fp32(body.wpe.weight)
         self.layers = [self.read_layer(block) for block in body.h]
         self.last_norm = self.read_norm(body.ln_f)
@@ -64,26 +62,14 @@ class Weights:
     def read_layer(self, block: torch.nn.Module) -> Layer:
         """Read one block; GPT-2 stores its matrices as (in, out)."""
         matrices = (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
-        qkv, out, widen, narrow = (
-            make_product(self.fp32(matrix.weight).t().contiguous(), self.fp32(matrix.bias), self.kind)
-            for matrix in matrices
-        )
-        return Layer(self.read_norm(block.ln_1), qkv, out, self.read_norm(block.ln_2), widen, narrow)
+        qkv, out, *wide = [(self.fp32(each.weight).t().contiguous(), self.fp32(each.bias)) for each in matrices]
+        products = make_product(*qkv, self.kind), make_product(*out, self.kind)
+        feed_forward = make_feed_forward(*wide, self.kind, self.config.activation_function)
+        return Layer(self.read_norm(block.ln_1), *products, self.read_norm(block.ln_2), feed_forward)
 
     def norm(self, x: torch.Tensor, norm: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """Apply a layer norm."""
         return F.layer_norm(x, (self.width,), *norm, self.epsilon)
-
-    def feed_forward(self, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-        """Return x (N, D) after the second half of a block."""
-        return x + layer.narrow(self.activation(layer.widen(self.norm(x, layer.norm_2))))
-
-
-def fast_activation(name: str):
-    """Return an activation function by its GPT-2 name; gelu_new is the tanh form of GELU, which PyTorch has whole."""
-    if name in ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"):
-        return lambda x: F.gelu(x, approximate="tanh")
-    return ACT2FN[name]
 
 
 class Decoder:
@@ -101,12 +87,11 @@ class Decoder:
 
     def __init__(self, weights: Weights, *, rows: int, slots: int):
         self.weights, self.rows, self.slots = weights, rows, slots
+        shape = (len(weights.layers), rows, weights.num_heads)
         head_width = weights.width // weights.num_heads
-        shape = (len(weights.layers), rows, weights.num_heads, slots, head_width)
-        # half precision halves what a GPU reads; a CPU converts so slowly that fp32 is faster
-        dtype = torch.bfloat16 if weights.device.type == "cuda" and weights.kind == "bf16" else torch.float32
-        self.keys = torch.zeros(shape, dtype=dtype, device=weights.device)  # (L, B, H, S, D/H)
-        self.values = torch.zeros_like(self.keys)
+        values = {"dtype": cache_dtype(weights), "device": weights.device}
+        self.keys = torch.zeros(*shape, head_width, slots, **values)  # (L, B, H, D/H, S)
+        self.values = torch.zeros(*shape, slots, head_width, **values)  # (L, B, H, S, D/H)
         self.lengths = [0] * rows
         self.places = torch.zeros(rows, dtype=torch.int64, device=weights.device)
         self.row_numbers = torch.arange(rows, device=weights.device)
@@ -127,11 +112,11 @@ class Decoder:
         for number, layer in enumerate(weights.layers):
             qkv = layer.qkv(weights.norm(x, layer.norm_1))  # (N, 3 D)
             q, k, v = qkv.view(length, 3, weights.num_heads, -1).permute(1, 2, 0, 3)  # (H, N, D/H) each
-            self.keys[number, row, :, :length] = k
+            self.keys[number, row, :, :, :length] = k.transpose(1, 2)
             self.values[number, row, :, :length] = v
             y = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
             x = x + layer.attention_out(y.transpose(0, 1).reshape(length, -1))
-            x = weights.feed_forward(layer, x)
+            x = x + layer.feed_forward(weights.norm(x, layer.norm_2))
         self.set_length(row, length)
         return weights.head(weights.norm(x if every else x[-1:], weights.last_norm))
 
@@ -143,8 +128,8 @@ class Decoder:
     def copy_first(self) -> None:
         """Give every row what the first one holds: a prefix common to all samples is read once."""
         used = self.lengths[0]
-        for cache in (self.keys, self.values):
-            cache[:, 1:, :, :used] = cache[:, :1, :, :used]
+        self.keys[:, 1:, ..., :used] = self.keys[:, :1, ..., :used]
+        self.values[:, 1:, :, :used] = self.values[:, :1, :, :used]
         for row in range(1, self.rows):
             self.set_length(row, used)
 
@@ -174,7 +159,8 @@ class Decoder:
             qkv = layer.qkv(weights.norm(x, layer.norm_1))  # (B, 3 D)
             q, k, v = qkv.view(self.rows, 3, weights.num_heads, -1).unbind(1)  # (B, H, D/H) each
             y = self.attend(q, k, v, self.keys[number], self.values[number])  # (B, D)
-            x = weights.feed_forward(layer, x + layer.attention_out(y))
+            x = x + layer.attention_out(y)
+            x = x + layer.feed_forward(weights.norm(x, layer.norm_2))
         self.places += 1
         return weights.head(weights.norm(x, weights.last_norm))
 
@@ -190,23 +176,43 @@ class Decoder:
 
     def attend_masked(self, q, k, v, keys, values) -> torch.Tensor:
         """Attend over all slots, the unused ones masked: fixed shapes and no look at the lengths, as a GPU wants it."""
-        keys[self.row_numbers, :, self.places] = k.to(keys.dtype)
+        keys[self.row_numbers, :, :, self.places] = k.to(keys.dtype)
         values[self.row_numbers, :, self.places] = v.to(values.dtype)
-        used = self.slot_numbers <= self.places[:, None]  # (B, S)
-        y = F.scaled_dot_product_attention(
-            q[:, :, None].to(keys.dtype), keys, values, attn_mask=used[:, None, None]
-        )  # (B, H, 1, D/H)
-        return y.reshape(self.rows, -1).to(q.dtype)
+        unused = self.slot_numbers > self.places[:, None]  # (B, S)
+        return attend(q, keys, values, unused[:, None, None])
+
+
+def cache_dtype(weights: Weights) -> torch.dtype:
+    """Return the number format of keys and values: reading them takes as long as reading the weights.
+
+    bf16 where the weights are rounded anyway and the processor multiplies it; elsewhere fp32.
+    """
+    if weights.kind == "fp32" or (weights.device.type == "cpu" and not has_fast_bf16()):
+        return torch.float32
+    return torch.bfloat16
 
 
 def attend_slots(q, k, v, keys, values, length: int) -> torch.Tensor:
-    """Put k and v (B, H, D/H) into a slot and attend over it and all before it; returns (B, D).
-
-    Two batched products, not the fused attention: for a single query they are as fast, and a row's result does not
-    depend on the other rows.
-    """
-    keys[:, :, length] = k
+    """Put k and v (B, H, D/H) into a slot and attend over it and all before it; returns (B, D)."""
+    keys[..., length] = k
     values[:, :, length] = v
-    query = (q * q.shape[-1] ** -0.5).unsqueeze(2)  # (B, H, 1, D/H)
-    scores = torch.matmul(query, keys[:, :, : length + 1].transpose(2, 3))  # (B, H, 1, S)
-    return torch.matmul(scores.softmax(-1), values[:, :, : length + 1]).flatten(1)  # (B, D)
+    return attend(q, keys[..., : length + 1], values[:, :, : length + 1])
+
+
+def attend(q, keys, values, unused: torch.Tensor | None = None) -> torch.Tensor:
+    """Attend with one query a row: two batched products, for which a row's result does not depend on the other rows.
+
+    Args:
+        q: (B, H, D/H) fp32.
+        keys: (B, H, D/H, S).
+        values: (B, H, S, D/H).
+        unused: (B, 1, 1, S), true where nothing is to be seen; None = everywhere something.
+
+    Returns:
+        (B, D) fp32.
+    """
+    query = (q * q.shape[-1] ** -0.5).to(keys.dtype).unsqueeze(2)  # (B, H, 1, D/H)
+    scores = torch.matmul(query, keys).float()  # (B, H, 1, S)
+    if unused is not None:
+        scores = scores.masked_fill(unused, -torch.inf)
+    return torch.matmul(scores.softmax(-1).to(values.dtype), values).flatten(1).float()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from transformers.activations import ACT2FN
 
 from novelgpt.console import warn
 
@@ -20,6 +21,7 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 
 MAX_ROWS = 16  # rows computed at once on a CPU; results are proved equal for 1 to this many
 KINDS = ("fp32", "bf16", "int8")
+TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 
 
 def make_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str) -> Product:
@@ -41,6 +43,27 @@ def make_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str) -> 
     return product if least == 1 else pad_rows(product, least)
 
 
+def make_feed_forward(
+    widen: tuple[torch.Tensor, torch.Tensor], narrow: tuple[torch.Tensor, torch.Tensor], kind: str, activation: str
+) -> Product:
+    """Return the feed-forward half of a block as one function x (B, D) -> (B, D).
+
+    Args:
+        widen, narrow: weight (out, in) and bias (out,) of the two matrices.
+        kind: as in make_product.
+        activation: GPT-2's name of what stands between them; its usual GELU runs inside the first product.
+    """
+    second, is_gelu = make_product(*narrow, kind), activation in TANH_GELU
+    if is_gelu and widen[0].device.type == "cpu" and kind != "int8" and can_pack(kind):
+        first = packed_product(*widen, kind, gelu=True)
+        least = least_rows(kind, *widen[0].shape, True)
+        first = first if least == 1 else pad_rows(first, least)
+        return lambda x: second(first(x))
+    first = make_product(*widen, kind)
+    between = (lambda x: F.gelu(x, approximate="tanh")) if is_gelu else ACT2FN[activation]
+    return lambda x: second(between(first(x)))
+
+
 def new_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str) -> Product:
     """Return the fastest product with a matrix, row stable or not."""
     if weight.device.type != "cpu" or not can_pack(kind):
@@ -55,15 +78,15 @@ def plain_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str) ->
     return lambda x: F.linear(x.to(dtype), weight, bias).float()
 
 
-def packed_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str) -> Product:
-    """Multiply with the matrix rearranged by oneDNN, in fp32 or bf16."""
+def packed_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, *, gelu: bool = False) -> Product:
+    """Multiply with the matrix rearranged by oneDNN, in fp32 or bf16; GELU may follow, and then bf16 stays bf16."""
     dtype = torch.bfloat16 if kind == "bf16" else torch.float32
     multiply = torch.ops.mkldnn._linear_pointwise.default
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype).contiguous(), MAX_ROWS)
     bias = None if bias is None else bias.to(dtype)
-    if dtype == torch.float32:
-        return lambda x: multiply(x, packed, bias, "none", [], "")
-    return lambda x: multiply(x.bfloat16(), packed, bias, "none", [], "").float()
+    if gelu:
+        return lambda x: multiply(x.to(dtype), packed, bias, "gelu", [], "tanh")
+    return lambda x: multiply(x.to(dtype), packed, bias, "none", [], "").float()
 
 
 def int8_product(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
