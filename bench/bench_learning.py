@@ -1,0 +1,189 @@
+"""Measure how much one book teaches: the ancestor's recipe, ours, and a 4-gram, at equal steps on the same split.
+
+    python bench/bench_learning.py
+    python bench/bench_learning.py --novel my_novel.txt --epochs 15 --seeds 1
+
+Both recipes are presets of train.py (config/train_seed.yaml, config/train_novel.yaml); network, windows, number of
+steps and order of the seeds are the same. The last tenth of the chapters is held out. The last line is JSON; losses are
+nats per character.
+"""
+
+import argparse
+import functools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import clr_ctrl
+import make_vocab
+import train
+from novelgpt.cli import parse_options
+from novelgpt.corpus.pieces import Pieces
+from novelgpt.corpus.pipeline import tokenize_corpus
+from novelgpt.corpus.stream import TokenStream
+from novelgpt.files import write_json
+from novelgpt.loss import sum_loss
+from novelgpt.ngram import ngram_loss
+from novelgpt.training.evaluation import evaluate_stream
+from novelgpt.training.options import TrainOptions
+from novelgpt.training.setup import Run, prepare_run
+from novelgpt.training.stopping import StopSignals
+from novelgpt.training.trainer import Trainer
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared/corpora/hongloumeng.gbk.txt"
+BUNDLED = ROOT / "data/sample/novel.txt"
+PRESETS = {"seed": "config/train_seed.yaml", "novel": "config/train_novel.yaml"}
+NETWORK = {"n_layer": 3, "n_embd": 128, "n_head": 4, "n_ctx": 64, "n_positions": 64}
+DROPOUT = dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), 0.1)
+CURVE_TOKENS = 10_000  # of the held-out part that are scored while training; all of it is at the end
+
+
+class Learner(Trainer):
+    """The product's trainer, looking at the held-out text more often and writing no folders."""
+
+    def __init__(self, run: Run, stop: StopSignals, looks: set[int]):
+        super().__init__(run, stop)
+        self.looks = looks
+
+    def after_step(self, batch, *rest) -> None:
+        """Evaluate at the steps asked for."""
+        super().after_step(batch, *rest)
+        if self.progress.step in self.looks:
+            self.evaluate(epoch=self.progress.epoch)
+
+    def end_epoch(self) -> None:
+        """Go on to the next epoch."""
+        self.progress.epoch += 1
+        self.progress.batch = 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--novel", default=str(SHARED if SHARED.exists() else BUNDLED), help="the book")
+    add("--epochs", type=int, default=2, help="passes over the book, the same for both recipes")
+    add("--stride", type=int, default=64, help="tokens between windows of 64")
+    add("--seeds", type=int, default=3, help="runs of each recipe")
+    add("--threads", type=int, default=1)
+    add("--quick", action="store_true", help="the bundled novel, one seed: does it run at all")
+    return parser
+
+
+def prepare(novel: str, folder: Path) -> None:
+    """Clean a novel, fit a vocabulary to it, cut it into pieces with the last tenth of its chapters held out."""
+    clr_ctrl.main([novel, "--output", str(folder / "train.json")])
+    source = ["--raw_data_path", str(folder / "train.json"), "--vocab_file", str(folder / "vocab.txt")]
+    make_vocab.main([*source, "--min_count", "2"])
+    tokenize_corpus(folder / "train.json", folder / "pieces", folder / "vocab.txt", num_pieces=1, valid_fraction=0.1)
+    write_json(folder / "config.json", {"model_type": "gpt2", **NETWORK, **DROPOUT})
+
+
+def open_run(preset: str, folder: Path, options: argparse.Namespace, seed: int) -> Run:
+    """Return a run of a preset of train.py on the prepared novel."""
+    argv = ["--config", str(ROOT / PRESETS[preset]), "--model_config", str(folder / "config.json")]
+    argv += ["--tokenizer_path", str(folder / "vocab.txt"), "--tokenized_data_path", str(folder / "pieces")]
+    argv += ["--epochs", str(options.epochs), "--stride", str(options.stride), "--batch_size", "8"]
+    argv += ["--seed", str(seed), "--output_dir", str(folder / preset), "--log_step", "500", "--device", "cpu"]
+    values = parse_options(train.build_parser(), argv, section="train")
+    return prepare_run(TrainOptions(**{entry.name: getattr(values, entry.name) for entry in fields(TrainOptions)}))
+
+
+def looks_of(total: int) -> set[int]:
+    """Return the steps after which the held-out text is scored: every thirtieth of a third, every sixth, the last.
+
+    >>> sorted(looks_of(300))
+    [10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 150, 200, 250, 300]
+    """
+    early = {round(total * part / 30) for part in range(1, 11)}
+    return {max(1, step) for step in early | {round(total * part / 6) for part in range(3, 7)}}
+
+
+def learn(preset: str, folder: Path, options: argparse.Namespace, seed: int) -> dict:
+    """Train once; return the curve [(step, loss)] on a part of the held-out text, and the last loss on all of it."""
+    run = open_run(preset, folder, options, seed)
+    part = Pieces(run.pieces.train, TokenStream([run.pieces.valid[:CURVE_TOKENS]]), run.pieces.manifest)
+    run.options.output_path.mkdir(exist_ok=True)
+    start = time.perf_counter()
+    with StopSignals(deadline=None) as stop:
+        learner = Learner(replace(run, pieces=part), stop, looks_of(run.total_steps))
+        curve = [(entry["step"], entry["valid_loss"]) for entry in learner.fit(None).history]
+        run.model.eval()
+        valid, manifest = run.pieces.valid, run.pieces.manifest["valid"]
+        sizes = {"window": run.window, "stride": run.window // 2, "batch_size": 32, "device": run.devices[0]}
+        loss_of = functools.partial(sum_loss, run.model, dtype=run.dtype)
+        score = evaluate_stream(loss_of, valid, **sizes, characters=manifest["characters"])
+    result = {"preset": preset, "seed": seed, "loss": score.nats_per_character, "curve": curve}
+    return result | {"steps": run.total_steps, "seconds": round(time.perf_counter() - start)}
+
+
+def score_ngram(folder: Path, options: argparse.Namespace) -> float:
+    """Return the 4-gram's nats per character on the same split."""
+    run = open_run("novel", folder, options, 0)
+    valid = run.pieces.manifest["valid"]
+    nats = ngram_loss(run.pieces.train.read(), run.pieces.valid.read(), run.tokenizer.vocab_size)
+    return nats * valid["tokens"] / valid["characters"]
+
+
+def reach(curve: list[tuple[int, float]], loss: float) -> int | None:
+    """Return the first step of a curve at which a loss is reached, or None.
+
+    >>> reach([(0, 9.0), (10, 5.0), (20, 4.5)], 4.8)
+    20
+    """
+    return next((step for step, value in curve if value <= loss), None)
+
+
+def compare(results: list[dict]) -> dict:
+    """Return what the pairs of runs with the same seed say; the smallest ratio of steps counts."""
+    runs = {preset: [result for result in results if result["preset"] == preset] for preset in PRESETS}
+    ratios = []
+    for old, new in zip(runs["seed"], runs["novel"], strict=True):
+        best_step, best = min(old["curve"], key=lambda point: point[1])
+        step = reach(new["curve"], best)
+        ratios.append(best_step / step if step else 0.0)
+    losses = {preset: [round(result["loss"], 4) for result in runs[preset]] for preset in PRESETS}
+    lower = statistics.mean(losses["seed"]) - statistics.mean(losses["novel"])
+    figures = {"ratio_of_steps": round(min(ratios), 2), "ratios": [round(ratio, 2) for ratio in ratios]}
+    return figures | {"nats_lower": round(lower, 4), "losses": losses}
+
+
+def print_table(results: list[dict], ngram: float) -> None:
+    """Print the curves side by side, then the losses on all of the held-out text."""
+    for result in results:
+        points = " ".join(f"{step}:{loss:.3f}" for step, loss in result["curve"])
+        print(f"{result['preset']:5} seed {result['seed']} {result['seconds']:5} s  {result['loss']:.4f}  {points}")
+    print(f"4-gram              {ngram:.4f} nats per character")
+
+
+def main() -> int:
+    """Measure, print, end with one line of JSON."""
+    options = build_parser().parse_args()
+    if options.quick:
+        options.novel, options.seeds, options.epochs = str(BUNDLED), 1, 1
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(options.novel, folder)
+        ngram = score_ngram(folder, options)
+        results = []
+        for seed in range(options.seeds):
+            for preset in PRESETS:
+                results.append(learn(preset, folder, options, seed))
+                print_table(results[-1:], ngram)
+    facts = {"novel": Path(options.novel).name, "steps": results[0]["steps"], "ngram_nats": round(ngram, 4)}
+    print(json.dumps(compare(results) | facts | {"torch": torch.__version__}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
