@@ -26,6 +26,7 @@ WINDOW = 5  # characters
 WINDOW_NATS = -48.0  # five neighbouring characters rarer than this are looked at again
 NEAR = 4  # bytes between a first byte that turned ASCII and the bad byte it leaves
 GAIN = 2.0  # nats by which a parse with bad bytes must beat a reading without
+ESCAPES = "".join(map(chr, range(0xDC80, 0xDD00)))  # what stands for the bytes 80 to FF where they fit nowhere
 # Python's big5hkscs reads these codes otherwise than Windows and the browsers do.
 WINDOWS_SYMBOLS = str.maketrans("•､‾∼♁☉¥¢£", "‧﹑¯～⊕⊙￥￠￡")
 
@@ -52,7 +53,8 @@ def read_double_byte(data: bytes, codec: str) -> tuple[str, list[int]]:
     starts = np.cumsum([0] + [len(line) + 1 for line in raw_lines])
     for number in numbers:
         final = number == len(lines) - 1
-        lines[number], offsets = repair_line(raw_lines[number], lines[number], codec, final)
+        before = b"\n" if number else b""
+        lines[number], offsets = repair_line(raw_lines[number], lines[number], codec, before=before, final=final)
         bad += [int(starts[number]) + offset for offset in offsets]
     return "\n".join(lines), bad
 
@@ -93,7 +95,7 @@ def windows(values: np.ndarray, width: int) -> np.ndarray:
     return sums[ends] - sums[:-1]
 
 
-def repair_line(raw: bytes, plain: str, codec: str, final: bool) -> tuple[str, list[int]]:
+def repair_line(raw: bytes, plain: str, codec: str, *, before: bytes, final: bool) -> tuple[str, list[int]]:
     """Parse one line; its plain reading stays unless it has bad bytes, or a first byte turned ASCII explains it better.
 
     Returns:
@@ -115,10 +117,18 @@ def repair_line(raw: bytes, plain: str, codec: str, final: bool) -> tuple[str, l
         bad += [start + offset for offset in offsets]
         start, total = start + used, total + nats
     cut = len(raw) - widths[-1] if final else len(raw)
-    explained = all(place < NEAR or place >= cut or min(raw[place - NEAR : place]) < 0x80 for place in bad)
-    if not has_escapes(plain) and (total - score(plain) < GAIN or not explained):
-        return plain, []
+    explained = all(place >= cut or has_ascii((before + raw[:place])[-NEAR:]) for place in bad)
+    body = plain.rstrip(ESCAPES) if final else plain
+    num_cut = len(plain) - len(body)
+    gain = total - score(body) - CUT_NATS * (num_cut > 0)
+    if not has_escapes(body) and (gain < GAIN or not explained):
+        return plain, list(range(len(raw) - num_cut, len(raw)))
     return "".join(parts), bad
+
+
+def has_ascii(data: bytes) -> bool:
+    """Say whether any byte is ASCII."""
+    return any(byte < 0x80 for byte in data)
 
 
 def sound_reading(piece: bytes, codec: str) -> tuple[str, int] | None:
