@@ -7,10 +7,13 @@ The same command goes on with a run that was interrupted.
 """
 
 import argparse
+import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import fields
 
 from novelgpt.cli import new_parser, parse_options, run
+from novelgpt.files import run_lock
 from novelgpt.training.options import TrainOptions, add_train_options
 
 
@@ -25,9 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; return the exit status."""
     options = parse_options(build_parser(), argv, section="train")
     values = {entry.name: getattr(options, entry.name) for entry in fields(TrainOptions)}
-    from novelgpt.training.session import train  # torch comes in here, so that --help is quick
+    with lock_run(options.output_dir):  # before torch is loaded, so that a second start is told at once
+        from novelgpt.training.session import train
 
-    return train(TrainOptions(**values))
+        return train(TrainOptions(**values))
+
+
+def lock_run(folder: str) -> contextlib.AbstractContextManager:
+    """Return the lock of a run folder; only the first of torchrun's processes takes it."""
+    return run_lock(folder) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
 
 
 if __name__ == "__main__":

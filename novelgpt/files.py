@@ -231,6 +231,8 @@ def move_aside(path: str | Path) -> Path | None:
 def run_lock(folder: str | Path, *, flag: str = "--output_dir") -> Iterator[None]:
     """Hold a folder for one run. The operating system releases the lock when the process ends, however it ends.
 
+    A folder that was made for the lock and is still empty at the end is removed again.
+
     Args:
         folder: made if missing.
         flag: the option that names another folder, for the hint.
@@ -239,6 +241,7 @@ def run_lock(folder: str | Path, *, flag: str = "--output_dir") -> Iterator[None
         UserError: another process holds it; the message names its pid and start time.
     """
     folder = Path(folder)
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = open(folder / LOCK, "a+b")  # noqa: SIM115 (held for the whole run)
@@ -254,7 +257,18 @@ def run_lock(folder: str | Path, *, flag: str = "--output_dir") -> Iterator[None
         handle.truncate(0)
         handle.write(f"pid {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
         handle.flush()
-        yield
+        try:
+            yield
+        finally:
+            if is_new:
+                remove_if_unused(folder)
+
+
+def remove_if_unused(folder: Path) -> None:
+    """Remove a folder that holds nothing but its lock."""
+    if [path.name for path in folder.iterdir()] == [LOCK]:
+        (folder / LOCK).unlink()
+        folder.rmdir()
 
 
 def lock_handle(handle: BinaryIO) -> bool:

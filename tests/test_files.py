@@ -297,3 +297,12 @@ def test_a_lock_on_a_file_is_refused(tmp_path):
         pass
     assert caught.value.message == f"{tmp_path / 'run'}: cannot be written: File exists"
     assert caught.value.code == 4
+
+
+def test_a_folder_made_for_a_lock_goes_again_when_nothing_was_put_in(tmp_path):
+    with run_lock(tmp_path / "new"):
+        assert (tmp_path / "new").is_dir()
+    assert not (tmp_path / "new").exists()
+    with run_lock(tmp_path / "used"):
+        (tmp_path / "used" / "run.json").write_text("{}")
+    assert (tmp_path / "used" / "run.json").exists()

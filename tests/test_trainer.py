@@ -258,7 +258,7 @@ def unfinished(tiny_options, monkeypatch):
         ("seed", 1, "seed: was 0, now 1"),
         ("lr", 0.02, "lr: was 0.01, now 0.02"),
         ("epochs", 4, "epochs: was 3, now 4"),
-        ("optimizer", "adamw", 'optimizer: was "muon", now "adamw"'),
+        ("optimizer", "muon", 'optimizer: was "adamw", now "muon"'),
         ("precision", "bf16", 'precision: was "fp32", now "bf16"'),
         ("dropout", 0.2, "dropout: was null, now 0.2"),
         ("log_step", 7, "log_step: was 3, now 7"),

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from novelgpt.console import say
+from novelgpt.console import say, warn
 from novelgpt.errors import EXIT_ENVIRONMENT, UserError
 
 LOG = "log.jsonl"
@@ -29,9 +29,9 @@ class RunLog:
             enabled: False keeps no log, in all processes but the first.
         """
         self.path = folder / LOG if enabled else Path(os.devnull)
-        self.file = open(self.path, "ab")  # noqa: SIM115 (open for the whole run)
+        self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (open for the whole run)
         if enabled:
-            self.file.truncate(length)
+            self.file.truncate(min(length, self.path.stat().st_size))
         self.writer = open_writer(writer_dir) if writer_dir else None
 
     def write(self, record: dict[str, float | int | str]) -> None:
@@ -40,8 +40,10 @@ class RunLog:
             key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in record.items()
         }
-        self.file.write((json.dumps(clean, ensure_ascii=False) + "\n").encode())
-        self.file.flush()
+        try:
+            self.file.write((json.dumps(clean, ensure_ascii=False) + "\n").encode())
+        except OSError as problem:  # training is worth more than its log
+            warn(f"{self.path}: step {record['step']} not logged: {problem.strerror}")
         if self.writer:
             for key, value in record.items():
                 if key not in ("step", "epoch") and isinstance(value, (int, float)):

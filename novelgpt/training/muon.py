@@ -46,6 +46,9 @@ def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised, scaled to the size of an AdamW step, with decoupled weight decay.
 
+    Set `found_inf`, a float tensor on the weights' device, to let a step be left out without the host knowing: above 0
+    it changes nothing, as in torch's fused AdamW.
+
     Args:
         groups: parameter groups of matrices; `parts` (default 1) is how many matrices lie side by side in each.
         lr: step size; stands for the same as AdamW's.
@@ -55,29 +58,34 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, groups: Iterable[dict], *, lr: float, weight_decay: float, momentum: float = 0.95):
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "parts": 1})
+        self.found_inf: torch.Tensor | None = None
 
     @torch.no_grad()
     def step(self) -> None:
         """Update every parameter that has a gradient."""
+        kept = 1.0 if self.found_inf is None else (self.found_inf == 0).float()
         waiting = defaultdict(list)  # shape and rate -> (the part of a weight, its direction)
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
                 direction = self.direction(weight, group["momentum"])
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.mul_(1 - group["lr"] * group["weight_decay"] * kept)
                 for pair in zip(weight.chunk(group["parts"], 1), direction.chunk(group["parts"], 1), strict=True):
                     waiting[pair[0].shape, group["lr"]].append(pair)
         for (shape, lr), pairs in waiting.items():
             turned = orthogonalise(torch.stack([direction for _, direction in pairs]))  # (N, A, B)
             rate = -lr * UPDATE_RMS * math.sqrt(max(shape))
             for (weight, _), update in zip(pairs, turned, strict=True):
-                weight.add_(update.to(weight.dtype), alpha=rate)
+                weight.add_(update.to(weight.dtype) * kept, alpha=rate)
 
     def direction(self, weight: torch.Tensor, momentum: float) -> torch.Tensor:
         """Take a gradient into the mean and return the look-ahead of Nesterov."""
         state = self.state[weight]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(weight)
-        mean = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
-        return weight.grad.lerp(mean, momentum)
+        mean, gradient = state["momentum_buffer"], weight.grad
+        if self.found_inf is not None:
+            gradient = torch.where(self.found_inf == 0, gradient, mean)  # a mean drawn towards itself stays
+        mean.lerp_(gradient, 1 - momentum)
+        return gradient.lerp(mean, momentum)

@@ -1,5 +1,6 @@
 """One call of train.py from beginning to end: tokenize, lock, go on or start, train, say how it went."""
 
+import os
 import time
 from datetime import datetime
 from pathlib import Path
@@ -9,11 +10,12 @@ from transformers import GPT2LMHeadModel
 from novelgpt.console import say
 from novelgpt.devices import device_words
 from novelgpt.errors import EXIT_DONE, EXIT_STATE, UserError
-from novelgpt.files import find_damage, move_aside, remove_leftovers, run_lock
+from novelgpt.files import LOCK, find_damage, remove_leftovers
 from novelgpt.model import describe_model
 from novelgpt.training.checkpoint import FILES, FOLDER, Progress, find_checkpoint, read_progress
 from novelgpt.training.metrics import duration_words
 from novelgpt.training.options import TrainOptions
+from novelgpt.training.outputs import check_disk
 from novelgpt.training.parallel import wait_for_all
 from novelgpt.training.setup import RUN_FILE, Run, check_identity, prepare_run, write_run_file
 from novelgpt.training.stopping import StopSignals, seconds_until
@@ -25,7 +27,7 @@ SAMPLE_TOKENS = 12  # of the book's opening, when no prefix is given
 
 
 def train(options: TrainOptions) -> int:
-    """Train, or go on training, as the options say.
+    """Train, or go on training, as the options say. The caller holds the lock of the run folder.
 
     Returns:
         Exit status: 0 when the run is finished or its time is up, 128 + signal when it was asked to stop.
@@ -41,20 +43,20 @@ def train(options: TrainOptions) -> int:
             wait_for_all(run.world)  # the first process sorts out the folder
             checkpoint = choose_checkpoint(run, set_aside=False)
             return EXIT_DONE if is_finished(options, checkpoint) else train_run(run, stop, checkpoint)
+        remove_leftovers(options.output_path)
+        remove_leftovers(options.output_path / FOLDER)
         if options.resume == "never":
             move_run_aside(options.output_path)
-        with run_lock(options.output_path):
-            remove_leftovers(options.output_path)
-            remove_leftovers(options.output_path / FOLDER)
-            checkpoint = choose_checkpoint(run, set_aside=True)
-            if is_finished(options, checkpoint):
-                say(f"{options.output_path}: this run is finished; --resume never starts it again")
-                wait_for_all(run.world)
-                return EXIT_DONE
-            write_run_file(run)
-            say_run(run)
+        checkpoint = choose_checkpoint(run, set_aside=True)
+        if is_finished(options, checkpoint):
+            say(f"{options.output_path}: this run is finished; --resume never starts it again")
             wait_for_all(run.world)
-            return train_run(run, stop, checkpoint)
+            return EXIT_DONE
+        check_disk(run)
+        write_run_file(run)
+        say_run(run)
+        wait_for_all(run.world)
+        return train_run(run, stop, checkpoint)
 
 
 def find_deadline(options: TrainOptions, began: float) -> float | None:
@@ -66,11 +68,17 @@ def find_deadline(options: TrainOptions, began: float) -> float | None:
 
 
 def move_run_aside(folder: Path) -> None:
-    """Move everything of an earlier run into a numbered sibling folder."""
-    if (folder / RUN_FILE).exists() or (folder / FOLDER).exists():
-        with run_lock(folder):
-            pass  # nobody is writing there
-        say(f"the former run is now {move_aside(folder)}")
+    """Move everything of an earlier run into a numbered sibling folder; the lock stays."""
+    if not (folder / RUN_FILE).exists() and not (folder / FOLDER).exists():
+        return
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    aside.mkdir()
+    for path in sorted(folder.iterdir()):
+        if path.name not in (LOCK, ".gitkeep"):
+            os.rename(path, aside / path.name)
+    say(f"the former run is now {aside}")
 
 
 def choose_checkpoint(run: Run, *, set_aside: bool) -> Path | None:

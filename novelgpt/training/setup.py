@@ -30,6 +30,7 @@ from novelgpt.training.optim import default_lr, default_optimizer
 from novelgpt.training.options import TrainOptions
 from novelgpt.training.parallel import World, join_world, local_device, wait_for_all
 from novelgpt.training.windows import count_steps, count_windows, epoch_phase
+from novelgpt.versions import check_versions
 
 RUN_FILE = "run.json"
 PIECE_OPTIONS = ("num_pieces", "valid_fraction", "min_length")
@@ -78,6 +79,7 @@ def prepare_run(options: TrainOptions) -> Run:
     Raises:
         UserError: anything missing, damaged or contradictory, and a run that would train nothing.
     """
+    check_versions()
     all_devices = choose_devices(options.device)
     world = join_world(all_devices[0])
     if options.raw and world.is_main:

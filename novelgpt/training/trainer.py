@@ -11,7 +11,7 @@ import torch
 
 from novelgpt.console import progress_bar, say, warn
 from novelgpt.errors import EXIT_DIVERGED, UserError
-from novelgpt.model import model_weights, save_model
+from novelgpt.model import model_weights
 from novelgpt.training.checkpoint import (
     Progress,
     list_checkpoints,
@@ -24,6 +24,7 @@ from novelgpt.training.engine import Engine, Interrupted
 from novelgpt.training.evaluation import Evaluation, evaluate_stream
 from novelgpt.training.metrics import Meter, RunLog, say_step
 from novelgpt.training.optim import lr_at, warmup_count
+from novelgpt.training.outputs import BEST, FINAL, is_whole, try_model, write_model
 from novelgpt.training.parallel import sum_over_processes
 from novelgpt.training.setup import Run
 from novelgpt.training.stopping import StopSignals
@@ -86,6 +87,7 @@ class Trainer:
             while self.progress.epoch <= self.options.epochs:
                 self.train_epoch()
                 self.end_epoch()
+            self.finish()
         except Stopped:
             self.save()
             raise
@@ -202,16 +204,22 @@ class Trainer:
         """Evaluate, sample, write the epoch's model folder, and save the state of the next epoch's beginning."""
         progress = self.progress
         evaluation = self.evaluate(epoch=progress.epoch)
-        is_best = evaluation is not None and (progress.best_loss is None or evaluation.loss < progress.best_loss)
-        if is_best:
-            progress.best_loss, progress.best_epoch = evaluation.loss, progress.epoch
         weights = model_weights(self.run.model)
         if self.run.world.is_main:
-            self.write_models(weights, is_best, evaluation)
+            try_model(self.run, progress, f"model_epoch{progress.epoch}", weights)
+            best = progress.best_loss
+            if evaluation and (best is None or evaluation.loss < best) and try_model(self.run, progress, BEST, weights):
+                progress.best_loss, progress.best_epoch = evaluation.loss, progress.epoch
             self.write_sample()
         progress.epoch += 1
         progress.batch = 0
         self.save()
+
+    def finish(self) -> None:
+        """Write final_model; a run that was killed in between does it at its next start."""
+        weights = model_weights(self.run.model)
+        if self.run.world.is_main and not is_whole(self.options.output_path / FINAL):
+            write_model(self.run, self.progress, FINAL, weights)
 
     def evaluate(self, *, epoch: int) -> Evaluation | None:
         """Score the held-out tail and log it; None when nothing is held out."""
@@ -249,27 +257,15 @@ class Trainer:
             words = f"held-out loss {result.loss:.4f} perplexity {result.perplexity:.2f}"
             say(f"epoch {epoch}/{self.options.epochs} {words} bits per character {result.bits_per_character:.4f}")
 
-    def write_models(self, weights: dict, is_best: bool, evaluation: Evaluation | None) -> None:
-        """Write model_epoch{n}, best_model when it is the best so far, and final_model after the last epoch."""
-        folder, epoch = self.options.output_path, self.progress.epoch
-        loss = None if evaluation is None else evaluation.loss
-        facts = {"step": self.progress.step, "epoch": epoch, "valid_loss": loss, "corpus": self.corpus_facts()}
-        words = "" if loss is None else f"Epoch {epoch}, held-out loss {loss:.4f} nats per token."
-        names = [f"model_epoch{epoch}"] + ["best_model"] * is_best + ["final_model"] * (epoch == self.options.epochs)
-        for name in names:
-            save_model(self.run.model, self.run.tokenizer, folder / name, weights=weights, facts=words, **facts)
-
-    def corpus_facts(self) -> dict:
-        """Return what ties a model folder to its corpus."""
-        manifest = self.run.pieces.manifest
-        return {key: manifest["source"].get(key) for key in ("path", "sha256")} | {"train": manifest["train"]}
-
     def write_sample(self) -> None:
-        """Print a short text by the network as it stands."""
+        """Print a short text by the network as it stands, and keep it with the epoch's figures."""
         if self.sample:
             self.run.model.eval()
-            say(f"sample: {self.sample(self.run.model)}")
+            text = self.sample(self.run.model)
             self.run.model.train()
+            say(f"sample: {text}")
+            if self.progress.history:
+                self.progress.history[-1]["sample"] = text
 
     def save(self) -> None:
         """Write a checkpoint; a disk that refuses is a warning, and the run goes on with the former one."""
