@@ -65,3 +65,15 @@ def test_a_weight_without_gradient_stays():
     first.grad = torch.randn(8, 8)
     Muon([{"params": [first, second]}], lr=0.1, weight_decay=0.5).step()
     assert torch.equal(second, before)
+
+
+def test_a_step_that_found_inf_changes_nothing_and_the_next_goes_on_as_if_it_had_not_been():
+    weights, others = random_weights(0, SHAPES), random_weights(0, SHAPES)
+    gradients = [[weight.detach() for weight in random_weights(step, SHAPES)] for step in (1, 2)]
+    broken = [torch.full(shape, float("nan")) for shape in SHAPES]
+    muon, other = (Muon([{"params": part}], lr=0.02, weight_decay=0.1) for part in (weights, others))
+    for step, found in ((gradients[0], 0.0), (broken, 1.0), (gradients[1], 0.0)):
+        muon.found_inf = torch.tensor([found])
+        take_steps(muon, weights, [step])
+    take_steps(other, others, gradients)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(weights, others, strict=True))

@@ -154,11 +154,11 @@ class Engine:
             torch.manual_seed((self.options.seed << 32) + (step << 8) + rows.start % 256)
 
     def update(self, finite: torch.Tensor) -> torch.Tensor:
-        """Step the optimizers if all is finite; on a GPU the fused kernel decides, so that the host need not wait."""
-        if self.device.type == "cuda" and not self.scaler.is_enabled() and len(self.optimizers) == 1:
-            self.optimizers[0].found_inf = (~finite).float()
-            self.optimizers[0].grad_scale = None
-            self.optimizers[0].step()
+        """Step the optimizers if all is finite; on a GPU they decide there themselves, so that the host need not wait."""
+        if self.device.type == "cuda" and not self.scaler.is_enabled():
+            for optimizer in self.optimizers:
+                optimizer.found_inf, optimizer.grad_scale = (~finite).float(), None
+                optimizer.step()
         elif finite:
             for optimizer in self.optimizers:
                 self.scaler.step(optimizer)
