@@ -154,7 +154,7 @@ class Engine:
             torch.manual_seed((self.options.seed << 32) + (step << 8) + rows.start % 256)
 
     def update(self, finite: torch.Tensor) -> torch.Tensor:
-        """Step the optimizers if all is finite; on a GPU they decide there themselves, so that the host need not wait."""
+        """Step the optimizers if all is finite; on a GPU they decide there, so that the host need not wait."""
         if self.device.type == "cuda" and not self.scaler.is_enabled():
             for optimizer in self.optimizers:
                 optimizer.found_inf, optimizer.grad_scale = (~finite).float(), None
