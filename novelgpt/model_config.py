@@ -48,6 +48,7 @@ WITHOUT_EFFECT = (
     "tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript transformers_version use_bfloat16 "
     "use_cache "
 ).split()
+USUAL = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}
 KEYS = [*NUMBERS, "n_ctx", "activation_function", *FIXED, *WITHOUT_EFFECT]
 USUAL_SILENT = (
     "architectures",
@@ -106,9 +107,9 @@ def check_model_config(values: dict, *, name: str, code: int = EXIT_USAGE) -> di
                 f"{name}: n_ctx is {context} and n_positions is {checked['n_positions']}, expected the same number"
             )
             raise UserError(message, f'"n_ctx": {context}, "n_positions": {context}', code)
-    for key in ("n_layer", "n_embd", "n_head", "n_positions"):
+    for key in USUAL:
         if key not in checked:
-            raise UserError(f"{name}: {key} is missing", f'"{key}": 12' if key != "n_embd" else '"n_embd": 768', code)
+            raise UserError(f"{name}: {key} is missing", f'"{key}": {USUAL[key]}', code)
     if checked["n_embd"] % checked["n_head"]:
         width, heads = checked["n_embd"], checked["n_head"]
         divisor = max(d for d in range(1, heads + 1) if width % d == 0)

@@ -58,7 +58,7 @@ def test_a_run_of_one_step_trains_at_the_peak():
 
 @pytest.mark.parametrize(
     ("warmup", "total", "steps"),
-    [(0, 100, 0), (0.02, 100, 2), (0.02, 101, 3), (0.5, 7, 4), (0.99, 10, 10), (1, 10, 1), (2000, 10, 10), (5, 10, 5)],
+    [(0, 100, 0), (0.02, 100, 2), (0.02, 101, 3), (0.5, 7, 4), (0.99, 10, 9), (1, 10, 1), (2000, 10, 9), (5, 10, 5)],
 )
 def test_warm_up_is_a_count_or_a_share_of_the_steps(warmup, total, steps):
     assert warmup_count(warmup, total) == steps

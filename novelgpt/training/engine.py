@@ -15,7 +15,7 @@ from novelgpt.errors import EXIT_ENVIRONMENT, UserError
 from novelgpt.training.cpu import keep_large_blocks, tune_for_cpu
 from novelgpt.training.feed import load_corpus, rows_to_device
 from novelgpt.training.optim import build_optimizers, set_lr
-from novelgpt.training.parallel import LossModule, micro_batches, without_sync, wrap_model
+from novelgpt.training.parallel import LossModule, all_processes, micro_batches, without_sync, wrap_model
 from novelgpt.training.setup import Run
 from novelgpt.training.windows import IGNORED, Batch
 
@@ -98,7 +98,7 @@ class Engine:
             self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.run.model.parameters(), self.options.max_grad_norm or math.inf)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        finite = self.update(torch.isfinite(loss + norm).all())
+        finite = self.update(all_processes(torch.isfinite(loss + norm).all(), self.run.world))
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         zero = torch.zeros_like(loss)

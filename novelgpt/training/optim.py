@@ -42,9 +42,9 @@ def warmup_count(warmup: float, total_steps: int) -> int:
     """Return the number of warm-up steps for a count (1 and up) or a share (below 1) of all steps.
 
     >>> warmup_count(0.02, 1000), warmup_count(2000, 3000), warmup_count(2000, 100)
-    (20, 2000, 100)
+    (20, 2000, 99)
     """
-    return min(total_steps, math.ceil(warmup * total_steps) if warmup < 1 else int(warmup))
+    return min(max(total_steps - 1, 0), math.ceil(warmup * total_steps) if warmup < 1 else int(warmup))
 
 
 def lr_at(step: int, total_steps: int, *, peak: float, warmup: int, schedule: str = "linear") -> float:

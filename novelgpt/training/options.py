@@ -66,7 +66,7 @@ class TrainOptions:
     optimizer: str = option(
         "auto", "of the blocks' matrices; auto = muon from scratch, else adamw", choices=("auto", "adamw", "muon")
     )
-    weight_decay: float = option(0.1, "decoupled weight decay of the matrices, not of biases and norms", real(0, 100))
+    weight_decay: float = option(0.2, "decoupled weight decay of the matrices, not of biases and norms", real(0, 100))
     beta1: float = option(0.9, "decay of Adam's first moment", real(0, 0.9999))
     beta2: float = option(0.999, "decay of Adam's second moment", real(0, 0.999999))
     max_grad_norm: float = option(1.0, "gradient norm above which gradients are scaled down; 0 = never", real(0))

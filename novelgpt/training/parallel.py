@@ -142,6 +142,15 @@ def without_sync(module: nn.Module, *, last: bool):
     return contextlib.nullcontext()
 
 
+def all_processes(flag: torch.Tensor, world: World) -> torch.Tensor:
+    """Return whether a bool on the device is true in every process, without the host waiting for it."""
+    if world.size == 1:
+        return flag
+    count = flag.to(torch.float32)
+    dist.all_reduce(count, op=dist.ReduceOp.MIN)
+    return count > 0
+
+
 def sum_over_processes(values: list[float], world: World) -> list[float]:
     """Add numbers up over all processes, on the CPU."""
     if world.size == 1:

@@ -35,10 +35,12 @@ from novelgpt.versions import check_versions
 RUN_FILE = "run.json"
 PIECE_OPTIONS = ("num_pieces", "valid_fraction", "min_length")
 DEFAULT_VOCABULARY = "cache/vocab_small.txt"
-IDENTITY = (
-    "stride random_phase batch_size epochs lr warmup_steps lr_scheduler optimizer weight_decay beta1 beta2 "
-    "max_grad_norm dropout precision seed log_step"
+DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
+CHANGEABLE = (  # may differ when a run goes on
+    "epochs lr warmup_steps lr_scheduler weight_decay beta1 beta2 max_grad_norm dropout precision log_step"
 ).split()
+FIXED = "stride random_phase batch_size optimizer seed".split()  # the position in the run means nothing without them
+IDENTITY = CHANGEABLE + FIXED
 
 
 @dataclass(frozen=True)
@@ -156,9 +158,9 @@ def load_or_build(options: TrainOptions) -> tuple[GPT2LMHeadModel, dict, object]
 
 def set_dropout(model: GPT2LMHeadModel, config: dict, rate: float) -> None:
     """Give embedding, residual and attention dropout one rate."""
-    config |= dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), rate)
+    config |= dict.fromkeys(DROPOUTS, rate)
     check_model_config(config, name="--dropout")
-    for name in ("embd_pdrop", "resid_pdrop", "attn_pdrop"):
+    for name in DROPOUTS:
         setattr(model.config, name, rate)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -186,9 +188,10 @@ def identity(run: Run) -> dict:
     """Return what the result of a run depends on, as plain JSON values."""
     options = asdict(run.options)
     manifest = run.pieces.manifest
-    config = {key: value for key, value in sorted(run.config.items()) if key != "vocab_size"}
+    config = {key: value for key, value in sorted(run.config.items()) if key not in ("vocab_size", *DROPOUTS)}
     return {
         **{name: options[name] for name in IDENTITY},
+        "dropout": [run.config.get(name, 0.1) for name in DROPOUTS],  # 0.1 is GPT-2's own
         "pretrained_model": options["pretrained_model"],
         "corpus": manifest["source"]["sha256"],
         "vocabulary": run.tokenizer.fingerprint,
@@ -219,10 +222,10 @@ def check_identity(run: Run) -> None:
         raise UserError(f"{path}: not written by train.py", "start again with --resume never", EXIT_STATE)
     now = json.loads(json.dumps(identity(run)))
     allowed = {name.strip() for name in run.options.allow_change.split(",") if name.strip()}
-    unknown = sorted(allowed - set(IDENTITY))
+    unknown = sorted(allowed - set(CHANGEABLE))
     if unknown:
         raise UserError(
-            f"--allow_change: found {unknown[0]!r}, expected some of {', '.join(IDENTITY)}",
+            f"--allow_change: found {unknown[0]!r}, expected some of {', '.join(CHANGEABLE)}",
             "--allow_change lr",
             EXIT_USAGE,
         )
@@ -234,7 +237,7 @@ def check_identity(run: Run) -> None:
     if changed:
         names = [line.split(":")[0] for line in changed]
         hint = "go on with the former options; or start anew with --resume never, which moves the old run aside"
-        if set(names) <= set(IDENTITY):
+        if set(names) <= set(CHANGEABLE):
             hint += f"; or go on with the change: --allow_change {','.join(names)}"
         message = f"{run.options.output_path}: holds an unfinished run with other settings\n  " + "\n  ".join(changed)
         raise UserError(message, hint, EXIT_STATE)

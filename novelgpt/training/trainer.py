@@ -208,7 +208,8 @@ class Trainer:
         if self.run.world.is_main:
             try_model(self.run, progress, f"model_epoch{progress.epoch}", weights)
             best = progress.best_loss
-            if evaluation and (best is None or evaluation.loss < best) and try_model(self.run, progress, BEST, weights):
+            is_best = evaluation and math.isfinite(evaluation.loss) and (best is None or evaluation.loss < best)
+            if is_best and try_model(self.run, progress, BEST, weights):
                 progress.best_loss, progress.best_epoch = evaluation.loss, progress.epoch
             self.write_sample()
         progress.epoch += 1
@@ -251,7 +252,8 @@ class Trainer:
         """Log an evaluation and say it."""
         values = {"valid_loss": result.loss, "valid_perplexity": result.perplexity}
         values["bits_per_character"] = result.bits_per_character
-        self.progress.history.append({"epoch": epoch, "step": self.progress.step, "valid_loss": result.loss})
+        loss = result.loss if math.isfinite(result.loss) else None  # JSON knows no nan
+        self.progress.history.append({"epoch": epoch, "step": self.progress.step, "valid_loss": loss})
         self.write_log(values)
         if self.run.world.is_main:
             words = f"held-out loss {result.loss:.4f} perplexity {result.perplexity:.2f}"
