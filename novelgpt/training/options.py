@@ -73,6 +73,9 @@ class TrainOptions:
     dropout: float | None = option(
         None, "one rate for embedding, residual and attention; default: the config's", real(0, 0.9)
     )
+    replace_inputs: float = option(
+        0.0, "share of the tokens read while training that are exchanged for random ones; targets stay", real(0, 0.9)
+    )
     gradient_accumulation: int = option(1, "micro-batches that a batch is split into; same update", whole(1, 1_000_000))
     gradient_checkpointing: bool = option(
         False, "recompute activations in the backward pass: less memory, a third slower"

@@ -26,6 +26,7 @@ from novelgpt.training.metrics import Meter, RunLog, say_step
 from novelgpt.training.optim import lr_at, warmup_count
 from novelgpt.training.outputs import BEST, FINAL, is_whole, try_model, write_model
 from novelgpt.training.parallel import sum_over_processes
+from novelgpt.training.regularize import replace_inputs
 from novelgpt.training.setup import Run
 from novelgpt.training.stopping import StopSignals
 from novelgpt.training.windows import Batch, epoch_batches
@@ -123,6 +124,8 @@ class Trainer:
         """Let the engine take one step, and note its loss without waiting for it."""
         step = self.progress.step + 1
         share = lr_at(step, self.run.total_steps, peak=1.0, warmup=self.warmup, schedule=self.options.lr_scheduler)
+        if self.options.replace_inputs:
+            batch = replace_inputs(batch, self.options.replace_inputs, seed=self.options.seed, step=step)
         try:
             result = self.engine.step(batch, step=step, lr_share=share, interrupted=self.stop_now)
         except Interrupted:
