@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SHELL := /bin/bash
+# two processes of one thread each: more would wait for each other
+FAST_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
 
 .PHONY: demo test check slow clean
 
@@ -17,12 +19,12 @@ demo: .venv/.installed  ## from the bundled novel to three samples, in minutes
 	PATH="$(CURDIR)/$(BIN):$$PATH" ./demo.sh
 
 test: .venv/.installed  ## the fast suite
-	$(BIN)/python -m pytest --durations=10
+	$(FAST_TESTS)
 
 check: .venv/.installed  ## lint, format, fast suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --durations=10
+	$(FAST_TESTS)
 
 slow: .venv/.installed  ## the long sweeps
 	$(BIN)/python -m pytest -m slow
