@@ -1,0 +1,1 @@
+"""Sweeps that prove what a run survives; `make reliability` runs them in full and writes docs/RELIABILITY.md."""
