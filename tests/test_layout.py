@@ -1,10 +1,10 @@
 """The shape of the house: imports point one way, scripts start at once, files and functions stay small."""
 
 import ast
+import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -112,13 +112,14 @@ def test_help_starts_at_once_without_torch(name):
     )
     seconds = []
     for _ in range(3):
-        began = time.perf_counter()
+        before = os.times()
         done = subprocess.run([sys.executable, "-c", code, name], cwd=ROOT, capture_output=True, text=True, check=False)
-        seconds.append(time.perf_counter() - began)
+        after = os.times()  # processor time: what else the machine does must not count
+        children = (after.children_user - before.children_user, after.children_system - before.children_system)
+        seconds.append(sum(children))
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("usage: ")
-    quickest = min(seconds)
-    assert min(statistics.median(seconds), 2 * quickest) < START, seconds  # a busy machine may spoil the median
+    assert statistics.median(seconds) < START, seconds
 
 
 @pytest.mark.parametrize("name", PRESENT)

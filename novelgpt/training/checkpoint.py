@@ -50,6 +50,7 @@ class Progress:
         bad_in_a_row: how many of them were the last ones.
         log_bytes: length of log.jsonl when this was saved.
         loss_sum, loss_tokens: nats and scored tokens since the last log line.
+        micro_batches: how many parts a batch was computed in; sums in another order differ in the last bit.
         scaler: state of the fp16 loss scaler.
     """
 
@@ -64,6 +65,7 @@ class Progress:
     log_bytes: int = 0
     loss_sum: float = 0.0
     loss_tokens: int = 0
+    micro_batches: int = 0
     scaler: dict = field(default_factory=dict)
 
 

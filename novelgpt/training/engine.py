@@ -14,6 +14,7 @@ from novelgpt.console import say, warn
 from novelgpt.errors import EXIT_ENVIRONMENT, UserError
 from novelgpt.training.cpu import keep_large_blocks, tune_for_cpu
 from novelgpt.training.feed import load_corpus, rows_to_device
+from novelgpt.training.memory import available_bytes, choose_parts, predict_bytes
 from novelgpt.training.optim import build_optimizers, set_lr
 from novelgpt.training.parallel import LossModule, all_processes, micro_batches, without_sync, wrap_model
 from novelgpt.training.setup import Run
@@ -59,7 +60,7 @@ class Engine:
         self.loss_module = LossModule(run.model, run.dtype, HEAD_CHUNK[self.device.type])
         if should_compile(run):
             self.loss_module.compile()
-        self.micro_batches = self.options.gradient_accumulation
+        self.micro_batches = self.choose_micro_batches()
         self.module = wrap_model(
             self.loss_module,
             run.devices,
@@ -77,6 +78,22 @@ class Engine:
         )
         self.corpus = load_corpus(run.pieces.train, self.device)
         self.proven = False  # a step has fitted into the memory
+
+    def choose_micro_batches(self) -> int:
+        """Return how many parts a batch is computed in: as asked for, or more where memory would not suffice."""
+        options, run = self.options, self.run
+        rows = -(-options.batch_size // (run.world.size * len(run.devices)))
+        settings = {"dtype": run.dtype, "checkpointing": options.gradient_checkpointing}
+        settings["chunk"] = HEAD_CHUNK[self.device.type]
+
+        def needed(at_a_time: int) -> int:
+            return predict_bytes(run.config, run.model.config.vocab_size, at_a_time, **settings)
+
+        least = options.gradient_accumulation
+        parts = choose_parts(needed, rows, available_bytes(self.device), least=least)
+        if parts > least:
+            say(f"--batch_size {options.batch_size}: computed in {parts} parts to fit the memory, same update")
+        return parts
 
     def step(self, batch: Batch, *, step: int, lr_share: float, interrupted=lambda: False) -> StepResult:
         """Update the weights once by a global batch; a step that is not finite leaves them as they were.

@@ -86,6 +86,7 @@ class TrainOptions:
     compile: str = option("auto", "torch.compile: auto = on GPUs when the run repays it", choices=("auto", "on", "off"))
     device: str | None = option(None, "GPU numbers such as 0,1, or mps, or cpu; default: every GPU there is")
     seed: int = option(0, "initial weights, window order and dropout are functions of it", whole(0, 2**31 - 1))
+    plan: bool = option(False, "print what the run would do and take on this machine, and stop")
     resume: str = option("auto", "auto = go on with an unfinished run; never = move it aside; or a checkpoint's folder")
     allow_change: str = option("", "options that may differ from the unfinished run's, for example lr,epochs,log_step")
     save_steps: int = option(0, "steps between two checkpoints; 0 = by time and at the end of epochs", whole(0))

@@ -17,6 +17,7 @@ from novelgpt.training.metrics import duration_words
 from novelgpt.training.options import TrainOptions
 from novelgpt.training.outputs import check_disk
 from novelgpt.training.parallel import wait_for_all
+from novelgpt.training.plan import print_plan
 from novelgpt.training.setup import RUN_FILE, Run, check_identity, prepare_run, write_run_file
 from novelgpt.training.stopping import StopSignals, seconds_until
 from novelgpt.training.trainer import Stopped, Trainer
@@ -39,6 +40,9 @@ def train(options: TrainOptions) -> int:
     deadline = find_deadline(options, began)
     with StopSignals(deadline=deadline) as stop:
         run = prepare_run(options)
+        if options.plan:
+            print_plan(run)
+            return EXIT_DONE
         if not run.world.is_main:
             wait_for_all(run.world)  # the first process sorts out the folder
             checkpoint = choose_checkpoint(run, set_aside=False)

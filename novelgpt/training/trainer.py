@@ -77,6 +77,7 @@ class Trainer:
             self.engine.scaler.load_state_dict(self.progress.scaler or self.engine.scaler.state_dict())
             self.loss += self.progress.loss_sum if self.run.world.is_main else 0.0  # summed over processes
             self.tokens += self.progress.loss_tokens
+            self.engine.micro_batches = self.progress.micro_batches or self.engine.micro_batches
         folder = self.options.output_path
         writer_dir = self.options.writer_dir if self.run.world.is_main else None
         self.log = RunLog(folder, writer_dir=writer_dir, length=self.progress.log_bytes, enabled=self.run.world.is_main)
@@ -285,11 +286,11 @@ class Trainer:
         if not self.run.world.is_main:
             return
         progress.log_bytes = self.log.length()
+        progress.micro_batches = self.engine.micro_batches
         progress.scaler = self.engine.scaler.state_dict()
         try:
-            keep = self.options.save_total_limit
-            path = save_checkpoint(self.options.output_path, progress, weights, moments, keep=keep)
-            say(f"saved {path}")
+            folder, keep = self.options.output_path, self.options.save_total_limit
+            say(f"saved {save_checkpoint(folder, progress, weights, moments, keep=keep)}")
         except UserError as problem:
             warn(f"no checkpoint at step {progress.step}: {problem.message}; the former one stays")
 

@@ -1,0 +1,73 @@
+"""How much memory a step takes, what is there, and into how many parts a batch must be split to fit.
+
+Per parameter: weight, gradient and two moments in fp32 (16 bytes; Muon keeps one moment). Per token and layer: what the
+backward pass needs again, about 38 bytes times the width where products are in 16 bits (inputs of the linear layers and
+of GELU in 16 bits, two residual streams in fp32, two dropout masks), 66 in fp32. The loss holds one chunk of logits.
+"""
+
+import os
+
+import torch
+
+from novelgpt.model_config import count_config_parameters
+
+BYTES_A_PARAMETER = 16
+ACTIVATION_BYTES = {2: 38, 4: 66}  # by bytes a product's number; times width, a token and layer
+LOGIT_BYTES = 10  # fp32 scores, their gradient, 16-bit logits
+FIXED_BYTES = 600 << 20  # the libraries themselves
+USABLE = 0.85  # of what is free
+
+
+def predict_bytes(
+    config: dict, vocab_size: int, rows: int, *, dtype: torch.dtype, checkpointing: bool = False, chunk: int = 1024
+) -> int:
+    """Predict the memory of a training step.
+
+    Args:
+        config: a checked network config.
+        vocab_size: tokens of the vocabulary.
+        rows: windows computed at a time.
+        dtype: format of the matrix products.
+        checkpointing: activations are computed again, and only the inputs of the blocks are kept.
+        chunk: positions whose logits exist at a time.
+    """
+    parameters = count_config_parameters(config, vocab_size)
+    tokens = rows * config["n_positions"]
+    width, layers = config["n_embd"], config["n_layer"]
+    size = torch.finfo(dtype).bits // 8
+    activations = ACTIVATION_BYTES[size] * width * layers * tokens
+    if checkpointing:
+        activations = (4 * layers + ACTIVATION_BYTES[size]) * width * tokens
+    casts = size * parameters if size == 2 else 0
+    ends = 24 * width * tokens + LOGIT_BYTES * min(chunk, tokens) * vocab_size
+    return FIXED_BYTES + BYTES_A_PARAMETER * parameters + casts + activations + ends
+
+
+def available_bytes(device: torch.device) -> int:
+    """Return the free memory of a GPU, or of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            facts = dict(line.split(":") for line in file)
+        return int(facts["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30
+
+
+def choose_parts(needed, rows: int, available: int, *, least: int = 1) -> int:
+    """Return the smallest number of micro-batches that fits, doubling from the number asked for.
+
+    Args:
+        needed: rows at a time -> predicted bytes.
+        rows: of the whole batch (of one device).
+        available: bytes.
+        least: micro-batches asked for.
+
+    >>> choose_parts(lambda rows: 10 * rows, 8, 50)
+    2
+    """
+    parts = least
+    while parts < rows and needed(-(-rows // parts)) > USABLE * available:
+        parts = min(rows, 2 * parts)
+    return parts

@@ -1,0 +1,88 @@
+"""`train.py --plan`: what a run would do and take on this machine, before it is started."""
+
+import statistics
+import time
+
+from novelgpt.console import say
+from novelgpt.corpus.pieces import Pieces
+from novelgpt.model import count_parameters
+from novelgpt.training.engine import Engine
+from novelgpt.training.memory import available_bytes, predict_bytes
+from novelgpt.training.metrics import duration_words
+from novelgpt.training.optim import warmup_count
+from novelgpt.training.outputs import predicted_bytes
+from novelgpt.training.setup import Run
+from novelgpt.training.windows import epoch_batches
+
+TRIAL_STEPS = 3  # the first one warms up
+FEW_TOKENS_A_PARAMETER = 0.05  # below, a smaller network learns the book as well (measured on novels of 1 M characters)
+
+
+def print_plan(run: Run) -> None:
+    """Print documents, tokens, windows, steps, memory, time, disk and advice, one line each, on stdout."""
+    parameters = count_parameters(run.model)
+    tokens = len(run.pieces.train)
+    engine = Engine(run)
+    seconds = time_step(run, engine)
+    lines = {
+        "documents": documents_words(run.pieces),
+        "parameters": f"{parameters:,}; {tokens / parameters:.3f} tokens a parameter",
+        "windows": f"{run.window} tokens every {run.options.stride}, {run.options.batch_size} a step",
+        "steps": f"{run.total_steps:,} in {run.options.epochs} epochs of about {run.epoch_steps[0]:,}",
+        "warm-up": f"{warmup_count(run.options.warmup_steps, run.total_steps):,} steps",
+        "memory": memory_words(run, engine.micro_batches),
+        "time": f"{seconds:.2f} s a step, {duration_words(seconds * run.epoch_steps[0])} an epoch, "
+        f"{duration_words(seconds * run.total_steps)} in all",
+        "disk": ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in predicted_bytes(run).items()),
+    }
+    for name, words in lines.items():
+        print(f"{name + ':':12} {words}")
+    for words in advice(run, tokens / parameters):
+        print(f"{'advice:':12} {words}")
+
+
+def documents_words(pieces: Pieces) -> str:
+    """Say how many documents and tokens are trained on and held out."""
+    parts = (pieces.manifest[name] for name in ("train", "valid"))
+    train, valid = (f"{part['documents']:,} with {part['tokens']:,} tokens" for part in parts)
+    return f"{train}; held out {valid}"
+
+
+def memory_words(run: Run, micro_batches: int) -> str:
+    """Say the predicted memory beside what is there, and into how many parts a batch is split."""
+    rows = -(-run.options.batch_size // micro_batches)
+    needed = predict_bytes(
+        run.config,
+        run.tokenizer.vocab_size,
+        rows,
+        dtype=run.dtype,
+        checkpointing=run.options.gradient_checkpointing,
+    )
+    there = available_bytes(run.devices[0])
+    split = f"; a batch in {micro_batches} parts" if micro_batches > 1 else ""
+    return f"about {needed / 1e9:.1f} GB of {there / 1e9:.1f} GB free{split}"
+
+
+def time_step(run: Run, engine: Engine) -> float:
+    """Measure the seconds of an optimizer step by taking a few with a learning rate of zero."""
+    seconds = []
+    settings = {"seed": run.options.seed, "epoch": 1}
+    batch = next(epoch_batches(run.pieces.train, run.window, run.options.stride, run.options.batch_size, **settings))
+    say(f"measuring {TRIAL_STEPS} steps …")
+    for number in range(1, TRIAL_STEPS + 1):
+        start = time.perf_counter()
+        bool(engine.step(batch, step=number, lr_share=0.0).finite)  # waits for the device
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+def advice(run: Run, tokens_a_parameter: float) -> list[str]:
+    """Return what a friend would say about the plan."""
+    words = []
+    if run.options.batch_size > run.epoch_steps[0] * run.options.batch_size // 2:
+        words.append("an epoch has very few steps: a smaller --batch_size or --stride gives more")
+    if tokens_a_parameter < FEW_TOKENS_A_PARAMETER:
+        words.append("the book is small for this network: a smaller --model_config trains in a fraction of the time")
+    if len(run.pieces.valid) < run.window:
+        words.append("hardly anything is held out: --valid_fraction 0.05 shows when it begins to memorise")
+    return words or ["none: go ahead"]

@@ -1,0 +1,124 @@
+"""The engine around a step: what does not fit is split, the corpus on the device, the plan."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from novelgpt.corpus.stream import TokenStream
+from novelgpt.errors import UserError
+from novelgpt.model_config import check_model_config
+from novelgpt.training import engine as engine_module
+from novelgpt.training.engine import Engine
+from novelgpt.training.feed import cut_windows, rows_to_device, to_signed
+from novelgpt.training.memory import choose_parts, predict_bytes
+from novelgpt.training.session import train
+from novelgpt.training.setup import prepare_run
+from novelgpt.training.windows import epoch_batches, make_batch
+
+SMALL = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}
+
+
+def first_batch(run):
+    """Return the first batch of a run."""
+    options = run.options
+    return next(epoch_batches(run.pieces.train, run.window, options.stride, options.batch_size, seed=0, epoch=1))
+
+
+def weights_after_a_step(run, engine) -> torch.Tensor:
+    """Take one step and return all weights in one row."""
+    engine.step(first_batch(run), step=1, lr_share=1.0)
+    return torch.cat([parameter.detach().flatten() for parameter in run.model.parameters()])
+
+
+def refuse_more_than(rows: int, monkeypatch) -> None:
+    """Let the memory run out for micro-batches of more rows than that."""
+    forward = engine_module.LossModule.forward
+
+    def limited(self, input_ids, labels):
+        if len(input_ids) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(self, input_ids, labels)
+
+    monkeypatch.setattr(engine_module.LossModule, "forward", limited)
+
+
+def test_a_batch_that_does_not_fit_is_split_and_gives_the_same_update(tiny_options, monkeypatch, capsys):
+    whole = weights_after_a_step(run := prepare_run(tiny_options(precision="fp32")), Engine(run))
+    refuse_more_than(1, monkeypatch)
+    run = prepare_run(tiny_options(precision="fp32"))
+    engine = Engine(run)
+    split = weights_after_a_step(run, engine)
+    assert engine.micro_batches == 4
+    torch.testing.assert_close(split, whole, rtol=1e-4, atol=1e-6)
+    assert "--batch_size 4: too large for the memory; computed in 4 parts, same update" in capsys.readouterr().err
+
+
+def test_a_single_row_that_does_not_fit_is_an_error(tiny_options, monkeypatch):
+    refuse_more_than(0, monkeypatch)
+    run = prepare_run(tiny_options())
+    with pytest.raises(UserError) as caught:
+        Engine(run).step(first_batch(run), step=1, lr_share=1.0)
+    assert str(caught.value) == (
+        "error: --batch_size 4: does not fit into the memory of cpu, even split\n\n"
+        "hint: --gradient_checkpointing, or a smaller --model_config"
+    )
+    assert caught.value.code == 4
+
+
+def test_memory_running_out_later_is_not_hidden(tiny_options, monkeypatch):
+    run = prepare_run(tiny_options())
+    engine = Engine(run)
+    engine.step(first_batch(run), step=1, lr_share=1.0)
+    refuse_more_than(0, monkeypatch)
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.step(first_batch(run), step=2, lr_share=1.0)
+
+
+def test_checkpointing_of_activations_changes_no_update(tiny_options):
+    plain = weights_after_a_step(run := prepare_run(tiny_options()), Engine(run))
+    run = prepare_run(tiny_options(gradient_checkpointing=True))
+    torch.testing.assert_close(weights_after_a_step(run, Engine(run)), plain, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("dtype", "high"), [(np.uint16, 65_535), (np.uint32, 4_000_000_000)])
+def test_windows_cut_on_the_device_are_those_of_the_stream(dtype, high):
+    tokens = np.random.default_rng(0).integers(0, high, 500).astype(dtype)
+    tokens[7] = high
+    starts = np.array([0, 5, 484])
+    cut = cut_windows(to_signed(tokens), torch.from_numpy(starts), 16)
+    expected = np.stack([tokens[start : start + 16] for start in starts]).astype(np.int64)
+    assert torch.equal(cut, torch.from_numpy(expected))
+
+
+def test_a_process_without_rows_computes_a_row_that_counts_nothing():
+    batch = make_batch(TokenStream([np.arange(40, dtype=np.uint16)]), np.array([0, 8]), 16)
+    input_ids, labels = rows_to_device(batch, range(0), torch.device("cpu"), None)
+    assert input_ids.shape == labels.shape == (1, 16)
+    assert labels.eq(-100).all()
+
+
+def test_parts_double_until_they_fit():
+    assert choose_parts(lambda rows: rows, 8, 100) == 1
+    assert choose_parts(lambda rows: 30 * rows, 8, 100) == 4  # 2 rows: 60 of 85 usable
+    assert choose_parts(lambda rows: 10**9, 8, 100) == 8
+    assert choose_parts(lambda rows: rows, 8, 100, least=3) == 3
+
+
+def test_predicted_memory_grows_with_rows_and_shrinks_with_checkpointing():
+    config = check_model_config(SMALL, name="small")
+    two, eight = (predict_bytes(config, 13_317, rows, dtype=torch.bfloat16) for rows in (2, 8))
+    activations = 38 * 768 * 10 * 1024 + 24 * 768 * 1024  # a row
+    assert eight - two == 6 * activations
+    assert predict_bytes(config, 13_317, 8, dtype=torch.bfloat16, checkpointing=True) < eight
+
+
+def test_the_plan_is_printed_and_nothing_is_written(tiny_options, capsys, tmp_path):
+    options = replace(tiny_options(), plan=True, output_dir=str(tmp_path / "planned"))
+    assert train(options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = ["documents", "parameters", "windows", "steps", "warm-up", "memory", "time", "disk", "advice"]
+    assert [line.split(":")[0] for line in lines[:9]] == names
+    assert f"steps:       {prepare_run(options).total_steps} in 3 epochs" in lines[3]
+    assert not (tmp_path / "planned").exists()
