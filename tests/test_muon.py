@@ -1,9 +1,12 @@
 """Muon against torch.optim.Muon, matrix by matrix, and its matrices against the singular values they must have."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from novelgpt.training.muon import Muon, orthogonalise
+from novelgpt.training.session import train
 
 SHAPES = [(24, 24), (24, 96), (96, 24), (24, 96), (1, 8)]
 
@@ -77,3 +80,17 @@ def test_a_step_that_found_inf_changes_nothing_and_the_next_goes_on_as_if_it_had
         take_steps(muon, weights, [step])
     take_steps(other, others, gradients)
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(weights, others, strict=True))
+
+
+def test_a_run_by_muon_that_was_stopped_ends_with_the_same_weights(tiny_options, tmp_path, monkeypatch):
+    whole = tiny_options(optimizer="muon")
+    stopped = replace(whole, output_dir=str(tmp_path / "stopped"))
+    assert train(whole) == 0
+    with monkeypatch.context() as patch:
+        asked = iter([False] * 9 + [True] * 99)
+        patch.setattr("novelgpt.training.session.StopSignals.must_stop", lambda self: next(asked))
+        assert train(stopped) == 0
+    assert not (stopped.output_path / "final_model").exists()
+    assert train(stopped) == 0
+    first, second = (run.output_path / "final_model/model.safetensors" for run in (whole, stopped))
+    assert first.read_bytes() == second.read_bytes()
