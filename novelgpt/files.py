@@ -123,8 +123,8 @@ def find_damage(folder: str | Path, *, hashes: bool = True, needed: Iterable[str
     """
     folder = Path(folder)
     try:
-        files = read_json(folder / MANIFEST)["files"]
-        expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
+        entries = read_json(folder / MANIFEST)["files"].items()
+        expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries}
     except UserError as problem:
         return problem.message
     except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as problem:
@@ -242,18 +242,11 @@ def run_lock(folder: str | Path, *, flag: str = "--output_dir") -> Iterator[None
     """
     folder = Path(folder)
     is_new = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder / LOCK, "a+b")  # noqa: SIM115 (held for the whole run)
-    except OSError as problem:
-        hint = f"choose another place than {folder}"
-        raise UserError(f"{folder}: cannot be written: {problem.strerror}", hint, EXIT_ENVIRONMENT) from problem
-    with handle:
-        if not lock_handle(handle):
+    with open_lock(folder) as handle:
+        if not lock_handle(handle) or not is_same_file(handle, folder / LOCK):
             handle.seek(0)
-            holder = handle.read(200).decode("utf-8", "replace").strip() or "another process"
-            hint = f"wait for it, or give {flag} another folder"
-            raise UserError(f"{folder}: in use by {holder}", hint, EXIT_ENVIRONMENT)
+            message = f"{folder}: in use by {handle.read(200).decode('utf-8', 'replace').strip() or 'another process'}"
+            raise UserError(message, f"wait for it, or give {flag} another folder", EXIT_ENVIRONMENT)
         handle.truncate(0)
         handle.write(f"pid {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
         handle.flush()
@@ -262,6 +255,24 @@ def run_lock(folder: str | Path, *, flag: str = "--output_dir") -> Iterator[None
         finally:
             if is_new:
                 remove_if_unused(folder)
+
+
+def open_lock(folder: Path) -> BinaryIO:
+    """Open a folder's lock file; make both where they are missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return open(folder / LOCK, "a+b")
+    except OSError as problem:
+        message = f"{folder}: cannot be written: {problem.strerror}"
+        raise UserError(message, f"choose another place than {folder}", EXIT_ENVIRONMENT) from problem
+
+
+def is_same_file(handle: BinaryIO, path: Path) -> bool:
+    """Tell whether a name still leads to an open file; it does not where its last holder has just removed it."""
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def remove_if_unused(folder: Path) -> None:

@@ -12,21 +12,21 @@ Every random number of a run is a function of (seed, step), and the order of the
 position is the whole random state.
 """
 
+import math
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from novelgpt.console import say, warn
-from novelgpt.errors import EXIT_STATE, UserError
-from novelgpt.files import atomic_folder, find_damage, read_json, write_json
+from novelgpt.errors import EXIT_DIVERGED, EXIT_STATE, UserError
+from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json, write_json
 from novelgpt.model import whole_tensor
-from novelgpt.weights import WEIGHTS, write_safetensors
+from novelgpt.weights import WEIGHTS, check_safetensors_header, read_safetensors, write_safetensors
 
 FOLDER = "checkpoints"
 OPTIMIZER = "optimizer.safetensors"
@@ -101,14 +101,18 @@ def save_checkpoint(
         The new folder.
 
     Raises:
-        UserError: the disk refuses; every older checkpoint is then still there.
+        UserError: a number is not finite, or the disk refuses; every older checkpoint is then still there.
     """
     path = checkpoint_path(run_dir, progress.step)
+    for name, tensor in {**weights, **optimizer}.items():
+        if not torch.isfinite(tensor).all():
+            hint = "go on from the last good checkpoint with a lower --lr"
+            raise UserError(f"{path}: not saved: {name} is not finite", hint, EXIT_DIVERGED)
     with atomic_folder(path, step=progress.step) as hidden:
         write_safetensors(weights, hidden / WEIGHTS)
         write_safetensors(optimizer, hidden / OPTIMIZER)
         write_json(hidden / STATE, asdict(progress))
-    damage = find_damage(path, needed=FILES)
+    damage = find_checkpoint_damage(path)
     if damage:
         raise UserError(f"{path}: damaged right after it was written: {damage}", "check the disk", EXIT_STATE)
     prune_checkpoints(run_dir, keep)
@@ -136,16 +140,12 @@ def find_checkpoint(run_dir: Path, *, set_aside: bool = True) -> Path | None:
     """
     damaged = 0
     for path in reversed(list_checkpoints(run_dir)):
-        damage = find_damage(path, needed=FILES)
+        damage = find_checkpoint_damage(path)
         if damage is None:
             return path
         damaged += 1
-        if not set_aside:
-            continue
-        aside = path.with_name(path.name + ".bad")
-        shutil.rmtree(aside, ignore_errors=True)
-        os.rename(path, aside)
-        warn(f"{path}: set aside as {aside.name}: {damage}")
+        if set_aside:
+            warn(f"{path}: set aside as {rename_aside(path, '.bad').name}: {damage}")
     if damaged:
         message = f"{run_dir / FOLDER}: none of {damaged} checkpoints is whole"
         hint = "start again with --resume never, or copy a whole checkpoint back"
@@ -153,14 +153,69 @@ def find_checkpoint(run_dir: Path, *, set_aside: bool = True) -> Path | None:
     return None
 
 
-def read_progress(path: Path) -> Progress:
-    """Read where a verified checkpoint stands."""
-    values = read_json(path / STATE)
+def find_checkpoint_damage(path: Path) -> str | None:
+    """Say what is wrong with a checkpoint: its files, or that it is not of the step it is called after."""
+    damage = find_damage(path, needed=FILES)
+    if damage:
+        return damage
     try:
-        return Progress(**values)
+        steps = [read_progress(path).step, read_json(path / MANIFEST).get("step")]
+    except UserError as problem:
+        return problem.message
+    if name := NAME.fullmatch(path.name):
+        steps.append(int(name[1]))
+    same = all(step == steps[0] for step in steps)
+    return None if same else f"{STATE}, {MANIFEST} and the name are of steps {', '.join(map(str, steps))}"
+
+
+def set_later_aside(run_dir: Path, step: int) -> None:
+    """Rename the checkpoints after a step to `.later`: a run that goes on from that step takes another course."""
+    for path in list_checkpoints(run_dir):
+        if int(NAME.fullmatch(path.name)[1]) > step:
+            say(f"{path}: set aside as {rename_aside(path, '.later').name}")
+
+
+def rename_aside(path: Path, ending: str) -> Path:
+    """Rename a checkpoint, in the place of an earlier one of that name, and return the new path."""
+    aside = path.with_name(path.name + ending)
+    if aside.is_dir():
+        shutil.rmtree(aside)
+    aside.unlink(missing_ok=True)
+    os.rename(path, aside)
+    return aside
+
+
+def read_progress(path: Path) -> Progress:
+    """Read where a verified checkpoint stands.
+
+    Raises:
+        UserError: not a Progress; the message names the first value that is none.
+    """
+    values = read_json(path / STATE)
+    hint = "start again with --resume never"
+    try:
+        progress = Progress(**values)
     except TypeError as problem:
-        message = f"{path / STATE}: written by another version: {problem}"
-        raise UserError(message, "start again with --resume never", EXIT_STATE) from problem
+        raise UserError(f"{path / STATE}: written by another version: {problem}", hint, EXIT_STATE) from problem
+    for entry in fields(Progress):
+        value = getattr(progress, entry.name)
+        if not is_value_of(entry, value):
+            message = f"{path / STATE}: {entry.name}: found {value!r:.60}, expected {getattr(entry.type, '__name__', entry.type)}"
+            raise UserError(message, hint, EXIT_STATE)
+    return progress
+
+
+def is_value_of(entry: Field, value: object) -> bool:
+    """Tell whether a value read from JSON can be that of a field of Progress: its type, finite, not negative."""
+    if value is None:
+        return entry.default is None
+    if isinstance(value, list):
+        return entry.default_factory is list and all(isinstance(item, dict) for item in value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return isinstance(value, dict) and entry.default_factory is dict
+    if isinstance(value, float) and not ("float" in str(entry.type) and math.isfinite(value)):
+        return False
+    return entry.default_factory is MISSING and value >= (1 if entry.name == "epoch" else 0)
 
 
 def training_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -185,7 +240,9 @@ def load_checkpoint(path: Path, model: torch.nn.Module, optimizers: list[torch.o
     Raises:
         UserError: the checkpoint is of another network or optimizer.
     """
-    weights = load_file(path / WEIGHTS)
+    for name in (WEIGHTS, OPTIMIZER):
+        check_safetensors_header(path / name)
+    weights = read_safetensors(path / WEIGHTS)
     parameters = dict(model.named_parameters())
     if {name: tuple(value.shape) for name, value in weights.items()} != {
         name: tuple(value.shape) for name, value in parameters.items()
@@ -195,7 +252,7 @@ def load_checkpoint(path: Path, model: torch.nn.Module, optimizers: list[torch.o
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(like_parameter(weights[name], parameter))
-    load_optimizer_tensors(optimizers, parameters, load_file(path / OPTIMIZER), path)
+    load_optimizer_tensors(optimizers, parameters, read_safetensors(path / OPTIMIZER), path)
     progress = read_progress(path)
     say(f"going on from {path}: step {progress.step}, epoch {progress.epoch}")
     return progress
@@ -205,12 +262,13 @@ def load_optimizer_tensors(
     optimizers: list[torch.optim.Optimizer], parameters: dict, tensors: dict[str, torch.Tensor], path: Path
 ) -> None:
     """Put saved moments back where optimizer_tensors found them."""
+    known = {str(index): optimizer for index, optimizer in enumerate(optimizers)}
     for label, value in tensors.items():
-        index, name, key = label.split("/")
-        if int(index) >= len(optimizers) or name not in parameters:
+        index, name, key = (label.split("/") + ["", ""])[:3]
+        parameter = parameters.get(name)
+        if index not in known or parameter is None or value.shape not in ((), parameter.shape):
             hint = "use the --optimizer of that run, or --resume never"
             raise UserError(f"{path}: holds the state of another optimizer", hint, EXIT_STATE)
-        parameter = parameters[name]
         on_host = key == "step" and not optimizers[int(index)].defaults.get("fused")
         placed = value if on_host else like_parameter(value, parameter)
         optimizers[int(index)].state[parameter][key] = placed
