@@ -148,7 +148,7 @@ def test_samples_are_the_same_in_every_batch_and_all_different(weights, tokenize
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_long_samples_are_the_same_in_every_batch(weights, tokenizer, kind):
-    assert_every_batch_writes_the_same(weights[kind], tokenizer, Plan(5 * CONTEXT, "chapter"), range(2, 13))
+    assert_every_batch_writes_the_same(weights[kind], tokenizer, Plan(4 * CONTEXT), range(2, 13))
 
 
 @pytest.mark.slow
