@@ -5,7 +5,7 @@ SHELL := /bin/bash
 # two processes of one thread each: more would wait for each other
 FAST_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
 
-.PHONY: demo test check slow clean
+.PHONY: demo test check sweeps slow clean
 
 .venv/.installed: requirements.txt requirements-dev.txt
 	command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; hint: make PYTHON=python3 $(MAKECMDGOALS)"; exit 4; }
@@ -25,6 +25,9 @@ check: .venv/.installed  ## lint, format, fast suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(FAST_TESTS)
+
+sweeps: .venv/.installed  ## the sweeps that every change must pass, minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m sweep --timeout 1500 --durations=10
 
 slow: .venv/.installed  ## the long sweeps
 	$(BIN)/python -m pytest -m slow

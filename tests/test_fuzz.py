@@ -1,0 +1,156 @@
+"""Malformed inputs: whatever is handed in, the answer is a result or a message, at once, and no half file."""
+
+import json
+import random
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import clr_ctrl
+from novelgpt.cli import run
+from novelgpt.corpus.pieces import open_pieces, write_pieces
+from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
+from novelgpt.errors import UserError
+from tests.conftest import STORY
+
+SECONDS = 2.0  # of processor time, after which an answer counts as a hang
+TEXT = "\n".join(STORY)
+SEEDS = {
+    "json": [json.dumps(STORY, ensure_ascii=False), json.dumps(STORY), json.dumps([{"text": text} for text in STORY])],
+    "jsonl": ["\n".join(json.dumps({"content": text}, ensure_ascii=False) for text in STORY)],
+    "csv": ["text,title\n" + "\n".join(f'"{text}",甲' for text in STORY)],
+    "txt": [TEXT, TEXT.replace("\n", "\r\n　　"), TEXT * 5],
+}
+CODECS = ("utf-8", "utf-8-sig", "gb18030", "utf-16", "utf-16-le", "utf-32")
+INSERTS = [b"\x00", b"\xff", b"\\", b'"', b"[", b"{", b"]", b"\n", b"\r", b"\xef\xbb\xbf", b"\\ud83d", b"1e999", b"NaN"]
+INSERTS += [b"[" * 2000, b"9" * 5000, b'{"a":', b"\x1b[2J", "第一章 ".encode(), b"\xe3\x80", b"\x81\x30"]
+
+
+def mutate(data: bytes, draw: random.Random) -> bytes:
+    """Damage bytes one to four times: cut, flip, insert, delete, double."""
+    damaged = bytearray(data)
+    for _ in range(draw.randint(1, 4)):
+        place = draw.randrange(len(damaged) + 1)
+        kind = draw.randrange(5)
+        if kind == 0:
+            del damaged[place:]
+        elif kind == 1 and place < len(damaged):
+            damaged[place] ^= 1 << draw.randrange(8)
+        elif kind == 2:
+            damaged[place:place] = draw.choice(INSERTS)
+        elif kind == 3:
+            del damaged[place : place + draw.randint(1, 40)]
+        else:
+            damaged[place:place] = damaged[place : place + draw.randint(1, 60)]
+    return bytes(damaged)
+
+
+def clean_one(kind: str, data: bytes, folder: Path) -> None:
+    """Send one file through clr_ctrl.py and check status, files and time."""
+    source, output = folder / f"in.{kind}", folder / "out.json"
+    source.write_bytes(data)
+    began = time.process_time()
+    status = run(clr_ctrl.main, [str(source), "--output", str(output)])
+    assert time.process_time() - began < SECONDS
+    names = {path.name for path in folder.iterdir()}
+    if status == 0:
+        documents = json.loads(output.read_text(encoding="utf-8"))
+        assert documents and all(isinstance(document, str) and document for document in documents)
+        assert names == {source.name, "out.json", "out.report.json"}
+    else:
+        assert status == 3
+        assert names == {source.name}
+    for name in names:
+        (folder / name).unlink()
+
+
+def fuzz_clean(count: int, folder: Path, capsys) -> None:
+    """Clean that many malformed files."""
+    draw = random.Random(1)
+    for _ in range(count):
+        kind = draw.choice(list(SEEDS))
+        data = draw.choice(SEEDS[kind]).encode(draw.choice(CODECS))
+        clean_one(kind, mutate(data, draw), folder)
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        assert "\x1b" not in said
+
+
+def fuzz_vocabularies(count: int, folder: Path) -> None:
+    """Load that many malformed vocabularies; one that loads must still round-trip."""
+    draw = random.Random(2)
+    path = folder / "vocab.txt"
+    save_vocabulary(path, build_vocabulary(STORY))
+    data = path.read_bytes()
+    for _ in range(count):
+        path.write_bytes(mutate(data, draw))
+        began = time.process_time()
+        try:
+            tokenizer = load_tokenizer(path)
+        except UserError as problem:
+            assert problem.code == 3
+        else:
+            if tokenizer.kind == "character":
+                assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
+        assert time.process_time() - began < SECONDS
+
+
+def fuzz_pieces(count: int, folder: Path) -> None:
+    """Open that many sets with one damaged file; all are refused."""
+    draw = random.Random(3)
+    save_vocabulary(folder / "vocab.txt", build_vocabulary(STORY))
+    facts = {"path": "x", "sha256": "0" * 64}
+    whole = folder / "whole"
+    write_pieces(
+        STORY,
+        load_tokenizer(folder / "vocab.txt"),
+        whole,
+        num_pieces=3,
+        source=facts,
+        vocabulary=facts,
+        valid_fraction=0.3,
+    )
+    names = sorted(path.name for path in whole.iterdir() if path.name[0] != ".")
+    expected = open_pieces(whole).train.read()
+    for _ in range(count):
+        name = draw.choice(names)
+        data = (whole / name).read_bytes()
+        (whole / name).write_bytes(mutate(data, draw))
+        began = time.process_time()
+        try:
+            assert np.array_equal(open_pieces(whole).train.read(), expected)  # a mutation may undo itself
+            assert (whole / name).read_bytes() == data
+        except UserError as problem:
+            assert problem.code == 5
+        assert time.process_time() - began < SECONDS
+        (whole / name).write_bytes(data)
+    shutil.rmtree(whole)
+
+
+def fuzz(share: float, tmp_path: Path, monkeypatch, capsys) -> None:
+    """Try that share of 20,000 malformed inputs; files need not reach the disk for this."""
+    monkeypatch.setattr("os.fsync", lambda _handle: None)
+    for name in ("clean", "vocabularies", "pieces"):
+        (tmp_path / name).mkdir()
+    fuzz_clean(int(10_000 * share), tmp_path / "clean", capsys)
+    fuzz_vocabularies(int(6_000 * share), tmp_path / "vocabularies")
+    fuzz_pieces(int(4_000 * share), tmp_path / "pieces")
+
+
+def test_malformed_inputs_give_a_message_or_a_result(tmp_path, monkeypatch, capsys):
+    fuzz(0.02, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.sweep
+def test_20000_malformed_inputs_give_a_message_or_a_result(tmp_path, monkeypatch, capsys):
+    fuzz(1, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_200000_malformed_inputs_give_a_message_or_a_result(tmp_path, monkeypatch, capsys):
+    fuzz(10, tmp_path, monkeypatch, capsys)
