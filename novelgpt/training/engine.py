@@ -18,14 +18,11 @@ from novelgpt.training.memory import available_bytes, choose_parts, predict_byte
 from novelgpt.training.optim import build_optimizers, set_lr
 from novelgpt.training.parallel import LossModule, all_processes, micro_batches, without_sync, wrap_model
 from novelgpt.training.setup import Run
+from novelgpt.training.stopping import Interrupted
 from novelgpt.training.windows import IGNORED, Batch
 
 HEAD_CHUNK = {"cpu": 1024, "cuda": 8192, "mps": 1024}  # positions whose logits exist at a time
 COMPILE_FROM = 500  # steps from which compiling repays itself on a GPU
-
-
-class Interrupted(Exception):
-    """The step was given up between two micro-batches; nothing was updated."""
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,28 @@
 """One call of train.py from beginning to end: tokenize, lock, go on or start, train, say how it went."""
 
 import os
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
 
 from transformers import GPT2LMHeadModel
 
-from novelgpt.console import say
+from novelgpt.console import say, warn
 from novelgpt.devices import device_words
 from novelgpt.errors import EXIT_DONE, EXIT_STATE, UserError
 from novelgpt.files import LOCK, find_damage, remove_leftovers
 from novelgpt.model import describe_model
-from novelgpt.training.checkpoint import FILES, FOLDER, Progress, find_checkpoint, read_progress
+from novelgpt.training.checkpoint import (
+    FOLDER,
+    Progress,
+    find_checkpoint,
+    find_checkpoint_damage,
+    list_checkpoints,
+    prune_checkpoints,
+    read_progress,
+    set_later_aside,
+)
 from novelgpt.training.metrics import duration_words
 from novelgpt.training.options import TrainOptions
 from novelgpt.training.outputs import check_disk
@@ -20,6 +30,7 @@ from novelgpt.training.parallel import wait_for_all
 from novelgpt.training.plan import print_plan
 from novelgpt.training.setup import RUN_FILE, Run, check_identity, prepare_run, write_run_file
 from novelgpt.training.stopping import StopSignals, seconds_until
+from novelgpt.training.summary import command_words, stop_words
 from novelgpt.training.trainer import Stopped, Trainer
 from novelgpt.training.yardstick import compare_words, score_ngram
 from novelgpt.writing.generation import generate_text
@@ -91,17 +102,36 @@ def choose_checkpoint(run: Run, *, set_aside: bool) -> Path | None:
     Raises:
         UserError: the run in the folder has other settings, or the checkpoint that was named is damaged.
     """
-    options = run.options
-    if options.resume not in ("auto", "never"):
-        path = Path(options.resume)
-        if damage := find_damage(path, needed=FILES):
-            message = f"--resume {path}: not a whole checkpoint: {damage}"
-            raise UserError(message, "--resume auto takes the newest whole one", EXIT_STATE)
-        return path
-    if options.resume == "never" or not (options.output_path / RUN_FILE).exists():
+    options, folder = run.options, run.options.output_path
+    if options.resume == "never":
         return None
-    check_identity(run)
-    return find_checkpoint(options.output_path, set_aside=set_aside)
+    if options.resume != "auto":
+        return choose_named_checkpoint(run, Path(options.resume), set_aside=set_aside)
+    if not (folder / RUN_FILE).exists():
+        if list_checkpoints(folder):
+            hint = f"put {RUN_FILE} back; or start anew with --resume never, which moves the old run aside"
+            raise UserError(f"{folder}: holds checkpoints but no {RUN_FILE}", hint, EXIT_STATE)
+        return None
+    check_identity(run, folder)
+    checkpoint = find_checkpoint(folder, set_aside=set_aside)
+    if checkpoint and set_aside:
+        prune_checkpoints(folder, options.save_total_limit)  # a kill may have come before the last one's
+    return checkpoint
+
+
+def choose_named_checkpoint(run: Run, path: Path, *, set_aside: bool) -> Path:
+    """Return the checkpoint that --resume names; those of the run folder that come after it step aside."""
+    if damage := find_checkpoint_damage(path):
+        message = f"--resume {path}: not a whole checkpoint: {damage}"
+        raise UserError(message, "--resume auto takes the newest whole one", EXIT_STATE)
+    former = path.resolve().parent.parent
+    if (former / RUN_FILE).exists():
+        check_identity(run, former)
+    elif run.world.is_main:
+        warn(f"--resume {path}: no {RUN_FILE} of its run, so its settings cannot be compared")
+    if set_aside:
+        set_later_aside(run.options.output_path, read_progress(path).step)
+    return path
 
 
 def is_finished(options: TrainOptions, checkpoint: Path | None) -> bool:
@@ -128,11 +158,13 @@ def say_run(run: Run) -> None:
 def train_run(run: Run, stop: StopSignals, checkpoint: Path | None) -> int:
     """Train to the end or to the stop, and say how it went."""
     began = time.monotonic()
+    first = read_progress(checkpoint).step if checkpoint else 0
     trainer = Trainer(run, stop, sample=sampler(run))
     try:
         progress = trainer.fit(checkpoint)
     except Stopped:
-        say_stopped(run, trainer.progress)
+        if run.world.is_main:
+            say_stopped(run, trainer.progress, steps=trainer.progress.step - first, seconds=time.monotonic() - began)
         return EXIT_DONE if stop.stopped_by is None else 128 + stop.stopped_by
     if run.world.is_main:
         say(f"finished {progress.step:,} steps in {duration_words(time.monotonic() - began)}")
@@ -140,11 +172,12 @@ def train_run(run: Run, stop: StopSignals, checkpoint: Path | None) -> int:
     return EXIT_DONE
 
 
-def say_stopped(run: Run, progress: Progress) -> None:
-    """Say where a run stands and how it goes on."""
-    done = f"step {progress.step:,} of {run.total_steps:,}, epoch {progress.epoch} of {run.options.epochs}"
-    best = "" if progress.best_loss is None else f"; best held-out loss {progress.best_loss:.4f}"
-    say(f"stopped at {done}{best}; the same command goes on")
+def say_stopped(run: Run, progress: Progress, *, steps: int, seconds: float) -> None:
+    """Say where a run stands after so many steps and seconds of this session, and how it goes on."""
+    command = command_words(sys.argv, resume=run.options.resume, processes=run.world.size)
+    rate = seconds / steps if steps else None
+    for line in stop_words(progress, run.total_steps, run.options.epochs, seconds_a_step=rate, command=command):
+        say(line)
 
 
 def sampler(run: Run):

@@ -215,9 +215,9 @@ def write_run_file(run: Run) -> None:
     write_json(run.options.output_path / RUN_FILE, {**values, "command": sys.argv, "total_steps": run.total_steps})
 
 
-def check_identity(run: Run) -> None:
-    """Raise when an earlier run in the folder had another identity, with every difference that is not allowed."""
-    path = run.options.output_path / RUN_FILE
+def check_identity(run: Run, folder: Path) -> None:
+    """Raise when the earlier run in a folder had another identity, with every difference that is not allowed."""
+    path = folder / RUN_FILE
     former = read_json(path)
     if not isinstance(former, dict) or not isinstance(former.get("identity"), dict):
         raise UserError(f"{path}: not written by train.py", "start again with --resume never", EXIT_STATE)
@@ -240,7 +240,7 @@ def check_identity(run: Run) -> None:
         hint = "go on with the former options; or start anew with --resume never, which moves the old run aside"
         if set(names) <= set(CHANGEABLE):
             hint += f"; or go on with the change: --allow_change {','.join(names)}"
-        message = f"{run.options.output_path}: holds an unfinished run with other settings\n  " + "\n  ".join(changed)
+        message = f"{folder}: holds an unfinished run with other settings\n  " + "\n  ".join(changed)
         raise UserError(message, hint, EXIT_STATE)
 
 

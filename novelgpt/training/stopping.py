@@ -9,10 +9,16 @@ import signal
 import time
 from datetime import datetime, timedelta
 
+import torch
+
 from novelgpt.console import say
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP and SIGUSR1 do not exist on Windows
 SAVING = "SIGUSR1"
+
+
+class Interrupted(Exception):
+    """A pass was given up in its middle; nothing was updated."""
 
 
 class StopSignals:
@@ -60,6 +66,25 @@ class StopSignals:
     def must_stop(self) -> bool:
         """Tell whether the run should stop now."""
         return self.stopped_by is not None or self.time_is_up()
+
+
+def watch_blocks(model: torch.nn.Module, stop: StopSignals) -> None:
+    """Let a pass through a GPT-2, forward or backward, be given up between two blocks once a signal has come.
+
+    For a single process only: among several, all would have to give up at the same block.
+    """
+
+    def check(*_tensors) -> None:
+        if stop.stopped_by is not None:
+            raise Interrupted
+
+    def before_block(_block, arguments: tuple) -> None:
+        check()
+        if arguments[0].requires_grad:
+            arguments[0].register_hook(check)
+
+    for block in model.transformer.h:
+        block.register_forward_pre_hook(before_block)
 
 
 def seconds_until(clock: str, *, now: datetime) -> float:

@@ -17,18 +17,18 @@ from novelgpt.training.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     optimizer_tensors,
-    save_checkpoint,
     training_weights,
 )
-from novelgpt.training.engine import Engine, Interrupted
+from novelgpt.training.engine import Engine
 from novelgpt.training.evaluation import Evaluation, evaluate_stream
 from novelgpt.training.metrics import Meter, RunLog, say_step
 from novelgpt.training.optim import lr_at, warmup_count
 from novelgpt.training.outputs import BEST, FINAL, is_whole, try_model, write_model
 from novelgpt.training.parallel import sum_over_processes
 from novelgpt.training.regularize import replace_inputs
+from novelgpt.training.saving import Saver
 from novelgpt.training.setup import Run
-from novelgpt.training.stopping import StopSignals
+from novelgpt.training.stopping import Interrupted, StopSignals, watch_blocks
 from novelgpt.training.windows import Batch, epoch_batches
 
 BAD_IN_A_ROW = 3  # steps without a finite loss that end a run
@@ -55,9 +55,11 @@ class Trainer:
         self.stop = stop
         self.sample = sample
         self.engine = Engine(run)
+        if self.engine.device.type == "cpu" and run.world.size == 1:  # where a pass may take a minute
+            watch_blocks(run.model, stop)
+        self.saver = Saver(run, stop)
         self.warmup = warmup_count(self.options.warmup_steps, run.total_steps)
         self.progress = Progress()
-        self.saved_at = time.monotonic()
         self.meter = Meter()
         self.loss, self.tokens = (torch.zeros(1, device=self.engine.device) for _ in range(2))  # since the last log
         self.unread: list[tuple[int, Batch, torch.Tensor]] = []  # steps whose finiteness the host has not looked at
@@ -84,15 +86,16 @@ class Trainer:
         total = self.run.total_steps
         self.bar = progress_bar(total, unit="step", initial=self.progress.step, enabled=self.run.world.is_main)
         try:
-            if self.progress.step == 0:
+            if self.progress.step == 0 and not self.progress.history:
                 self.evaluate(epoch=0)
             while self.progress.epoch <= self.options.epochs:
                 self.train_epoch()
                 self.end_epoch()
             self.finish()
-        except Stopped:
-            self.save()
-            raise
+        except (Stopped, Interrupted):
+            if not self.saver.is_saved(self.progress):
+                self.save(is_last=True)
+            raise Stopped from None
         finally:
             self.bar.close()
             self.log.close()
@@ -127,10 +130,7 @@ class Trainer:
         share = lr_at(step, self.run.total_steps, peak=1.0, warmup=self.warmup, schedule=self.options.lr_scheduler)
         if self.options.replace_inputs:
             batch = replace_inputs(batch, self.options.replace_inputs, seed=self.options.seed, step=step)
-        try:
-            result = self.engine.step(batch, step=step, lr_share=share, interrupted=self.stop_now)
-        except Interrupted:
-            raise Stopped from None
+        result = self.engine.step(batch, step=step, lr_share=share, interrupted=self.stop_now)
         self.loss += result.loss
         self.tokens += result.tokens
         self.progress.step = step
@@ -166,16 +166,8 @@ class Trainer:
         self.bar.update()
         if progress.step == 1 or progress.step % self.options.log_step == 0 or progress.step == self.run.total_steps:
             self.log_step()
-        if progress.step < self.run.total_steps and self.save_is_due():
+        if progress.step < self.run.total_steps and self.saver.is_due(progress):
             self.save()
-
-    def save_is_due(self) -> bool:
-        """Tell whether a checkpoint is due by steps, or on any process by its clock or a signal."""
-        if self.options.save_steps and self.progress.step % self.options.save_steps == 0:
-            return True
-        minutes = (time.monotonic() - self.saved_at) / 60
-        asked = self.stop.save_asked or 0 < self.options.save_minutes < minutes
-        return sum_over_processes([float(asked)], self.run.world)[0] > 0
 
     def log_step(self) -> None:
         """Write the mean loss since the last log line."""
@@ -273,10 +265,9 @@ class Trainer:
             if self.progress.history:
                 self.progress.history[-1]["sample"] = text
 
-    def save(self) -> None:
-        """Write a checkpoint; a disk that refuses is a warning, and the run goes on with the former one."""
-        self.saved_at = time.monotonic()
-        self.stop.save_asked = False
+    def save(self, *, is_last: bool = False) -> None:
+        """Write a checkpoint; a disk that refuses is a warning, unless the run ends with it."""
+        self.saver.start()
         progress = self.progress
         self.read_finite()
         (progress.loss_sum,) = sum_over_processes([float(self.loss)], self.run.world)
@@ -288,11 +279,7 @@ class Trainer:
         progress.log_bytes = self.log.length()
         progress.micro_batches = self.engine.micro_batches
         progress.scaler = self.engine.scaler.state_dict()
-        try:
-            folder, keep = self.options.output_path, self.options.save_total_limit
-            say(f"saved {save_checkpoint(folder, progress, weights, moments, keep=keep)}")
-        except UserError as problem:
-            warn(f"no checkpoint at step {progress.step}: {problem.message}; the former one stays")
+        self.saver.save(progress, weights, moments, is_last=is_last)
 
     def stop_now(self) -> bool:
         """Tell whether any process was asked to stop."""

@@ -1,0 +1,81 @@
+"""When a checkpoint is due, and what happens when the disk refuses one: a warning, and another try a minute later."""
+
+import time
+
+import torch
+
+from novelgpt.console import say, warn
+from novelgpt.errors import UserError
+from novelgpt.training.checkpoint import Progress, save_checkpoint
+from novelgpt.training.parallel import sum_over_processes
+from novelgpt.training.setup import Run
+from novelgpt.training.stopping import StopSignals
+
+RETRY_SECONDS = 60
+
+
+class Saver:
+    """Knows when the last checkpoint was written, and of which position."""
+
+    def __init__(self, run: Run, stop: StopSignals):
+        """Start the clock.
+
+        Args:
+            run: gives the options and the processes.
+            stop: tells whether a checkpoint was asked for.
+        """
+        self.run = run
+        self.options = run.options
+        self.stop = stop
+        self.saved_at = time.monotonic()
+        self.saved: tuple[int, int, int] | None = None  # step, epoch and batch of the newest checkpoint
+        self.is_refused = False  # the last try failed
+
+    def is_due(self, progress: Progress) -> bool:
+        """Tell whether a checkpoint is due by steps, or on any process by its clock or a signal."""
+        if self.options.save_steps and progress.step % self.options.save_steps == 0:
+            return True
+        seconds = time.monotonic() - self.saved_at
+        asked = self.stop.save_asked or 0 < 60 * self.options.save_minutes < seconds
+        asked = asked or (self.is_refused and seconds > RETRY_SECONDS)
+        return sum_over_processes([float(asked)], self.run.world)[0] > 0
+
+    def is_saved(self, progress: Progress) -> bool:
+        """Tell whether the newest checkpoint is of just this position."""
+        return self.saved == (progress.step, progress.epoch, progress.batch)
+
+    def start(self) -> None:
+        """Note that a checkpoint is being made, on every process."""
+        self.saved_at = time.monotonic()
+        self.stop.save_asked = False
+
+    def save(
+        self,
+        progress: Progress,
+        weights: dict[str, torch.Tensor],
+        moments: dict[str, torch.Tensor],
+        *,
+        is_last: bool,
+    ) -> None:
+        """Write a checkpoint.
+
+        Args:
+            progress: where the run stands.
+            weights, moments: what training_weights and optimizer_tensors return.
+            is_last: the run ends with it, so it cannot be tried again.
+
+        Raises:
+            UserError: the last one could not be written. Any other that cannot is a warning.
+        """
+        folder, keep = self.options.output_path, self.options.save_total_limit
+        self.is_refused = True
+        try:
+            path = save_checkpoint(folder, progress, weights, moments, keep=keep)
+        except UserError as problem:
+            warn(f"no checkpoint at step {progress.step}: {problem.message}; the former one stays")
+            if is_last:
+                raise
+            return
+        self.is_refused = False
+        self.saved = (progress.step, progress.epoch, progress.batch)
+        say(f"saved {path}")

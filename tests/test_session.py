@@ -1,0 +1,156 @@
+"""What a run says when it stops, and from where it goes on."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from novelgpt.errors import UserError
+from novelgpt.files import find_damage
+from novelgpt.training import saving
+from novelgpt.training.checkpoint import Progress, list_checkpoints
+from novelgpt.training.session import train
+from novelgpt.training.summary import command_words, stop_words
+from novelgpt.training.trainer import Trainer
+
+
+@pytest.fixture(autouse=True)
+def no_flushing(monkeypatch):
+    """Do not wait for the disk: no power fails in a test."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
+@pytest.fixture
+def unfinished(tiny_options, monkeypatch, capsys):
+    """The options of a run whose time was up after 9 questions, with checkpoints of every second step."""
+    options = tiny_options(save_steps=2, save_total_limit=9)
+    left = iter(range(9, -100, -1))
+    monkeypatch.setattr("novelgpt.training.session.StopSignals.must_stop", lambda stop: next(left) <= 1)
+    assert train(options) == 0
+    monkeypatch.undo()
+    return options
+
+
+def names(options) -> list[str]:
+    """Return the checkpoint folders' names, those set aside included."""
+    return sorted(path.name for path in (options.output_path / "checkpoints").iterdir())
+
+
+def test_the_summary_names_what_improved_the_best_sample_and_what_is_left():
+    history = [
+        {"epoch": 0, "step": 0, "valid_loss": 5.5},
+        {"epoch": 1, "step": 6, "valid_loss": 4.25, "sample": "井里"},
+        {"epoch": 2, "step": 12, "valid_loss": 4.5, "sample": "剑"},
+        {"epoch": 3, "step": 18, "valid_loss": None, "sample": "潮"},
+    ]
+    progress = Progress(step=20, epoch=4, history=history, skipped=2)
+    assert stop_words(progress, 60, 10, seconds_a_step=90.0, command="python train.py") == [
+        "stopped at step 20 of 60, epoch 4 of 10",
+        "held-out loss 5.5000 at the start, 4.5000 now; best 4.2500 after epoch 1",
+        "sample of epoch 1: 井里",
+        "2 steps were left out, their loss or gradient being no number",
+        "left: 40 steps, about 1 h 0 min",
+        "goes on with: python train.py",
+    ]
+
+
+def test_a_run_that_stopped_in_its_last_epochs_end_says_the_last_epoch():
+    lines = stop_words(Progress(step=6, epoch=4), 6, 3, seconds_a_step=None, command="x")
+    assert lines == ["stopped at step 6 of 6, epoch 3 of 3", "left: 0 steps", "goes on with: x"]
+
+
+def test_the_command_of_torchrun_and_of_resume_never():
+    assert command_words(["train.py", "--resume=never"], resume="never", processes=2) == (
+        "torchrun --nproc_per_node=2 train.py --resume=never --resume auto"
+    )
+
+
+def test_the_stop_prints_the_command(unfinished, tiny_options, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.argv", ["train.py", "--raw"])
+    left = iter(range(3, -100, -1))
+    monkeypatch.setattr("novelgpt.training.session.StopSignals.must_stop", lambda stop: next(left) <= 1)
+    assert train(unfinished) == 0
+    lines = capsys.readouterr().err.split("\n")
+    assert lines[-2] == "goes on with: python train.py --raw"
+    assert lines[-3].startswith("left: ")
+
+
+def test_checkpoints_without_run_json_are_not_written_over(unfinished):
+    before = names(unfinished)
+    (unfinished.output_path / "run.json").unlink()
+    with pytest.raises(UserError) as caught:
+        train(unfinished)
+    assert str(caught.value) == (
+        f"error: {unfinished.output_path}: holds checkpoints but no run.json\n\n"
+        "hint: put run.json back; or start anew with --resume never, which moves the old run aside"
+    )
+    assert (caught.value.code, names(unfinished)) == (5, before)
+
+
+def test_going_on_from_a_named_checkpoint_sets_later_ones_aside(unfinished, tmp_path):
+    whole = replace(unfinished, output_dir=str(tmp_path / "whole"))
+    assert train(whole) == 0
+    assert names(unfinished)[:2] == ["step-00000002", "step-00000004"]
+    second = list_checkpoints(unfinished.output_path)[0]
+    assert train(replace(unfinished, resume=str(second))) == 0
+    assert "step-00000004.later" in names(unfinished)
+    last = [sorted((options.output_path / "checkpoints").glob("step-????????"))[-1] for options in (unfinished, whole)]
+    assert last[0].name == last[1].name == "step-00000018"
+    assert (last[0] / "optimizer.safetensors").read_bytes() == (last[1] / "optimizer.safetensors").read_bytes()
+
+
+def test_a_named_checkpoint_of_other_settings_is_refused(unfinished):
+    path = list_checkpoints(unfinished.output_path)[0]
+    with pytest.raises(UserError) as caught:
+        train(replace(unfinished, resume=str(path), seed=3))
+    assert caught.value.message == (
+        f"{unfinished.output_path}: holds an unfinished run with other settings\n  seed: was 0, now 3"
+    )
+
+
+def test_a_named_checkpoint_without_its_run_is_taken_with_a_warning(unfinished, tmp_path, capsys):
+    path = tmp_path / "elsewhere" / "mine"
+    shutil.copytree(list_checkpoints(unfinished.output_path)[0], path)
+    assert train(replace(unfinished, resume=str(path), output_dir=str(tmp_path / "new"))) == 0
+    warning = f"warning: --resume {path}: no run.json of its run, so its settings cannot be compared\n"
+    assert warning in capsys.readouterr().err
+
+
+def test_what_a_kill_left_unpruned_goes_at_the_next_start(unfinished):
+    assert len(names(unfinished)) > 2
+    assert train(replace(unfinished, save_total_limit=1)) == 0
+    assert names(unfinished) == ["step-00000018"]
+
+
+def test_a_last_checkpoint_that_the_disk_refuses_is_an_error_and_any_other_a_warning(unfinished, monkeypatch, capsys):
+    def refuse(*_arguments, **_settings):
+        raise UserError("step-x: cannot be written: No space left on device", "free some space", 4)
+
+    monkeypatch.setattr(saving, "save_checkpoint", refuse)
+    left = iter(range(6, -100, -1))
+    monkeypatch.setattr("novelgpt.training.session.StopSignals.must_stop", lambda stop: next(left) <= 1)
+    before = names(unfinished)
+    with pytest.raises(UserError) as caught:
+        train(unfinished)
+    assert (caught.value.code, names(unfinished)) == (4, before)
+    warning = "cannot be written: No space left on device; the former one stays"
+    assert warning in capsys.readouterr().err
+
+
+def test_a_refused_checkpoint_is_tried_again_a_minute_later(unfinished, monkeypatch):
+    now, refusals, tried = [0.0], [1], []
+
+    def save(_folder, progress, *_arguments, **_settings):
+        tried.append(progress.step)
+        if refusals:
+            raise UserError("full", "free some space", refusals.pop())
+
+    take_step = Trainer.take_step
+    monkeypatch.setattr(Trainer, "take_step", lambda this, batch: (take_step(this, batch), now.append(now.pop() + 25)))
+    monkeypatch.setattr(saving, "save_checkpoint", save)
+    monkeypatch.setattr("time.monotonic", lambda: now[-1])
+    first = max(int(name[5:]) for name in names(unfinished))
+    assert train(replace(unfinished, save_steps=0, save_minutes=0, epochs=3)) == 0
+    ends = [step for step in (6, 12, 18) if step > first]
+    assert tried[:2] == [ends[0], ends[0] + 3]  # 75 s later
+    assert find_damage(unfinished.output_path / "final_model") is None
