@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from reliability.harness import Pool, contents, make_tiny_run
 
 

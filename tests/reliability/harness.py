@@ -61,7 +61,7 @@ class Worker:
 
 
 class Pool:
-    """As many workers as there are processors, at most two in a small sweep's place."""
+    """One worker a processor; a single one for the small sweeps of the fast suite."""
 
     def __init__(self):
         self.free: queue.Queue[Worker] = queue.Queue()
@@ -81,6 +81,10 @@ class Pool:
 
         with ThreadPoolExecutor(len(self.workers)) as threads:
             return list(threads.map(run, items))
+
+    def faults(self, trial: Callable[..., list[str]], items: Iterable) -> list[str]:
+        """Call trial(worker, item) for every item and return what they found wrong, one after the other."""
+        return [fault for found in self.map(trial, items) for fault in found]
 
     def close(self) -> None:
         """End all workers."""

@@ -26,8 +26,8 @@ def test_a_kill_at_any_file_event(pool, tiny_run, undisturbed, tmp_path, ledger)
             return [f"event {event}: not killed, exit {done['status']}"]
         return fault_of(worker, tiny_run, folder, undisturbed, f"event {event}")
 
-    points = spread(cases(5, 300, 5000), undisturbed["events"])
-    faults = sum(pool.map(trial, points), [])
+    points = spread(cases(3, 300, 5000), undisturbed["events"])
+    faults = pool.faults(trial, points)
     figure = f"{undisturbed['events']} file events in the run"
     ledger("SIGKILL at a file event: same command, same bytes at the end", faults, len(points), figure)
 
@@ -45,7 +45,7 @@ def test_a_kill_at_any_time(pool, tiny_run, undisturbed, tmp_path, ledger):
 
     count = cases(2, 100, 2000)
     times = [random_times.uniform(0, 0.95 * undisturbed["seconds"]) for _ in range(count)]
-    faults = sum(pool.map(trial, enumerate(times)), [])
+    faults = pool.faults(trial, enumerate(times))
     promise = "SIGKILL at a random time: same command, same bytes at the end"
     ledger(promise, faults, count, f"{sum(hits)} struck before the end")
 
@@ -63,5 +63,5 @@ def test_a_kill_while_it_recovers_from_a_kill(pool, tiny_run, undisturbed, tmp_p
     count = cases(2, 100, 1000)
     first = [choices.randint(1, undisturbed["events"]) for _ in range(count)]
     second = [choices.randint(1, 60) for _ in range(count)]  # the clean-up and the first things it writes
-    faults = sum(pool.map(trial, zip(range(count), first, second, strict=True)), [])
+    faults = pool.faults(trial, zip(range(count), first, second, strict=True))
     ledger("SIGKILL again during the recovery: same command, same bytes at the end", faults, count)

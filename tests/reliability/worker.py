@@ -5,6 +5,7 @@
     {"argv": [...], "die_at": 17}                   SIGKILL before the 17th file event
     {"argv": [...], "signals": [9], "after": 0.2}   signals, sent 0.2 s after train.py began
     {"argv": [...], "file_limit": 4096}             no file may grow beyond 4,096 bytes, as on a full disk
+    {"argv": [...], "spoil": [7, "nan", "loss"]}    the loss (or "gradient") of the 7th pass is no number
     -> {"status": 0, "events": 412, "steps": 18, "steps_then": 0, "seconds": 0.4, "said": "..."}
 
 A status below 0 is the signal that killed the process. File events are what changes the run folder: opening for
@@ -12,6 +13,7 @@ writing, renaming, removing, making folders, flushing. Flushing itself is left o
 written, only a power failure would.
 """
 
+import itertools
 import json
 import mmap
 import os
@@ -20,6 +22,7 @@ import signal
 import struct
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -28,7 +31,7 @@ import torch
 
 import train as train_script
 from novelgpt.cli import run
-from novelgpt.training import checkpoint, session, trainer
+from novelgpt.training import checkpoint, parallel, session, trainer
 
 LIMIT = 100  # seconds a trial may take
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
@@ -86,6 +89,8 @@ class Child:
             self.note()
 
         trainer.Trainer.take_step = counted_step
+        if "spoil" in self.job:
+            parallel.sum_loss = spoil_pass(parallel.sum_loss, *self.job["spoil"])
         if self.job.get("file_limit") is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.job["file_limit"], resource.RLIM_INFINITY))
         sys.addaudithook(self.on_audit)
@@ -95,11 +100,28 @@ class Child:
         return run(train_script.main, self.job["argv"])
 
 
+def spoil_pass(sum_loss: Callable, number: int, value: str, part: str) -> Callable:
+    """Return sum_loss whose loss or gradient in the given training pass, counted from 1, is multiplied by a value."""
+    passes = itertools.count(1)
+
+    def spoiled(*arguments, **settings):
+        loss = sum_loss(*arguments, **settings)
+        if not torch.is_grad_enabled() or next(passes) != number:
+            return loss
+        if part == "loss":
+            return loss * float(value)
+        loss.register_hook(lambda gradient: gradient * float(value))
+        return loss
+
+    return spoiled
+
+
 def run_child(job: dict, board: mmap.mmap, output: int) -> None:
     """Be the child: never returns."""
     os.dup2(output, 1)
     os.dup2(output, 2)
-    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (until the end)
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     status = 1
     try:
         status = Child(job, board).run()
@@ -148,7 +170,8 @@ def run_job(job: dict) -> dict:
         text = said.read().decode("utf-8", "replace")
     _, steps, events = BOARD.unpack(board[: BOARD.size])
     status = os.waitstatus_to_exitcode(status)
-    return dict(status=status, events=events, steps=steps, steps_then=steps_then, seconds=seconds, said=text)
+    result = {"status": status, "events": events, "steps": steps, "steps_then": steps_then}
+    return {**result, "seconds": seconds, "said": text}
 
 
 def main() -> None:

@@ -1,0 +1,103 @@
+"""A run that is asked to stop loses at most the step under way, says how it goes on, and ends like one left alone."""
+
+import random
+import signal
+from pathlib import Path
+
+from novelgpt.training.checkpoint import find_checkpoint, read_progress
+from reliability.harness import cases, contents, difference, remove
+
+SEED = 6
+RESUMED = 5  # one stop in so many is also gone on with to the end
+
+
+def end_of(folder: Path) -> dict:
+    """Return what a finished run leaves, but for the older checkpoints, which depend on when it was stopped."""
+    found, last = contents(folder), find_checkpoint(folder).name
+    return {name: value for name, value in found.items() if "checkpoints" not in name or last in name}
+
+
+def fault_of_stop(done: dict, number: int, folder: Path) -> str | None:
+    """Say what is wrong with the exit status or the saved step of a stopped run; None when nothing is."""
+    status = 128 - done["status"] if done["status"] < 0 else done["status"]  # as a shell counts
+    if status == 0:
+        return None if (folder / "final_model").is_dir() else "exit 0 without a final model"
+    if status != 128 + number or "Traceback" in done["said"]:
+        return f"exit {done['status']}: {done['said'][-2000:]}"
+    if done["steps_then"] == 0:
+        return None
+    saved = find_checkpoint(folder, set_aside=False)
+    step = read_progress(saved).step if saved else 0
+    return None if step >= done["steps_then"] else f"saved step {step}, {done['steps_then']} were done"
+
+
+def sweep_signals(pool, argv, undisturbed, tmp_path, number: int, count: int) -> list[str]:
+    """Send a signal at random moments of the run; return what went wrong."""
+    choices = random.Random(SEED + number)
+    expected = {name: value for name, value in undisturbed["contents"].items() if "step-00000016" not in name}
+
+    def trial(worker, item):
+        index, after = item
+        folder = tmp_path / f"{number}-{index}"
+        done = worker.run(argv, folder, signals=[number], after=after)
+        fault = fault_of_stop(done, number, folder)
+        if fault is None and index % RESUMED == 0:
+            done = worker.run(argv, folder)
+            fault = done["said"][-2000:] if done["status"] else difference(end_of(folder), expected)
+        remove(folder)
+        return [f"after {after:.3f} s: {fault}"] if fault else []
+
+    times = [choices.uniform(0, 0.95 * undisturbed["seconds"]) for _ in range(count)]
+    return pool.faults(trial, enumerate(times))
+
+
+def test_ctrl_c_at_any_moment(pool, tiny_run, undisturbed, tmp_path, ledger):
+    count = cases(3, 200, 2000)
+    faults = sweep_signals(pool, tiny_run, undisturbed, tmp_path, signal.SIGINT, count)
+    ledger(
+        "Ctrl-C at a random moment: at most one step lost, exit 130, a sample goes on to the same end", faults, count
+    )
+
+
+def test_sigterm_at_any_moment(pool, tiny_run, undisturbed, tmp_path, ledger):
+    count = cases(3, 200, 2000)
+    faults = sweep_signals(pool, tiny_run, undisturbed, tmp_path, signal.SIGTERM, count)
+    ledger(
+        "SIGTERM at a random moment: at most one step lost, exit 143, a sample goes on to the same end", faults, count
+    )
+
+
+def test_a_signal_sent_twice(pool, tiny_run, undisturbed, tmp_path, ledger):
+    choices = random.Random(SEED)
+
+    def trial(worker, index):
+        folder = tmp_path / f"again{index}"
+        after, between = choices.uniform(0.05, 0.9 * undisturbed["seconds"]), choices.uniform(0.001, 0.02)
+        done = worker.run(tiny_run, folder, signals=[signal.SIGINT] * 2, after=after, between=between)
+        fault = None if done["status"] in (0, 130) else f"exit {done['status']}: {done['said'][-2000:]}"
+        if fault is None:
+            done = worker.run(tiny_run, folder)
+            fault = done["said"][-2000:] if done["status"] else ""
+        expected = {name: value for name, value in undisturbed["contents"].items() if "step-00000016" not in name}
+        fault = fault or difference(end_of(folder), expected)
+        remove(folder)
+        return [f"after {after:.3f} s and {between:.3f} s: {fault}"] if fault else []
+
+    count = cases(1, 20, 200)
+    faults = pool.faults(trial, range(count))
+    ledger("Ctrl-C twice: leaves at once, the disk is valid, goes on to the same end", faults, count)
+
+
+def test_sigusr1_saves_and_goes_on(pool, tiny_run, undisturbed, tmp_path, ledger):
+    def trial(worker, index):
+        folder = tmp_path / f"save{index}"
+        argv = [*tiny_run, "--save_steps=0", "--save_minutes=0", "--save_total_limit=100"]
+        done = worker.run(argv, folder, signals=[signal.SIGUSR1], after=(0.3 + 0.02 * index) * undisturbed["seconds"])
+        saved = len(list((folder / "checkpoints").iterdir()))
+        remove(folder)
+        enough = saved == 4 or not 0 < done["steps_then"] < 18  # three of epochs' ends and the one asked for
+        return [] if done["status"] == 0 and enough else [f"exit {done['status']}, {saved} checkpoints"]
+
+    count = cases(1, 20, 100)
+    faults = pool.faults(trial, range(count))
+    ledger("SIGUSR1: a checkpoint more, and the run goes on", faults, count)
