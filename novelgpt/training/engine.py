@@ -167,6 +167,11 @@ class Engine:
         else:
             torch.manual_seed((self.options.seed << 32) + (step << 8) + rows.start % 256)
 
+    def reshard(self) -> None:
+        """Share the weights out again after a pass without a backward pass, which leaves some of them whole."""
+        if hasattr(self.module, "reshard"):
+            self.module.reshard()
+
     def update(self, finite: torch.Tensor) -> torch.Tensor:
         """Step the optimizers if all is finite; on a GPU they decide there, so that the host need not wait."""
         if self.device.type == "cuda" and not self.scaler.is_enabled():

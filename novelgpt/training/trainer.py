@@ -24,7 +24,7 @@ from novelgpt.training.evaluation import Evaluation, evaluate_stream
 from novelgpt.training.metrics import Meter, RunLog, say_step
 from novelgpt.training.optim import lr_at, warmup_count
 from novelgpt.training.outputs import BEST, FINAL, is_whole, try_model, write_model
-from novelgpt.training.parallel import sum_over_processes
+from novelgpt.training.parallel import World, sum_over_processes
 from novelgpt.training.regularize import replace_inputs
 from novelgpt.training.saving import Saver
 from novelgpt.training.setup import Run
@@ -223,6 +223,7 @@ class Trainer:
         valid = self.run.pieces.valid
         if len(valid) < 2:
             return None
+        world = World() if self.options.shard else self.run.world  # shared weights meet in every pass of every process
         self.run.model.eval()
         result = evaluate_stream(
             self.engine.loss_module,
@@ -233,13 +234,14 @@ class Trainer:
             characters=self.run.pieces.manifest["valid"]["characters"],
             device=self.engine.device,
             interrupted=self.stop_now,
-            rank=self.run.world.rank,
-            world=self.run.world.size,
+            rank=world.rank,
+            world=world.size,
         )
+        self.engine.reshard()
         self.run.model.train()
         if result is None:
             raise Stopped
-        nll, scored = sum_over_processes([result.nll, result.scored], self.run.world)
+        nll, scored = sum_over_processes([result.nll, result.scored], world)
         result = Evaluation(nll, int(scored), result.tokens, result.characters)
         self.note_evaluation(result, epoch)
         return result
