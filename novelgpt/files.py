@@ -148,8 +148,8 @@ def find_file_damage(path: Path, name: str, size: int, digest: str | None) -> st
         return f"{MANIFEST} names {name!r}, which is not a file of its own folder"
     if not path.is_file():
         return f"{name} is missing"
-    if path.stat().st_size != size:
-        return f"{name} has {path.stat().st_size:,} bytes, expected {size:,}"
+    if (found := path.stat().st_size) != size:
+        return f"{name} has {found:,} bytes, expected {size:,}"
     if digest is not None and sha256_of(path) != digest:
         return f"{name} has changed: its sha256 differs from the manifest"
     return None
@@ -248,8 +248,8 @@ def run_lock(folder: str | Path, *, flag: str = "--output_dir") -> Iterator[None
             message = f"{folder}: in use by {handle.read(200).decode('utf-8', 'replace').strip() or 'another process'}"
             raise UserError(message, f"wait for it, or give {flag} another folder", EXIT_ENVIRONMENT)
         handle.truncate(0)
-        handle.write(f"pid {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
-        handle.flush()
+        with contextlib.suppress(OSError):  # a full disk; the lock itself is held all the same
+            handle.write(f"pid {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
         try:
             yield
         finally:
@@ -261,7 +261,7 @@ def open_lock(folder: Path) -> BinaryIO:
     """Open a folder's lock file; make both where they are missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return open(folder / LOCK, "a+b")
+        return open(folder / LOCK, "a+b", buffering=0)
     except OSError as problem:
         message = f"{folder}: cannot be written: {problem.strerror}"
         raise UserError(message, f"choose another place than {folder}", EXIT_ENVIRONMENT) from problem
@@ -269,10 +269,9 @@ def open_lock(folder: Path) -> BinaryIO:
 
 def is_same_file(handle: BinaryIO, path: Path) -> bool:
     """Tell whether a name still leads to an open file; it does not where its last holder has just removed it."""
-    try:
+    with contextlib.suppress(OSError):
         return os.path.samestat(os.fstat(handle.fileno()), path.stat())
-    except OSError:
-        return False
+    return False
 
 
 def remove_if_unused(folder: Path) -> None:
@@ -295,8 +294,7 @@ def lock_handle(handle: BinaryIO) -> bool:
         except OSError:
             return False
         return True
-    try:
+    with contextlib.suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+        return True
+    return False

@@ -61,11 +61,12 @@ class Worker:
 
 
 class Pool:
-    """One worker a processor; a single one for the small sweeps of the fast suite."""
+    """One worker a processor; a single one where pytest itself runs in several processes, or the sweep is small."""
 
     def __init__(self):
         self.free: queue.Queue[Worker] = queue.Queue()
-        self.workers = [Worker() for _ in range(1 if SIZE == "smoke" else max(1, len(os.sched_getaffinity(0))))]
+        alone = "PYTEST_XDIST_WORKER" not in os.environ and SIZE != "smoke"
+        self.workers = [Worker() for _ in range(os.cpu_count() if alone else 1)]
         for worker in self.workers:
             self.free.put(worker)
 

@@ -26,7 +26,7 @@ def test_a_kill_at_any_file_event(pool, tiny_run, undisturbed, tmp_path, ledger)
             return [f"event {event}: not killed, exit {done['status']}"]
         return fault_of(worker, tiny_run, folder, undisturbed, f"event {event}")
 
-    points = spread(cases(3, 300, 5000), undisturbed["events"])
+    points = spread(cases(2, 300, 5000), undisturbed["events"])
     faults = pool.faults(trial, points)
     figure = f"{undisturbed['events']} file events in the run"
     ledger("SIGKILL at a file event: same command, same bytes at the end", faults, len(points), figure)
@@ -43,7 +43,7 @@ def test_a_kill_at_any_time(pool, tiny_run, undisturbed, tmp_path, ledger):
         hits.append(done["status"] == -signal.SIGKILL)
         return fault_of(worker, tiny_run, folder, undisturbed, f"after {after:.3f} s")
 
-    count = cases(2, 100, 2000)
+    count = cases(1, 100, 2000)
     times = [random_times.uniform(0, 0.95 * undisturbed["seconds"]) for _ in range(count)]
     faults = pool.faults(trial, enumerate(times))
     promise = "SIGKILL at a random time: same command, same bytes at the end"
@@ -60,7 +60,7 @@ def test_a_kill_while_it_recovers_from_a_kill(pool, tiny_run, undisturbed, tmp_p
         worker.run(tiny_run, folder, die_at=second)
         return fault_of(worker, tiny_run, folder, undisturbed, f"events {first} and {second}")
 
-    count = cases(2, 100, 1000)
+    count = cases(1, 100, 1000)
     first = [choices.randint(1, undisturbed["events"]) for _ in range(count)]
     second = [choices.randint(1, 60) for _ in range(count)]  # the clean-up and the first things it writes
     faults = pool.faults(trial, zip(range(count), first, second, strict=True))

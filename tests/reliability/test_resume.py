@@ -6,12 +6,14 @@ import pytest
 
 from reliability.harness import cases, contents, difference, make_tiny_run, remove, spread
 
-STEPS, EPOCH = 60, 6
+EPOCH = 6
+STEPS = EPOCH * cases(2, 10, 10)
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])
 def test_going_on_at_every_step(pool, tmp_path, accumulation, ledger):
-    changes = {"epochs": 10, "gradient_accumulation": accumulation, "save_steps": 1, "save_total_limit": 100}
+    epochs = STEPS // EPOCH
+    changes = {"epochs": epochs, "gradient_accumulation": accumulation, "save_steps": 1, "save_total_limit": 100}
     argv = make_tiny_run(tmp_path, **changes, sample_length=0)
     whole = tmp_path / "whole"
     (done,) = pool.map(lambda worker, _: worker.run(argv, whole), [None])
@@ -26,9 +28,9 @@ def test_going_on_at_every_step(pool, tmp_path, accumulation, ledger):
         remove(folder)
         return [] if done["status"] == 0 and done["steps"] == STEPS and not wrong else [f"step {step}: {wrong}"]
 
-    points = spread(cases(2, STEPS, STEPS), STEPS)
+    points = spread(cases(1, STEPS, STEPS), STEPS)
     faults = pool.faults(trial, [step for step in points if step < STEPS] + [0])
-    promise = f"Going on at every step of a {STEPS}-step run of 10 epochs, accumulation {accumulation}: difference 0"
+    promise = f"Going on at every step of {STEPS} in {epochs} epochs, accumulation {accumulation}: difference 0"
     ledger(promise, faults, len([step for step in points if step < STEPS]) + 1)
 
 
