@@ -139,3 +139,10 @@ def test_two_processes_that_stopped_go_on_with_the_same_losses_and_a_finished_ru
     assert "stopped at step 6 of " in said  # two steps after the last log line
     assert f"{stopped['options']['output_dir']}: this run is finished; --resume never starts it again\n" in said
     assert_same_losses(stopped, whole)
+
+
+def test_processes_that_share_every_weight_out_have_the_losses_of_one_and_go_on_after_a_stop(make_case):
+    sizes = {"batch_size": 4, "stride": 8, "epochs": 2, "optimizer": "adamw"}
+    whole, shared = make_case("whole", 1, **sizes), make_case("shared", 2, stop_at=4, shard=True, **sizes)
+    run_cases([whole, shared, {**shared, "stop_at": None}])
+    assert_same_losses(shared, whole)
