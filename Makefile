@@ -5,7 +5,7 @@ SHELL := /bin/bash
 # two processes of one thread each: more would wait for each other
 FAST_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
 
-.PHONY: demo test check sweeps slow clean
+.PHONY: demo test check sweeps slow reliability clean
 
 .venv/.installed: requirements.txt requirements-dev.txt
 	command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; hint: make PYTHON=python3 $(MAKECMDGOALS)"; exit 4; }
@@ -31,6 +31,15 @@ sweeps: .venv/.installed  ## the sweeps that every change must pass, minutes
 
 slow: .venv/.installed  ## the long sweeps
 	$(BIN)/python -m pytest -m slow
+
+SWEEPS := tests/reliability --timeout 3600 -m
+# the sweeps of tests/reliability, two at a time; then those that need the whole machine
+reliability: .venv/.installed  ## every promise of docs/RELIABILITY.md, a quarter of an hour; SIZE=large for a night
+	rm -rf build/reliability && mkdir -p build/reliability
+	export OMP_NUM_THREADS=1 RELIABILITY=$(or $(SIZE),ci) RELIABILITY_RESULTS=build/reliability/results.jsonl; \
+	$(BIN)/python -m pytest -n 2 $(SWEEPS) "not slow" --durations=10; code=$$?; \
+	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m pytest $(SWEEPS) slow || code=$$?; \
+	$(BIN)/python tests/reliability/report.py $$RELIABILITY_RESULTS docs/RELIABILITY.md || code=$$?; exit $$code
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache build

@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,24 @@ STORY = [
     "第二章 剑\n闻人雀的剑只有半截。\n“半截也够用。”她说……",
     "第三章 潮\n水从井里涨上来，漫过了门槛——谁也没有说话。",
 ]
+
+
+LOCAL = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::", None, socket.gethostname(), socket.getfqdn()}
+
+
+def refuse_network(event: str, arguments: tuple) -> None:
+    """Refuse every connection that would leave this machine: no test may need the network, and no file may reach it."""
+    if event in ("socket.connect", "socket.sendto"):
+        host = arguments[1][0] if isinstance(arguments[1], tuple) else None  # a path is a socket of this machine
+    elif event == "socket.getaddrinfo":
+        host = arguments[0].decode() if isinstance(arguments[0], bytes) else arguments[0]
+    else:
+        return
+    if host not in LOCAL and not str(host).startswith("127."):
+        raise RuntimeError(f"a test wants to reach {host!r}")
+
+
+sys.addaudithook(refuse_network)
 
 
 @pytest.fixture
