@@ -1,5 +1,6 @@
 """What a run says while it works: plain lines and bars on stderr, results alone on stdout."""
 
+import contextlib
 import re
 import sys
 import unicodedata
@@ -26,11 +27,15 @@ def display_width(text: str) -> int:
 
 
 def say(text: str = "") -> None:
-    """Print one line of progress on stderr, above a running progress bar if there is one."""
-    if "tqdm" in sys.modules and sys.stderr.isatty():
-        sys.modules["tqdm"].tqdm.write(printable(text), file=sys.stderr)
-    else:
-        print(printable(text), file=sys.stderr, flush=True)
+    """Print one line of progress on stderr, above a running progress bar if there is one.
+
+    A terminal that has gone costs the line, not the work.
+    """
+    with contextlib.suppress(OSError, ValueError):  # ValueError: the stream was closed
+        if "tqdm" in sys.modules and sys.stderr.isatty():
+            sys.modules["tqdm"].tqdm.write(printable(text), file=sys.stderr)
+        else:
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:

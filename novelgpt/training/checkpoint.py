@@ -200,7 +200,8 @@ def read_progress(path: Path) -> Progress:
     for entry in fields(Progress):
         value = getattr(progress, entry.name)
         if not is_value_of(entry, value):
-            message = f"{path / STATE}: {entry.name}: found {value!r:.60}, expected {getattr(entry.type, '__name__', entry.type)}"
+            expected = getattr(entry.type, "__name__", entry.type)
+            message = f"{path / STATE}: {entry.name}: found {value!r:.60}, expected {expected}"
             raise UserError(message, hint, EXIT_STATE)
     return progress
 
@@ -264,7 +265,7 @@ def load_optimizer_tensors(
     """Put saved moments back where optimizer_tensors found them."""
     known = {str(index): optimizer for index, optimizer in enumerate(optimizers)}
     for label, value in tensors.items():
-        index, name, key = (label.split("/") + ["", ""])[:3]
+        index, name, key = [*label.split("/"), "", ""][:3]
         parameter = parameters.get(name)
         if index not in known or parameter is None or value.shape not in ((), parameter.shape):
             hint = "use the --optimizer of that run, or --resume never"

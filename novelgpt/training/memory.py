@@ -9,6 +9,7 @@ import os
 
 import torch
 
+from novelgpt.errors import EXIT_ENVIRONMENT, UserError
 from novelgpt.model_config import count_config_parameters
 
 BYTES_A_PARAMETER = 16
@@ -41,6 +42,20 @@ def predict_bytes(
     casts = size * parameters if size == 2 else 0
     ends = 24 * width * tokens + LOGIT_BYTES * min(chunk, tokens) * vocab_size
     return FIXED_BYTES + BYTES_A_PARAMETER * parameters + casts + activations + ends
+
+
+def check_weights_fit(config: dict, vocab_size: int, *, name: str) -> None:
+    """Raise when not even the weights of a network fit into the free memory, before any is allocated.
+
+    Args:
+        config: a checked network config.
+        vocab_size: tokens of the vocabulary.
+        name: what the user gave, for the message.
+    """
+    needed, there = 4 * count_config_parameters(config, vocab_size), available_bytes(torch.device("cpu"))
+    if needed > there:
+        message = f"{name}: the weights alone take {needed / 1e9:,.1f} GB, {there / 1e9:,.1f} GB of memory are free"
+        raise UserError(message, "a smaller network, for example config/model_config_small.json", EXIT_ENVIRONMENT)
 
 
 def available_bytes(device: torch.device) -> int:

@@ -26,6 +26,7 @@ from novelgpt.errors import EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.files import read_json, write_json
 from novelgpt.model import build_model, load_model
 from novelgpt.model_config import check_model_config, read_model_config
+from novelgpt.training.memory import check_weights_fit
 from novelgpt.training.optim import default_lr, default_optimizer
 from novelgpt.training.options import TrainOptions
 from novelgpt.training.parallel import World, join_world, local_device, wait_for_all
@@ -151,6 +152,7 @@ def load_or_build(options: TrainOptions) -> tuple[GPT2LMHeadModel, dict, object]
     else:
         config = read_model_config(options.model_config)
         tokenizer = load_tokenizer(options.tokenizer_path or DEFAULT_VOCABULARY)
+        check_weights_fit(config, tokenizer.vocab_size, name=f"--model_config {options.model_config}")
         model = build_model(config, tokenizer, seed=options.seed)
     if options.dropout is not None:
         set_dropout(model, config, options.dropout)

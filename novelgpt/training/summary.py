@@ -1,4 +1,4 @@
-"""What a run that stopped in the middle says in the morning: what improved, the best sample, what is left, how to go on.
+"""What a run that stopped says in the morning: what improved, the best sample, what is left, how it goes on.
 
 ::
 

@@ -276,6 +276,11 @@ def config_of_a_huge_network(place: Place) -> int:
     return place.generate()
 
 
+def config_beyond_the_memory(place: Place) -> int:
+    place.edit(place.folder / "config.json", n_layer=200, n_embd=16_384, n_head=64, n_inner=65_536)
+    return place.train("--raw")
+
+
 def config_of_nan(place: Place) -> int:
     text = (place.unlisted() / "config.json").read_text(encoding="utf-8")
     (place.model / "config.json").write_text(text.rstrip("\n}") + ', "resid_pdrop": NaN}', encoding="utf-8")
@@ -321,7 +326,7 @@ ARTEFACTS = (
     checkpoint_beyond_its_folder, corpus_pickle, novel_pickle, yaml_with_code, config_that_names_code,
     config_that_trusts, config_with_attention_from_afar, *HARMLESS, safetensors_of_a_huge_header,
     safetensors_that_overlap, safetensors_of_a_huge_shape, safetensors_cut, safetensors_of_deep_json,
-    config_of_deep_json, config_of_a_huge_number, config_of_a_huge_network, config_of_nan,
+    config_of_deep_json, config_of_a_huge_number, config_of_a_huge_network, config_beyond_the_memory, config_of_nan,
     manifest_beyond_its_folder, corpus_of_deep_json, corpus_of_a_huge_number, vocabulary_of_a_gigabyte,
     vocabulary_of_escapes, name_of_escapes,
 )  # fmt: skip

@@ -31,7 +31,7 @@ def fault_of_stop(done: dict, number: int, folder: Path) -> str | None:
     return None if step >= done["steps_then"] else f"saved step {step}, {done['steps_then']} were done"
 
 
-def sweep_signals(pool, argv, undisturbed, tmp_path, number: int, count: int) -> list[str]:
+def sweep_signals(pool, argv, undisturbed, tmp_path, number: int, count: int, **job) -> list[str]:
     """Send a signal at random moments of the run; return what went wrong."""
     choices = random.Random(SEED + number)
     expected = {name: value for name, value in undisturbed["contents"].items() if "step-00000016" not in name}
@@ -39,7 +39,7 @@ def sweep_signals(pool, argv, undisturbed, tmp_path, number: int, count: int) ->
     def trial(worker, item):
         index, after = item
         folder = tmp_path / f"{number}-{index}"
-        done = worker.run(argv, folder, signals=[number], after=after)
+        done = worker.run(argv, folder, signals=[number], after=after, **job)
         fault = fault_of_stop(done, number, folder)
         if fault is None and index % RESUMED == 0:
             done = worker.run(argv, folder)
@@ -65,6 +65,13 @@ def test_sigterm_at_any_moment(pool, tiny_run, undisturbed, tmp_path, ledger):
     ledger(
         "SIGTERM at a random moment: at most one step lost, exit 143, a sample goes on to the same end", faults, count
     )
+
+
+def test_a_terminal_that_is_closed_at_any_moment(pool, tiny_run, undisturbed, tmp_path, ledger):
+    count = cases(1, 50, 500)
+    faults = sweep_signals(pool, tiny_run, undisturbed, tmp_path, signal.SIGHUP, count, deaf=True)
+    promise = "SIGHUP and no reader any more, at a random moment: at most one step lost, exit 129, the same end"
+    ledger(promise, faults, count)
 
 
 def test_a_signal_sent_twice(pool, tiny_run, undisturbed, tmp_path, ledger):
