@@ -30,6 +30,7 @@ ENCODINGS = {  # what a file is written in -> what has to be reported, and the b
     "utf-16": ("utf-16-le", 2),
     "utf-32": ("utf-32-le", 4),
 }
+REPAIRED = {"hongloumeng.gbk.txt": (1, 2)}  # lines, bytes: a lost byte has garbled 40 characters of one sentence there
 DAMAGES = ("none", "cut", "bad", "both")
 NEAR = 8  # characters; damage may blur its neighbours so far, because double-byte text has no landmarks
 OWN_DAMAGE = 8  # private-use characters in one cut: a stretch that the novel itself has garbled, and that gets repaired
@@ -92,16 +93,17 @@ def judge(text, data, encoding, kind, rng, length, outcomes, faults):
     allowed = 0 if kind in ("none", "cut") else NEAR
     wrong_name = kind == "none" and decoded.encoding != ENCODINGS[encoding][0] and not text.isascii()
     if wrong_name or changed_span(expected, decoded.text) > allowed:
-        faults.append((encoding, kind, length, decoded.encoding, expected[:20], decoded.text[:20]))
+        faults.append((encoding, kind, length, decoded.bad_bytes, decoded.encoding, expected[:20], decoded.text[:20]))
 
 
 @pytest.mark.parametrize("novel", NOVELS)
 def test_real_novels_are_read_as_they_are_written(novel):
     data = (CORPORA / novel).read_bytes()
     decoded = decode_bytes(data)
-    assert decoded.text == data.decode(NOVELS[novel])
+    lines, expected = decoded.text.split("\n"), data.decode(NOVELS[novel]).split("\n")
+    repaired = [number for number, (ours, theirs) in enumerate(zip(lines, expected, strict=True)) if ours != theirs]
     assert decoded.encoding == {"utf-16": "utf-16-le", "cp950": "big5"}.get(NOVELS[novel], NOVELS[novel])
-    assert decoded.bad_bytes == 0
+    assert (len(repaired), decoded.bad_bytes) == REPAIRED.get(novel, (0, 0))
 
 
 def test_cuts_of_novels_are_never_silently_wrong():
@@ -118,6 +120,7 @@ def test_cuts_from_200_places_of_each_novel_are_never_silently_wrong():
     print(outcomes, faults)
     num_decided = sum(count for (_, outcome), count in outcomes.items() if outcome == "decided")
     assert [fault for fault in faults if fault[1] in ("none", "cut")] == []
-    assert len(faults) <= 1e-4 * num_decided  # damage that blurs a little more than NEAR
+    assert [fault for fault in faults if fault[3] == 0] == []  # without a word
+    assert len(faults) <= 2e-5 * num_decided  # where a garbled stretch of the novel itself was repaired as well
     assert outcomes[50, "undecided"] <= 0.005 * outcomes[50, "decided"]
     assert outcomes[200, "undecided"] == outcomes[1000, "undecided"] == 0

@@ -26,6 +26,7 @@ WINDOW = 5  # characters
 WINDOW_NATS = -48.0  # five neighbouring characters rarer than this are looked at again
 NEAR = 4  # bytes between a first byte that turned ASCII and the bad byte it leaves
 GAIN = 2.0  # nats by which a parse with bad bytes must beat a reading without
+SHIFT_GAIN = 60.0  # the same where nothing but the gain speaks for a shift: about ten characters that become likely
 ESCAPES = "".join(map(chr, range(0xDC80, 0xDD00)))  # what stands for the bytes 80 to FF where they fit nowhere
 # Python's big5hkscs reads these codes otherwise than Windows and the browsers do.
 WINDOWS_SYMBOLS = str.maketrans("•､‾∼♁☉¥¢£", "‧﹑¯～⊕⊙￥￠￡")
@@ -121,7 +122,7 @@ def repair_line(raw: bytes, plain: str, codec: str, *, before: bytes, final: boo
     body = plain.rstrip(ESCAPES) if final else plain
     num_cut = len(plain) - len(body)
     gain = total - score(body) - CUT_NATS * (num_cut > 0)
-    if not has_escapes(body) and (gain < GAIN or not explained):
+    if not has_escapes(body) and gain < (GAIN if explained else SHIFT_GAIN):
         return plain, list(range(len(raw) - num_cut, len(raw)))
     return "".join(parts), bad
 
