@@ -15,6 +15,7 @@ from novelgpt.corpus.pieces import write_pieces
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
 from novelgpt.files import write_json
+from novelgpt.training.checkpoint import find_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ("smoke", "ci", "large")
@@ -137,6 +138,12 @@ def contents(folder: Path) -> dict[str, object]:
         elif name == "run.json":
             found[name] = found[name].replace(str(folder).encode(), b"RUN")
     return found
+
+
+def end_of(folder: Path) -> dict:
+    """Return what a finished run leaves, but for the older checkpoints, which depend on when it was stopped."""
+    found, last = contents(folder), find_checkpoint(folder).name
+    return {name: value for name, value in found.items() if "checkpoints" not in name or last in name}
 
 
 def difference(ours: dict, expected: dict) -> str:

@@ -5,16 +5,10 @@ import signal
 from pathlib import Path
 
 from novelgpt.training.checkpoint import find_checkpoint, read_progress
-from reliability.harness import cases, contents, difference, remove
+from reliability.harness import cases, difference, end_of, remove
 
 SEED = 6
 RESUMED = 5  # one stop in so many is also gone on with to the end
-
-
-def end_of(folder: Path) -> dict:
-    """Return what a finished run leaves, but for the older checkpoints, which depend on when it was stopped."""
-    found, last = contents(folder), find_checkpoint(folder).name
-    return {name: value for name, value in found.items() if "checkpoints" not in name or last in name}
 
 
 def fault_of_stop(done: dict, number: int, folder: Path) -> str | None:
