@@ -154,3 +154,13 @@ def test_a_refused_checkpoint_is_tried_again_a_minute_later(unfinished, monkeypa
     ends = [step for step in (6, 12, 18) if step > first]
     assert tried[:2] == [ends[0], ends[0] + 3]  # 75 s later
     assert find_damage(unfinished.output_path / "final_model") is None
+
+
+def test_a_finished_run_that_is_given_more_epochs_ends_with_a_new_final_model(tiny_options, capsys):
+    options = tiny_options(epochs=1)
+    assert train(options) == 0
+    assert train(replace(options, epochs=2, allow_change="epochs")) == 0
+    last = (options.output_path / "model_epoch2" / "model.safetensors").read_bytes()
+    assert (options.output_path / "final_model" / "model.safetensors").read_bytes() == last
+    assert train(replace(options, epochs=2)) == 0
+    assert capsys.readouterr().err.endswith("this run is finished; --resume never starts it again\n")

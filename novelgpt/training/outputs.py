@@ -7,7 +7,7 @@ import torch
 
 from novelgpt.console import warn
 from novelgpt.errors import EXIT_ENVIRONMENT, UserError
-from novelgpt.files import find_damage
+from novelgpt.files import MANIFEST, find_damage, read_json
 from novelgpt.model import count_parameters, save_model
 from novelgpt.training.checkpoint import Progress
 from novelgpt.training.setup import Run
@@ -45,9 +45,9 @@ def try_model(run: Run, progress: Progress, name: str, weights: dict[str, torch.
     return True
 
 
-def is_whole(folder: Path) -> bool:
-    """Tell whether a model folder is there with all its files in full size."""
-    return find_damage(folder, hashes=False) is None
+def is_written(folder: Path, step: int) -> bool:
+    """Tell whether the model folder of a step is there with all its files in full size."""
+    return find_damage(folder, hashes=False) is None and read_json(folder / MANIFEST).get("step") == step
 
 
 def corpus_facts(run: Run) -> dict:

@@ -11,7 +11,7 @@ from transformers import GPT2LMHeadModel
 from novelgpt.console import say, warn
 from novelgpt.devices import device_words
 from novelgpt.errors import EXIT_DONE, EXIT_STATE, UserError
-from novelgpt.files import LOCK, find_damage, remove_leftovers
+from novelgpt.files import LOCK, remove_leftovers
 from novelgpt.model import describe_model
 from novelgpt.training.checkpoint import (
     FOLDER,
@@ -25,7 +25,7 @@ from novelgpt.training.checkpoint import (
 )
 from novelgpt.training.metrics import duration_words
 from novelgpt.training.options import TrainOptions
-from novelgpt.training.outputs import check_disk
+from novelgpt.training.outputs import FINAL, check_disk, is_written
 from novelgpt.training.parallel import wait_for_all
 from novelgpt.training.plan import print_plan
 from novelgpt.training.setup import RUN_FILE, Run, check_identity, prepare_run, write_run_file
@@ -135,10 +135,11 @@ def choose_named_checkpoint(run: Run, path: Path, *, set_aside: bool) -> Path:
 
 
 def is_finished(options: TrainOptions, checkpoint: Path | None) -> bool:
-    """Tell whether the run's newest checkpoint is its end and the final model is whole."""
-    if checkpoint is None or read_progress(checkpoint).epoch <= options.epochs:
+    """Tell whether the run's newest checkpoint is its end and the final model is of it."""
+    if checkpoint is None:
         return False
-    return find_damage(options.output_path / "final_model", hashes=False) is None
+    progress = read_progress(checkpoint)
+    return progress.epoch > options.epochs and is_written(options.output_path / FINAL, progress.step)
 
 
 def say_run(run: Run) -> None:

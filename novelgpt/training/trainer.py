@@ -23,7 +23,7 @@ from novelgpt.training.engine import Engine
 from novelgpt.training.evaluation import Evaluation, evaluate_stream
 from novelgpt.training.metrics import Meter, RunLog, say_step
 from novelgpt.training.optim import lr_at, warmup_count
-from novelgpt.training.outputs import BEST, FINAL, is_whole, try_model, write_model
+from novelgpt.training.outputs import BEST, FINAL, is_written, try_model, write_model
 from novelgpt.training.parallel import World, sum_over_processes
 from novelgpt.training.regularize import replace_inputs
 from novelgpt.training.saving import Saver
@@ -215,7 +215,7 @@ class Trainer:
     def finish(self) -> None:
         """Write final_model; a run that was killed in between does it at its next start."""
         weights = model_weights(self.run.model)
-        if self.run.world.is_main and not is_whole(self.options.output_path / FINAL):
+        if self.run.world.is_main and not is_written(self.options.output_path / FINAL, self.progress.step):
             write_model(self.run, self.progress, FINAL, weights)
 
     def evaluate(self, *, epoch: int) -> Evaluation | None:
