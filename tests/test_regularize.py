@@ -5,10 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
-from novelgpt.training.regularize import replace_inputs
+from novelgpt.cli import parse_options
+from novelgpt.training.regularize import default_replacement, default_weight_decay, replace_inputs
 from novelgpt.training.session import train
 from novelgpt.training.windows import Batch
+from train import build_parser
 
 
 @pytest.fixture
@@ -46,6 +49,42 @@ def test_the_same_seed_and_step_give_the_same_tokens_and_others_give_others(batc
     assert np.array_equal(first, replace_inputs(batch, 0.3, seed=3, step=7).input_ids)
     for seed, step in ((4, 7), (3, 8), (7, 3)):
         assert not np.array_equal(first, replace_inputs(batch, 0.3, seed=seed, step=step).input_ids)
+
+
+# 1 / (lr · 2 · steps of an epoch), kept between 0.1 and 1
+@pytest.mark.parametrize(
+    ("lr", "epoch_steps", "pretrained", "decay"),
+    [
+        (2e-3, 1250, False, 0.2),
+        (5e-3, 200, False, 0.5),
+        (5e-3, 10, False, 1.0),
+        (2e-3, 1_000_000, False, 0.1),
+        (0.0, 100, False, 1.0),
+        (1.5e-4, 100, True, 0.01),
+    ],
+)
+def test_weights_forget_in_two_epochs(lr, epoch_steps, pretrained, decay):
+    assert default_weight_decay(lr, epoch_steps, pretrained=pretrained) == pytest.approx(decay)
+
+
+@pytest.mark.parametrize(
+    ("readings", "pretrained", "share"),
+    [(1, False, 0.0), (4, False, 0.0), (4.1, False, 0.15), (30, False, 0.15), (30, True, 0.0)],
+)
+def test_inputs_are_exchanged_where_a_text_is_read_more_than_four_times(readings, pretrained, share):
+    assert default_replacement(readings, pretrained=pretrained) == share
+
+
+def test_the_preset_and_the_defaults_are_the_same_recipe(tmp_path):
+    texts = {"none": "train: {}", "novel": (ROOT / "config/train_novel.yaml").read_text(encoding="utf-8")}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    chosen = [
+        vars(parse_options(build_parser(), [f"--config={tmp_path / name}.yaml"], section="train")) for name in texts
+    ]
+    different = {name for name in chosen[0] if chosen[0][name] != chosen[1][name]}
+    assert different == {"config", "optimizer", "dropout"}  # auto is muon, and every config of ours has 0.1
+    assert (chosen[1]["optimizer"], chosen[1]["dropout"]) == ("muon", 0.1)
 
 
 def read_losses(folder) -> list[float]:

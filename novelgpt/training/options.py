@@ -66,15 +66,19 @@ class TrainOptions:
     optimizer: str = option(
         "auto", "of the blocks' matrices; auto = muon from scratch, else adamw", choices=("auto", "adamw", "muon")
     )
-    weight_decay: float = option(0.2, "decoupled weight decay of the matrices, not of biases and norms", real(0, 100))
+    weight_decay: float | None = option(
+        None, "decay of the matrices, not of biases and norms; default: forget in 2 epochs, 0.1 to 1", real(0, 100)
+    )
     beta1: float = option(0.9, "decay of Adam's first moment", real(0, 0.9999))
     beta2: float = option(0.999, "decay of Adam's second moment", real(0, 0.999999))
     max_grad_norm: float = option(1.0, "gradient norm above which gradients are scaled down; 0 = never", real(0))
     dropout: float | None = option(
         None, "one rate for embedding, residual and attention; default: the config's", real(0, 0.9)
     )
-    replace_inputs: float = option(
-        0.0, "share of the tokens read while training that are exchanged for random ones; targets stay", real(0, 0.9)
+    replace_inputs: float | None = option(
+        None,
+        "share of the tokens read in training exchanged for random ones; default: 0.15 if all is read over 4 times",
+        real(0, 0.9),
     )
     gradient_accumulation: int = option(1, "micro-batches that a batch is split into; same update", whole(1, 1_000_000))
     gradient_checkpointing: bool = option(

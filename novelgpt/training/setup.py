@@ -30,6 +30,7 @@ from novelgpt.training.memory import check_weights_fit
 from novelgpt.training.optim import default_lr, default_optimizer
 from novelgpt.training.options import TrainOptions
 from novelgpt.training.parallel import World, join_world, local_device, wait_for_all
+from novelgpt.training.regularize import default_replacement, default_weight_decay
 from novelgpt.training.windows import count_steps, count_windows, epoch_phase
 from novelgpt.versions import check_versions
 
@@ -99,6 +100,7 @@ def prepare_run(options: TrainOptions) -> Run:
         raise UserError(message, f"--stride {window // 2}", EXIT_USAGE)
     pieces = open_fresh_pieces(options, tokenizer)
     steps = plan_steps(options, len(pieces.train), config["n_positions"])
+    options = resolve_regularisation(options, config["n_positions"], steps[0])
     return Run(
         options, devices, world, dtype, tokenizer, model.to(devices[0]), pieces, config, config["n_positions"], steps
     )
@@ -112,6 +114,17 @@ def resolve_optimizer(options: TrainOptions, n_embd: int) -> TrainOptions:
     if options.lr is None:
         options = replace(options, lr=default_lr(options.optimizer, n_embd, pretrained=pretrained))
     return options
+
+
+def resolve_regularisation(options: TrainOptions, window: int, epoch_steps: int) -> TrainOptions:
+    """Put the weight decay and the share of exchanged inputs that fit the run where none was asked for."""
+    pretrained = options.pretrained_model is not None
+    decay, share = options.weight_decay, options.replace_inputs
+    if decay is None:
+        decay = default_weight_decay(options.lr, epoch_steps, pretrained=pretrained)
+    if share is None:
+        share = default_replacement(options.epochs * window / options.stride, pretrained=pretrained)
+    return replace(options, weight_decay=decay, replace_inputs=share)
 
 
 def make_pieces(options: TrainOptions) -> None:
