@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from novelgpt.cli import new_parser, parse_options, run
-from novelgpt.files import run_lock
+from novelgpt.lock import run_lock
 from novelgpt.training.options import TrainOptions, add_train_options
 
 

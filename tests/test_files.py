@@ -20,11 +20,11 @@ from novelgpt.files import (
     read_json,
     recover_folder,
     remove_leftovers,
-    run_lock,
     sha256_of,
     write_json,
     write_text,
 )
+from novelgpt.lock import run_lock
 
 
 def names_in(folder) -> list[str]:
@@ -257,7 +257,7 @@ def test_moving_aside_takes_the_first_free_number(tmp_path):
 
 HOLDER = """
 import sys, time
-from novelgpt.files import run_lock
+from novelgpt.lock import run_lock
 with run_lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

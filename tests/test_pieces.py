@@ -462,7 +462,7 @@ def test_a_full_disk_is_an_error_of_the_environment(tmp_path, monkeypatch):
 
 
 def test_two_writers_do_not_meet(small_set):
-    from novelgpt.files import run_lock
+    from novelgpt.lock import run_lock
 
     with run_lock(small_set, flag="--tokenized_data_path"):
         problem = error_of(make, small_set, ["甲"])

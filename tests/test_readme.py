@@ -18,7 +18,7 @@ import pytest
 
 from novelgpt.cli import config_arguments, read_config, run
 from novelgpt.errors import EXIT_DONE, EXIT_STATE
-from novelgpt.files import run_lock
+from novelgpt.lock import run_lock
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README_zh.md")

@@ -11,7 +11,8 @@ from transformers import GPT2LMHeadModel
 from novelgpt.console import say, warn
 from novelgpt.devices import device_words
 from novelgpt.errors import EXIT_DONE, EXIT_STATE, UserError
-from novelgpt.files import LOCK, remove_leftovers
+from novelgpt.files import remove_leftovers
+from novelgpt.lock import LOCK
 from novelgpt.model import describe_model
 from novelgpt.training.checkpoint import (
     FOLDER,

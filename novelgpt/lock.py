@@ -1,0 +1,99 @@
+"""One run per folder: a lock of the operating system, which dies with its holder, and who that is.
+
+`FOLDER/.lock` holds one line: `pid 4711, started 2026-01-02 23:30:00`.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from novelgpt.errors import EXIT_ENVIRONMENT, UserError
+
+LOCK = ".lock"
+HOLDER_SECONDS = 0.3  # how long to wait for the holder's line
+
+
+@contextlib.contextmanager
+def run_lock(folder: str | Path, *, flag: str = "--output_dir") -> Iterator[None]:
+    """Hold a folder for one run. The operating system releases the lock when the process ends, however it ends.
+
+    A folder that was made for the lock and is still empty at the end is removed again.
+
+    Args:
+        folder: made if missing.
+        flag: the option that names another folder, for the hint.
+
+    Raises:
+        UserError: another process holds it; the message names its pid and start time.
+    """
+    folder = Path(folder)
+    is_new = not folder.exists()
+    with open_lock(folder) as handle:
+        if not lock_handle(handle) or not is_same_file(handle, folder / LOCK):
+            message = f"{folder}: in use by {read_holder(handle) or 'another process'}"
+            raise UserError(message, f"wait for it, or give {flag} another folder", EXIT_ENVIRONMENT)
+        handle.truncate(0)
+        with contextlib.suppress(OSError):  # a full disk; the lock itself is held all the same
+            handle.write(f"pid {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
+        try:
+            yield
+        finally:
+            if is_new:
+                remove_if_unused(folder)
+
+
+def read_holder(handle: BinaryIO) -> str:
+    """Return what the holder wrote about itself; it does so right after it has taken the lock."""
+    deadline = time.monotonic() + HOLDER_SECONDS
+    while True:
+        handle.seek(0)
+        holder = handle.read(200).decode("utf-8", "replace").strip()
+        if holder or time.monotonic() > deadline:
+            return holder
+        time.sleep(0.01)
+
+
+def open_lock(folder: Path) -> BinaryIO:
+    """Open a folder's lock file; make both where they are missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return open(folder / LOCK, "a+b", buffering=0)
+    except OSError as problem:
+        message = f"{folder}: cannot be written: {problem.strerror}"
+        raise UserError(message, f"choose another place than {folder}", EXIT_ENVIRONMENT) from problem
+
+
+def is_same_file(handle: BinaryIO, path: Path) -> bool:
+    """Tell whether a name still leads to an open file; it does not where its last holder has just removed it."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    return False
+
+
+def remove_if_unused(folder: Path) -> None:
+    """Remove a folder that holds nothing but its lock."""
+    if [path.name for path in folder.iterdir()] == [LOCK]:
+        (folder / LOCK).unlink()
+        folder.rmdir()
+
+
+def lock_handle(handle: BinaryIO) -> bool:
+    """Take the operating system's exclusive lock on an open file; False when somebody else has it."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        try:
+            handle.seek(1 << 20)  # beyond the text that others read
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
