@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SHELL := /bin/bash
 # two processes of one thread each: more would wait for each other
-FAST_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
+FAST_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
 
 .PHONY: demo test check sweeps slow reliability clean
 

@@ -129,13 +129,12 @@ def run_ours(name: str, device: str, *, dropout: float) -> list[float]:
     sizes = NETWORKS[name]
     stream = TokenStream([random_tokens(name, STEPS[name])])
     place = choose_devices(device)[:1]
-    options = TrainOptions(
-        batch_size=sizes["rows"], stride=sizes["n_positions"], lr=1.5e-4, optimizer="adamw", compile="auto"
-    )
+    window = sizes["n_positions"]
+    recipe = {"optimizer": "adamw", "lr": 1.5e-4, "weight_decay": 0.01, "replace_inputs": 0.0}  # as the peers'
+    options = TrainOptions(batch_size=sizes["rows"], stride=window, **recipe)
     model = network(name, dropout).to(place[0])
     pieces = Pieces(stream, TokenStream([]), {})
     dtype = choose_precision("auto", place[0])
-    window = sizes["n_positions"]
     engine = Engine(Run(options, place, World(), dtype, None, model, pieces, sizes, window, [STEPS[name]]))
     batches = epoch_batches(stream, window, window, sizes["rows"], seed=0, epoch=1)
     ends = [time.perf_counter()]
