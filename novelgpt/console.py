@@ -3,7 +3,6 @@
 import contextlib
 import re
 import sys
-import unicodedata
 
 CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")
 
@@ -15,15 +14,6 @@ def printable(text: str) -> str:
     '萧炎\\x1b[31m'
     """
     return CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
-
-
-def display_width(text: str) -> int:
-    """Count the terminal columns of a text: a Chinese character takes two.
-
-    >>> display_width("第1章")
-    5
-    """
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def say(text: str = "") -> None:

@@ -92,8 +92,3 @@ def sum_loss(
     if reduced:
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     return HeadLoss.apply(hidden, weight, labels[:, 1:].reshape(-1), chunk)
-
-
-def count_scored(labels: torch.Tensor) -> int:
-    """Count the positions of (B, T) labels that sum_loss scores."""
-    return int(labels[:, 1:].ge(0).sum())
