@@ -7,9 +7,10 @@
     {"argv": [...], "file_limit": 4096}             no file may grow beyond 4,096 bytes, as on a full disk
     {"argv": [...], "spoil": [7, "nan", "loss"]}    the loss (or "gradient") of the 7th pass is no number
     {"argv": [...], "signals": [1], "deaf": true}   nobody reads what it says any more, as after a hang-up
-    -> {"status": 0, "events": 412, "steps": 18, "steps_then": 0, "seconds": 0.4, "said": "..."}
+    -> {"status": 0, "events": 412, "steps": 18, "steps_then": 0, "asked_at": -1, "seconds": 0.4, "said": "..."}
 
-A status below 0 is the signal that killed the process. File events are what changes the run folder: opening for
+A status below 0 is the signal that killed the process. steps_then are the steps done when the last signal was sent,
+asked_at those done when SIGUSR1 came in, -1 when it never did. File events are what changes the run folder: opening for
 writing, renaming, removing, making folders, flushing. Flushing itself is left out: a kill loses nothing that was
 written, only a power failure would.
 """
@@ -32,11 +33,11 @@ import torch
 
 import train as train_script
 from novelgpt.cli import run
-from novelgpt.training import checkpoint, parallel, session, trainer
+from novelgpt.training import checkpoint, parallel, session, stopping, trainer
 
 LIMIT = 100  # seconds a trial may take
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
-BOARD = struct.Struct("3q")  # began, steps, events: shared by parent and child
+BOARD = struct.Struct("4q")  # began, steps, events, asked_at: shared by parent and child
 WRITING = os.O_WRONLY | os.O_RDWR
 
 
@@ -46,10 +47,11 @@ class Child:
     def __init__(self, job: dict, board: mmap.mmap):
         self.job, self.board = job, board
         self.began = self.steps = self.events = 0
+        self.asked_at = -1
 
     def note(self) -> None:
         """Show the parent where we are."""
-        self.board[: BOARD.size] = BOARD.pack(self.began, self.steps, self.events)
+        self.board[: BOARD.size] = BOARD.pack(self.began, self.steps, self.events, self.asked_at)
 
     def count_event(self) -> None:
         """Count a file event; die before it happens if it is the chosen one."""
@@ -90,6 +92,14 @@ class Child:
             self.note()
 
         trainer.Trainer.take_step = counted_step
+        on_save = stopping.StopSignals.on_save
+
+        def noted_save(this, *arguments):
+            on_save(this, *arguments)
+            self.asked_at = self.steps
+            self.note()
+
+        stopping.StopSignals.on_save = noted_save
         if "spoil" in self.job:
             parallel.sum_loss = spoil_pass(parallel.sum_loss, *self.job["spoil"])
         if self.job.get("file_limit") is not None:
@@ -173,10 +183,10 @@ def run_job(job: dict) -> dict:
     if not job.get("deaf"):
         with open(reader, "rb") as said:  # what a run says fits into a pipe
             text = said.read().decode("utf-8", "replace")
-    _, steps, events = BOARD.unpack(board[: BOARD.size])
+    _, steps, events, asked_at = BOARD.unpack(board[: BOARD.size])
     status = os.waitstatus_to_exitcode(status)
     result = {"status": status, "events": events, "steps": steps, "steps_then": steps_then}
-    return {**result, "seconds": seconds, "said": text}
+    return {**result, "asked_at": asked_at, "seconds": seconds, "said": text}
 
 
 def main() -> None:
