@@ -17,7 +17,9 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weight, labels, chunk):
-        """Return the fp32 loss sum; hidden (N, D) and weight (V, D) in the compute dtype, labels (N,) int64."""
+        """Return the fp32 loss sum of hidden (N, D) in the compute dtype, weight (V, D) in any, labels (N,) int64."""
+        ctx.weight_dtype = weight.dtype
+        weight = weight.to(hidden.dtype)
         needs_gradient = any(ctx.needs_input_grad[:2])
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden) if needs_gradient else None
@@ -35,7 +37,6 @@ class HeadLoss(torch.autograd.Function):
                 hidden_gradient[span] = multiply(gradient, weight)
                 weight_gradient += multiply(gradient.t(), hidden[span])
         ctx.save_for_backward(hidden_gradient, weight_gradient)
-        ctx.weight_dtype = weight.dtype
         return total
 
     @staticmethod
@@ -104,5 +105,5 @@ def sum_loss(
     hidden = hidden[:, :-1].reshape(-1, hidden.shape[-1])  # (B·(T-1), D)
     weight = model.lm_head.weight
     if reduced:
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
+        hidden = hidden.to(dtype)
     return HeadLoss.apply(hidden, weight, labels[:, 1:].reshape(-1), chunk)

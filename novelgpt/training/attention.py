@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-from novelgpt.training.dropout import drop_threshold, keep_mask, keep_scale, mask_
+from novelgpt.training.dropout import as_wide_as, drop_threshold, keep_mask, keep_scale
 
 BLOCK = 256  # queries a block
 SCORES = 3 << 20  # of the windows computed together; few and large operations, within the cache
@@ -25,7 +25,7 @@ def blocks(rows: int, heads: int, length: int) -> Iterator[tuple[range, int, int
 
 
 class BlockedAttention(torch.autograd.Function):
-    """Attention that remembers its probabilities, and by a minus sign what dropout took from them.
+    """Attention that remembers its probabilities, and by a minus sign what dropout left of them.
 
     Both the scale of the scores and that of dropout are applied to narrow tensors, never to the (N, Q, K) ones.
     """
@@ -45,8 +45,9 @@ class BlockedAttention(torch.autograd.Function):
             used = weights
             if p:
                 masks = [keep_mask(draws[row], (heads, end - start, end), p) for row in some]
-                used = mask_(weights.clone(), torch.cat(masks))
-                weights.neg_().add_(used, alpha=2)
+                mask = as_wide_as(weights, masks[0] if len(masks) == 1 else torch.cat(masks))
+                used = torch.bitwise_and(weights.view(mask.dtype), mask).view(weights.dtype)
+                weights.copysign_(mask.view(weights.dtype))
             signed.append(weights)
             mixed = torch.bmm(used, kept_value[span, :end]).view(len(some), heads, end - start, width)
             output[some.start : some.stop, start:end] = mixed.transpose(1, 2)
@@ -66,7 +67,11 @@ class BlockedAttention(torch.autograd.Function):
         for weights, (some, start, end) in zip(signed, blocks(rows, heads, query.shape[1]), strict=True):
             span = slice(some.start * heads, some.stop * heads)
             from_output = gradient[span, start:end]  # (N, Q, D/H)
-            used, from_scores = block_backward(weights, from_output, value[span, :end], is_dropped=p > 0)
+            from_weights = torch.bmm(from_output, value[span, :end].transpose(1, 2))  # (N, Q, K)
+            used = weights
+            if p:
+                used, weights = split_signs(weights, from_weights)
+            from_scores = torch._softmax_backward_data(from_weights, weights, -1, weights.dtype)
             query_gradient[span, start:end] = torch.bmm(from_scores, key[span, :end])
             key_gradient[span, :end] += torch.bmm(from_scores.transpose(1, 2), query[span, start:end])
             value_gradient[span, :end] += torch.bmm(used.transpose(1, 2), from_output)
@@ -74,34 +79,31 @@ class BlockedAttention(torch.autograd.Function):
         return *(part.view(rows, heads, *query.shape[1:]) for part in parts), None, None, None, None
 
 
-def block_backward(signed, from_output, value, *, is_dropped: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the probabilities that met the values, and the gradient of the scores, (N, Q, K) each.
+def split_signs(signed: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the probabilities that dropout left and all of them; zero in place the gradient of those it took.
 
     Args:
-        signed: (N, Q, K) probabilities, negative where dropped.
-        from_output: (N, Q, D/H) gradient of the output, times dropout's scale.
-        value: (N, K, D/H).
-        is_dropped: there was dropout.
+        signed: (N, Q, K), negative where dropout left the probability as it was.
+        gradient: (N, Q, K), of the probabilities after dropout.
     """
-    from_weights = torch.bmm(from_output, value.transpose(1, 2))
-    if not is_dropped:
-        return signed, torch._softmax_backward_data(from_weights, signed, -1, signed.dtype)
-    used = signed.clamp(min=0)
-    mask_(from_weights, signed.ge(0).view(torch.int8).neg_())
-    return used, torch._softmax_backward_data(from_weights, signed.abs(), -1, signed.dtype)
+    bits, last = (torch.int16, 15) if signed.element_size() == 2 else (torch.int32, 31)
+    mask = signed.view(bits).bitwise_right_shift(last)  # all bits or none
+    gradient.view(bits).bitwise_and_(mask)
+    weights = signed.abs()
+    return mask.bitwise_and_(weights.view(bits)).view(signed.dtype), weights
 
 
 def block_probabilities(scaled_query, key, start: int, end: int) -> torch.Tensor:
     """Return softmax(query · keyᵀ) of queries start … end over keys 0 … end, (H, end - start, end)."""
     scores = torch.bmm(scaled_query[:, start:end], key[:, :end].transpose(1, 2))
-    scores[:, :, start:].masked_fill_(future_mask(end - start), -torch.inf)
+    scores[:, :, start:] += future_bias(end - start, scores.dtype)
     return torch.softmax(scores, dim=-1)
 
 
 @functools.cache
-def future_mask(size: int) -> torch.Tensor:
-    """Return the strict upper triangle: what a query must not see in its own block."""
-    return torch.ones(size, size, dtype=torch.bool).triu_(1)
+def future_bias(size: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return -inf in the strict upper triangle, what a query must not see in its own block, and 0 elsewhere."""
+    return torch.full((size, size), -torch.inf, dtype=dtype).triu_(1)
 
 
 def blocked_attention(module, query, key, value, attention_mask, *, scaling, dropout=0.0, **_):

@@ -52,10 +52,15 @@ def keep_mask(draws: np.random.Generator, shape: tuple[int, ...], p: float) -> t
     return random_bytes(draws, tuple(shape)).ge_(drop_threshold(p)).view(torch.int8).neg_()
 
 
+def as_wide_as(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return a keep_mask in integers as wide as the values, for an AND on their bits."""
+    return mask.to(torch.int16 if values.element_size() == 2 else torch.int32)
+
+
 def mask_(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Zero in place what a keep_mask drops: an AND on the bits, ten times faster than a masked fill."""
-    bits = torch.int16 if values.element_size() == 2 else torch.int32
-    values.view(bits).bitwise_and_(mask.to(bits))
+    """Zero in place what a keep_mask drops: ten times faster than a masked fill."""
+    mask = as_wide_as(values, mask)
+    values.view(mask.dtype).bitwise_and_(mask)
     return values
 
 

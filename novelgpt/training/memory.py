@@ -2,8 +2,8 @@
 
 Per parameter: weight, gradient and two moments in fp32 (16 bytes; Muon keeps one moment). Per token and layer: what the
 backward pass needs again, about 38 bytes times the width where products are in 16 bits (inputs of the linear layers and
-of GELU in 16 bits, two residual streams in fp32, two dropout masks), 72 in fp32. On a CPU the attention's probabilities are kept too, half
-of a square and a block's width. The loss holds one chunk of logits.
+of GELU in 16 bits, two residual streams in fp32, two dropout masks), 72 in fp32. On a CPU the attention's probabilities
+are kept too, half of a square and a block's width. The loss holds one chunk of logits.
 """
 
 import os
