@@ -136,6 +136,15 @@ def is_mark_name(token: str) -> bool:
     return len(token) > 3 and token[0] + token[-1] in ("[]", "<>")
 
 
+def split_names(text: str) -> list[str]:
+    """Split the value of `--add_tokens` at its commas.
+
+    >>> split_names("[TIL], [WS]"), split_names("")
+    (['[TIL]', '[WS]'], [])
+    """
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def count_characters(texts: Iterable[str]) -> Counter[str]:
     """Count every character of some texts.
 
