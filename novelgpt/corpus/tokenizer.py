@@ -36,8 +36,8 @@ def load_tokenizer(
 
     Args:
         path: a vocabulary file, a tokenizer.json, or a folder that holds either.
-        size: append reserved tokens up to this many; a model folder's config.json says it for its own vocabulary,
-            whose embedding may have rows beyond the list.
+        size: append reserved tokens up to this many, 0 for none; None is what a model folder's config.json says, for
+            an embedding may have rows beyond the list.
 
     Raises:
         UserError: nothing there, not a vocabulary, a tokenizer of a kind that is not ours, or a folder whose
@@ -45,7 +45,7 @@ def load_tokenizer(
     """
     path = Path(path)
     if path.is_dir():
-        return load_folder(path, size or folder_size(path))
+        return load_folder(path, folder_size(path) if size is None else size)
     if path.suffix == ".json":
         return load_json(path, size or 0)
     return from_tokens(path, pad_tokens(load_vocabulary(path), size or 0))
