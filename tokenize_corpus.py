@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--valid_fraction", type=real(0, 0.9), default=0.05, help="share held out at the end")
     parser.add_argument("--min_length", type=whole(0), default=0, help="characters; shorter documents are left out")
     parser.add_argument(
-        "--add_tokens", type=token_names, default="", help="further tokens of the vocabulary, for example [TIL],[WS]"
+        "--add_tokens", type=token_names, help="further tokens of the vocabulary, for example [TIL],[WS]"
     )
     return parser
 

@@ -48,7 +48,7 @@ OLD_TOKENIZER_CONFIG = {
     "model_max_length": 1024,
     "name_or_path": "somebody/gpt2-chinese",
     "never_split": None,
-    "special_tokens_map_file": "/root/.cache/x",
+    "special_tokens_map_file": None,
     "strip_accents": None,
     "tokenize_chinese_chars": True,
     "tokenizer_class": "BertTokenizer",

@@ -21,7 +21,7 @@ def tokenize_corpus(
     num_pieces: int = 100,
     valid_fraction: float = 0.05,
     min_length: int = 0,
-    add_tokens: str = "",
+    add_tokens: str | None = None,
 ) -> dict:
     """Read documents, encode them and write them as pieces.
 

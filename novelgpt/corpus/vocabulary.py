@@ -136,13 +136,13 @@ def is_mark_name(token: str) -> bool:
     return len(token) > 3 and token[0] + token[-1] in ("[]", "<>")
 
 
-def split_names(text: str) -> list[str]:
-    """Split the value of `--add_tokens` at its commas.
+def split_names(text: str | None) -> list[str]:
+    """Split the value of `--add_tokens` at its commas; None has no names.
 
-    >>> split_names("[TIL], [WS]"), split_names("")
+    >>> split_names("[TIL], [WS]"), split_names(None)
     (['[TIL]', '[WS]'], [])
     """
-    return [name.strip() for name in text.split(",") if name.strip()]
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def token_names(text: str) -> str:

@@ -10,7 +10,7 @@ from novelgpt.training.muon import Muon
 DEFAULT_LR = {"adamw": 8e-4, "muon": 2e-3}  # of a network 768 wide, from scratch
 PRETRAINED_LR = {"adamw": 1.5e-4, "muon": 3e-4}  # weights that know something are not to be shaken
 
-LORA_LR = 10  # times the rate of all weights
+LORA_LR = {"adamw": 1.5e-3, "muon": 3e-3}  # corrections want ten times the rate of all weights
 
 
 def default_optimizer(*, pretrained: bool, shard: bool) -> str:
@@ -31,14 +31,13 @@ def default_lr(optimizer: str, n_embd: int, *, pretrained: bool, lora: bool = Fa
         optimizer: adamw or muon.
         n_embd: width; the rate goes with 1 / sqrt(width), so that an update weighs as much as the matrix it changes.
         pretrained: going on from trained weights.
-        lora: training corrections beside them, which want ten times the rate (Schulman et al. 2025, "LoRA Without
-            Regret").
+        lora: training corrections beside them (ten times the rate: Schulman et al. 2025, "LoRA Without Regret").
 
     >>> default_lr("muon", 768, pretrained=False), default_lr("muon", 192, pretrained=False)
     (0.002, 0.004)
     """
     if pretrained:
-        return PRETRAINED_LR[optimizer] * (LORA_LR if lora else 1)
+        return (LORA_LR if lora else PRETRAINED_LR)[optimizer]
     return DEFAULT_LR[optimizer] * math.sqrt(768 / n_embd)
 
 

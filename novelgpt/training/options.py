@@ -47,8 +47,8 @@ class TrainOptions:
 
     model_config: str = option("config/model_config_small.json", "config JSON of the network to train from scratch")
     tokenizer_path: str | None = option(None, "vocabulary; default: the model's own, else cache/vocab_small.txt")
-    add_tokens: str = option(
-        "", "further tokens of the vocabulary, for example [TIL],[WS]; reserved places first", token_names
+    add_tokens: str | None = option(
+        None, "further tokens of the vocabulary, for example [TIL],[WS]; reserved places first", token_names
     )
     raw_data_path: str = option("data/train.json", "cleaned chapters, written by clr_ctrl.py")
     tokenized_data_path: str = option("data/tokenized/", "folder of the numbered piece files")
