@@ -7,9 +7,11 @@
 All kinds have the same attributes and methods; see CharacterTokenizer.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from novelgpt.console import warn
 from novelgpt.corpus.tokenizer_bpe import BpeTokenizer
 from novelgpt.corpus.tokenizer_character import CharacterTokenizer
 from novelgpt.corpus.tokenizer_wordpiece import WordPieceTokenizer
@@ -100,7 +102,23 @@ def from_tokens(path: Path, tokens: list[str]) -> CharacterTokenizer | WordPiece
 def wants_lowercase(config_path: Path) -> bool:
     """Tell what the tokenizer_config.json beside a BERT vocabulary says about case; lower case if there is none."""
     config = read_json(config_path, code=EXIT_INPUT) if config_path.exists() else {}
-    return not isinstance(config, dict) or config.get("do_lower_case") is not False
+    lowercase = not isinstance(config, dict) or config.get("do_lower_case") is not False
+    warn_of_settings(config_path, config, lowercase)
+    return lowercase
+
+
+def warn_of_settings(path: Path, settings: object, lowercase: bool) -> None:
+    """Name the settings of a BERT tokenizer that are rarely changed and not followed here."""
+    settings = settings if isinstance(settings, dict) else {}
+    usual = {
+        "strip_accents": lowercase,
+        "tokenize_chinese_chars": True,
+        "handle_chinese_chars": True,
+        "clean_text": True,
+    }
+    for name, value in usual.items():
+        if settings.get(name, value) not in (value, None):
+            warn(f"{path}: {name} {json.dumps(settings[name])} is not followed; some ids may differ from BERT's")
 
 
 def check_characters(path: Path, tokens: Sequence[str]) -> None:
@@ -130,7 +148,9 @@ def load_json(path: Path, size: int) -> CharacterTokenizer | WordPieceTokenizer 
     check_marks(path, tokens)
     tokens = pad_tokens(tokens, size)
     if kind == "WordPiece":
-        return WordPieceTokenizer(tokens, lowercase=folds_case(value.get("normalizer")))
+        lowercase = folds_case(value.get("normalizer"))
+        warn_of_settings(path, value.get("normalizer"), lowercase)
+        return WordPieceTokenizer(tokens, lowercase=lowercase)
     if merges:
         return BpeTokenizer(tokens, merges)
     check_characters(path, tokens)

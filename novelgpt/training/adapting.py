@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.console import printable, say
 from novelgpt.corpus.tokenizer import has_vocabulary, load_tokenizer
 from novelgpt.corpus.vocabulary import BYTE_TOKENS, split_names
+from novelgpt.errors import EXIT_USAGE, UserError
 from novelgpt.model import check_model_folder, load_model
 from novelgpt.model_config import TIED, read_folder_config
 from novelgpt.training.options import TrainOptions
@@ -47,6 +47,11 @@ class Adaptation:
         return np.flatnonzero(self.sources < 0)
 
     @property
+    def has_changed(self) -> bool:
+        """Whether any row is new, dropped or elsewhere."""
+        return self.dropped > 0 or not np.array_equal(self.sources, np.arange(len(self.sources)))
+
+    @property
     def words(self) -> str:
         """The counts in words."""
         new = len(self.new_ids)
@@ -66,14 +71,17 @@ def choose_tokenizer(options: TrainOptions):
     """
     if options.pretrained_model and not (options.pretrained_path / "config.json").is_file():
         check_model_folder(options.pretrained_path)  # says what is there instead
+    if vocabulary_path(options) == options.pretrained_model and not has_vocabulary(options.pretrained_path):
+        message = f"{options.pretrained_model}: holds no vocabulary, neither tokenizer.json nor vocab.txt"
+        raise UserError(message, "give the one that it was trained with: --tokenizer_path vocab.txt", EXIT_USAGE)
     return load_tokenizer(vocabulary_path(options)).add_tokens(split_names(options.add_tokens))
 
 
-def say_added(options: TrainOptions, tokenizer) -> None:
-    """Say which ids the added tokens have."""
+def added_words(options: TrainOptions, tokenizer) -> list[str]:
+    """Say which ids the added tokens have, in a line if there are any."""
     ids = {token: index for index, token in enumerate(tokenizer.tokens)}
-    if names := split_names(options.add_tokens):
-        say(f"--add_tokens: {', '.join(f'{printable(name)} is {ids[name]:,}' for name in names)}")
+    places = [f"{name} is {ids[name]:,}" for name in split_names(options.add_tokens)]
+    return [f"--add_tokens: {', '.join(places)}"] if places else []
 
 
 def load_pretrained(options: TrainOptions, tokenizer) -> tuple[GPT2LMHeadModel, dict, Adaptation]:
@@ -94,7 +102,6 @@ def load_pretrained(options: TrainOptions, tokenizer) -> tuple[GPT2LMHeadModel, 
     adaptation = plan_rows(own, tokenizer)
     if own.tokens != tokenizer.tokens:
         adapt_embeddings(model, tokenizer, adaptation, seed=options.seed)
-        say(f"{folder}: {adaptation.words}")
     return model, config, adaptation
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.console import say
 from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 from novelgpt.files import sha256_of
 from novelgpt.model import count_parameters, model_weights
@@ -81,9 +80,14 @@ def add_lora(
         tables = [model.transformer.wte] if model.config.tie_word_embeddings else [model.transformer.wte, model.lm_head]
         for table in tables:
             train_rows(table.weight, new_ids)
-    trained, total = count_parameters(model, trainable=True), count_parameters(model)
-    rows = f", {len(new_ids):,} new rows of the embedding" if len(new_ids) else ""
-    say(f"LoRA: rank {rank}, alpha {alpha:g}{rows}; {trained:,} numbers are trained, {total - trained:,} stay")
+
+
+def lora_words(model: GPT2LMHeadModel, new_ids: np.ndarray) -> str:
+    """Say how much of a network is trained."""
+    parts = [weight for name, weight in model.named_parameters() if ".lora_" in name]
+    trained, frozen = sum(part.numel() for part in parts), count_parameters(model)
+    rows = f" and {len(new_ids):,} new rows of the embedding" if len(new_ids) else ""
+    return f"LoRA: {trained:,} numbers in {len(parts):,} matrices{rows} are trained; {frozen - trained:,} stay"
 
 
 def train_rows(weight: torch.nn.Parameter, ids: np.ndarray) -> None:

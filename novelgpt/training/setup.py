@@ -25,8 +25,8 @@ from novelgpt.errors import EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.files import read_json, write_json
 from novelgpt.model import build_model
 from novelgpt.model_config import check_model_config, read_model_config
-from novelgpt.training.adapting import choose_tokenizer, load_pretrained, say_added, vocabulary_path
-from novelgpt.training.lora import add_lora, check_lora, lora_identity
+from novelgpt.training.adapting import added_words, choose_tokenizer, load_pretrained, vocabulary_path
+from novelgpt.training.lora import add_lora, check_lora, lora_identity, lora_words
 from novelgpt.training.memory import check_weights_fit
 from novelgpt.training.optim import default_lr, default_optimizer
 from novelgpt.training.options import TrainOptions
@@ -93,7 +93,7 @@ def prepare_run(options: TrainOptions) -> Run:
     wait_for_all(world)
     devices = local_device(all_devices)
     dtype = choose_precision("fp16" if options.fp16 else options.precision, devices[0])
-    model, config, tokenizer = load_or_build(options)
+    model, config, tokenizer = load_or_build(options, loud=world.is_main)
     options = resolve_optimizer(options, config["n_embd"])
     if options.stride > config["n_positions"]:
         window = config["n_positions"]
@@ -159,12 +159,13 @@ def open_fresh_pieces(options: TrainOptions, tokenizer) -> Pieces:
     return pieces
 
 
-def load_or_build(options: TrainOptions) -> tuple[GPT2LMHeadModel, dict, object]:
-    """Return the network to train, its config and its tokenizer."""
+def load_or_build(options: TrainOptions, *, loud: bool = True) -> tuple[GPT2LMHeadModel, dict, object]:
+    """Return the network to train, its config and its tokenizer; say what was changed of a pretrained one if loud."""
     tokenizer = choose_tokenizer(options)
-    say_added(options, tokenizer)
+    words = added_words(options, tokenizer)
     if options.pretrained_model:
         model, config, adaptation = load_pretrained(options, tokenizer)
+        words += [f"{options.pretrained_model}: {adaptation.words}"] if adaptation.has_changed else []
     else:
         config = read_model_config(options.model_config)
         check_weights_fit(config, tokenizer.vocab_size, name=f"--model_config {options.model_config}")
@@ -174,6 +175,9 @@ def load_or_build(options: TrainOptions) -> tuple[GPT2LMHeadModel, dict, object]
     if options.lora_rank:
         settings = {"rank": options.lora_rank, "alpha": options.lora_alpha, "dropout": options.lora_dropout}
         add_lora(model, **settings, seed=options.seed, new_ids=adaptation.new_ids)
+        words.append(lora_words(model, adaptation.new_ids))
+    for line in words if loud else []:
+        say(line)
     return model, config, tokenizer
 
 
