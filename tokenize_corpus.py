@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Sequence
 
 from novelgpt.cli import new_parser, parse_options, real, run, whole
+from novelgpt.corpus.vocabulary import token_names
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -19,6 +20,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_pieces", type=whole(1), default=100, help="number of training pieces")
     parser.add_argument("--valid_fraction", type=real(0, 0.9), default=0.05, help="share held out at the end")
     parser.add_argument("--min_length", type=whole(0), default=0, help="characters; shorter documents are left out")
+    parser.add_argument(
+        "--add_tokens", type=token_names, help="further tokens of the vocabulary, for example [TIL],[WS]"
+    )
     return parser
 
 
@@ -34,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         num_pieces=options.num_pieces,
         valid_fraction=options.valid_fraction,
         min_length=options.min_length,
+        add_tokens=options.add_tokens,
     )
     return 0
 

@@ -20,12 +20,10 @@ class HeadLoss(torch.autograd.Function):
         """Return the fp32 loss sum of hidden (N, D) in the compute dtype, weight (V, D) in any, labels (N,) int64."""
         ctx.weight_dtype = weight.dtype
         weight = weight.to(hidden.dtype)
-        needs_gradient = any(ctx.needs_input_grad[:2])
+        needs_gradient, trains_head = any(ctx.needs_input_grad[:2]), ctx.needs_input_grad[1]
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden) if needs_gradient else None
-        weight_gradient = (
-            torch.zeros(weight.shape, dtype=torch.float32, device=hidden.device) if needs_gradient else None
-        )
+        weight_gradient = torch.zeros(weight.shape, dtype=torch.float32, device=hidden.device) if trains_head else None
         padding = -weight.shape[0] % HEAD_ALIGNMENT if hidden.is_cuda else 0
         head = torch.nn.functional.pad(weight, (0, 0, 0, padding)) if padding else weight  # (V', D)
         for rows in torch.arange(hidden.shape[0], device="cpu").split(chunk):
@@ -35,6 +33,7 @@ class HeadLoss(torch.autograd.Function):
             total += loss
             if needs_gradient:
                 hidden_gradient[span] = multiply(gradient, weight)
+            if trains_head:
                 weight_gradient += multiply(gradient.t(), hidden[span])
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return total
@@ -43,7 +42,8 @@ class HeadLoss(torch.autograd.Function):
     def backward(ctx, gradient):
         """Scale the stored gradients."""
         hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * gradient, (weight_gradient * gradient).to(ctx.weight_dtype), None, None
+        head = None if weight_gradient is None else (weight_gradient * gradient).to(ctx.weight_dtype)
+        return hidden_gradient * gradient, head, None, None
 
 
 def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool):

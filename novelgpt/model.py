@@ -16,11 +16,12 @@ from torch.distributed.tensor import DTensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt import __version__
+from novelgpt.console import warn
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.errors import EXIT_STATE, UserError
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, write_json, write_text
-from novelgpt.model_config import count_config_parameters, read_model_config
-from novelgpt.weights import WEIGHTS, read_weights, write_safetensors
+from novelgpt.model_config import TIED, count_config_parameters, read_folder_config
+from novelgpt.weights import EMBEDDING, HEAD, WEIGHTS, read_weights, write_safetensors
 
 CARD = """---
 library_name: transformers
@@ -64,9 +65,9 @@ def hf_config(config: dict, tokenizer) -> GPT2Config:
     return GPT2Config(**values, bos_token_id=tokenizer.cls_id, eos_token_id=tokenizer.cls_id)
 
 
-def count_parameters(model: torch.nn.Module) -> int:
-    """Count the trainable numbers of a model; a tied head counts once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def count_parameters(model: torch.nn.Module, *, trainable: bool = False) -> int:
+    """Count the numbers of a model, or those that are trained; a tied head counts once."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad or not trainable)
 
 
 def save_model(
@@ -102,18 +103,25 @@ def save_model(
         tokenizer.export(hidden)
         names = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")
         sizes = {name: getattr(model.config, name) for name in names}
-        card = CARD.format(parameters=count_parameters(model), version=__version__, facts=facts, **sizes)
+        parameters = sum(weight.numel() for weight in weights.values())
+        card = CARD.format(parameters=parameters, version=__version__, facts=facts, **sizes)
         write_text(hidden / "README.md", card)
 
 
 def model_weights(model: GPT2LMHeadModel) -> dict[str, torch.Tensor]:
     """Return the weights as saved: fp32, contiguous, on the CPU; the tied head goes by the embedding's name.
 
-    Under FSDP every process must call it, since each holds only a part.
+    Corrections by LoRA are merged into the weights that they stand beside. Under FSDP every process must call it, since
+    each holds only a part.
     """
-    return {
-        name: whole_tensor(weight).to("cpu", torch.float32).contiguous() for name, weight in model.named_parameters()
-    }
+    merged = {}
+    for name, weight in model.named_parameters():
+        if ".lora_" not in name:
+            merged[name.replace(".base_layer.", ".")] = whole_tensor(weight).to("cpu", torch.float32)
+    for name, module in model.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            merged[f"{name}.weight"] = merged[f"{name}.weight"] + module.get_delta_weight("default").detach().cpu()
+    return {name: weight.contiguous() for name, weight in merged.items()}
 
 
 def whole_tensor(value: torch.Tensor) -> torch.Tensor:
@@ -135,12 +143,13 @@ def write_configs(config: GPT2Config, tokenizer, folder: Path) -> None:
     write_json(folder / "generation_config.json", generation | ids)
 
 
-def load_model(folder: str | Path, *, device: str | torch.device = "cpu"):
+def load_model(folder: str | Path, *, device: str | torch.device = "cpu", vocabulary: str | Path | None = None):
     """Read a model folder.
 
     Args:
         folder: written by save_model, or any GPT-2 folder with config.json, weights and a vocabulary.
         device: where the weights go.
+        vocabulary: what the model was trained with, for a folder that holds none; None is the folder's own.
 
     Returns:
         (GPT2LMHeadModel in fp32 in eval mode, tokenizer).
@@ -150,18 +159,28 @@ def load_model(folder: str | Path, *, device: str | torch.device = "cpu"):
     """
     folder = Path(folder)
     check_model_folder(folder)
-    config = read_model_config(folder / "config.json", code=EXIT_STATE, quiet=True)
-    tokenizer = load_tokenizer(folder)
-    size = config.get("vocab_size", tokenizer.vocab_size)
-    if size != tokenizer.vocab_size:
-        message = f"{folder}: config.json has vocab_size {size}, its vocabulary {tokenizer.vocab_size} tokens"
-        raise UserError(message, "put back the vocab.txt that the model was trained with", EXIT_STATE)
+    config = read_folder_config(folder)
+    tokenizer = load_own_tokenizer(folder, vocabulary or folder, config)
     weights = read_weights(folder, config, tokenizer.vocab_size)
+    config[TIED] = HEAD not in weights
     with torch.device("meta"):
         model = GPT2LMHeadModel(hf_config(config, tokenizer))
-    model.load_state_dict({**weights, "lm_head.weight": weights["transformer.wte.weight"]}, assign=True)
+    model.load_state_dict({HEAD: weights[EMBEDDING], **weights}, assign=True)
     model.tie_weights()
     return model.to(device).eval(), tokenizer
+
+
+def load_own_tokenizer(folder: Path, source: str | Path, config: dict):
+    """Load the tokenizer of a model; where its embedding has rows beyond the list, they become reserved tokens."""
+    tokenizer = load_tokenizer(source, size=0)
+    size, listed = config.get("vocab_size", tokenizer.vocab_size), tokenizer.vocab_size
+    if size == listed:
+        return tokenizer
+    words = f"{folder}: config.json has vocab_size {size}, its vocabulary {listed} tokens"
+    if size < listed:
+        raise UserError(words, "put back the vocab.txt that the model was trained with", EXIT_STATE)
+    warn(f"{words}; the {size - listed} rows beyond them are kept as reserved tokens")
+    return load_tokenizer(source, size=size)
 
 
 def check_model_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from novelgpt.cli import nearest_words
 from novelgpt.console import say
-from novelgpt.errors import EXIT_USAGE, UserError
+from novelgpt.errors import EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.files import read_json
 
 # name: (type, lowest, highest); these make the network
@@ -27,6 +27,7 @@ NUMBERS = {
     "initializer_range": (float, 1e-6, 1.0),
 }
 ACTIVATIONS = ("gelu_new", "gelu", "gelu_pytorch_tanh", "gelu_fast", "relu", "silu", "swish", "tanh")
+TIED = "tie_word_embeddings"  # false: the head has a matrix of its own
 # GPT-2 variants that this project does not build: the key may stand there with the usual value only
 FIXED = {
     "model_type": "gpt2",
@@ -34,22 +35,25 @@ FIXED = {
     "scale_attn_by_inverse_layer_idx": False,
     "reorder_and_upcast_attn": False,
     "add_cross_attention": False,
-    "tie_word_embeddings": True,
     "is_encoder_decoder": False,
     "pruned_heads": {},
 }
 # written by other tools or followed from the vocabulary; they change nothing here
 WITHOUT_EFFECT = (
-    "architectures bos_token_id chunk_size_feed_forward decoder_start_token_id do_sample dtype eos_token_id "
-    "finetuning_task gradient_checkpointing id2label is_decoder label2id length_penalty max_length num_beams "
-    "num_labels num_return_sequences output_attentions output_hidden_states output_past pad_token_id "
-    "predict_special_tokens prefix problem_type repetition_penalty return_dict sep_token_id summary_activation "
-    "summary_first_dropout summary_proj_to_labels summary_type summary_use_proj task_specific_params temperature "
-    "tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript transformers_version use_bfloat16 "
-    "use_cache "
+    "_attn_implementation_autoset _commit_hash _name_or_path _num_labels architectures bad_words_ids "
+    "begin_suppress_tokens bos_token_id chunk_size_feed_forward cls_token_id cross_attention_hidden_size "
+    "decoder_start_token_id diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size "
+    "eos_token_id exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id "
+    "gradient_checkpointing id2label is_decoder label2id length_penalty mask_token_id max_length min_length "
+    "no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences output_attentions "
+    "output_hidden_states output_past output_scores pad_token_id predict_special_tokens prefix problem_type "
+    "remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id summary_activation "
+    "summary_first_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens "
+    "task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype "
+    "torchscript transformers_version typical_p unk_token_id use_bfloat16 use_cache xla_device "
 ).split()
 USUAL = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}
-KEYS = [*NUMBERS, "n_ctx", "activation_function", *FIXED, *WITHOUT_EFFECT]
+KEYS = [*NUMBERS, "n_ctx", "activation_function", TIED, *FIXED, *WITHOUT_EFFECT]
 USUAL_SILENT = (
     "architectures",
     "transformers_version",
@@ -59,13 +63,11 @@ USUAL_SILENT = (
 )  # every HF folder has them
 
 
-def read_model_config(path: str | Path, *, code: int = EXIT_USAGE, quiet: bool = False) -> dict:
-    """Read a config JSON and return the keys that make the network.
+def read_model_config(path: str | Path) -> dict:
+    """Read the config JSON of a network to build, and say which of its keys have no effect.
 
     Args:
         path: a config JSON file.
-        code: exit status of a fault.
-        quiet: do not list the keys that have no effect.
 
     Returns:
         GPT-2 config keys with checked values: n_layer, n_embd, n_head, n_positions and whatever else the file sets.
@@ -73,15 +75,33 @@ def read_model_config(path: str | Path, *, code: int = EXIT_USAGE, quiet: bool =
     Raises:
         UserError: not a JSON object, an unknown key (with the nearest name), a wrong type, a value out of range.
     """
+    values = read_object(path, EXIT_USAGE)
+    unused = [name for name in values if name in WITHOUT_EFFECT and name not in USUAL_SILENT]
+    if unused:
+        say(f"{path}: without effect here: {', '.join(unused)}")
+    return check_model_config(values, name=str(path))
+
+
+def read_folder_config(folder: str | Path) -> dict:
+    """Read the config.json of a model folder as read_model_config does, without a word on idle keys.
+
+    Where its n_ctx is not n_positions, the latter holds: to the tools that wrote both, n_ctx was the size of a mask.
+    """
+    path = Path(folder) / "config.json"
+    values = read_object(path, EXIT_STATE)
+    if values.get("n_positions") is not None:
+        values.pop("n_ctx", None)
+    return check_model_config(values, name=str(path), code=EXIT_STATE)
+
+
+def read_object(path: str | Path, code: int) -> dict:
+    """Read a JSON object."""
     values = read_json(path, code=code)
     if not isinstance(values, dict):
         raise UserError(
             f"{path}: found a {type(values).__name__}, expected a JSON object", '{"n_layer": 10, "n_embd": 768}', code
         )
-    unused = [name for name in values if name in WITHOUT_EFFECT and name not in USUAL_SILENT]
-    if unused and not quiet:
-        say(f"{path}: without effect here: {', '.join(unused)}")
-    return check_model_config(values, name=str(path), code=code)
+    return values
 
 
 def check_model_config(values: dict, *, name: str, code: int = EXIT_USAGE) -> dict:
@@ -98,6 +118,8 @@ def check_model_config(values: dict, *, name: str, code: int = EXIT_USAGE) -> di
         if values.get(key, usual) not in (usual, None):
             hint = f"set it to {str(usual).lower()} or leave it out"
             raise UserError(f"{name}: {key}: found {values[key]!r}, expected {usual!r}", hint, code)
+    if values.get(TIED) is not None:
+        checked[TIED] = check_switch(TIED, values[TIED], name, code)
     if values.get("activation_function") is not None:
         checked["activation_function"] = check_activation(values["activation_function"], name, code)
     if values.get("n_ctx") is not None:
@@ -130,6 +152,13 @@ def check_number(key: str, value: object, name: str, code: int) -> int | float:
     return value
 
 
+def check_switch(key: str, value: object, name: str, code: int) -> bool:
+    """Return true or false, or raise."""
+    if not isinstance(value, bool):
+        raise UserError(f"{name}: {key}: found {value!r}, expected true or false", f'"{key}": true', code)
+    return value
+
+
 def check_activation(value: object, name: str, code: int) -> str:
     """Return a known activation function's name."""
     if value not in ACTIVATIONS:
@@ -142,7 +171,7 @@ def count_config_parameters(config: dict, vocab_size: int) -> int:
     """Count the parameters of the GPT-2 that a checked config describes, without building it.
 
     Embeddings V·d + T·d, per block 2 LayerNorms (4d), attention (4d² + 4d) and MLP (2·d·m + m + d), final LayerNorm 2d;
-    the head is tied to the token embedding.
+    an untied head another V·d.
 
     >>> small = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}
     >>> count_config_parameters(small, 13317)
@@ -151,4 +180,5 @@ def count_config_parameters(config: dict, vocab_size: int) -> int:
     d = config["n_embd"]
     m = config.get("n_inner") or 4 * d
     block = 4 * d + 4 * d * d + 4 * d + 2 * d * m + m + d
-    return (vocab_size + config["n_positions"]) * d + config["n_layer"] * block + 2 * d
+    tables = 1 if config.get(TIED, True) else 2
+    return (tables * vocab_size + config["n_positions"]) * d + config["n_layer"] * block + 2 * d

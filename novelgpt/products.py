@@ -38,9 +38,11 @@ class Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        """Return the gradients of inputs, weight and bias."""
+        """Return the gradients of inputs, weight and bias; None for weight and bias where they are frozen."""
         inputs, weight = ctx.saved_tensors
         gradient = gradient.contiguous()
+        if not ctx.needs_input_grad[1]:
+            return multiply(gradient, weight.t()), None, None
         weight_gradient = multiply(gradient.t(), inputs).t()  # the faster of the two orders
         return multiply(gradient, weight.t()), weight_gradient, gradient.sum(0)
 

@@ -13,24 +13,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from novelgpt.errors import EXIT_STATE, UserError
+from novelgpt.files import read_json
+from novelgpt.model_config import TIED
 
 WEIGHTS = "model.safetensors"
 OLD_WEIGHTS = "pytorch_model.bin"
+EMBEDDING, HEAD = "transformer.wte.weight", "lm_head.weight"
 MAX_HEADER_BYTES = 64 << 20
 
 
 def read_weights(folder: Path, config: dict, vocab_size: int) -> dict[str, torch.Tensor]:
-    """Read fp32 weights under today's names and check that they are exactly the config's."""
-    expected = expected_shapes(config, vocab_size)
-    if (folder / WEIGHTS).is_file():
-        check_safetensors_header(folder / WEIGHTS)
-        weights = read_safetensors(folder / WEIGHTS)
-    elif (folder / OLD_WEIGHTS).is_file():
-        weights = read_old_weights(folder / OLD_WEIGHTS)
-    else:
-        message = f"{folder}: neither {WEIGHTS} nor {OLD_WEIGHTS} in it"
-        raise UserError(message, "give a folder with the weights of a GPT-2", EXIT_STATE)
-    weights = rename_weights(weights)
+    """Read fp32 weights under today's names and check that they are exactly the config's.
+
+    A head that the file holds besides the embedding stays in the result only where it is another matrix, which makes
+    the network untied whatever the config says, as in transformers.
+    """
+    weights = rename_weights({name: value for path in weight_files(folder) for name, value in read_file(path).items()})
+    if HEAD in weights and config.get(TIED, True) and same(weights[HEAD], weights.get(EMBEDDING)):
+        del weights[HEAD]
+    expected = expected_shapes(config, vocab_size, tied=config.get(TIED, True) and HEAD not in weights)
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is unknown" for name in weights if name not in expected]
     for name, shape in expected.items():
@@ -41,6 +42,45 @@ def read_weights(folder: Path, config: dict, vocab_size: int) -> dict[str, torch
         message = f"{folder}: weights do not fit config.json: {problems[0]}{more}"
         raise UserError(message, "put back the config.json that belongs to these weights", EXIT_STATE)
     return {name: weight.to(torch.float32) for name, weight in weights.items()}
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the file of the weights, or the files over which an index says they are spread.
+
+    Raises:
+        UserError: none is there, or an index that names files elsewhere.
+    """
+    for name in (WEIGHTS, OLD_WEIGHTS):
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return parts_of(index)
+    message = f"{folder}: neither {WEIGHTS} nor {OLD_WEIGHTS} in it"
+    raise UserError(message, "give a folder with the weights of a GPT-2", EXIT_STATE)
+
+
+def parts_of(index: Path) -> list[Path]:
+    """Return the files that an index names, all beside it."""
+    values = read_json(index)
+    places = values.get("weight_map") if isinstance(values, dict) else None
+    names = sorted(set(map(str, places.values()))) if isinstance(places, dict) else []
+    if not names or any(Path(name).name != name for name in names):
+        raise UserError(f"{index}: names no weight files beside it", "download the model again", EXIT_STATE)
+    return [index.with_name(name) for name in names]
+
+
+def read_file(path: Path) -> dict[str, torch.Tensor]:
+    """Read one weights file of either kind."""
+    if path.suffix != ".safetensors":
+        return read_old_weights(path)
+    check_safetensors_header(path)
+    return read_safetensors(path)
+
+
+def same(head: torch.Tensor, embedding: torch.Tensor | None) -> bool:
+    """Tell whether a head is the embedding."""
+    return embedding is not None and head.shape == embedding.shape and torch.equal(head, embedding)
 
 
 def write_safetensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -99,7 +139,7 @@ def read_old_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def rename_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Give weights of older tools today's names; drop attention-mask buffers and the tied head's second copy.
+    """Give weights of older tools today's names; drop attention-mask buffers.
 
     >>> sorted(rename_weights({"module.wte.weight": 1, "h.0.attn.bias": 2, "h.0.ln_1.gamma": 3}))
     ['transformer.h.0.ln_1.weight', 'transformer.wte.weight']
@@ -108,18 +148,19 @@ def rename_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     for name, weight in weights.items():
         for prefix in ("_orig_mod.", "module.", "model."):
             name = name.removeprefix(prefix)
-        if name == "lm_head.weight" or name.endswith((".attn.bias", ".attn.masked_bias")):
+        if name.endswith((".attn.bias", ".attn.masked_bias")):
             continue
         name = name.replace(".gamma", ".weight").replace(".beta", ".bias")
-        renamed[name if name.startswith("transformer.") else f"transformer.{name}"] = weight
+        renamed[name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"] = weight
     return renamed
 
 
-def expected_shapes(config: dict, vocab_size: int) -> dict[str, tuple[int, ...]]:
+def expected_shapes(config: dict, vocab_size: int, *, tied: bool = True) -> dict[str, tuple[int, ...]]:
     """Map every weight of the config's GPT-2 to its shape, without allocating anything."""
     d = config["n_embd"]
     m = config.get("n_inner") or 4 * d
-    shapes = {"transformer.wte.weight": (vocab_size, d), "transformer.wpe.weight": (config["n_positions"], d)}
+    shapes = {EMBEDDING: (vocab_size, d), "transformer.wpe.weight": (config["n_positions"], d)}
+    shapes |= {} if tied else {HEAD: (vocab_size, d)}
     inner = {"ln_1": (d,), "ln_2": (d,), "attn.c_attn": (d, 3 * d), "attn.c_proj": (d, d)}
     inner |= {"mlp.c_fc": (d, m), "mlp.c_proj": (m, d)}
     blocks = {f"transformer.h.{i}.{name}": shape for i in range(config["n_layer"]) for name, shape in inner.items()}

@@ -125,6 +125,20 @@ def test_case_is_kept_where_the_tokenizer_config_says_so(tmp_path):
     assert load_tokenizer(tmp_path / "out").fingerprint == tokenizer.fingerprint
 
 
+def test_settings_of_bert_that_are_not_followed_are_named(tmp_path, capsys):
+    save_vocabulary(tmp_path / "vocab.txt", TOKENS)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text('{"strip_accents": null, "tokenize_chinese_chars": true}', encoding="utf-8")
+    load_tokenizer(tmp_path)
+    assert capsys.readouterr().err == ""
+    path.write_text('{"strip_accents": false, "tokenize_chinese_chars": false}', encoding="utf-8")
+    load_tokenizer(tmp_path)
+    assert capsys.readouterr().err == "".join(
+        f"warning: {path}: {name} false is not followed; some ids may differ from BERT's\n"
+        for name in ("strip_accents", "tokenize_chinese_chars")
+    )
+
+
 @pytest.mark.parametrize("name", NOVELS)
 def test_novels_have_the_ids_of_bert(tmp_path, name):
     text = read_novel(name)

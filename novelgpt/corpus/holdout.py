@@ -9,6 +9,7 @@ import numpy as np
 
 from novelgpt.console import warn
 from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.tokens import encode_document
 from novelgpt.errors import UserError
 
 
@@ -57,7 +58,7 @@ def encode_documents(
     mark = np.array([tokenizer.cls_id], tokenizer.dtype)
     with open(path, "wb") as file:
         for document in documents:
-            ids = tokenizer.encode(document) if len(document) >= min_length else mark[:0]  # (N,)
+            ids = encode_document(tokenizer, document) if len(document) >= min_length else mark[:0]  # (N,)
             if len(ids):
                 file.write(mark.data)
                 file.write(ids.data)

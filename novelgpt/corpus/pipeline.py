@@ -9,6 +9,7 @@ from novelgpt.corpus.documents import read_sources
 from novelgpt.corpus.inputs import STANDARD_INPUT, find_inputs, read_blocks
 from novelgpt.corpus.pieces import write_pieces
 from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.corpus.vocabulary import split_names
 from novelgpt.errors import EXIT_USAGE, UserError
 
 
@@ -20,6 +21,7 @@ def tokenize_corpus(
     num_pieces: int = 100,
     valid_fraction: float = 0.05,
     min_length: int = 0,
+    add_tokens: str | None = None,
 ) -> dict:
     """Read documents, encode them and write them as pieces.
 
@@ -30,6 +32,7 @@ def tokenize_corpus(
         num_pieces: of the training part, from 1 up.
         valid_fraction: share of the tokens held out at the end, from 0 to below 1.
         min_length: characters; shorter documents are left out and counted.
+        add_tokens: further tokens of the vocabulary, "[TIL],[WS]"; in the documents they count as tokens.
 
     Returns:
         The manifest of the pieces.
@@ -37,7 +40,7 @@ def tokenize_corpus(
     Raises:
         UserError: the corpus or the vocabulary cannot be used, or the folder not be written.
     """
-    tokenizer = load_tokenizer(tokenizer_path)
+    tokenizer = load_tokenizer(tokenizer_path).add_tokens(split_names(add_tokens))
     source = {"path": str(raw_data_path), "sha256": source_sha256(raw_data_path)}
     with progress_bar(None, unit="char", description="tokenize") as bar:
         manifest = write_pieces(
@@ -50,6 +53,7 @@ def tokenize_corpus(
             source=source,
             vocabulary=describe_vocabulary(tokenizer_path, tokenizer),
             progress=bar.update,
+            **({"add_tokens": add_tokens} if add_tokens else {}),
         )
     report(manifest)
     return manifest
@@ -103,7 +107,7 @@ def expected_state(raw_data_path: str | Path, tokenizer, **options: object) -> d
     Args:
         raw_data_path: the corpus.
         tokenizer: from load_tokenizer.
-        options: num_pieces, valid_fraction and min_length as asked for now.
+        options: num_pieces, valid_fraction, min_length and add_tokens as asked for now.
     """
     expect = {"vocabulary_sha256": tokenizer.fingerprint, "options": options}
     if Path(raw_data_path).exists():

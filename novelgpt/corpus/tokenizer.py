@@ -7,25 +7,39 @@
 All kinds have the same attributes and methods; see CharacterTokenizer.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from novelgpt.console import warn
 from novelgpt.corpus.tokenizer_bpe import BpeTokenizer
 from novelgpt.corpus.tokenizer_character import CharacterTokenizer
 from novelgpt.corpus.tokenizer_wordpiece import WordPieceTokenizer
-from novelgpt.corpus.tokens import UNUSED
-from novelgpt.corpus.vocabulary import BYTE_TOKENS, check_lines, check_marks, is_mark_name, load_vocabulary, shorten
+from novelgpt.corpus.tokens import UNUSED, pad_tokens
+from novelgpt.corpus.vocabulary import (
+    BYTE_TOKENS,
+    MAX_LINES,
+    check_lines,
+    check_marks,
+    is_mark_name,
+    load_vocabulary,
+    shorten,
+)
 from novelgpt.errors import EXIT_INPUT, UserError
 from novelgpt.files import read_json
 
 HINT = "give a vocabulary file like cache/vocab_small.txt, or a model folder with tokenizer.json or vocab.txt"
 
 
-def load_tokenizer(path: str | Path) -> CharacterTokenizer | WordPieceTokenizer | BpeTokenizer:
+def load_tokenizer(
+    path: str | Path, *, size: int | None = None
+) -> CharacterTokenizer | WordPieceTokenizer | BpeTokenizer:
     """Load the tokenizer of a vocabulary file, a tokenizer.json or a model folder.
 
     Args:
         path: a vocabulary file, a tokenizer.json, or a folder that holds either.
+        size: append reserved tokens up to this many, 0 for none; None is what a model folder's config.json says, for
+            an embedding may have rows beyond the list.
 
     Raises:
         UserError: nothing there, not a vocabulary, a tokenizer of a kind that is not ours, or a folder whose
@@ -33,23 +47,48 @@ def load_tokenizer(path: str | Path) -> CharacterTokenizer | WordPieceTokenizer 
     """
     path = Path(path)
     if path.is_dir():
-        return load_folder(path)
-    return load_json(path) if path.suffix == ".json" else from_tokens(path, load_vocabulary(path))
+        return load_folder(path, folder_size(path) if size is None else size)
+    if path.suffix == ".json":
+        return load_json(path, size or 0)
+    return from_tokens(path, pad_tokens(load_vocabulary(path), size or 0))
 
 
-def load_folder(folder: Path) -> CharacterTokenizer | WordPieceTokenizer | BpeTokenizer:
-    """Load what a model folder holds."""
+def load_folder(folder: Path, size: int) -> CharacterTokenizer | WordPieceTokenizer | BpeTokenizer:
+    """Load what a model folder holds: tokenizer.json, or vocab.txt with the added_tokens.json of older tools."""
     whole, listing = folder / "tokenizer.json", folder / "vocab.txt"
+    tokens = load_vocabulary(listing) if listing.exists() else []
     if whole.exists():
-        tokenizer = load_json(whole)
-        if listing.exists() and load_vocabulary(listing) != tokenizer.tokens:
+        tokenizer = load_json(whole, size)
+        if tokens != tokenizer.tokens[: len(tokens)]:
             raise UserError(
                 f"{folder}: tokenizer.json and vocab.txt do not hold the same tokens", "delete the wrong one"
             )
         return tokenizer
-    if listing.exists():
-        return from_tokens(listing, load_vocabulary(listing))
+    if tokens:
+        return from_tokens(listing, pad_tokens(with_added(folder / "added_tokens.json", tokens), size))
     raise UserError(f"{folder}: neither tokenizer.json nor vocab.txt", HINT)
+
+
+def has_vocabulary(folder: str | Path) -> bool:
+    """Tell whether a model folder holds a vocabulary of its own; GPT2-Chinese writes none."""
+    return any((Path(folder) / name).exists() for name in ("tokenizer.json", "vocab.txt"))
+
+
+def folder_size(folder: Path) -> int:
+    """Return the rows of a model folder's embedding as its config.json has them; 0 where that says nothing."""
+    config = read_json(folder / "config.json", code=EXIT_INPUT) if (folder / "config.json").exists() else {}
+    size = config.get("vocab_size") if isinstance(config, dict) else None
+    return size if isinstance(size, int) and size <= MAX_LINES else 0
+
+
+def with_added(path: Path, tokens: list[str]) -> list[str]:
+    """Return a plain list with the tokens that stand beside it, `{"[TIL]": 21128}`, at its end."""
+    added = read_json(path, code=EXIT_INPUT) if path.exists() else {}
+    try:
+        return order_tokens({**{token: index for index, token in enumerate(tokens)}, **added})
+    except (TypeError, ValueError) as problem:
+        message = f"{path}: its ids do not go on after the {len(tokens):,} tokens of vocab.txt"
+        raise UserError(message, "put back the vocab.txt that belongs to it") from problem
 
 
 def from_tokens(path: Path, tokens: list[str]) -> CharacterTokenizer | WordPieceTokenizer:
@@ -63,7 +102,23 @@ def from_tokens(path: Path, tokens: list[str]) -> CharacterTokenizer | WordPiece
 def wants_lowercase(config_path: Path) -> bool:
     """Tell what the tokenizer_config.json beside a BERT vocabulary says about case; lower case if there is none."""
     config = read_json(config_path, code=EXIT_INPUT) if config_path.exists() else {}
-    return not isinstance(config, dict) or config.get("do_lower_case") is not False
+    lowercase = not isinstance(config, dict) or config.get("do_lower_case") is not False
+    warn_of_settings(config_path, config, lowercase)
+    return lowercase
+
+
+def warn_of_settings(path: Path, settings: object, lowercase: bool) -> None:
+    """Name the settings of a BERT tokenizer that are rarely changed and not followed here."""
+    settings = settings if isinstance(settings, dict) else {}
+    usual = {
+        "strip_accents": lowercase,
+        "tokenize_chinese_chars": True,
+        "handle_chinese_chars": True,
+        "clean_text": True,
+    }
+    for name, value in usual.items():
+        if settings.get(name, value) not in (value, None):
+            warn(f"{path}: {name} {json.dumps(settings[name])} is not followed; some ids may differ from BERT's")
 
 
 def check_characters(path: Path, tokens: Sequence[str]) -> None:
@@ -77,8 +132,8 @@ def check_characters(path: Path, tokens: Sequence[str]) -> None:
             )
 
 
-def load_json(path: Path) -> CharacterTokenizer | WordPieceTokenizer | BpeTokenizer:
-    """Load a tokenizer.json that we or a BERT model wrote."""
+def load_json(path: Path, size: int) -> CharacterTokenizer | WordPieceTokenizer | BpeTokenizer:
+    """Load a tokenizer.json that we or a BERT model wrote, padded to a size."""
     value = read_json(path, code=EXIT_INPUT)
     try:
         model = value["model"]
@@ -91,8 +146,11 @@ def load_json(path: Path) -> CharacterTokenizer | WordPieceTokenizer | BpeTokeni
         raise UserError(f"{path}: a tokenizer of the kind {shorten(str(kind))} without byte tokens is not known", HINT)
     check_lines(path, tokens)
     check_marks(path, tokens)
+    tokens = pad_tokens(tokens, size)
     if kind == "WordPiece":
-        return WordPieceTokenizer(tokens, lowercase=folds_case(value.get("normalizer")))
+        lowercase = folds_case(value.get("normalizer"))
+        warn_of_settings(path, value.get("normalizer"), lowercase)
+        return WordPieceTokenizer(tokens, lowercase=lowercase)
     if merges:
         return BpeTokenizer(tokens, merges)
     check_characters(path, tokens)

@@ -69,6 +69,16 @@ def add_names(tokens: Sequence[str], names: Iterable[str]) -> list[str]:
     return tokens
 
 
+def pad_tokens(tokens: Sequence[str], size: int) -> list[str]:
+    """Return a vocabulary with further reserved tokens at its end, up to a size.
+
+    >>> pad_tokens(["[CLS]", "[unused7]"], 4)
+    ['[CLS]', '[unused7]', '[unused8]', '[unused9]']
+    """
+    first = 1 + max((int(token[7:-1]) for token in tokens if UNUSED.fullmatch(token)), default=0)
+    return [*tokens, *(f"[unused{first + number}]" for number in range(size - len(tokens)))]
+
+
 def code_points(text: str, start: int, stop: int) -> np.ndarray:
     """Return the code points of a stretch of a text, uint32 (stop - start,).
 
@@ -97,14 +107,32 @@ def encode_with_marks(
     Returns:
         ids (N,), at least [CLS] alone.
     """
-    pattern = "|".join(re.escape(name) for name in sorted(marks, key=len, reverse=True))
-    parts = [encode("")]
-    for part in re.split(f"({pattern})", text):
-        parts.append(np.array([marks[part]], parts[0].dtype) if part in marks else encode(part))
-    ids = np.concatenate(parts)  # (N,)
+    ids = encode_marked(text, marks, encode)  # (N,)
     if len(ids) == 0 or ids[0] != cls_id:
         ids = np.concatenate([np.array([cls_id], ids.dtype), ids])  # (N + 1,)
     return ids
+
+
+def encode_marked(text: str, marks: Mapping[str, int], encode: Callable[[str], np.ndarray]) -> np.ndarray:
+    """Turn a text in which some marks count as marks into ids (N,)."""
+    pattern = "|".join(re.escape(name) for name in sorted(marks, key=len, reverse=True))
+    parts = [encode("")]
+    for part in re.split(f"({pattern})", text) if marks else [text]:
+        parts.append(np.array([marks[part]], parts[0].dtype) if part in marks else encode(part))
+    return np.concatenate(parts)
+
+
+def encode_document(tokenizer, text: str) -> np.ndarray:
+    """Turn a document into ids (N,): added tokens such as [TIL] are tokens wherever they stand, [CLS] is text.
+
+    >>> from novelgpt.corpus.tokenizer_character import CharacterTokenizer
+    >>> from novelgpt.corpus.vocabulary import build_vocabulary
+    >>> tokenizer = CharacterTokenizer(build_vocabulary(["萧炎"], reserved=1)).add_tokens(["[TIL]"])
+    >>> encode_document(tokenizer, "萧[TIL]").tolist(), len(encode_document(tokenizer, "[CLS]"))
+    ([263, 5], 5)
+    """
+    added = {name: index for name, index in tokenizer.marks.items() if name not in MARKS and name in text}
+    return encode_marked(text, added, tokenizer.encode)
 
 
 def check_ids(ids: Sequence[int] | np.ndarray, vocab_size: int) -> list[int]:

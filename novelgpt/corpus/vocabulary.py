@@ -136,6 +136,24 @@ def is_mark_name(token: str) -> bool:
     return len(token) > 3 and token[0] + token[-1] in ("[]", "<>")
 
 
+def split_names(text: str | None) -> list[str]:
+    """Split the value of `--add_tokens` at its commas; None has no names.
+
+    >>> split_names("[TIL], [WS]"), split_names(None)
+    (['[TIL]', '[WS]'], [])
+    """
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def token_names(text: str) -> str:
+    """Read the value of `--add_tokens`: token names with commas between them.
+
+    >>> token_names("[TIL], [WS]")
+    '[TIL],[WS]'
+    """
+    return ",".join(split_names(text))
+
+
 def count_characters(texts: Iterable[str]) -> Counter[str]:
     """Count every character of some texts.
 

@@ -220,8 +220,12 @@ def is_value_of(entry: Field, value: object) -> bool:
 
 
 def training_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return the parameters by name, on the CPU, each tied one once."""
-    return {name: whole_tensor(value).to("cpu", copy=True).contiguous() for name, value in model.named_parameters()}
+    """Return the parameters that are trained by name, on the CPU, each tied one once."""
+    return {
+        name: whole_tensor(value).to("cpu", copy=True).contiguous()
+        for name, value in model.named_parameters()
+        if value.requires_grad
+    }
 
 
 def optimizer_tensors(optimizers: list[torch.optim.Optimizer], model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -244,7 +248,7 @@ def load_checkpoint(path: Path, model: torch.nn.Module, optimizers: list[torch.o
     for name in (WEIGHTS, OPTIMIZER):
         check_safetensors_header(path / name)
     weights = read_safetensors(path / WEIGHTS)
-    parameters = dict(model.named_parameters())
+    parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
     if {name: tuple(value.shape) for name, value in weights.items()} != {
         name: tuple(value.shape) for name, value in parameters.items()
     }:

@@ -46,16 +46,22 @@ def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int, dtype: torch.dtype = torc
         block.mlp.dropout = KeyedDropout(block.mlp.dropout.p, noise, SITES_A_LAYER * index + 3)
         if model.config.activation_function in ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"):
             block.mlp.act = nn.GELU(approximate="tanh")
-        if dtype == torch.float32:
-            for layer, name in (
-                (block.attn, "c_attn"),
-                (block.attn, "c_proj"),
-                (block.mlp, "c_fc"),
-                (block.mlp, "c_proj"),
-            ):
-                setattr(layer, name, ProductLayer(getattr(layer, name)))
+        tune_linear_layers(block, noise, SITES_A_LAYER * len(transformer.h) + 1 + 4 * index, dtype)
     model.train(model.training)  # the new parts are born in training mode
     return noise
+
+
+def tune_linear_layers(block: nn.Module, noise: Noise, site: int, dtype: torch.dtype) -> None:
+    """Exchange the four linear layers of a block in fp32; where LoRA stands beside one, its dropout too."""
+    places = ((block.attn, "c_attn"), (block.attn, "c_proj"), (block.mlp, "c_fc"), (block.mlp, "c_proj"))
+    for number, (part, name) in enumerate(places):
+        layer = getattr(part, name)
+        if hasattr(layer, "base_layer"):
+            dropout = layer.lora_dropout["default"]
+            layer.lora_dropout["default"] = KeyedDropout(getattr(dropout, "p", 0.0), noise, site + number)
+            part, name, layer = layer, "base_layer", layer.base_layer
+        if dtype == torch.float32:
+            setattr(part, name, ProductLayer(layer))
 
 
 def keep_large_blocks() -> bool:

@@ -12,6 +12,7 @@ import torch
 
 from novelgpt.console import say, warn
 from novelgpt.errors import EXIT_ENVIRONMENT, UserError
+from novelgpt.model import count_parameters
 from novelgpt.training.cpu import keep_large_blocks, tune_for_cpu
 from novelgpt.training.feed import load_corpus, rows_to_device
 from novelgpt.training.memory import available_bytes, choose_parts, predict_bytes
@@ -82,7 +83,7 @@ class Engine:
         options, run = self.options, self.run
         rows = -(-options.batch_size // (run.world.size * len(run.devices)))
         settings = {"device": self.device.type, "dtype": run.dtype, "checkpointing": options.gradient_checkpointing}
-        settings["chunk"] = HEAD_CHUNK[self.device.type]
+        settings |= {"chunk": HEAD_CHUNK[self.device.type], "trained": count_parameters(run.model, trainable=True)}
 
         def needed(at_a_time: int) -> int:
             return predict_bytes(run.config, run.model.config.vocab_size, at_a_time, **settings)

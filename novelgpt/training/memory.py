@@ -15,6 +15,7 @@ from novelgpt.model_config import count_config_parameters
 from novelgpt.training.attention import BLOCK
 
 BYTES_A_PARAMETER = 16
+BYTES_A_FROZEN = 4
 ACTIVATION_BYTES = {2: 38, 4: 72}  # by bytes a product's number; times width, a token and layer
 LOGIT_BYTES = 10  # fp32 scores, their gradient, 16-bit logits
 FIXED_BYTES = 600 << 20  # the libraries themselves
@@ -30,6 +31,7 @@ def predict_bytes(
     dtype: torch.dtype,
     checkpointing: bool = False,
     chunk: int = 1024,
+    trained: int | None = None,
 ) -> int:
     """Predict the memory of a training step.
 
@@ -41,6 +43,7 @@ def predict_bytes(
         dtype: format of the matrix products.
         checkpointing: activations are computed again, and only the inputs of the blocks are kept.
         chunk: positions whose logits exist at a time.
+        trained: parameters with gradient and moments; None for all.
     """
     parameters = count_config_parameters(config, vocab_size)
     length = config["n_positions"]
@@ -53,7 +56,9 @@ def predict_bytes(
     activations = 4 * layers * width * tokens + a_layer if checkpointing else layers * a_layer
     casts = size * parameters if size == 2 else 0
     ends = 24 * width * tokens + LOGIT_BYTES * min(chunk, tokens) * vocab_size
-    return FIXED_BYTES + BYTES_A_PARAMETER * parameters + casts + activations + ends
+    frozen = 0 if trained is None else max(0, parameters - trained)
+    weights = BYTES_A_PARAMETER * (parameters - frozen) + BYTES_A_FROZEN * frozen
+    return FIXED_BYTES + weights + casts + activations + ends
 
 
 def check_weights_fit(config: dict, vocab_size: int, *, name: str) -> None:

@@ -10,6 +10,8 @@ from novelgpt.training.muon import Muon
 DEFAULT_LR = {"adamw": 8e-4, "muon": 2e-3}  # of a network 768 wide, from scratch
 PRETRAINED_LR = {"adamw": 1.5e-4, "muon": 3e-4}  # weights that know something are not to be shaken
 
+LORA_LR = {"adamw": 1.5e-3, "muon": 3e-3}  # corrections want ten times the rate of all weights
+
 
 def default_optimizer(*, pretrained: bool, shard: bool) -> str:
     """Return what `--optimizer auto` is: muon, but adamw for trained weights and for shared-out ones.
@@ -22,19 +24,20 @@ def default_optimizer(*, pretrained: bool, shard: bool) -> str:
     return "adamw" if pretrained or shard else "muon"
 
 
-def default_lr(optimizer: str, n_embd: int, *, pretrained: bool) -> float:
+def default_lr(optimizer: str, n_embd: int, *, pretrained: bool, lora: bool = False) -> float:
     """Return the peak rate of a network that none was given for: the narrower, the higher.
 
     Args:
         optimizer: adamw or muon.
         n_embd: width; the rate goes with 1 / sqrt(width), so that an update weighs as much as the matrix it changes.
         pretrained: going on from trained weights.
+        lora: training corrections beside them (ten times the rate: Schulman et al. 2025, "LoRA Without Regret").
 
     >>> default_lr("muon", 768, pretrained=False), default_lr("muon", 192, pretrained=False)
     (0.002, 0.004)
     """
     if pretrained:
-        return PRETRAINED_LR[optimizer]
+        return (LORA_LR if lora else PRETRAINED_LR)[optimizer]
     return DEFAULT_LR[optimizer] * math.sqrt(768 / n_embd)
 
 
@@ -74,11 +77,12 @@ def split_parameters(model: nn.Module, *, muon: bool) -> dict[str, list[nn.Param
     """Sort parameters into what Muon turns, in one part or in three, what AdamW decays, and the rest.
 
     Matrices of the blocks are for Muon (when asked for), those of attention's input as query, key and value;
-    embeddings are decayed like matrices; biases and LayerNorms, one-dimensional all, are never decayed.
+    embeddings are decayed like matrices, unless most of their rows are to stay; biases and LayerNorms, one-dimensional
+    all, are never decayed. Frozen parameters never have a gradient, so no optimizer touches them.
     """
     groups: dict[str, list[nn.Parameter]] = {"muon": [], "muon_qkv": [], "decayed": [], "plain": []}
     for name, parameter in model.named_parameters():
-        kind = "decayed" if parameter.ndim == 2 else "plain"
+        kind = "decayed" if parameter.ndim == 2 and not hasattr(parameter, "rows_only") else "plain"
         if muon and parameter.ndim == 2 and ".h." in name:
             kind = "muon_qkv" if name.endswith("attn.c_attn.weight") else "muon"
         groups[kind].append(parameter)

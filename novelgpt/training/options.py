@@ -9,6 +9,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 from novelgpt.cli import real, whole
+from novelgpt.corpus.vocabulary import token_names
 
 
 def option(default, text: str, parse: Callable | None = None, choices: tuple[str, ...] | None = None):
@@ -46,6 +47,9 @@ class TrainOptions:
 
     model_config: str = option("config/model_config_small.json", "config JSON of the network to train from scratch")
     tokenizer_path: str | None = option(None, "vocabulary; default: the model's own, else cache/vocab_small.txt")
+    add_tokens: str | None = option(
+        None, "further tokens of the vocabulary, for example [TIL],[WS]; reserved places first", token_names
+    )
     raw_data_path: str = option("data/train.json", "cleaned chapters, written by clr_ctrl.py")
     tokenized_data_path: str = option("data/tokenized/", "folder of the numbered piece files")
     raw: bool = option(False, "tokenize raw_data_path into pieces first")
@@ -53,6 +57,13 @@ class TrainOptions:
     min_length: int = option(0, "leave out chapters of fewer characters (counted and reported)", whole(0))
     valid_fraction: float = option(0.05, "share of the tokens held out at the end of the book", real(0, 0.9))
     pretrained_model: str | None = option(None, "model folder to start from instead of random weights")
+    lora_rank: int = option(
+        0,
+        "train corrections of this rank and freeze the rest of pretrained_model (needs peft); 0 = off",
+        whole(0, 4096),
+    )
+    lora_alpha: float = option(32.0, "corrections count by alpha / rank", real(0, 10_000, above=True))
+    lora_dropout: float = option(0.0, "dropout of the corrections' inputs", real(0, 0.9))
     output_dir: str = option("model/", "folder of the run: model folders, checkpoints, run.json, log.jsonl")
     epochs: int = option(15, "passes over the windows", whole(1, 1_000_000))
     batch_size: int = option(8, "windows a step, over all devices and micro-batches", whole(1, 1_000_000))
@@ -102,6 +113,11 @@ class TrainOptions:
     writer_dir: str | None = option(None, "folder for TensorBoard curves; default: none")
     sample_prefix: str = option("", "prefix of the sample written after each epoch; default: the book's own opening")
     sample_length: int = option(100, "tokens of the sample written after each epoch; 0 = no sample", whole(0, 100_000))
+
+    @property
+    def pretrained_path(self) -> Path:
+        """The model folder to start from; only where one is given."""
+        return Path(self.pretrained_model)
 
     @property
     def output_path(self) -> Path:

@@ -58,10 +58,10 @@ def corpus_facts(run: Run) -> dict:
 
 def predicted_bytes(run: Run) -> dict[str, int]:
     """Predict the disk a run takes: its model folders and its checkpoints, one more than are kept at a time."""
-    parameters = count_parameters(run.model)
+    trained = count_parameters(run.model, trainable=True)
     return {
-        "models": (run.options.epochs + 2) * MODEL_BYTES * parameters,
-        "checkpoints": (run.options.save_total_limit + 1) * CHECKPOINT_BYTES * parameters,
+        "models": (run.options.epochs + 2) * MODEL_BYTES * count_parameters(run.model),
+        "checkpoints": (run.options.save_total_limit + 1) * CHECKPOINT_BYTES * trained,
     }
 
 
@@ -75,7 +75,8 @@ def check_disk(run: Run) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     needed = sum(predicted_bytes(run).values())
-    least = (2 * CHECKPOINT_BYTES + MODEL_BYTES) * count_parameters(run.model)
+    trained = count_parameters(run.model, trainable=True)
+    least = 2 * CHECKPOINT_BYTES * trained + MODEL_BYTES * count_parameters(run.model)
     if free < least:
         message = f"{folder}: {free / 1e9:.1f} GB free, at least {least / 1e9:.1f} GB are needed to save anything"
         raise UserError(message, f"free some space, or --output_dir on another disk than {folder}", EXIT_ENVIRONMENT)

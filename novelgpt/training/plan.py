@@ -58,6 +58,7 @@ def memory_words(run: Run, micro_batches: int) -> str:
         device=run.devices[0].type,
         dtype=run.dtype,
         checkpointing=run.options.gradient_checkpointing,
+        trained=count_parameters(run.model, trainable=True),
     )
     there = available_bytes(run.devices[0])
     split = f"; a batch in {micro_batches} parts" if micro_batches > 1 else ""

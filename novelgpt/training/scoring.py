@@ -12,6 +12,7 @@ from transformers import GPT2LMHeadModel
 
 from novelgpt.corpus.pieces import open_pieces
 from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.tokens import encode_document
 from novelgpt.errors import EXIT_INPUT, UserError
 from novelgpt.loss import sum_loss
 from novelgpt.training.cpu import tune_for_cpu
@@ -38,7 +39,7 @@ def loss_function(model: GPT2LMHeadModel, dtype: torch.dtype) -> Callable[[torch
 def text_stream(documents: list[str], tokenizer) -> TokenStream:
     """Return documents as one stream: [CLS] before each and after the last one."""
     mark = np.array([tokenizer.cls_id], tokenizer.dtype)
-    parts = [part for document in documents for part in (mark, tokenizer.encode(document))]
+    parts = [part for document in documents for part in (mark, encode_document(tokenizer, document))]
     return TokenStream([np.concatenate([*parts, mark])])
 
 

@@ -24,6 +24,7 @@ from novelgpt.training.checkpoint import (
     read_progress,
     set_later_aside,
 )
+from novelgpt.training.lora import plain_model
 from novelgpt.training.metrics import duration_words
 from novelgpt.training.options import TrainOptions
 from novelgpt.training.outputs import FINAL, check_disk, is_written
@@ -191,7 +192,9 @@ def sampler(run: Run):
     prefix = options.sample_prefix or opening.split("\n")[0]
 
     def write(model: GPT2LMHeadModel) -> str:
-        return generate_text(model, run.tokenizer, prefix, length=options.sample_length, seed=options.seed)[0]
+        return generate_text(
+            plain_model(model), run.tokenizer, prefix, length=options.sample_length, seed=options.seed
+        )[0]
 
     return write
 

@@ -20,12 +20,13 @@ from novelgpt.console import say
 from novelgpt.corpus.manifest import check_fresh
 from novelgpt.corpus.pieces import Pieces, open_pieces
 from novelgpt.corpus.pipeline import expected_state, tokenize_corpus
-from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.devices import choose_devices, choose_precision
 from novelgpt.errors import EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.files import read_json, write_json
-from novelgpt.model import build_model, load_model
+from novelgpt.model import build_model
 from novelgpt.model_config import check_model_config, read_model_config
+from novelgpt.training.adapting import added_words, choose_tokenizer, load_pretrained, vocabulary_path
+from novelgpt.training.lora import add_lora, check_lora, lora_identity, lora_words
 from novelgpt.training.memory import check_weights_fit
 from novelgpt.training.optim import default_lr, default_optimizer
 from novelgpt.training.options import TrainOptions
@@ -36,7 +37,6 @@ from novelgpt.versions import check_versions
 
 RUN_FILE = "run.json"
 PIECE_OPTIONS = ("num_pieces", "valid_fraction", "min_length")
-DEFAULT_VOCABULARY = "cache/vocab_small.txt"
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
 CHANGEABLE = (  # may differ when a run goes on
     "epochs lr warmup_steps lr_scheduler weight_decay beta1 beta2 max_grad_norm dropout replace_inputs precision "
@@ -85,6 +85,7 @@ def prepare_run(options: TrainOptions) -> Run:
         UserError: anything missing, damaged or contradictory, and a run that would train nothing.
     """
     check_versions()
+    check_lora(options)
     all_devices = choose_devices(options.device)
     world = join_world(all_devices[0])
     if options.raw and world.is_main:
@@ -92,7 +93,7 @@ def prepare_run(options: TrainOptions) -> Run:
     wait_for_all(world)
     devices = local_device(all_devices)
     dtype = choose_precision("fp16" if options.fp16 else options.precision, devices[0])
-    model, config, tokenizer = load_or_build(options)
+    model, config, tokenizer = load_or_build(options, loud=world.is_main)
     options = resolve_optimizer(options, config["n_embd"])
     if options.stride > config["n_positions"]:
         window = config["n_positions"]
@@ -112,7 +113,9 @@ def resolve_optimizer(options: TrainOptions, n_embd: int) -> TrainOptions:
     if options.optimizer == "auto":
         options = replace(options, optimizer=default_optimizer(pretrained=pretrained, shard=options.shard))
     if options.lr is None:
-        options = replace(options, lr=default_lr(options.optimizer, n_embd, pretrained=pretrained))
+        options = replace(
+            options, lr=default_lr(options.optimizer, n_embd, pretrained=pretrained, lora=options.lora_rank > 0)
+        )
     return options
 
 
@@ -129,13 +132,13 @@ def resolve_regularisation(options: TrainOptions, window: int, epoch_steps: int)
 
 def make_pieces(options: TrainOptions) -> None:
     """Tokenize the corpus, unless the pieces are already those of this corpus, vocabulary and options."""
-    vocabulary = options.tokenizer_path or options.pretrained_model or DEFAULT_VOCABULARY
     settings = {name: getattr(options, name) for name in PIECE_OPTIONS}
-    expect = expected_state(options.raw_data_path, load_tokenizer(vocabulary), **settings)
+    settings |= {"add_tokens": options.add_tokens} if options.add_tokens else {}
+    expect = expected_state(options.raw_data_path, choose_tokenizer(options), **settings)
     try:
         open_pieces(options.tokenized_data_path, expect=expect)
     except UserError:  # missing, stale or damaged: all are mended by writing them anew
-        tokenize_corpus(options.raw_data_path, options.tokenized_data_path, vocabulary, **settings)
+        tokenize_corpus(options.raw_data_path, options.tokenized_data_path, vocabulary_path(options), **settings)
     else:
         say(f"{options.tokenized_data_path}: up to date")
 
@@ -146,6 +149,8 @@ def open_fresh_pieces(options: TrainOptions, tokenizer) -> Pieces:
     defaults = TrainOptions()
     given = {name: getattr(options, name) for name in PIECE_OPTIONS}
     given = {name: value for name, value in given.items() if value != getattr(defaults, name)}
+    if options.add_tokens or "add_tokens" in pieces.manifest["options"]:
+        given["add_tokens"] = options.add_tokens
     source = pieces.manifest["source"].get("path", "")
     if options.raw_data_path != defaults.raw_data_path or options.raw:
         source = options.raw_data_path
@@ -154,21 +159,25 @@ def open_fresh_pieces(options: TrainOptions, tokenizer) -> Pieces:
     return pieces
 
 
-def load_or_build(options: TrainOptions) -> tuple[GPT2LMHeadModel, dict, object]:
-    """Return the network to train, its config and its tokenizer."""
+def load_or_build(options: TrainOptions, *, loud: bool = True) -> tuple[GPT2LMHeadModel, dict, object]:
+    """Return the network to train, its config and its tokenizer; say what was changed of a pretrained one if loud."""
+    tokenizer = choose_tokenizer(options)
+    words = added_words(options, tokenizer)
     if options.pretrained_model:
-        model, tokenizer = load_model(options.pretrained_model)
-        if options.tokenizer_path and load_tokenizer(options.tokenizer_path).fingerprint != tokenizer.fingerprint:
-            message = f"--tokenizer_path {options.tokenizer_path}: not the vocabulary of {options.pretrained_model}"
-            raise UserError(message, "leave --tokenizer_path out to use the model's own vocabulary", EXIT_USAGE)
-        config = read_model_config(Path(options.pretrained_model) / "config.json", code=EXIT_STATE, quiet=True)
+        model, config, adaptation = load_pretrained(options, tokenizer)
+        words += [f"{options.pretrained_model}: {adaptation.words}"] if adaptation.has_changed else []
     else:
         config = read_model_config(options.model_config)
-        tokenizer = load_tokenizer(options.tokenizer_path or DEFAULT_VOCABULARY)
         check_weights_fit(config, tokenizer.vocab_size, name=f"--model_config {options.model_config}")
         model = build_model(config, tokenizer, seed=options.seed)
     if options.dropout is not None:
         set_dropout(model, config, options.dropout)
+    if options.lora_rank:
+        settings = {"rank": options.lora_rank, "alpha": options.lora_alpha, "dropout": options.lora_dropout}
+        add_lora(model, **settings, seed=options.seed, new_ids=adaptation.new_ids)
+        words.append(lora_words(model, adaptation.new_ids))
+    for line in words if loud else []:
+        say(line)
     return model, config, tokenizer
 
 
@@ -209,6 +218,7 @@ def identity(run: Run) -> dict:
         **{name: options[name] for name in IDENTITY},
         "dropout": [run.config.get(name, 0.1) for name in DROPOUTS],  # 0.1 is GPT-2's own
         "pretrained_model": options["pretrained_model"],
+        **lora_identity(run.options),
         "corpus": manifest["source"]["sha256"],
         "vocabulary": run.tokenizer.fingerprint,
         "valid_fraction": manifest["options"]["valid_fraction"],

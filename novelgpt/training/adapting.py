@@ -1,0 +1,168 @@
+"""A pretrained network and another vocabulary -> the same network with an embedding row for each of its tokens.
+
+    old:  [CLS] [SEP]  萧  炎  a          new:  [CLS] [TIL]  萧  炎  焱
+            │     ×     │   │  ×                  │     +     │   │   +
+            └───────────┼───┼─── kept ────────────┘           │   │       3 kept, 2 new, 2 dropped
+
+A row whose token is the same is kept bit for bit. A new row is the mean of all old rows plus a little noise: whatever
+the network computes, the new tokens then together take no more of the probability than their share of the vocabulary
+allows, while small random rows may take nearly all of it (Hewitt 2021, "Initializing New Word Embeddings for Pretrained
+Language Models"; transformers' resize_token_embeddings does the same). A head of its own follows the embedding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import GPT2LMHeadModel
+
+from novelgpt.corpus.tokenizer import has_vocabulary, load_tokenizer
+from novelgpt.corpus.vocabulary import BYTE_TOKENS, split_names
+from novelgpt.errors import EXIT_USAGE, UserError
+from novelgpt.model import check_model_folder, load_model
+from novelgpt.model_config import TIED, read_folder_config
+from novelgpt.training.options import TrainOptions
+
+DEFAULT_VOCABULARY = "cache/vocab_small.txt"
+NOISE = 0.1  # of the old rows' standard deviation, so that new tokens can part
+ASCII = {token: chr(byte) for byte, token in enumerate(BYTE_TOKENS) if 0x21 <= byte <= 0x7E}  # <0x61> is BERT's a
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What became of an embedding.
+
+    Attributes:
+        sources: int64 (V,), the old row of each token; -1 for a new one.
+        dropped: old rows that no token takes.
+    """
+
+    sources: np.ndarray
+    dropped: int
+
+    @property
+    def new_ids(self) -> np.ndarray:
+        """The tokens whose rows are new, int64 (N,)."""
+        return np.flatnonzero(self.sources < 0)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether any row is new, dropped or elsewhere."""
+        return self.dropped > 0 or not np.array_equal(self.sources, np.arange(len(self.sources)))
+
+    @property
+    def words(self) -> str:
+        """The counts in words."""
+        new = len(self.new_ids)
+        return f"{len(self.sources) - new:,} rows of the embedding kept, {new:,} new, {self.dropped:,} dropped"
+
+
+def vocabulary_path(options: TrainOptions) -> str:
+    """Return where a run's vocabulary comes from, added tokens aside."""
+    return options.tokenizer_path or options.pretrained_model or DEFAULT_VOCABULARY
+
+
+def choose_tokenizer(options: TrainOptions):
+    """Load the vocabulary of a run with its added tokens.
+
+    Raises:
+        UserError: no model folder, no vocabulary, or a token that cannot be added.
+    """
+    if options.pretrained_model and not (options.pretrained_path / "config.json").is_file():
+        check_model_folder(options.pretrained_path)  # says what is there instead
+    if vocabulary_path(options) == options.pretrained_model and not has_vocabulary(options.pretrained_path):
+        message = f"{options.pretrained_model}: holds no vocabulary, neither tokenizer.json nor vocab.txt"
+        raise UserError(message, "give the one that it was trained with: --tokenizer_path vocab.txt", EXIT_USAGE)
+    return load_tokenizer(vocabulary_path(options)).add_tokens(split_names(options.add_tokens))
+
+
+def added_words(options: TrainOptions, tokenizer) -> list[str]:
+    """Say which ids the added tokens have, in a line if there are any."""
+    ids = {token: index for index, token in enumerate(tokenizer.tokens)}
+    places = [f"{name} is {ids[name]:,}" for name in split_names(options.add_tokens)]
+    return [f"--add_tokens: {', '.join(places)}"] if places else []
+
+
+def load_pretrained(options: TrainOptions, tokenizer) -> tuple[GPT2LMHeadModel, dict, Adaptation]:
+    """Load the network to go on from and give it a run's vocabulary.
+
+    Args:
+        options: names the model folder; its weights are those of its own vocabulary, or of `--tokenizer_path` where
+            the folder holds none.
+        tokenizer: of the run.
+
+    Returns:
+        (network in fp32 on the CPU, its checked config, what became of its embedding).
+    """
+    folder = options.pretrained_path
+    vocabulary = None if not folder.is_dir() or has_vocabulary(folder) else options.tokenizer_path
+    model, own = load_model(folder, vocabulary=vocabulary)
+    config = read_folder_config(folder) | {TIED: model.config.tie_word_embeddings}
+    adaptation = plan_rows(own, tokenizer)
+    if own.tokens != tokenizer.tokens:
+        adapt_embeddings(model, tokenizer, adaptation, seed=options.seed)
+    return model, config, adaptation
+
+
+def plan_rows(old, new) -> Adaptation:
+    """Find the old row of every token of a new vocabulary.
+
+    Tokens are the same that have one name; so are an ASCII character of BERT and its byte token, and what stands for a
+    newline in either.
+
+    >>> from novelgpt.corpus.tokenizer_wordpiece import WordPieceTokenizer
+    >>> old = WordPieceTokenizer(["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "萧"])
+    >>> adaptation = plan_rows(old, old.add_tokens(["[TIL]", "[WS]"]))
+    >>> adaptation.sources.tolist(), adaptation.dropped
+    ([0, -1, 2, 3, 4, 5, 6, -1], 1)
+    """
+    ids = {name: index for index, name in enumerate(spelled(old.tokens))}
+    ids |= {token: index for index, token in enumerate(old.tokens)}
+    sources = np.array([ids.get(name, -1) for name in spelled(new.tokens)], np.int64)  # (V,)
+    sources[new.newline_id] = old.newline_id
+    return Adaptation(sources, old.vocab_size - len(np.unique(sources[sources >= 0])))
+
+
+def spelled(tokens: Sequence[str]) -> list[str]:
+    """Write the byte tokens of visible ASCII as their characters.
+
+    >>> spelled(["<0x61>", "<0x0A>", "萧"])
+    ['a', '<0x0A>', '萧']
+    """
+    return [ASCII.get(token, token) for token in tokens]
+
+
+def adapt_embeddings(model: GPT2LMHeadModel, tokenizer, adaptation: Adaptation, *, seed: int) -> None:
+    """Give a network the embedding, and the head, of another vocabulary.
+
+    Args:
+        model: changed in place, before it is trained.
+        tokenizer: the new vocabulary.
+        adaptation: from plan_rows.
+        seed: the new rows are a function of it.
+    """
+    embedding, config = model.transformer.wte, model.config
+    embedding.weight = torch.nn.Parameter(new_table(embedding.weight, adaptation, seed=seed))
+    if config.tie_word_embeddings:
+        model.lm_head.weight = embedding.weight
+    else:
+        model.lm_head.weight = torch.nn.Parameter(new_table(model.lm_head.weight, adaptation, seed=seed + 1))
+    embedding.num_embeddings = model.lm_head.out_features = config.vocab_size = tokenizer.vocab_size
+    config.bos_token_id = config.eos_token_id = tokenizer.cls_id
+
+
+@torch.no_grad()
+def new_table(old: torch.Tensor, adaptation: Adaptation, *, seed: int) -> torch.Tensor:
+    """Return the rows (V, D) of a new vocabulary from those of the old one (V', D).
+
+    >>> table = new_table(torch.tensor([[1.0, 2.0], [3.0, 2.0]]), Adaptation(np.array([1, -1]), 1), seed=0)
+    >>> table[0].tolist(), [round(value) for value in table[1].tolist()]
+    ([3.0, 2.0], [2, 2])
+    """
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(len(adaptation.sources), old.shape[1], generator=generator)  # (V, D)
+    table = old.mean(0) + NOISE * old.std(0) * noise
+    kept = torch.from_numpy(adaptation.sources >= 0)
+    table[kept] = old[torch.from_numpy(adaptation.sources)[kept]]
+    return table

@@ -1,0 +1,111 @@
+"""LoRA through the optional package peft: a small correction is trained beside each matrix of a frozen network.
+
+    output = input · W + (alpha / rank) · dropout(input) · A · B        W (in, out) frozen, A (in, rank), B (rank, out)
+
+B begins at zero, so training begins at the pretrained network (Hu et al. 2021, arXiv 2106.09685). All linear layers of
+the blocks get one. Rows of tokens that the network has never seen are trained, too, for nothing else could teach it
+what they mean. Checkpoints hold what is trained; model folders hold W + (alpha / rank) · A · B, a plain GPT-2.
+"""
+
+import numpy as np
+import torch
+from transformers import GPT2LMHeadModel
+
+from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
+from novelgpt.files import sha256_of
+from novelgpt.model import count_parameters, model_weights
+from novelgpt.training.options import TrainOptions
+from novelgpt.weights import EMBEDDING, HEAD, weight_files
+
+LAYERS = ("c_attn", "c_proj", "c_fc")  # GPT-2's names; c_proj is one of attention and one of the MLP
+
+
+def check_lora(options: TrainOptions) -> None:
+    """Refuse what cannot go together with LoRA, before anything is loaded.
+
+    Raises:
+        UserError: no pretrained model, sharing out, settings without a rank, or peft is not installed.
+    """
+    defaults = TrainOptions()
+    if not options.lora_rank:
+        for name in ("lora_alpha", "lora_dropout"):
+            if getattr(options, name) != getattr(defaults, name):
+                message = f"--{name} {getattr(options, name):g}: without effect where --lora_rank is 0"
+                raise UserError(message, "--lora_rank 16", EXIT_USAGE)
+        return
+    if not options.pretrained_model:
+        message = f"--lora_rank {options.lora_rank}: corrects a trained network, and no --pretrained_model is given"
+        raise UserError(message, "--pretrained_model model/final_model", EXIT_USAGE)
+    if options.shard:
+        message = f"--lora_rank {options.lora_rank}: does not go together with --shard"
+        raise UserError(message, "leave --shard out: LoRA takes little memory", EXIT_USAGE)
+    try:
+        import peft  # noqa: F401
+    except ImportError as problem:
+        message = f"--lora_rank {options.lora_rank}: the package peft is not installed"
+        raise UserError(message, "pip install peft", EXIT_ENVIRONMENT) from problem
+
+
+def lora_identity(options: TrainOptions) -> dict:
+    """Return what a LoRA run depends on besides other runs: its settings and the frozen weights it corrects."""
+    if not options.lora_rank:
+        return {"lora": None, "frozen_weights": None}
+    words = f"rank {options.lora_rank}, alpha {options.lora_alpha:g}, dropout {options.lora_dropout:g}"
+    hashes = [sha256_of(path) for path in weight_files(options.pretrained_path)]
+    return {"lora": words, "frozen_weights": " ".join(hashes)}
+
+
+def add_lora(
+    model: GPT2LMHeadModel, *, rank: int, alpha: float, dropout: float, seed: int, new_ids: np.ndarray
+) -> None:
+    """Freeze a network and put a correction beside every linear layer of its blocks, in place.
+
+    Args:
+        model: on the CPU, adapted to its vocabulary.
+        rank: columns of A and rows of B, from 1.
+        alpha: the correction is multiplied by alpha / rank.
+        dropout: share of the correction's inputs left out in training.
+        seed: A is a function of it.
+        new_ids: int64 (N,), tokens whose rows of the embedding are trained with them.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(LAYERS), fan_in_fan_out=True
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, model)
+    if len(new_ids):
+        tables = [model.transformer.wte] if model.config.tie_word_embeddings else [model.transformer.wte, model.lm_head]
+        for table in tables:
+            train_rows(table.weight, new_ids)
+
+
+def lora_words(model: GPT2LMHeadModel, new_ids: np.ndarray) -> str:
+    """Say how much of a network is trained."""
+    parts = [weight for name, weight in model.named_parameters() if ".lora_" in name]
+    trained, frozen = sum(part.numel() for part in parts), count_parameters(model)
+    rows = f" and {len(new_ids):,} new rows of the embedding" if len(new_ids) else ""
+    return f"LoRA: {trained:,} numbers in {len(parts):,} matrices{rows} are trained; {frozen - trained:,} stay"
+
+
+def train_rows(weight: torch.nn.Parameter, ids: np.ndarray) -> None:
+    """Train some rows of a table (V, D) and leave the others as they are."""
+    mask = torch.zeros(len(weight), 1)
+    mask[torch.from_numpy(ids)] = 1
+    weight.requires_grad_(True)
+    weight.register_hook(lambda gradient: gradient * mask.to(gradient.device, gradient.dtype))
+    weight.rows_only = True  # the optimizer must not decay it
+
+
+def plain_model(model: GPT2LMHeadModel) -> GPT2LMHeadModel:
+    """Return a network without corrections beside its layers: itself, or a copy into which they are merged."""
+    if not any(hasattr(module, "base_layer") for module in model.modules()):
+        return model
+    weights = model_weights(model)
+    with torch.device("meta"):
+        plain = GPT2LMHeadModel(model.config)
+    plain.load_state_dict({HEAD: weights[EMBEDDING], **weights}, assign=True)
+    plain.tie_weights()
+    return plain.to(model.transformer.wte.weight.device).train(model.training)
