@@ -39,8 +39,8 @@ PIECE_OPTIONS = ("num_pieces", "valid_fraction", "min_length")
 DEFAULT_VOCABULARY = "cache/vocab_small.txt"
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
 CHANGEABLE = (  # may differ when a run goes on
-    "epochs lr warmup_steps lr_scheduler weight_decay beta1 beta2 max_grad_norm dropout replace_inputs precision "
-    "log_step"
+    "epochs lr lr_end warmup_steps lr_scheduler weight_decay beta1 beta2 max_grad_norm dropout replace_inputs "
+    "precision log_step eval_steps early_stopping_patience load_best_model_at_end deterministic"
 ).split()
 FIXED = "stride random_phase batch_size optimizer seed".split()  # the position in the run means nothing without them
 IDENTITY = CHANGEABLE + FIXED
