@@ -1,4 +1,4 @@
-"""How other tools call what this one has: option names, values, number formats, and keys of theirs that do nothing here.
+"""How other tools call what this one has: options, values, number formats, and keys of theirs that do nothing here.
 
 The names are those of Hugging Face's TrainingArguments and run_clm.py, Lightning, nanoGPT and transformers' generate().
 """
@@ -12,12 +12,12 @@ NAMES = {
         "lr_scheduler_type": "lr_scheduler", "warmup_ratio": "warmup_steps",
         "warmup_iters": "warmup_steps", "min_lr": "lr_end", "adam_beta1": "beta1", "adam_beta2": "beta2",
         "optim": "optimizer", "bf16": "precision", "use_cpu": "device", "no_cuda": "device",
-        "logging_steps": "log_step", "log_interval": "log_step", "eval_interval": "eval_steps", "evaluation_strategy": "eval_steps",
-        "eval_strategy": "eval_steps", "save_strategy": "save_steps", "logging_dir": "writer_dir",
-        "out_dir": "output_dir",
+        "logging_steps": "log_step", "log_interval": "log_step", "eval_interval": "eval_steps",
+        "evaluation_strategy": "eval_steps", "eval_strategy": "eval_steps", "save_strategy": "save_steps",
+        "logging_dir": "writer_dir", "out_dir": "output_dir", "seed_everything": "seed",
         "model_name_or_path": "pretrained_model", "config_name": "model_config", "tokenizer_name": "tokenizer_path",
         "validation_split_percentage": "valid_fraction", "resume_from_checkpoint": "resume",
-        "overwrite_output_dir": "resume", "seed_everything": "seed",
+        "overwrite_output_dir": "resume",
     },
     "eval": {
         "model_name_or_path": "model_path", "pretrained_model": "model_path", "ckpt_path": "model_path",

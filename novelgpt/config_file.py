@@ -67,13 +67,13 @@ def load_yaml(text: str) -> object:
     }
 
     def construct_mapping(loader, node):
-        loader.flatten_mapping(node)
-        pairs = [(loader.construct_object(key, deep=True), value) for key, value in node.value]
-        return unique_keys([(key, loader.construct_object(value, deep=True)) for key, value in pairs])
+        unique_keys([(loader.construct_object(key, deep=True), None) for key, _ in node.value])
+        loader.flatten_mapping(node)  # `<<: *other`, whose keys may stand again
+        return loader.construct_mapping(node, deep=True)
 
     Loader.add_constructor("tag:yaml.org,2002:map", construct_mapping)
     try:
-        return yaml.load(text, Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, Loader)
     except yaml.YAMLError as problem:
         raise ValueError(" ".join(str(problem).split())) from problem
     except TypeError as problem:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
+from novelgpt.alias_table import precision_name
 from novelgpt.cli import real, whole
 
 
@@ -88,10 +89,15 @@ class TrainOptions:
         False, "recompute activations in the backward pass: less memory, a third slower"
     )
     shard: bool = option(False, "under torchrun: share every weight out over the processes (FSDP2)")
-    precision: str = option("auto", "number format of the matrix products", choices=("auto", "bf16", "fp16", "fp32"))
+    precision: str = option(
+        "auto", "number format of the matrix products", precision_name, choices=("auto", "bf16", "fp16", "fp32")
+    )
     fp16: bool = option(False, "the same as --precision fp16")
     compile: str = option("auto", "torch.compile: auto = on GPUs when the run repays it", choices=("auto", "on", "off"))
     device: str | None = option(None, "GPU numbers such as 0,1, or mps, or cpu; default: every GPU there is")
+    deterministic: bool = option(
+        False, "on GPUs only operations that give the same bits in every run; slower (CPUs do so anyway)"
+    )
     seed: int = option(0, "initial weights, window order and dropout are functions of it", whole(0, 2**31 - 1))
     plan: bool = option(False, "print what the run would do and take on this machine, and stop")
     resume: str = option("auto", "auto = go on with an unfinished run; never = move it aside; or a checkpoint's folder")

@@ -1,4 +1,4 @@
-"""When a checkpoint is due, what happens when the disk refuses one (a warning, a try a minute later), when to give up."""
+"""When a checkpoint is due, what if the disk refuses one (another try a minute later), when a run is given up."""
 
 import time
 

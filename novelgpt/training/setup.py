@@ -21,7 +21,7 @@ from novelgpt.corpus.manifest import check_fresh
 from novelgpt.corpus.pieces import Pieces, open_pieces
 from novelgpt.corpus.pipeline import expected_state, tokenize_corpus
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.devices import choose_devices, choose_precision
+from novelgpt.devices import choose_devices, choose_precision, compute_deterministically
 from novelgpt.errors import EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.files import read_json, write_json
 from novelgpt.model import build_model, load_model
@@ -91,6 +91,8 @@ def prepare_run(options: TrainOptions) -> Run:
         make_pieces(options)
     wait_for_all(world)
     devices = local_device(all_devices)
+    if options.deterministic:
+        compute_deterministically(devices[0])
     dtype = choose_precision("fp16" if options.fp16 else options.precision, devices[0])
     model, config, tokenizer = load_or_build(options)
     options = resolve_optimizer(options, config["n_embd"])
