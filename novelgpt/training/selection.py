@@ -25,14 +25,14 @@ NEEDS_HELD_OUT = ("eval_steps", "early_stopping_patience", "load_best_model_at_e
 
 
 def check_habits(options: TrainOptions, *, holds_out: bool) -> None:
-    """Refuse settings that could have no effect.
+    """Refuse settings that could have no effect, or contradict each other.
 
     Args:
         options: with the learning rate resolved.
         holds_out: whether there is a text to evaluate on.
 
     Raises:
-        UserError: an option about evaluations when nothing is held out; an end rate that is never reached.
+        UserError: an option about evaluations when nothing is held out; an end rate that is never reached; two formats.
     """
     for name in NEEDS_HELD_OUT:
         if getattr(options, name) and not holds_out:
@@ -41,6 +41,9 @@ def check_habits(options: TrainOptions, *, holds_out: bool) -> None:
     if options.lr_end and options.lr_scheduler == "constant":
         message = f"--lr_end {options.lr_end:g}: a constant rate never reaches it"
         raise UserError(message, "--lr_scheduler linear", EXIT_USAGE)
+    if options.fp16 and options.precision not in ("auto", "fp16"):
+        message = f"--fp16 and --precision {options.precision}: found both, expected one"
+        raise UserError(message, "leave --fp16 out", EXIT_USAGE)
     if options.lr_end > options.lr:
         message = f"--lr_end: found {options.lr_end:g}, expected at most the --lr of {options.lr:g}"
         raise UserError(message, f"--lr_end {options.lr / 10:g}", EXIT_USAGE)
