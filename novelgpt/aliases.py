@@ -165,7 +165,7 @@ def check_idle(given: dict[str, object], words: Vocabulary) -> None:
         if allowed and not any(is_same(given[name], value) for value in allowed):
             refuse_value(name, given[name], allowed, words)
     if names and os.environ.get("RANK", "0") == "0":
-        warn(f"{words.origin.removeprefix('--')}without effect here: {', '.join(names)}")
+        warn(f"{words.origin.removeprefix('--')}without effect here: {', '.join(words.dash + name for name in names)}")
 
 
 def refuse_value(name: str, value: object, allowed: Iterable[str], words: Vocabulary) -> None:
