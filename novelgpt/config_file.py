@@ -67,7 +67,8 @@ def load_yaml(text: str) -> object:
     }
 
     def construct_mapping(loader, node):
-        unique_keys([(loader.construct_object(key, deep=True), None) for key, _ in node.value])
+        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        unique_keys([(loader.construct_object(key, deep=True), None) for key in own])
         loader.flatten_mapping(node)  # `<<: *other`, whose keys may stand again
         return loader.construct_mapping(node, deep=True)
 
@@ -93,7 +94,7 @@ def spell_yaml(value: object, *, readable: bool = True) -> str:
     import yaml
 
     settings = {"allow_unicode": readable, "default_flow_style": True, "width": 10**6}
-    text = yaml.safe_dump(value, **settings).removesuffix("...\n").strip()
-    if "\n" in text:  # a plain or single-quoted text folds its line breaks
-        text = yaml.safe_dump(value, default_style='"', **settings).strip()
+    text = yaml.safe_dump(value, **settings).removesuffix("...\n").removesuffix("\n")
+    if len(text.splitlines()) > 1:  # line breaks, of which Unicode has several, are folded unless written as escapes
+        text = yaml.safe_dump(value, default_style='"', **settings).removesuffix("\n")
     return text
