@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
+from novelgpt.alias_table import precision_name
 from novelgpt.cli import new_parser, parse_options, run, whole
 from novelgpt.console import say
 from novelgpt.errors import EXIT_DONE, EXIT_USAGE, UserError
@@ -33,7 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
         default=False,
         help="also score by a 4-gram of the training pieces",
     )
-    add("--precision", choices=("auto", "bf16", "fp16", "fp32"), default="fp32", help="number format (default fp32)")
+    formats = ("auto", "bf16", "fp16", "fp32")
+    add("--precision", type=precision_name, choices=formats, default="fp32", help="number format (default fp32)")
     add("--device", help="a GPU number, mps or cpu; default: the first GPU there is")
     return parser
 

@@ -11,6 +11,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 
+from novelgpt.alias_table import precision_name
 from novelgpt.cli import new_parser, parse_options, real, run, whole
 from novelgpt.console import say
 from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
@@ -46,7 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--cut_loops", action=argparse.BooleanOptionalAction, default=True, help="end a text that repeats itself")
     add("--keep_head", type=whole(0), default=0, help="tokens of the beginning that are never forgotten")
     add("--seed", type=whole(0, 2**64 - 1), help="text i is a function of (seed, i); default: a new one, printed")
-    add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where the processor has it")
+    formats = ("auto", "fp32", "bf16")
+    add("--precision", type=precision_name, choices=formats, default="auto", help="auto: bf16 where the machine has it")
     add("--quantize", choices=("int8",), help="eight-bit weights; prints what that costs in perplexity")
     add("--stream", action=argparse.BooleanOptionalAction, default=False, help="show characters as they are written")
     add("--interactive", action=argparse.BooleanOptionalAction, default=False, help="write by turns with the model")

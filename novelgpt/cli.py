@@ -1,23 +1,26 @@
 """Command lines and config files: one precedence, one kind of message, one place that turns errors into exit codes.
 
 defaults < `--config FILE` (YAML or JSON) < command line. A config file holds either a script's options themselves or
-sections named after the scripts, of which each script reads its own::
+sections named after the scripts, of which each script reads its own, so that one file can drive a whole experiment::
 
     train: {epochs: 15, batch_size: 8}
     generate: {topk: 8, nsamples: 10}
+
+The spelling of other tools is taken too (aliases.py).
 """
 
 import argparse
 import difflib
-import json
 import math
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from novelgpt.aliases import translate, translate_words, vocabulary_of
+from novelgpt.config_file import read_config, spell_yaml
 from novelgpt.console import say
 from novelgpt.errors import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_PIPE, EXIT_USAGE, UserError
 
@@ -82,16 +85,23 @@ def new_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def config_actions(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """Map the name of every option and positional argument that a config file may set to its argparse action."""
+    return {action.dest: action for action in parser._actions if action.dest not in OWN_OPTIONS}
+
+
 def option_actions(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
-    """Map the name of every option that a config file may set to its argparse action."""
-    return {
-        action.dest: action for action in parser._actions if action.option_strings and action.dest not in OWN_OPTIONS
-    }
+    """Map the name of every option of a script's own to its argparse action."""
+    return {name: action for name, action in config_actions(parser).items() if action.option_strings}
 
 
-def nearest_words(name: str, names: Sequence[str], *, prefix: str = "") -> str:
-    """Say which known name an unknown one resembles, or list them all."""
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+def nearest_words(
+    name: str, names: Sequence[str], *, prefix: str = "", aliases: Mapping[str, str] | None = None
+) -> str:
+    """Say which known name an unknown one resembles, or list them all; for an alias, the name it stands for."""
+    aliases = aliases or {}
+    close = difflib.get_close_matches(name, [*names, *aliases], n=1, cutoff=0.5)
+    close = [aliases.get(known, known) for known in close]
     return f"did you mean {prefix}{close[0]}?" if close else "known: " + ", ".join(prefix + known for known in names)
 
 
@@ -109,63 +119,46 @@ def parse_options(
         UserError: an unknown option or key (with the nearest name), a value of the wrong type or out of range.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser.error = lambda message: fail_usage(parser, message)
+    parser.error = lambda message: fail_usage(parser, message, section)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config")
     first.error = parser.error
     config_path = first.parse_known_args(argv)[0].config
     given = config_arguments(parser, config_path, section) if config_path else []
-    options = parser.parse_args(given + argv)
+    argv = translate_words(argv, vocabulary_of(section, option_actions(parser), "--"))
+    options = parse_all(parser, given, argv, config_path)
     if options.print_config:
         print_options(parser, options, section)
         raise SystemExit(EXIT_DONE)
     return options
 
 
-def fail_usage(parser: argparse.ArgumentParser, message: str) -> None:
+def parse_all(
+    parser: argparse.ArgumentParser, given: list[str], argv: list[str], path: str | None
+) -> argparse.Namespace:
+    """Parse the words of a config file and those of the command line; an error of the former names the file."""
+    try:
+        return parser.parse_args(given + argv)
+    except UserError as problem:
+        try:
+            parser.parse_args(argv)
+        except UserError as own:
+            raise own from None
+        raise UserError(f"{path}: {problem.message}", problem.hint, problem.code) from problem
+
+
+def fail_usage(parser: argparse.ArgumentParser, message: str, section: str) -> None:
     """Turn argparse's complaint into a UserError that names the flag and what was expected."""
     unknown = message.removeprefix("unrecognized arguments: ")
     hint = f"python {Path(sys.argv[0]).name} --help"
     if unknown != message:
         name = unknown.split()[0].split("=")[0].lstrip("-")
-        message, hint = f"unknown option --{name}", nearest_words(name, list(option_actions(parser)), prefix="--")
+        own = option_actions(parser)
+        aliases = vocabulary_of(section, own, "--").names
+        message, hint = f"unknown option --{name}", nearest_words(name, list(own), prefix="--", aliases=aliases)
     elif message.startswith("argument "):
         message = message.removeprefix("argument ")
     raise UserError(message, hint, EXIT_USAGE)
-
-
-def read_config(path: str) -> dict:
-    """Read a YAML or JSON mapping; every value stays what the file says.
-
-    Raises:
-        UserError: missing, not YAML, or not a mapping.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as problem:
-        raise UserError(f"--config {path}: {problem.strerror}", "give a YAML or JSON file", EXIT_USAGE) from problem
-    except UnicodeDecodeError as problem:
-        raise UserError(
-            f"--config {path}: not UTF-8 at byte {problem.start}", "save it as UTF-8", EXIT_USAGE
-        ) from problem
-    try:
-        value = json.loads(text) if path.endswith(".json") else load_yaml(text)
-    except (ValueError, RecursionError) as problem:
-        raise UserError(f"--config {path}: {problem}", "correct the file at that place", EXIT_USAGE) from problem
-    if not isinstance(value, dict):
-        hint = "write one `option: value` a line"
-        raise UserError(f"--config {path}: found a {type(value).__name__}, expected a mapping", hint, EXIT_USAGE)
-    return value
-
-
-def load_yaml(text: str) -> object:
-    """Parse YAML with its safe loader; ValueError with line and column when it is not YAML."""
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as problem:
-        raise ValueError(" ".join(str(problem).split())) from problem
 
 
 def config_arguments(parser: argparse.ArgumentParser, path: str, section: str) -> list[str]:
@@ -175,19 +168,27 @@ def config_arguments(parser: argparse.ArgumentParser, path: str, section: str) -
         for name in values:
             if name not in SECTIONS:
                 raise UserError(f"{path}: unknown section {name}", nearest_words(str(name), SECTIONS), EXIT_USAGE)
-        values = values.get(section) or {}
-    actions = option_actions(parser)
+        values = {} if values.get(section) is None else values[section]
+        if not isinstance(values, dict):
+            message = f"{path}: section {section}: found {values!r}, expected options"
+            raise UserError(message, "write one `  option: value` a line below it", EXIT_USAGE)
+    actions = config_actions(parser)
+    words = vocabulary_of(section, actions, f"{path}: ")
     arguments = []
-    for name, value in values.items():
+    for name, value in translate(values, words).items():
         if name not in actions:
-            raise UserError(f"{path}: unknown key {name}", nearest_words(str(name), list(actions)), EXIT_USAGE)
-        arguments += value_arguments(actions[name], value, path)
+            hint = nearest_words(str(name), list(actions), aliases=words.names)
+            raise UserError(f"{path}: unknown key {name}", hint, EXIT_USAGE)
+        if actions[name].nargs in ("*", "+") and isinstance(value, (list, str)):
+            parser.set_defaults(**{name: [str(item) for item in ([value] if isinstance(value, str) else value)]})
+        else:
+            arguments += value_arguments(actions[name], value, path)
     return arguments
 
 
 def value_arguments(action: argparse.Action, value: object, path: str) -> list[str]:
     """Spell one config entry as command-line words; a null leaves the default."""
-    flag = next(name for name in action.option_strings if name.startswith("--"))
+    flag = next((name for name in action.option_strings if name.startswith("--")), "")
     if value is None:
         return []
     if action.nargs == 0:
@@ -201,23 +202,18 @@ def value_arguments(action: argparse.Action, value: object, path: str) -> list[s
             f"{path}: {action.dest}: found {value!r}, expected one value", f"see {flag} in --help", EXIT_USAGE
         )
     if isinstance(value, list):
-        if action.nargs in ("*", "+"):
-            return [flag, *map(str, value)]
         value = ",".join(map(str, value))
     return [f"{flag}={value}"]
 
 
 def print_options(parser: argparse.ArgumentParser, options: argparse.Namespace, section: str) -> None:
     """Print every option as YAML under the script's section, its help as a comment."""
-    import yaml
-
+    readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"  # a file is read as UTF-8
     lines = [f"{section}:"]
-    for name, action in option_actions(parser).items():
-        if action.help == argparse.SUPPRESS:
-            continue
-        value = getattr(options, name)
-        spelled = yaml.safe_dump(value, allow_unicode=True, default_flow_style=True, width=10**6).removesuffix("...\n")
-        lines += [f"  # {(action.help or '').replace('%%', '%')}", f"  {name}: {spelled.strip()}"]
+    for name, action in config_actions(parser).items():
+        comment = " ".join((action.help or "").replace("%%", "%").split())
+        comment = comment if readable else comment.encode("ascii", "backslashreplace").decode()
+        lines += [f"  # {comment}", f"  {name}: {spell_yaml(getattr(options, name), readable=readable)}"]
     print("\n".join(lines))
 
 

@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from novelgpt.console import warn
+from novelgpt.console import say, warn
 from novelgpt.errors import EXIT_USAGE, UserError
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
@@ -79,6 +79,18 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "fp16" and device.type != "cuda":
         raise UserError(f"--fp16: {device.type} does not train in fp16", "--precision bf16 or fp32", EXIT_USAGE)
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
+
+
+def compute_deterministically(device: torch.device) -> None:
+    """Let torch take only operations that give the same bits in every run; where it has none, torch raises.
+
+    A CPU of one kind and number of threads computes so anyway; there this changes nothing, and says so.
+    """
+    if device.type == "cpu":
+        say("--deterministic: the CPU gives the same bits in every run anyway")
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first matrix product
+    torch.use_deterministic_algorithms(True)
 
 
 def has_fast_bf16() -> bool:

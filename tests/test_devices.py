@@ -1,9 +1,11 @@
 """Every spelling of --device gives devices that exist, or says what is wrong; precision follows the device."""
 
+import os
+
 import pytest
 import torch
 
-from novelgpt.devices import choose_devices, choose_precision
+from novelgpt.devices import choose_devices, choose_precision, compute_deterministically
 from novelgpt.errors import UserError
 
 CPU = torch.device("cpu")
@@ -109,3 +111,29 @@ def test_automatic_precision_follows_the_hardware(monkeypatch, fast):
 def test_a_named_precision_is_that_one():
     assert choose_precision("fp32", CPU) == torch.float32
     assert choose_precision("bf16", CPU) == torch.bfloat16
+
+
+@pytest.fixture
+def deterministic_afterwards():
+    """Give torch its former mode back."""
+    former = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(former)
+
+
+def test_deterministic_on_a_gpu_takes_only_reproducible_operations(monkeypatch, deterministic_afterwards):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # the user's own stays
+    compute_deterministically(torch.device("cuda", 0))
+    assert torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    compute_deterministically(torch.device("cuda", 0))
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):
+        torch.zeros(2, 2).put_(torch.tensor([0]), torch.ones(1), accumulate=False)
+
+
+def test_deterministic_on_the_cpu_says_that_it_changes_nothing(capsys, deterministic_afterwards):
+    compute_deterministically(torch.device("cpu"))
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert capsys.readouterr().err == "--deterministic: the CPU gives the same bits in every run anyway\n"

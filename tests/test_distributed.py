@@ -10,7 +10,9 @@ import sys
 from dataclasses import asdict, replace
 
 import pytest
-from conftest import ROOT, make_tiny_options
+from conftest import ROOT, STORY, make_tiny_options
+
+from novelgpt.files import read_json
 
 # reads [{"world": N, "options": {...}, "stop_at": step or null, "save_at": ...}, ...] and prints the exit codes of
 # each case's processes; at stop_at all are asked to stop, at save_at the last one alone is asked to save
@@ -148,3 +150,20 @@ def test_processes_that_share_every_weight_out_have_the_losses_of_one_and_go_on_
     whole, shared = make_case("whole", 1, **sizes), make_case("shared", 2, stop_at=4, shard=True, **sizes)
     run_cases([whole, shared, {**shared, "stop_at": None}])
     assert_same_losses(shared, whole)
+
+
+def test_two_processes_stop_early_at_the_step_of_one_with_its_best_weights(tmp_path):
+    spoiling = {"documents": [STORY[0]] * 6 + STORY[1:], "lr": 0.03, "epochs": 6, "optimizer": "adamw"}
+    habits = {"eval_steps": 2, "early_stopping_patience": 2, "load_best_model_at_end": True}
+    options = make_tiny_options(tmp_path, **spoiling, **habits)
+    one, two = (
+        {"world": world, "options": asdict(changed), "stop_at": None, "save_at": None}
+        for world in (1, 2)
+        for changed in [replace(options, output_dir=str(tmp_path / f"of{world}"))]
+    )
+    said = run_cases([one, two, two])
+    assert_same_losses(two, one)
+    assert losses_of(one)[-1][0] == 8  # of 36
+    assert said.count("this run is finished; --resume never starts it again; --early_stopping_patience 0") == 1
+    manifests = [read_json(tmp_path / f"of{world}" / "final_model" / "manifest.json") for world in (1, 2)]
+    assert [manifest["step"] for manifest in manifests] == [4, 4]

@@ -99,8 +99,8 @@ def test_an_unknown_section_is_named(write_config):
         ({7: 3}, "unknown key 7", "known: epochs, lr, raw, device, optimizer, marks"),
         ({"config": "other.yaml"}, "unknown key config", "known: epochs, lr, raw, device, optimizer, marks"),
         ({"raw": "yes please"}, "raw: found 'yes please', expected true or false", "raw: true"),
-        ({"raw": 1}, "raw: found 1, expected true or false", "raw: true"),
-        ({"epochs": {"a": 1}}, "epochs: found {'a': 1}, expected one value", "see --epochs in --help"),
+        ({"raw": 1}, "raw: found '1', expected true or false", "raw: true"),
+        ({"epochs": {"a": 1}}, "epochs: found {'a': '1'}, expected one value", "see --epochs in --help"),
         ({"epochs": True}, "epochs: found True, expected one value", "see --epochs in --help"),
     ],
 )
@@ -129,8 +129,10 @@ def test_a_wrong_value_names_flag_value_and_range(argv, message):
 
 
 def test_a_wrong_value_in_a_config_file_names_flag_value_and_range(write_config):
-    problem = refusal_of("--config", write_config({"epochs": 0}))
-    assert problem.message == "--epochs: found '0', expected a whole number from 1 to 100"
+    path = write_config({"epochs": 0})
+    problem = refusal_of("--config", path, "--lr=0.5")
+    assert problem.message == f"{path}: --epochs: found '0', expected a whole number from 1 to 100"
+    assert refusal_of("--config", path, "--lr=5").message == "--lr: found '5', expected a number from 0 to 1"
 
 
 @pytest.mark.parametrize(

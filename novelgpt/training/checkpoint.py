@@ -44,21 +44,23 @@ class Progress:
         epoch: the epoch under way, from 1.
         batch: batches of that epoch that are done.
         best_loss: lowest held-out loss so far, nats per token; None before the first evaluation.
-        best_epoch: the epoch of it.
-        history: one entry an evaluated epoch: epoch, step, valid_loss.
+        best_epoch: the epoch of it; a fraction within an epoch.
+        history: one entry an evaluation: epoch, step, valid_loss.
         skipped: steps left out because loss or gradient was not finite.
         bad_in_a_row: how many of them were the last ones.
         log_bytes: length of log.jsonl when this was saved.
         loss_sum, loss_tokens: nats and scored tokens since the last log line.
         micro_batches: how many parts a batch was computed in; sums in another order differ in the last bit.
         scaler: state of the fp16 loss scaler.
+        best_step: the step of the best held-out loss.
+        since_best: evaluations since then.
     """
 
     step: int = 0
     epoch: int = 1
     batch: int = 0
     best_loss: float | None = None
-    best_epoch: int | None = None
+    best_epoch: float | None = None
     history: list[dict] = field(default_factory=list)
     skipped: int = 0
     bad_in_a_row: int = 0
@@ -67,6 +69,8 @@ class Progress:
     loss_tokens: int = 0
     micro_batches: int = 0
     scaler: dict = field(default_factory=dict)
+    best_step: int | None = None
+    since_best: int = 0
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:

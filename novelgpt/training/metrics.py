@@ -83,6 +83,10 @@ class Meter:
         self.tokens = 0
         self.loading = 0.0  # seconds spent waiting for data
 
+    def leave_out(self, seconds: float) -> None:
+        """Take seconds that went into something else out of the interval."""
+        self.began += seconds
+
     def rate(self) -> float:
         """Return tokens per second of the interval."""
         return self.tokens / max(time.monotonic() - self.began, 1e-9)

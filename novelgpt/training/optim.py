@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from novelgpt.training.muon import Muon
+from novelgpt.training.options import TrainOptions
 
 DEFAULT_LR = {"adamw": 8e-4, "muon": 2e-3}  # of a network 768 wide, from scratch
 PRETRAINED_LR = {"adamw": 1.5e-4, "muon": 3e-4}  # weights that know something are not to be shaken
@@ -50,7 +51,9 @@ def warmup_count(warmup: float, total_steps: int) -> int:
     return min(max(total_steps - 1, 0), math.ceil(warmup * total_steps) if warmup < 1 else int(warmup))
 
 
-def lr_at(step: int, total_steps: int, *, peak: float, warmup: int, schedule: str = "linear") -> float:
+def lr_at(
+    step: int, total_steps: int, *, peak: float, warmup: int, schedule: str = "linear", end: float = 0.0
+) -> float:
     """Return the learning rate of a step.
 
     Args:
@@ -58,10 +61,13 @@ def lr_at(step: int, total_steps: int, *, peak: float, warmup: int, schedule: st
         total_steps: steps of the whole run.
         peak: rate at the end of warm-up.
         warmup: steps that rise linearly from peak / warmup to peak.
-        schedule: linear and cosine fall to exactly 0 at the last step, polynomial (power 2) likewise, constant stays.
+        schedule: linear, cosine and polynomial (power 2) reach the end rate at the last step exactly, constant stays.
+        end: rate of the last step.
 
     >>> [round(lr_at(step, 6, peak=1.0, warmup=2), 2) for step in range(1, 7)]
     [0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
+    >>> [round(lr_at(step, 3, peak=1.0, warmup=1, schedule="polynomial", end=0.1), 3) for step in (1, 2, 3)]
+    [1.0, 0.325, 0.1]
     """
     if step <= warmup:
         return peak * step / warmup
@@ -69,8 +75,15 @@ def lr_at(step: int, total_steps: int, *, peak: float, warmup: int, schedule: st
         return peak
     done = (step - warmup) / (total_steps - warmup)
     if schedule == "cosine":
-        return peak * (1 + math.cos(math.pi * done)) / 2
-    return peak * (1 - done) ** (2 if schedule == "polynomial" else 1)
+        return end + (peak - end) * (1 + math.cos(math.pi * done)) / 2
+    return end + (peak - end) * (1 - done) ** (2 if schedule == "polynomial" else 1)
+
+
+def lr_share(step: int, total_steps: int, options: TrainOptions) -> float:
+    """Return the learning rate of a step as a share of its peak, by the options (whose lr is resolved)."""
+    end = options.lr_end / options.lr if options.lr_end else 0.0
+    warmup = warmup_count(options.warmup_steps, total_steps)
+    return lr_at(step, total_steps, peak=1.0, warmup=warmup, schedule=options.lr_scheduler, end=end)
 
 
 def split_parameters(model: nn.Module, *, muon: bool) -> dict[str, list[nn.Parameter]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
+from novelgpt.alias_table import precision_name
 from novelgpt.cli import real, whole
 from novelgpt.corpus.vocabulary import token_names
 
@@ -72,8 +73,11 @@ class TrainOptions:
     lr: float | None = option(None, "peak learning rate; default: by the optimizer and the network's width", real(0, 1))
     warmup_steps: float = option(0.02, "steps of linear warm-up, a count or a share of all steps", count_or_share)
     lr_scheduler: str = option(
-        "linear", "course of the rate after warm-up", choices=("linear", "cosine", "constant", "polynomial")
+        "linear",
+        "course of the rate after warm-up; polynomial falls with the square of what is left",
+        choices=("linear", "cosine", "constant", "polynomial"),
     )
+    lr_end: float = option(0.0, "learning rate of the last step, where the schedule falls to", real(0, 1))
     optimizer: str = option(
         "auto", "of the blocks' matrices; auto = muon from scratch, else adamw", choices=("auto", "adamw", "muon")
     )
@@ -96,16 +100,26 @@ class TrainOptions:
         False, "recompute activations in the backward pass: less memory, a third slower"
     )
     shard: bool = option(False, "under torchrun: share every weight out over the processes (FSDP2)")
-    precision: str = option("auto", "number format of the matrix products", choices=("auto", "bf16", "fp16", "fp32"))
+    precision: str = option(
+        "auto", "number format of the matrix products", precision_name, choices=("auto", "bf16", "fp16", "fp32")
+    )
     fp16: bool = option(False, "the same as --precision fp16")
     compile: str = option("auto", "torch.compile: auto = on GPUs when the run repays it", choices=("auto", "on", "off"))
     device: str | None = option(None, "GPU numbers such as 0,1, or mps, or cpu; default: every GPU there is")
+    deterministic: bool = option(
+        False, "on GPUs only operations that give the same bits in every run; slower (CPUs do so anyway)"
+    )
     seed: int = option(0, "initial weights, window order and dropout are functions of it", whole(0, 2**31 - 1))
     plan: bool = option(False, "print what the run would do and take on this machine, and stop")
     resume: str = option("auto", "auto = go on with an unfinished run; never = move it aside; or a checkpoint's folder")
     allow_change: str = option("", "options that may differ from the unfinished run's, for example lr,epochs,log_step")
     save_steps: int = option(0, "steps between two checkpoints; 0 = by time and at the end of epochs", whole(0))
     save_minutes: float = option(15, "minutes between two checkpoints; 0 = at the end of epochs only", real(0))
+    eval_steps: int = option(0, "steps between two evaluations within an epoch; 0 = at its end only", whole(0))
+    early_stopping_patience: int = option(
+        0, "end after so many evaluations in a row without a lower held-out loss; 0 = train to the end", whole(0)
+    )
+    load_best_model_at_end: bool = option(False, "final_model gets the weights of best_model")
     save_total_limit: int = option(2, "resumable checkpoints to keep", whole(1))
     max_hours: float = option(0, "stop by itself after so many hours, ready to go on; 0 = no limit", real(0))
     until: str | None = option(None, "stop by itself when the clock shows this time, for example 07:00", clock_time)

@@ -1,17 +1,27 @@
-"""When a checkpoint is due, and what happens when the disk refuses one: a warning, and another try a minute later."""
+"""When a checkpoint is due, what if the disk refuses one (another try a minute later), when a run is given up."""
 
 import time
 
 import torch
 
 from novelgpt.console import say, warn
-from novelgpt.errors import UserError
-from novelgpt.training.checkpoint import Progress, save_checkpoint
+from novelgpt.errors import EXIT_DIVERGED, UserError
+from novelgpt.training.checkpoint import Progress, list_checkpoints, save_checkpoint
+from novelgpt.training.options import TrainOptions
 from novelgpt.training.parallel import sum_over_processes
 from novelgpt.training.setup import Run
 from novelgpt.training.stopping import StopSignals
 
 RETRY_SECONDS = 60
+BAD_IN_A_ROW = 3  # steps without a finite loss that end a run
+
+
+def divergence(options: TrainOptions, step: int) -> UserError:
+    """Return the error of a run whose loss is no longer a number, with the checkpoint to go on from."""
+    saved = list_checkpoints(options.output_path)
+    good = saved[-1] if saved else "none was saved yet"
+    message = f"step {step}: loss not finite {BAD_IN_A_ROW} steps in a row; last good checkpoint: {good}"
+    return UserError(message, f"--lr {options.lr / 3:.2g} --allow_change lr", EXIT_DIVERGED)
 
 
 class Saver:

@@ -30,6 +30,7 @@ from novelgpt.training.options import TrainOptions
 from novelgpt.training.outputs import FINAL, check_disk, is_written
 from novelgpt.training.parallel import wait_for_all
 from novelgpt.training.plan import print_plan
+from novelgpt.training.selection import check_habits, final_step, is_over
 from novelgpt.training.setup import RUN_FILE, Run, check_identity, prepare_run, write_run_file
 from novelgpt.training.stopping import StopSignals, seconds_until
 from novelgpt.training.summary import command_words, stop_words
@@ -53,6 +54,7 @@ def train(options: TrainOptions) -> int:
     deadline = find_deadline(options, began)
     with StopSignals(deadline=deadline) as stop:
         run = prepare_run(options)
+        check_habits(run.options, holds_out=len(run.pieces.valid) > 1)
         if options.plan:
             print_plan(run)
             return EXIT_DONE
@@ -66,7 +68,7 @@ def train(options: TrainOptions) -> int:
             move_run_aside(options.output_path)
         checkpoint = choose_checkpoint(run, set_aside=True)
         if is_finished(options, checkpoint):
-            say(f"{options.output_path}: this run is finished; --resume never starts it again")
+            say(finished_words(options, read_progress(checkpoint)))
             wait_for_all(run.world)
             return EXIT_DONE
         check_disk(run)
@@ -141,7 +143,15 @@ def is_finished(options: TrainOptions, checkpoint: Path | None) -> bool:
     if checkpoint is None:
         return False
     progress = read_progress(checkpoint)
-    return progress.epoch > options.epochs and is_written(options.output_path / FINAL, progress.step)
+    return is_over(options, progress) and is_written(options.output_path / FINAL, final_step(options, progress))
+
+
+def finished_words(options: TrainOptions, progress: Progress) -> str:
+    """Say that there is nothing left to do."""
+    words = f"{options.output_path}: this run is finished; --resume never starts it again"
+    if progress.epoch > options.epochs:
+        return words
+    return f"{words}; --early_stopping_patience 0 --allow_change early_stopping_patience goes on with it"
 
 
 def say_run(run: Run) -> None:
@@ -203,12 +213,15 @@ def verdict(progress: Progress, run: Run) -> str:
     """Say in one line how the run went and which model folder to use."""
     if progress.best_epoch is None:
         return f"nothing was held out, so no verdict; use {run.options.output_path / 'final_model'}"
-    last = progress.history[-1]["valid_loss"]
+    last, place = progress.history[-1]["valid_loss"], progress.history[-1]["epoch"]
     best = f"epoch {progress.best_epoch} (held-out loss {progress.best_loss:.4f})"
-    if progress.best_epoch < run.options.epochs and last > progress.best_loss + 0.02:
+    if progress.epoch <= run.options.epochs:
+        words = f"stopped early: {progress.since_best} evaluations in a row were not better than {best}"
+        return f"{words}; use {run.options.output_path / 'best_model'}"
+    if progress.best_epoch < run.options.epochs and (last is None or last > progress.best_loss + 0.02):
         return f"memorising since {best}; use {run.options.output_path / 'best_model'}"
-    before = [entry["valid_loss"] for entry in progress.history[-2:-1]]
-    if before and before[0] - last > 0.02:
+    before = [entry["valid_loss"] for entry in progress.history if entry["epoch"] <= place - 1]  # an epoch ago
+    if before and before[-1] and last and before[-1] - last > 0.02:
         return f"still improving at {best}: more epochs would help; use {run.options.output_path / 'best_model'}"
     return f"converged, best at {best}; use {run.options.output_path / 'best_model'}"
 

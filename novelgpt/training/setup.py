@@ -20,7 +20,7 @@ from novelgpt.console import say
 from novelgpt.corpus.manifest import check_fresh
 from novelgpt.corpus.pieces import Pieces, open_pieces
 from novelgpt.corpus.pipeline import expected_state, tokenize_corpus
-from novelgpt.devices import choose_devices, choose_precision
+from novelgpt.devices import choose_devices, choose_precision, compute_deterministically
 from novelgpt.errors import EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.files import read_json, write_json
 from novelgpt.model import build_model
@@ -39,8 +39,8 @@ RUN_FILE = "run.json"
 PIECE_OPTIONS = ("num_pieces", "valid_fraction", "min_length")
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
 CHANGEABLE = (  # may differ when a run goes on
-    "epochs lr warmup_steps lr_scheduler weight_decay beta1 beta2 max_grad_norm dropout replace_inputs precision "
-    "log_step"
+    "epochs lr lr_end warmup_steps lr_scheduler weight_decay beta1 beta2 max_grad_norm dropout replace_inputs "
+    "precision log_step eval_steps early_stopping_patience load_best_model_at_end deterministic"
 ).split()
 FIXED = "stride random_phase batch_size optimizer seed".split()  # the position in the run means nothing without them
 IDENTITY = CHANGEABLE + FIXED
@@ -92,6 +92,8 @@ def prepare_run(options: TrainOptions) -> Run:
         make_pieces(options)
     wait_for_all(world)
     devices = local_device(all_devices)
+    if options.deterministic:
+        compute_deterministically(devices[0])
     dtype = choose_precision("fp16" if options.fp16 else options.precision, devices[0])
     model, config, tokenizer = load_or_build(options, loud=world.is_main)
     options = resolve_optimizer(options, config["n_embd"])

@@ -10,28 +10,21 @@ from collections.abc import Callable
 import torch
 
 from novelgpt.console import progress_bar, say, warn
-from novelgpt.errors import EXIT_DIVERGED, UserError
 from novelgpt.model import model_weights
-from novelgpt.training.checkpoint import (
-    Progress,
-    list_checkpoints,
-    load_checkpoint,
-    optimizer_tensors,
-    training_weights,
-)
+from novelgpt.training.checkpoint import Progress, load_checkpoint, optimizer_tensors, training_weights
 from novelgpt.training.engine import Engine
 from novelgpt.training.evaluation import Evaluation, evaluate_stream
 from novelgpt.training.metrics import Meter, RunLog, say_step
-from novelgpt.training.optim import lr_at, warmup_count
-from novelgpt.training.outputs import BEST, FINAL, is_written, try_model, write_model
+from novelgpt.training.optim import lr_share
+from novelgpt.training.outputs import try_model
 from novelgpt.training.parallel import World, sum_over_processes
 from novelgpt.training.regularize import replace_inputs
-from novelgpt.training.saving import Saver
+from novelgpt.training.saving import BAD_IN_A_ROW, Saver, divergence
+from novelgpt.training.selection import choose_best, epoch_place, is_evaluation_due, is_over, stops_early, write_final
 from novelgpt.training.setup import Run
 from novelgpt.training.stopping import Interrupted, StopSignals, watch_blocks
 from novelgpt.training.windows import Batch, epoch_batches
 
-BAD_IN_A_ROW = 3  # steps without a finite loss that end a run
 UNREAD_STEPS = 32  # steps that a GPU may run ahead of the host's look at their losses
 
 
@@ -58,7 +51,6 @@ class Trainer:
         if self.engine.device.type == "cpu" and run.world.size == 1:  # where a pass may take a minute
             watch_blocks(run.model, stop)
         self.saver = Saver(run, stop)
-        self.warmup = warmup_count(self.options.warmup_steps, run.total_steps)
         self.progress = Progress()
         self.meter = Meter()
         self.loss, self.tokens = (torch.zeros(1, device=self.engine.device) for _ in range(2))  # since the last log
@@ -88,10 +80,11 @@ class Trainer:
         try:
             if self.progress.step == 0 and not self.progress.history:
                 self.evaluate(epoch=0)
-            while self.progress.epoch <= self.options.epochs:
+            while not is_over(self.options, self.progress):
                 self.train_epoch()
-                self.end_epoch()
-            self.finish()
+            weights = model_weights(self.run.model)
+            if self.run.world.is_main:
+                write_final(self.run, self.progress, weights)
         except (Stopped, Interrupted):
             if not self.saver.is_saved(self.progress):
                 self.save(is_last=True)
@@ -102,7 +95,7 @@ class Trainer:
         return self.progress
 
     def train_epoch(self) -> None:
-        """Take the steps of the current epoch that are not done yet."""
+        """Take the steps of the current epoch that are not done yet, and end it unless the run ends before."""
         self.run.model.train()
         self.meter.start()
         batches = epoch_batches(
@@ -115,19 +108,23 @@ class Trainer:
             random_phase=self.options.random_phase,
             skip=self.progress.batch,
         )
-        while True:
+        self.evaluate_within()  # what a stop came before
+        while not stops_early(self.options, self.progress):
             waited = time.monotonic()
             batch = next(batches, None)
             self.meter.loading += time.monotonic() - waited
             if batch is None:
+                self.end_epoch()
                 return
             self.take_step(batch)
             self.after_step(batch)
+        if not self.saver.is_saved(self.progress):
+            self.save()
 
     def take_step(self, batch: Batch) -> None:
         """Let the engine take one step, and note its loss without waiting for it."""
         step = self.progress.step + 1
-        share = lr_at(step, self.run.total_steps, peak=1.0, warmup=self.warmup, schedule=self.options.lr_scheduler)
+        share = lr_share(step, self.run.total_steps, self.options)
         if self.options.replace_inputs:
             batch = replace_inputs(batch, self.options.replace_inputs, seed=self.options.seed, step=step)
         result = self.engine.step(batch, step=step, lr_share=share, interrupted=self.stop_now)
@@ -154,18 +151,16 @@ class Trainer:
         warn(f"step {step}: loss or gradient is not finite; left out (windows at tokens {starts})")
         self.write_log({"step": step, "loss": math.nan})
         if self.progress.bad_in_a_row >= BAD_IN_A_ROW:
-            saved = list_checkpoints(self.options.output_path)
-            good = saved[-1] if saved else "none was saved yet"
-            message = f"step {step}: loss not finite {BAD_IN_A_ROW} steps in a row; last good checkpoint: {good}"
-            raise UserError(message, f"--lr {self.options.lr / 3:.2g} --allow_change lr", EXIT_DIVERGED)
+            raise divergence(self.options, step)
 
     def after_step(self, batch: Batch) -> None:
-        """Log, save and stop where it is due."""
+        """Log, evaluate and save where it is due."""
         progress = self.progress
         self.meter.tokens += batch.input_ids.size
         self.bar.update()
         if progress.step == 1 or progress.step % self.options.log_step == 0 or progress.step == self.run.total_steps:
             self.log_step()
+        self.evaluate_within()
         if progress.step < self.run.total_steps and self.saver.is_due(progress):
             self.save()
 
@@ -188,13 +183,9 @@ class Trainer:
             return
         self.log.write(record)
         if "lr" in values:
-            left = self.seconds_left(values["tokens_per_second"])
+            tokens = (self.run.total_steps - self.progress.step) * self.options.batch_size * self.run.window
+            left = tokens / max(values["tokens_per_second"], 1e-9)
             say_step(record, self.run.total_steps, seconds_left=left, loading_share=self.meter.loading_share())
-
-    def seconds_left(self, rate: float) -> float:
-        """Estimate the time to the last step from tokens per second."""
-        tokens = (self.run.total_steps - self.progress.step) * self.options.batch_size * self.run.window
-        return tokens / max(rate, 1e-9)
 
     def end_epoch(self) -> None:
         """Evaluate, sample, write the epoch's model folder, and save the state of the next epoch's beginning."""
@@ -203,22 +194,24 @@ class Trainer:
         weights = model_weights(self.run.model)
         if self.run.world.is_main:
             try_model(self.run, progress, f"model_epoch{progress.epoch}", weights)
-            best = progress.best_loss
-            is_best = evaluation and math.isfinite(evaluation.loss) and (best is None or evaluation.loss < best)
-            if is_best and try_model(self.run, progress, BEST, weights):
-                progress.best_loss, progress.best_epoch = evaluation.loss, progress.epoch
+        choose_best(self.run, progress, evaluation, weights)
+        if self.run.world.is_main:
             self.write_sample()
         progress.epoch += 1
         progress.batch = 0
         self.save()
 
-    def finish(self) -> None:
-        """Write final_model; a run that was killed in between does it at its next start."""
-        weights = model_weights(self.run.model)
-        if self.run.world.is_main and not is_written(self.options.output_path / FINAL, self.progress.step):
-            write_model(self.run, self.progress, FINAL, weights)
+    def evaluate_within(self) -> None:
+        """Evaluate between two epochs if it is due, and keep the best; its time is not the training's."""
+        epoch_steps = self.run.epoch_steps[self.progress.epoch - 1]
+        if is_evaluation_due(self.progress, every=self.options.eval_steps, epoch_steps=epoch_steps):
+            self.read_finite()  # waits for the steps under way
+            began = time.monotonic()
+            evaluation = self.evaluate(epoch=epoch_place(self.progress, epoch_steps))
+            choose_best(self.run, self.progress, evaluation, model_weights(self.run.model))
+            self.meter.leave_out(time.monotonic() - began)
 
-    def evaluate(self, *, epoch: int) -> Evaluation | None:
+    def evaluate(self, *, epoch: float) -> Evaluation | None:
         """Score the held-out tail and log it; None when nothing is held out."""
         valid = self.run.pieces.valid
         if len(valid) < 2:
@@ -246,7 +239,7 @@ class Trainer:
         self.note_evaluation(result, epoch)
         return result
 
-    def note_evaluation(self, result: Evaluation, epoch: int) -> None:
+    def note_evaluation(self, result: Evaluation, epoch: float) -> None:
         """Log an evaluation and say it."""
         values = {"valid_loss": result.loss, "valid_perplexity": result.perplexity}
         values["bits_per_character"] = result.bits_per_character

@@ -94,15 +94,15 @@ class Pool:
             worker.close()
 
 
-def make_tiny_run(folder: Path, **changes) -> list[str]:
+def make_tiny_run(folder: Path, documents: list[str] = STORY * 3, **changes) -> list[str]:
     """Write vocabulary, pieces and config; return the command line of a run of 18 steps in 3 epochs, dropout 0.1."""
     save_vocabulary(folder / "vocab.txt", build_vocabulary(STORY))
     tokenizer = load_tokenizer(folder / "vocab.txt")
     write_json(folder / "config.json", TINY)
-    source = {"path": "story.json", "sha256": hashlib.sha256("".join(STORY).encode()).hexdigest()}
+    source = {"path": "story.json", "sha256": hashlib.sha256("".join(documents).encode()).hexdigest()}
     vocabulary = {"path": str(folder / "vocab.txt"), "sha256": tokenizer.fingerprint}
     write_pieces(
-        STORY * 3,
+        documents,
         tokenizer,
         folder / "pieces",
         num_pieces=3,
