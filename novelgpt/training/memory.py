@@ -20,7 +20,14 @@ USABLE = 0.85  # of what is free
 
 
 def predict_bytes(
-    config: dict, vocab_size: int, rows: int, *, dtype: torch.dtype, checkpointing: bool = False, chunk: int = 1024
+    config: dict,
+    vocab_size: int,
+    rows: int,
+    *,
+    dtype: torch.dtype,
+    checkpointing: bool = False,
+    chunk: int = 1024,
+    window: int | None = None,
 ) -> int:
     """Predict the memory of a training step.
 
@@ -31,9 +38,10 @@ def predict_bytes(
         dtype: format of the matrix products.
         checkpointing: activations are computed again, and only the inputs of the blocks are kept.
         chunk: positions whose logits exist at a time.
+        window: tokens a row; None for the network's context.
     """
     parameters = count_config_parameters(config, vocab_size)
-    tokens = rows * config["n_positions"]
+    tokens = rows * (window or config["n_positions"])
     width, layers = config["n_embd"], config["n_layer"]
     size = torch.finfo(dtype).bits // 8
     activations = ACTIVATION_BYTES[size] * width * layers * tokens

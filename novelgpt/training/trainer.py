@@ -20,7 +20,7 @@ from novelgpt.training.checkpoint import (
     training_weights,
 )
 from novelgpt.training.engine import Engine
-from novelgpt.training.evaluation import Evaluation, evaluate_stream
+from novelgpt.training.evaluation import Evaluation, evaluate_batches
 from novelgpt.training.metrics import Meter, RunLog, say_step
 from novelgpt.training.optim import lr_at, warmup_count
 from novelgpt.training.outputs import BEST, FINAL, is_written, try_model, write_model
@@ -29,7 +29,7 @@ from novelgpt.training.regularize import replace_inputs
 from novelgpt.training.saving import Saver
 from novelgpt.training.setup import Run
 from novelgpt.training.stopping import Interrupted, StopSignals, watch_blocks
-from novelgpt.training.windows import Batch, epoch_batches
+from novelgpt.training.windows import Batch
 
 BAD_IN_A_ROW = 3  # steps without a finite loss that end a run
 UNREAD_STEPS = 32  # steps that a GPU may run ahead of the host's look at their losses
@@ -105,16 +105,7 @@ class Trainer:
         """Take the steps of the current epoch that are not done yet."""
         self.run.model.train()
         self.meter.start()
-        batches = epoch_batches(
-            self.run.pieces.train,
-            self.run.window,
-            self.options.stride,
-            self.options.batch_size,
-            seed=self.options.seed,
-            epoch=self.progress.epoch,
-            random_phase=self.options.random_phase,
-            skip=self.progress.batch,
-        )
+        batches = self.run.data.epoch_batches(self.progress.epoch, skip=self.progress.batch)
         while True:
             waited = time.monotonic()
             batch = next(batches, None)
@@ -150,8 +141,7 @@ class Trainer:
     def note_bad_step(self, step: int, batch: Batch) -> None:
         """Record a step that was left out."""
         self.progress.skipped += 1
-        starts = ", ".join(map(str, batch.starts[:8]))
-        warn(f"step {step}: loss or gradient is not finite; left out (windows at tokens {starts})")
+        warn(f"step {step}: loss or gradient is not finite; left out ({self.run.data.places(batch)})")
         self.write_log({"step": step, "loss": math.nan})
         if self.progress.bad_in_a_row >= BAD_IN_A_ROW:
             saved = list_checkpoints(self.options.output_path)
@@ -193,7 +183,7 @@ class Trainer:
 
     def seconds_left(self, rate: float) -> float:
         """Estimate the time to the last step from tokens per second."""
-        tokens = (self.run.total_steps - self.progress.step) * self.options.batch_size * self.run.window
+        tokens = (self.run.total_steps - self.progress.step) * self.run.data.step_tokens
         return tokens / max(rate, 1e-9)
 
     def end_epoch(self) -> None:
@@ -220,18 +210,16 @@ class Trainer:
 
     def evaluate(self, *, epoch: int) -> Evaluation | None:
         """Score the held-out tail and log it; None when nothing is held out."""
-        valid = self.run.pieces.valid
-        if len(valid) < 2:
+        data = self.run.data
+        if data.num_valid < 2:
             return None
         world = World() if self.options.shard else self.run.world  # shared weights meet in every pass of every process
         self.run.model.eval()
-        result = evaluate_stream(
+        result = evaluate_batches(
             self.engine.loss_module,
-            valid,
-            window=self.run.window,
-            stride=self.options.stride,
-            batch_size=self.options.batch_size,
-            characters=self.run.pieces.manifest["valid"]["characters"],
+            data.valid_batches(),
+            tokens=data.num_valid,
+            characters=data.valid_characters,
             device=self.engine.device,
             interrupted=self.stop_now,
             rank=world.rank,
