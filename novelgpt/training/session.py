@@ -185,11 +185,11 @@ def sampler(run: Run):
     if not options.sample_length or not run.world.is_main or options.shard:
         return None
     prefix = options.sample_prefix or run.data.opening(run.tokenizer)
-    given = run.tokenizer.show(run.tokenizer.encode_prefix(prefix)) if run.data.mark else ""  # too long to be shown
+    given = run.tokenizer.show(run.tokenizer.encode_prefix(prefix)) if run.data.mark else ""  # not shown
 
     def write(model: GPT2LMHeadModel) -> str:
-        text = generate_text(model, run.tokenizer, prefix, length=options.sample_length, seed=options.seed)[0]
-        return text[len(given) :].split("\n")[0] if given else text
+        settings = {"length": options.sample_length, "seed": options.seed, "is_answer": bool(given)}
+        return generate_text(model, run.tokenizer, prefix, **settings)[0][len(given) :]
 
     return write
 
