@@ -108,7 +108,8 @@ class RowData:
 
     def corpus_facts(self) -> dict:
         """Return what ties a model folder to its corpus."""
-        return {**self.facts, "train": {"documents": len(self.train), "tokens": self.num_tokens}}
+        train = {"documents": len(self.train), "tokens": self.num_tokens}
+        return {**self.facts, "train": train, "block_size": self.block_size}
 
     def counts(self) -> tuple[str, str]:
         """Say how much is trained on and how much is held out."""

@@ -12,7 +12,7 @@ from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.devices import choose_devices, choose_precision, device_words
 from novelgpt.errors import EXIT_USAGE, UserError
 from novelgpt.model import load_model
-from novelgpt.writing.book import Book, find_book
+from novelgpt.writing.book import Book, corpus_facts, find_book
 from novelgpt.writing.copying import Copied, CopyMeter
 from novelgpt.writing.decoder import Decoder, Weights
 from novelgpt.writing.generation import BLOCK, make_controls, write_samples
@@ -85,10 +85,10 @@ class Session:
         }
 
     def prefix_ids(self, prompt: str) -> list[int]:
-        """Return the ids of a prefix as typed; with a mark it leaves room in the context for what is asked for."""
+        """Return the ids of a prefix as typed; with a mark, as much as rows had in training, and room for the answer."""
         if not self.options.mark:
             return self.tokenizer.encode_prefix(prompt).tolist()
-        context = self.weights.context
+        context = min(self.weights.context, corpus_facts(self.options.model_path).get("block_size") or 2**31)
         room = max(context // 2, context - self.plan.most - BLOCK)
         return marked_prefix(prompt, self.options.mark, self.tokenizer, room)
 
