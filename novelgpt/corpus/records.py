@@ -12,7 +12,7 @@ as in any document.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -129,10 +129,10 @@ def encode_records(
     """
     encode = partial(encode_texts, tokenizer=tokenizer, block_size=block_size, mark=mark)
     if num_workers == 1:
-        return join_rows([encode(texts)], tokenizer.dtype)
+        return encode(texts)
     # "spawn": a process that is copied while torch's threads run may hang
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        return join_rows(list(pool.map(encode, divide_texts(texts))), tokenizer.dtype)
+        return join_records(list(pool.map(encode, divide_texts(texts))))
 
 
 def divide_texts(texts: Sequence[str]) -> Iterator[list[str]]:
@@ -147,9 +147,19 @@ def divide_texts(texts: Sequence[str]) -> Iterator[list[str]]:
     yield portion
 
 
-def encode_texts(texts: Sequence[str], *, tokenizer, block_size: int, mark: str | None) -> list[Row | None]:
-    """Encode some records; None for each that has nothing to be scored."""
-    return [encode_record(text, tokenizer, block_size=block_size, mark=mark) for text in texts]
+def encode_texts(texts: Sequence[str], *, tokenizer, block_size: int, mark: str | None) -> Records:
+    """Encode some records in this process."""
+    rows = [encode_record(text, tokenizer, block_size=block_size, mark=mark) for text in texts]
+    kept = [row for row in rows if row]
+    return Records(
+        np.concatenate([np.empty(0, tokenizer.dtype), *(row.ids for row in kept)]),
+        np.cumsum([0, *(len(row.ids) for row in kept)], dtype=np.int64),
+        np.array([row.first for row in kept], np.int64),
+        tokens=sum(row.tokens for row in kept),
+        characters=sum(row.characters for row in kept),
+        cut=sum(row.is_cut for row in kept),
+        skipped=len(rows) - len(kept),
+    )
 
 
 def encode_record(text: str, tokenizer, *, block_size: int, mark: str | None = None) -> Row | None:
@@ -184,17 +194,9 @@ def encode_with_added(text: str, tokenizer) -> np.ndarray:
     return np.concatenate(ids)
 
 
-def join_rows(portions: Iterable[list[Row | None]], dtype: type) -> Records:
-    """Lay encoded records end to end."""
-    every = [row for portion in portions for row in portion]
-    rows = [row for row in every if row]
-    lengths = [len(row.ids) for row in rows]
-    return Records(
-        np.concatenate([np.empty(0, dtype), *(row.ids for row in rows)]),
-        np.cumsum([0, *lengths], dtype=np.int64),
-        np.array([row.first for row in rows], np.int64),
-        sum(row.tokens for row in rows),
-        sum(row.characters for row in rows),
-        sum(row.is_cut for row in rows),
-        len(every) - len(rows),
-    )
+def join_records(parts: Sequence[Records]) -> Records:
+    """Lay the rows of several parts end to end."""
+    lengths = np.concatenate([np.diff(part.starts) for part in parts])
+    counts = {name: sum(getattr(part, name) for part in parts) for name in ("tokens", "characters", "cut", "skipped")}
+    ids, first = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "first"))
+    return Records(ids, np.cumsum([0, *lengths], dtype=np.int64), first, **counts)

@@ -85,7 +85,7 @@ class Session:
         }
 
     def prefix_ids(self, prompt: str) -> list[int]:
-        """Return the ids of a prefix as typed; with a mark, as much as rows had in training, and room for the answer."""
+        """Return the ids of a prefix; with a mark, as much as rows had in training, less room for the answer."""
         if not self.options.mark:
             return self.tokenizer.encode_prefix(prompt).tolist()
         context = min(self.weights.context, corpus_facts(self.options.model_path).get("block_size") or 2**31)
