@@ -1,4 +1,4 @@
-"""A file of records becomes the same rows whatever its shape, encoding and number of processes; titles are never lost."""
+"""Records become the same rows whatever their file's shape and encoding, in any number of processes; titles stay."""
 
 import csv
 import json

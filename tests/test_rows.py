@@ -17,12 +17,12 @@ from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
 from novelgpt.files import write_json
 from novelgpt.loss import sum_loss
-from novelgpt.training.checkpoint import find_checkpoint, list_checkpoints
+from novelgpt.training.checkpoint import list_checkpoints
 from novelgpt.training.engine import Engine
 from novelgpt.training.options import TrainOptions
 from novelgpt.training.rows import make_rows
 from novelgpt.training.session import train
-from novelgpt.training.setup import prepare_run
+from novelgpt.training.setup import prepare_run, write_run_file
 from novelgpt.training.windows import Batch
 
 WORDS = "".join(STORY).replace("\n", "")
@@ -121,9 +121,8 @@ def test_logged_and_held_out_losses_are_those_of_transformers_record_by_record(r
         return sum(losses) / sum(counts)
 
     start = run.model.eval()
-    assert step_losses(options.output_path)[0] == pytest.approx(
-        loss_of(start, [RECORDS[n] for n in order[:4]]), rel=1e-5
-    )
+    expected = loss_of(start, [RECORDS[number] for number in order[:4]])
+    assert step_losses(options.output_path)[0] == pytest.approx(expected, rel=1e-5)
     end = AutoModelForCausalLM.from_pretrained(options.output_path / "final_model")
     scores = [record["valid_loss"] for record in read_log(options.output_path) if "valid_loss" in record]
     assert scores == pytest.approx([loss_of(start, held), loss_of(end, held)], rel=1e-5)
@@ -293,12 +292,10 @@ def test_records_that_all_lack_the_mark_are_an_error(row_options):
 def test_an_unfinished_run_over_records_goes_on_under_the_same_settings_only(row_options, changes, line):
     options = row_options()
     run = prepare_run(options)
-    from novelgpt.training.setup import write_run_file
-
     options.output_path.mkdir()
     write_run_file(run)
     assert not fit(options, StopAfter(7))
-    assert list_checkpoints(options.output_path) and find_checkpoint(options.output_path)
+    assert list_checkpoints(options.output_path)
     problem = refusal_of(row_options(**changes))
     assert problem.message.startswith(f"{options.output_path}: holds an unfinished run with other settings\n  {line}")
     assert "--allow_change" not in problem.hint
