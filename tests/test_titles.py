@@ -26,7 +26,15 @@ from novelgpt.writing.prompts import marked_prefix
 
 SAMPLE = ROOT / "data/sample"
 TEXT = "他推开门，外面下着雪，山路上一个人也没有。"
-NOVEL = f"序\n\n第一章 山村\n{TEXT}\n{TEXT}\n\n第二章\n{TEXT}\n\n第三章：城(上)\n\n【第四章 雪】\n{TEXT}\n\n尾声 归途\n{TEXT}\n"
+CHAPTERS = [
+    "序",
+    f"第一章 山村\n{TEXT}\n{TEXT}",
+    f"第二章\n{TEXT}",
+    "第三章：城(上)",
+    f"【第四章 雪】\n{TEXT}",
+    f"尾声 归途\n{TEXT}",
+]
+NOVEL = "\n\n".join(CHAPTERS)
 
 
 def expected_records() -> list[str]:
