@@ -40,6 +40,15 @@ def test_a_cell_of_several_lines_is_one_record_with_newlines(tmp_path):
     assert read_records(tmp_path / "a.csv") == ["井里\n有水"]
 
 
+def test_a_file_that_is_not_there_names_the_command_that_makes_one(tmp_path):
+    with pytest.raises(UserError) as caught:
+        read_records(tmp_path / "titles.csv")
+    assert str(caught.value) == (
+        f"error: {tmp_path}/titles.csv: no such file of records\n\n"
+        "hint: python clr_ctrl.py --titles data/titles.csv makes one of a novel's chapters; or name a file of your own"
+    )
+
+
 def test_a_column_that_is_not_there_and_one_of_a_text_file_are_refused(tmp_path):
     (tmp_path / "a.csv").write_text("number,body\n1,井里有水\n", encoding="utf-8")
     (tmp_path / "a.txt").write_text("井里有水\n", encoding="utf-8")

@@ -31,6 +31,12 @@ BLOCK = 20  # some of the records are longer
 NO_DROPOUT = {"embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0}
 
 
+@pytest.fixture(autouse=True)
+def many_widths(monkeypatch):
+    """Let short rows differ in their width, as those of a real block do."""
+    monkeypatch.setattr("novelgpt.training.rows.WIDTH", 4)
+
+
 @pytest.fixture
 def row_options(tmp_path):
     """Return a function from changes to the options of a tiny run over RECORDS."""
@@ -75,6 +81,7 @@ def test_loss_and_gradient_of_a_padded_batch_are_those_of_its_records_one_by_one
     run = prepare_run(row_options(config=NO_DROPOUT, batch_size=9))
     batch = next(run.data.epoch_batches(1))
     assert batch.input_ids.shape == (9, BLOCK)
+    assert len({part.input_ids.shape[1] for part in prepare_run(row_options(batch_size=2)).data.epoch_batches(1)}) > 1
     records = [RECORDS[number] for number in batch.starts]
     expected = brute_loss(run.model, run.tokenizer, records)
     expected.backward()
@@ -209,7 +216,10 @@ def test_every_epoch_has_another_order_and_every_record_once(row_options):
 
 
 def test_2_processes_and_shared_weights_have_the_losses_of_one(row_options, tmp_path):
-    options = row_options(batch_size=3, epochs=2)
+    records = [f"{WORDS[n : n + 9 * (n % 6)]}[TIL]{WORDS[n : n + 1 + n % 4]}" for n in range(13)]
+    options = row_options(records=records, config={"n_positions": 64}, block_size=64, batch_size=3, epochs=2)
+    widths = {batch.input_ids.shape[1] for batch in prepare_run(options).data.epoch_batches(1)}
+    assert min(widths) <= 32 < max(widths)  # the processes round up to multiples of 32
 
     def case(name: str, world: int, **changes) -> dict:
         changed = replace(options, output_dir=str(tmp_path / name), **changes)
