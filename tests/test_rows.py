@@ -176,7 +176,7 @@ def test_records_without_a_mark_are_skipped_counted_and_never_a_nan(row_options,
     assert read_log(options.output_path) == read_log(without.output_path)
 
 
-@pytest.mark.parametrize("accumulation", [2, 3])
+@pytest.mark.parametrize("accumulation", [2, 4])
 def test_a_batch_of_8_and_4_times_2_have_the_same_losses_and_weights(row_options, tmp_path, accumulation):
     options = row_options(batch_size=8, epochs=6, valid_fraction=0.0)  # dropout 0.1
     assert fit(options)
