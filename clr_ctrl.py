@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--traditional_to_simplified", action=switch, default=False, help="convert the script; needs OpenCC"
     )
     parser.add_argument("--report", metavar="FILE", help="also write the report as one HTML page")
+    parser.add_argument("--titles", metavar="FILE", help="also write chapters with titles as records: text[TIL]title")
     return parser
 
 
@@ -56,10 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from novelgpt.corpus.books import Treatment
     from novelgpt.corpus.library import Library
     from novelgpt.corpus.report import report_path, summarise, terminal_lines, write_report
+    from novelgpt.corpus.titles import title_words
 
     treatment = Treatment(options.keep_ads, options.keep_private, options.width, options.traditional_to_simplified)
     library = Library(treatment, encoding=options.encoding, field=options.field, vocabulary_path=VOCABULARY)
-    library.write(choose_paths(options.paths), options.output)
+    library.write(choose_paths(options.paths), options.output, titles=options.titles)
     report = summarise(library.facts, options.output, library.left_out)
     write_report(report_path(options.output), report)
     if options.report:
@@ -68,10 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_text(options.report, html_page(report))
     for line in terminal_lines(report):
         say(line)
+    if options.titles:
+        say(title_words(library.titles, options.titles))
     for entry in library.left_out:
         warn(f"left out: {entry['error']}")
     written = [f"{options.output} ({report['documents']:,} documents)", str(report_path(options.output))]
-    say(f"written: {', '.join(written + [options.report] * bool(options.report))}")
+    say(f"written: {', '.join(written + list(filter(None, (options.report, options.titles))))}")
     return 0
 
 

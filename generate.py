@@ -2,6 +2,7 @@
 
     python generate.py --prefix "[CLS]萧炎大喝一声" --save_samples
     python generate.py --model_path model/best_model --length 5000 --nsamples 1 --stop chapter --seed 7
+    python generate.py --model_path model_titles/best_model --prefix_file chapter.txt --mark "[TIL]"
 
 The samples go to stdout and, with --save_samples, to mnt/samples.txt and mnt/samples.jsonl.
 """
@@ -27,6 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--tokenizer_path", help="its vocabulary again, only to check that it is the one meant")
     add("--device", help="one GPU number, mps or cpu (default: the first GPU, else the CPU)")
     add("--prefix", default="[CLS]萧炎大喝一声", help="what the text begins with")
+    add("--prefix_file", metavar="FILE", help="a text to go on from, in any encoding, instead of --prefix")
+    add("--mark", metavar="TOKEN", help="write only what this token asks for, such as a title after [TIL], to its end")
     add("--length", type=whole(-1), default=1000, help="new tokens; -1 fills the model's context")
     add("--nsamples", type=whole(1), default=10, help="how many texts")
     add("--batch_size", type=whole(1), default=10, help="texts written at a time; has no influence on them")
@@ -84,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     session = open_session(options)
     for prompt in prompts:
-        examine_prompt(prompt.text, session.tokenizer, session.book, session.weights.context)
+        book = None if options.prefix_file else session.book  # every name of a chapter would be looked up
+        examine_prompt(prompt.text, session.tokenizer, book, session.weights.context)
     if options.interactive:
         return write_interactively(session)
     from novelgpt.writing.run import write_all
@@ -98,10 +102,24 @@ def check_options(options: argparse.Namespace) -> None:
     if options.length == 0:
         message = "--length: found 0, expected at least 1, or -1 to fill the context"
         raise UserError(message, "--length 1000", EXIT_USAGE)
+    if options.mark:
+        check_mark_options(options)
     if options.titles or options.titles_file:
         options.nsamples = options.articles_per_title
     if options.seed is None:
         options.seed = secrets.randbits(32)
+
+
+def check_mark_options(options: argparse.Namespace) -> None:
+    """Refuse what has no meaning where a mark asks for a short text; such a text ends where its document ends."""
+    for name in ("titles", "titles_file", "interactive", "keep_head", "max_copy"):
+        if getattr(options, name):
+            message = f"--mark and --{name}: found both, expected one of them"
+            raise UserError(message, f"leave --{name} out", EXIT_USAGE)
+    if options.stop not in ("sentence", "chapter"):  # sentence is the default
+        message = f"--stop {options.stop}: what --mark asks for ends where its document ends"
+        raise UserError(message, "leave --stop out", EXIT_USAGE)
+    options.stop, options.copies = "chapter", False
 
 
 def show_openings(options: argparse.Namespace) -> int:

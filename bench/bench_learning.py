@@ -111,14 +111,15 @@ def looks_of(total: int) -> set[int]:
 def learn(preset: str, folder: Path, options: argparse.Namespace, seed: int) -> dict:
     """Train once; return the curve [(step, loss)] on a part of the held-out text, and the last loss on all of it."""
     run = open_run(preset, folder, options, seed)
-    part = Pieces(run.pieces.train, TokenStream([run.pieces.valid[:CURVE_TOKENS]]), run.pieces.manifest)
+    pieces = run.data.pieces
+    part = Pieces(pieces.train, TokenStream([pieces.valid[:CURVE_TOKENS]]), pieces.manifest)
     run.options.output_path.mkdir(exist_ok=True)
     start = time.perf_counter()
     with StopSignals(deadline=None) as stop:
-        learner = Learner(replace(run, pieces=part), stop, looks_of(run.total_steps))
+        learner = Learner(replace(run, data=replace(run.data, pieces=part)), stop, looks_of(run.total_steps))
         curve = [(entry["step"], entry["valid_loss"]) for entry in learner.fit(None).history]
         run.model.eval()
-        valid, manifest = run.pieces.valid, run.pieces.manifest["valid"]
+        valid, manifest = pieces.valid, pieces.manifest["valid"]
         sizes = {"window": run.window, "stride": run.window // 2, "batch_size": 32, "device": run.devices[0]}
         loss_of = functools.partial(sum_loss, run.model, dtype=run.dtype)
         score = evaluate_stream(loss_of, valid, **sizes, characters=manifest["characters"])
@@ -129,8 +130,9 @@ def learn(preset: str, folder: Path, options: argparse.Namespace, seed: int) -> 
 def score_ngram(folder: Path, options: argparse.Namespace) -> float:
     """Return the 4-gram's nats per character on the same split."""
     run = open_run("novel", folder, options, 0)
-    valid = run.pieces.manifest["valid"]
-    nats = ngram_loss(run.pieces.train.read(), run.pieces.valid.read(), run.tokenizer.vocab_size)
+    pieces = run.data.pieces
+    valid = pieces.manifest["valid"]
+    nats = ngram_loss(pieces.train.read(), pieces.valid.read(), run.tokenizer.vocab_size)
     return nats * valid["tokens"] / valid["characters"]
 
 

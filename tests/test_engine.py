@@ -23,7 +23,7 @@ SMALL = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}
 def first_batch(run):
     """Return the first batch of a run."""
     options = run.options
-    return next(epoch_batches(run.pieces.train, run.window, options.stride, options.batch_size, seed=0, epoch=1))
+    return next(epoch_batches(run.data.pieces.train, run.window, options.stride, options.batch_size, seed=0, epoch=1))
 
 
 def all_weights(run) -> torch.Tensor:
@@ -128,7 +128,7 @@ def test_the_plan_is_printed_and_nothing_is_written(tiny_options, capsys, tmp_pa
     options = replace(tiny_options(), plan=True, output_dir=str(tmp_path / "planned"))
     assert train(options) == 0
     lines = capsys.readouterr().out.splitlines()
-    names = ["documents", "parameters", "windows", "steps", "warm-up", "memory", "time", "disk", "advice"]
+    names = ["data", "parameters", "batches", "steps", "warm-up", "memory", "time", "disk", "advice"]
     assert [line.split(":")[0] for line in lines[:9]] == names
     assert f"steps:       {prepare_run(options).total_steps} in 3 epochs" in lines[3]
     assert not (tmp_path / "planned").exists()

@@ -252,6 +252,16 @@ CAUSES = {
         "train.py --config config/demo.yaml --tokenizer_path cache/vocab_novel.txt",
         {},
     ),
+    "error: --loss_after [TIL]: not a token of the vocabulary": (
+        "fresh",
+        "train.py --rows --train_file data/sample/novel.txt --loss_after [TIL]",
+        {},
+    ),
+    "error: --stride: has no meaning with --rows, which reads one text a record": (
+        "fresh",
+        "train.py --rows --train_file data/sample/novel.txt --stride 128",
+        {},
+    ),
     "error: model/final_model: no such folder, expected a model folder": ("fresh", "generate.py", {}),
     "error: model/final_model: damaged: …": ("damaged", "generate.py", {}),
     "error: unknown option --epoch": ("fresh", "train.py --epoch 3", {}),

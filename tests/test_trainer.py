@@ -74,7 +74,7 @@ def step_losses(folder: Path) -> list[float]:
 def test_the_first_step_is_the_golden_one(tiny_options):
     options = tiny_options(config={"embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0}, log_step=1, epochs=1)
     run = prepare_run(options)
-    batch = next(epoch_batches(run.pieces.train, 16, 8, 4, seed=0, epoch=1))
+    batch = next(epoch_batches(run.data.pieces.train, 16, 8, 4, seed=0, epoch=1))
     input_ids, labels = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.labels)
     loss = sum_loss(run.model, input_ids, labels) / (4 * 15)
     loss.backward()
@@ -195,7 +195,7 @@ def test_a_step_without_a_finite_loss_or_gradient_is_left_out_counted_and_logged
     losses = [loss for loss in step_losses(options.output_path) if loss != "nan"]
     assert losses and all(math.isfinite(loss) for loss in losses)
     run = prepare_run(options)
-    starts = [batch.starts for batch in epoch_batches(run.pieces.train, 16, 8, 4, seed=0, epoch=1)][3]
+    starts = [batch.starts for batch in epoch_batches(run.data.pieces.train, 16, 8, 4, seed=0, epoch=1)][3]
     words = ", ".join(map(str, starts))
     line = f"warning: step 4: loss or gradient is not finite; left out (windows at tokens {words})"
     assert line in capsys.readouterr().err.split("\n")

@@ -17,6 +17,7 @@ from novelgpt.corpus.documents import Source, read_documents, stream_text, write
 from novelgpt.corpus.examination import Examination
 from novelgpt.corpus.inputs import STANDARD_INPUT, find_inputs, kind_of
 from novelgpt.corpus.report import verdict
+from novelgpt.corpus.titles import TitleCount, watch_titles
 from novelgpt.errors import UserError
 
 LARGE = 64 << 20  # bytes; a larger text is read in blocks
@@ -34,6 +35,7 @@ class Library:
     Attributes:
         facts: what the report says about each book, filled by write.
         left_out: path and error of each book of a folder that could not be read.
+        titles: how many chapters had titles, if they were asked for.
     """
 
     def __init__(
@@ -49,15 +51,24 @@ class Library:
         )
         self.facts: list[dict] = []
         self.left_out: list[dict] = []
+        self.titles = TitleCount()
 
-    def write(self, paths: Sequence[str], output: str | Path) -> None:
+    def write(self, paths: Sequence[str], output: str | Path, *, titles: str | Path | None = None) -> None:
         """Prepare files and folders and write their documents; nothing is written when nothing is left.
 
+        Args:
+            paths: files and folders.
+            output: the documents.
+            titles: also write the chapters with their titles as records; None for no such file.
+
         Raises:
-            UserError: a named file cannot be read, or no text is left after cleaning.
+            UserError: a named file cannot be read, no text is left after cleaning, or no chapter has a title.
         """
         files = find_inputs(paths)
-        write_documents(output, self.documents(files, named=set(paths)))
+        documents = self.documents(files, named=set(paths))
+        if titles is not None:
+            documents = watch_titles(documents, titles, self.titles)
+        write_documents(output, documents)
 
     def documents(self, files: Sequence[str], *, named: set[str]) -> Iterator[str]:
         """Yield the documents of all books and collect their facts."""

@@ -69,9 +69,9 @@ def describe_vocabulary(path: str | Path, tokenizer) -> dict:
     }
 
 
-def read_corpus(path: str | Path) -> Iterator[str]:
+def read_corpus(path: str | Path, *, field: str | None = None) -> Iterator[str]:
     """Yield the documents of a corpus file, or of a folder's files one after the other, and say what was repaired."""
-    for source in read_sources([path]):
+    for source in read_sources([path], field=field):
         if source.repairs:
             warn(f"{source.name}: repaired {', '.join(f'{name} ({count})' for name, count in source.repairs.items())}")
         yield from source.documents

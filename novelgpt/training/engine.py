@@ -75,7 +75,7 @@ class Engine:
             betas=(self.options.beta1, self.options.beta2),
             dtype=run.dtype,
         )
-        self.corpus = load_corpus(run.pieces.train, self.device)
+        self.corpus = load_corpus(run.data.stream, self.device)
         self.proven = False  # a step has fitted into the memory
 
     def choose_micro_batches(self) -> int:
@@ -83,7 +83,8 @@ class Engine:
         options, run = self.options, self.run
         rows = -(-options.batch_size // (run.world.size * len(run.devices)))
         settings = {"device": self.device.type, "dtype": run.dtype, "checkpointing": options.gradient_checkpointing}
-        settings |= {"chunk": HEAD_CHUNK[self.device.type], "trained": count_parameters(run.model, trainable=True)}
+        settings |= {"chunk": HEAD_CHUNK[self.device.type], "window": run.window}
+        settings["trained"] = count_parameters(run.model, trainable=True)
 
         def needed(at_a_time: int) -> int:
             return predict_bytes(run.config, run.model.config.vocab_size, at_a_time, **settings)
@@ -109,6 +110,9 @@ class Engine:
         """
         set_lr(self.optimizers, lr_share)
         scored = int((batch.labels[:, 1:] != IGNORED).sum())
+        if not scored:  # nothing to learn: not even weight decay or momentum may move the weights
+            none = torch.zeros(1, device=self.device)
+            return StepResult(none, none, torch.tensor(True, device=self.device))
         loss = self.accumulate_fitting(batch, step, scored, interrupted)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)

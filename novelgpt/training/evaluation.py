@@ -6,7 +6,7 @@ transformers documentation for fixed-length models.)
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,10 +112,35 @@ def evaluate_stream(
     Returns:
         The evaluation (of this process's part), or None when interrupted.
     """
+    batches = evaluation_batches(stream, window, stride, batch_size)
+    return evaluate_batches(
+        loss_of,
+        batches,
+        tokens=len(stream),
+        characters=characters,
+        device=device,
+        interrupted=interrupted,
+        rank=rank,
+        world=world,
+    )
+
+
+def evaluate_batches(
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    batches: Iterable[Batch],
+    *,
+    tokens: int,
+    characters: int,
+    device: torch.device,
+    interrupted: Callable[[], bool] = lambda: False,
+    rank: int = 0,
+    world: int = 1,
+) -> Evaluation | None:
+    """Score batches; the arguments are those of evaluate_stream, tokens being those of the text behind the batches."""
     nll = torch.zeros((), dtype=torch.float64)
     scored = 0
     with torch.no_grad():
-        for number, batch in enumerate(evaluation_batches(stream, window, stride, batch_size)):
+        for number, batch in enumerate(batches):
             if interrupted():
                 return None
             if number % world != rank:
@@ -123,4 +148,4 @@ def evaluate_stream(
             input_ids, labels = (torch.from_numpy(part).to(device) for part in (batch.input_ids, batch.labels))
             nll += loss_of(input_ids, labels).sum().double().cpu()
             scored += int((batch.labels[:, 1:] >= 0).sum())
-    return Evaluation(float(nll), scored, len(stream), characters)
+    return Evaluation(float(nll), scored, tokens, characters)

@@ -13,9 +13,9 @@ from novelgpt.training.windows import IGNORED, Batch
 SHARE_FOR_CORPUS = 8  # of the free memory, at most one part in so many
 
 
-def load_corpus(stream: TokenStream, device: torch.device) -> torch.Tensor | None:
-    """Return the stream as int16 or int32 (N,) on a GPU; None on other devices or when it is too large for it."""
-    if device.type != "cuda":
+def load_corpus(stream: TokenStream | None, device: torch.device) -> torch.Tensor | None:
+    """Return the stream as int16 or int32 (N,) on a GPU; None on other devices or where it has no use or no room."""
+    if stream is None or device.type != "cuda":
         return None
     free, _total = torch.cuda.mem_get_info(device)
     if len(stream) * stream.dtype.itemsize > free // SHARE_FOR_CORPUS:

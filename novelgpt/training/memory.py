@@ -32,6 +32,7 @@ def predict_bytes(
     checkpointing: bool = False,
     chunk: int = 1024,
     trained: int | None = None,
+    window: int | None = None,
 ) -> int:
     """Predict the memory of a training step.
 
@@ -44,9 +45,10 @@ def predict_bytes(
         checkpointing: activations are computed again, and only the inputs of the blocks are kept.
         chunk: positions whose logits exist at a time.
         trained: parameters with gradient and moments; None for all.
+        window: tokens a row; None for the network's context.
     """
     parameters = count_config_parameters(config, vocab_size)
-    length = config["n_positions"]
+    length = window or config["n_positions"]
     tokens = rows * length
     width, layers = config["n_embd"], config["n_layer"]
     size = torch.finfo(dtype).bits // 8

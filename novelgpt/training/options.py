@@ -57,6 +57,14 @@ class TrainOptions:
     num_pieces: int = option(100, "piece files to cut the tokens into", whole(1, 1_000_000))
     min_length: int = option(0, "leave out chapters of fewer characters (counted and reported)", whole(0))
     valid_fraction: float = option(0.05, "share of the tokens held out at the end of the book", real(0, 0.9))
+    rows: bool = option(False, "train on one text a record of --train_file instead of windows of a book")
+    train_file: str | None = option(None, "records: .txt (one a line), .csv, .json or .jsonl; with --rows")
+    validation_file: str | None = option(None, "records held out; default: the last valid_fraction of --train_file")
+    text_column: str | None = option(None, "column or key of the text; default: text, else content")
+    block_size: int | None = option(None, "tokens a record, more are cut off; default: the context", whole(4))
+    loss_after: str | None = option(None, "score only what follows this token in a record, for example [TIL]")
+    max_train_samples: int = option(0, "train on the first so many records only; 0 = all", whole(0))
+    preprocessing_num_workers: int = option(1, "processes that tokenize records; same result", whole(1, 1024))
     pretrained_model: str | None = option(None, "model folder to start from instead of random weights")
     lora_rank: int = option(
         0,

@@ -29,7 +29,7 @@ def write_model(run: Run, progress: Progress, name: str, weights: dict[str, torc
     entry = progress.history[-1] if progress.history else {"epoch": progress.epoch, "valid_loss": None}
     loss = entry["valid_loss"]
     words = "" if loss is None else f"Epoch {entry['epoch']}, held-out loss {loss:.4f} nats per token."
-    facts = {"step": progress.step, "epoch": entry["epoch"], "valid_loss": loss, "corpus": corpus_facts(run)}
+    facts = {"step": progress.step, "epoch": entry["epoch"], "valid_loss": loss, "corpus": run.data.corpus_facts()}
     save_model(run.model, run.tokenizer, run.options.output_path / name, weights=weights, facts=words, **facts)
 
 
@@ -48,12 +48,6 @@ def try_model(run: Run, progress: Progress, name: str, weights: dict[str, torch.
 def is_written(folder: Path, step: int) -> bool:
     """Tell whether the model folder of a step is there with all its files in full size."""
     return find_damage(folder, hashes=False) is None and read_json(folder / MANIFEST).get("step") == step
-
-
-def corpus_facts(run: Run) -> dict:
-    """Return what ties a model folder to its corpus."""
-    manifest = run.pieces.manifest
-    return {key: manifest["source"].get(key) for key in ("path", "sha256")} | {"train": manifest["train"]}
 
 
 def predicted_bytes(run: Run) -> dict[str, int]:

@@ -4,7 +4,6 @@ import statistics
 import time
 
 from novelgpt.console import say
-from novelgpt.corpus.pieces import Pieces
 from novelgpt.model import count_parameters
 from novelgpt.training.engine import Engine
 from novelgpt.training.memory import available_bytes, predict_bytes
@@ -12,7 +11,6 @@ from novelgpt.training.metrics import duration_words
 from novelgpt.training.optim import warmup_count
 from novelgpt.training.outputs import predicted_bytes
 from novelgpt.training.setup import Run
-from novelgpt.training.windows import epoch_batches
 
 TRIAL_STEPS = 3  # the first one warms up
 FEW_TOKENS_A_PARAMETER = 0.05  # below, a smaller network learns the book as well (measured on novels of 1 M characters)
@@ -21,13 +19,14 @@ FEW_TOKENS_A_PARAMETER = 0.05  # below, a smaller network learns the book as wel
 def print_plan(run: Run) -> None:
     """Print documents, tokens, windows, steps, memory, time, disk and advice, one line each, on stdout."""
     parameters = count_parameters(run.model)
-    tokens = len(run.pieces.train)
+    tokens = run.data.num_tokens
+    train, held = run.data.counts()
     engine = Engine(run)
     seconds = time_step(run, engine)
     lines = {
-        "documents": documents_words(run.pieces),
+        "data": f"{train}; held out {held}",
         "parameters": f"{parameters:,}; {tokens / parameters:.3f} tokens a parameter",
-        "windows": f"{run.window} tokens every {run.options.stride}, {run.options.batch_size} a step",
+        "batches": run.data.batch_words(),
         "steps": f"{run.total_steps:,} in {run.options.epochs} epochs of about {run.epoch_steps[0]:,}",
         "warm-up": f"{warmup_count(run.options.warmup_steps, run.total_steps):,} steps",
         "memory": memory_words(run, engine.micro_batches),
@@ -41,13 +40,6 @@ def print_plan(run: Run) -> None:
         print(f"{'advice:':12} {words}")
 
 
-def documents_words(pieces: Pieces) -> str:
-    """Say how many documents and tokens are trained on and held out."""
-    parts = (pieces.manifest[name] for name in ("train", "valid"))
-    train, valid = (f"{part['documents']:,} with {part['tokens']:,} tokens" for part in parts)
-    return f"{train}; held out {valid}"
-
-
 def memory_words(run: Run, micro_batches: int) -> str:
     """Say the predicted memory beside what is there, and into how many parts a batch is split."""
     rows = -(-run.options.batch_size // micro_batches)
@@ -59,6 +51,7 @@ def memory_words(run: Run, micro_batches: int) -> str:
         dtype=run.dtype,
         checkpointing=run.options.gradient_checkpointing,
         trained=count_parameters(run.model, trainable=True),
+        window=run.window,
     )
     there = available_bytes(run.devices[0])
     split = f"; a batch in {micro_batches} parts" if micro_batches > 1 else ""
@@ -68,8 +61,7 @@ def memory_words(run: Run, micro_batches: int) -> str:
 def time_step(run: Run, engine: Engine) -> float:
     """Measure the seconds of an optimizer step by taking a few with a learning rate of zero."""
     seconds = []
-    settings = {"seed": run.options.seed, "epoch": 1}
-    batch = next(epoch_batches(run.pieces.train, run.window, run.options.stride, run.options.batch_size, **settings))
+    batch = next(run.data.epoch_batches(1))
     say(f"measuring {TRIAL_STEPS} steps …")
     for number in range(1, TRIAL_STEPS + 1):
         start = time.perf_counter()
@@ -85,6 +77,6 @@ def advice(run: Run, tokens_a_parameter: float) -> list[str]:
         words.append("an epoch has very few steps: a smaller --batch_size or --stride gives more")
     if tokens_a_parameter < FEW_TOKENS_A_PARAMETER:
         words.append("the book is small for this network: a smaller --model_config trains in a fraction of the time")
-    if len(run.pieces.valid) < run.window:
+    if run.data.num_valid < (2 if run.options.rows else run.window):
         words.append("hardly anything is held out: --valid_fraction 0.05 shows when it begins to memorise")
     return words or ["none: go ahead"]

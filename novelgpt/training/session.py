@@ -35,10 +35,8 @@ from novelgpt.training.setup import RUN_FILE, Run, check_identity, prepare_run, 
 from novelgpt.training.stopping import StopSignals, seconds_until
 from novelgpt.training.summary import command_words, stop_words
 from novelgpt.training.trainer import Stopped, Trainer
-from novelgpt.training.yardstick import compare_words, score_ngram
+from novelgpt.training.yardstick import compare_words
 from novelgpt.writing.generation import generate_text
-
-SAMPLE_TOKENS = 12  # of the book's opening, when no prefix is given
 
 
 def train(options: TrainOptions) -> int:
@@ -156,13 +154,12 @@ def finished_words(options: TrainOptions, progress: Progress) -> str:
 
 def say_run(run: Run) -> None:
     """Print the first lines of a run: network, data, steps, device, seed."""
-    manifest, options = run.pieces.manifest, run.options
-    train_part, valid = manifest["train"], manifest["valid"]
+    options = run.options
+    train_part, held = run.data.counts()
     say(describe_model(run.config, run.tokenizer.vocab_size))
-    held = f"{valid['documents']} documents, {valid['tokens']:,} tokens held out"
-    say(f"data: {train_part['documents']} documents, {train_part['tokens']:,} tokens; {held}")
-    windows = f"windows of {run.window} tokens every {options.stride}, {options.batch_size} a step"
-    say(f"steps: {run.total_steps:,} = {options.epochs} epochs of about {run.epoch_steps[0]:,}; {windows}")
+    say(f"data: {train_part}; {held} held out")
+    steps = f"{run.total_steps:,} = {options.epochs} epochs of about {run.epoch_steps[0]:,}"
+    say(f"steps: {steps}; {run.data.batch_words()}")
     rate = f"{options.optimizer} lr {options.lr:g}, weight decay {options.weight_decay:g}, seed {options.seed}"
     processes = f", {run.world.size} processes" if run.world.size > 1 else ""
     say(f"device: {device_words(run.devices)}{processes}, {str(run.dtype).removeprefix('torch.')}; {rate}")
@@ -198,13 +195,12 @@ def sampler(run: Run):
     options = run.options
     if not options.sample_length or not run.world.is_main or options.shard:
         return None
-    opening = run.tokenizer.decode(run.pieces.train[1 : 1 + SAMPLE_TOKENS])
-    prefix = options.sample_prefix or opening.split("\n")[0]
+    prefix = options.sample_prefix or run.data.opening(run.tokenizer)
+    given = run.tokenizer.show(run.tokenizer.encode_prefix(prefix)) if run.data.mark else ""  # not shown
 
     def write(model: GPT2LMHeadModel) -> str:
-        return generate_text(
-            plain_model(model), run.tokenizer, prefix, length=options.sample_length, seed=options.seed
-        )[0]
+        settings = {"length": options.sample_length, "seed": options.seed, "is_answer": bool(given)}
+        return generate_text(plain_model(model), run.tokenizer, prefix, **settings)[0][len(given) :]
 
     return write
 
@@ -230,7 +226,5 @@ def compare_with_ngram(progress: Progress, run: Run) -> str:
     """Return how the best held-out loss stands to a 4-gram's, as the end of a sentence; nothing where none is known."""
     if progress.best_loss is None:
         return ""
-    pieces = run.pieces
-    sizes = {"vocab_size": run.tokenizer.vocab_size, "characters": pieces.manifest["valid"]["characters"]}
-    ngram = score_ngram(pieces.train, pieces.valid, **sizes)
+    ngram = run.data.score_ngram(run.tokenizer.vocab_size)
     return "" if ngram is None else f"; {compare_words(progress.best_loss, ngram.loss)}"

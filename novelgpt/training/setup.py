@@ -26,12 +26,14 @@ from novelgpt.files import read_json, write_json
 from novelgpt.model import build_model
 from novelgpt.model_config import check_model_config, read_model_config
 from novelgpt.training.adapting import added_words, choose_tokenizer, load_pretrained, vocabulary_path
+from novelgpt.training.data import WindowData
 from novelgpt.training.lora import add_lora, check_lora, lora_identity, lora_words
 from novelgpt.training.memory import check_weights_fit
 from novelgpt.training.optim import default_lr, default_optimizer
 from novelgpt.training.options import TrainOptions
 from novelgpt.training.parallel import World, join_world, local_device, wait_for_all
 from novelgpt.training.regularize import default_replacement, default_weight_decay
+from novelgpt.training.rows import RowData, check_row_options, open_rows, row_steps
 from novelgpt.training.windows import count_steps, count_windows, epoch_phase
 from novelgpt.versions import check_versions
 
@@ -55,9 +57,9 @@ class Run:
         devices: of this process.
         world: this process among all.
         dtype: format of the matrix products.
-        tokenizer, model, pieces: loaded; the model is in fp32 on devices[0].
+        tokenizer, model, data: loaded; the model is in fp32 on devices[0].
         config: the checked network config.
-        window: tokens a window, the network's context.
+        window: tokens a row: the network's context, or the block of records.
         epoch_steps: optimizer steps of each epoch.
     """
 
@@ -67,7 +69,7 @@ class Run:
     dtype: torch.dtype
     tokenizer: object
     model: GPT2LMHeadModel
-    pieces: Pieces
+    data: WindowData | RowData
     config: dict
     window: int
     epoch_steps: list[int]
@@ -86,6 +88,7 @@ def prepare_run(options: TrainOptions) -> Run:
     """
     check_versions()
     check_lora(options)
+    options = check_row_options(options)
     all_devices = choose_devices(options.device)
     world = join_world(all_devices[0])
     if options.raw and world.is_main:
@@ -97,16 +100,23 @@ def prepare_run(options: TrainOptions) -> Run:
     dtype = choose_precision("fp16" if options.fp16 else options.precision, devices[0])
     model, config, tokenizer = load_or_build(options, loud=world.is_main)
     options = resolve_optimizer(options, config["n_embd"])
-    if options.stride > config["n_positions"]:
-        window = config["n_positions"]
+    if options.rows:
+        data = open_rows(options, tokenizer, config["n_positions"], talks=world.is_main)
+        window, steps = data.block_size, row_steps(data, options.epochs)
+    else:
+        data, window = open_windows(options, tokenizer, config["n_positions"]), config["n_positions"]
+        steps = plan_steps(options, data.num_tokens, window)
+    options = resolve_regularisation(options, window, steps[0])
+    return Run(options, devices, world, dtype, tokenizer, model.to(devices[0]), data, config, window, steps)
+
+
+def open_windows(options: TrainOptions, tokenizer, window: int) -> WindowData:
+    """Open the pieces as windows of the network's context."""
+    if options.stride > window:
         message = f"--stride {options.stride}: longer than the window of {window} tokens, so text would be skipped"
         raise UserError(message, f"--stride {window // 2}", EXIT_USAGE)
     pieces = open_fresh_pieces(options, tokenizer)
-    steps = plan_steps(options, len(pieces.train), config["n_positions"])
-    options = resolve_regularisation(options, config["n_positions"], steps[0])
-    return Run(
-        options, devices, world, dtype, tokenizer, model.to(devices[0]), pieces, config, config["n_positions"], steps
-    )
+    return WindowData(pieces, window, options.stride, options.batch_size, options.seed, options.random_phase)
 
 
 def resolve_optimizer(options: TrainOptions, n_embd: int) -> TrainOptions:
@@ -214,17 +224,14 @@ def plan_steps(options: TrainOptions, num_tokens: int, window: int) -> list[int]
 def identity(run: Run) -> dict:
     """Return what the result of a run depends on, as plain JSON values."""
     options = asdict(run.options)
-    manifest = run.pieces.manifest
     config = {key: value for key, value in sorted(run.config.items()) if key not in ("vocab_size", *DROPOUTS)}
     return {
         **{name: options[name] for name in IDENTITY},
         "dropout": [run.config.get(name, 0.1) for name in DROPOUTS],  # 0.1 is GPT-2's own
         "pretrained_model": options["pretrained_model"],
         **lora_identity(run.options),
-        "corpus": manifest["source"]["sha256"],
         "vocabulary": run.tokenizer.fingerprint,
-        "valid_fraction": manifest["options"]["valid_fraction"],
-        "min_length": manifest["options"]["min_length"],
+        **run.data.identity(),
         "model_config": config,
     }
 

@@ -13,7 +13,7 @@ from novelgpt.console import progress_bar, say, warn
 from novelgpt.model import model_weights
 from novelgpt.training.checkpoint import Progress, load_checkpoint, optimizer_tensors, training_weights
 from novelgpt.training.engine import Engine
-from novelgpt.training.evaluation import Evaluation, evaluate_stream
+from novelgpt.training.evaluation import Evaluation, evaluate_batches
 from novelgpt.training.metrics import Meter, RunLog, say_step
 from novelgpt.training.optim import lr_share
 from novelgpt.training.outputs import try_model
@@ -23,7 +23,7 @@ from novelgpt.training.saving import BAD_IN_A_ROW, Saver, divergence
 from novelgpt.training.selection import choose_best, epoch_place, is_evaluation_due, is_over, stops_early, write_final
 from novelgpt.training.setup import Run
 from novelgpt.training.stopping import Interrupted, StopSignals, watch_blocks
-from novelgpt.training.windows import Batch, epoch_batches
+from novelgpt.training.windows import Batch
 
 UNREAD_STEPS = 32  # steps that a GPU may run ahead of the host's look at their losses
 
@@ -98,16 +98,7 @@ class Trainer:
         """Take the steps of the current epoch that are not done yet, and end it unless the run ends before."""
         self.run.model.train()
         self.meter.start()
-        batches = epoch_batches(
-            self.run.pieces.train,
-            self.run.window,
-            self.options.stride,
-            self.options.batch_size,
-            seed=self.options.seed,
-            epoch=self.progress.epoch,
-            random_phase=self.options.random_phase,
-            skip=self.progress.batch,
-        )
+        batches = self.run.data.epoch_batches(self.progress.epoch, skip=self.progress.batch)
         self.evaluate_within()  # what a stop came before
         while not stops_early(self.options, self.progress):
             waited = time.monotonic()
@@ -147,8 +138,7 @@ class Trainer:
     def note_bad_step(self, step: int, batch: Batch) -> None:
         """Record a step that was left out."""
         self.progress.skipped += 1
-        starts = ", ".join(map(str, batch.starts[:8]))
-        warn(f"step {step}: loss or gradient is not finite; left out (windows at tokens {starts})")
+        warn(f"step {step}: loss or gradient is not finite; left out ({self.run.data.places(batch)})")
         self.write_log({"step": step, "loss": math.nan})
         if self.progress.bad_in_a_row >= BAD_IN_A_ROW:
             raise divergence(self.options, step)
@@ -183,7 +173,7 @@ class Trainer:
             return
         self.log.write(record)
         if "lr" in values:
-            tokens = (self.run.total_steps - self.progress.step) * self.options.batch_size * self.run.window
+            tokens = (self.run.total_steps - self.progress.step) * self.run.data.step_tokens
             left = tokens / max(values["tokens_per_second"], 1e-9)
             say_step(record, self.run.total_steps, seconds_left=left, loading_share=self.meter.loading_share())
 
@@ -213,18 +203,16 @@ class Trainer:
 
     def evaluate(self, *, epoch: float) -> Evaluation | None:
         """Score the held-out tail and log it; None when nothing is held out."""
-        valid = self.run.pieces.valid
-        if len(valid) < 2:
+        data = self.run.data
+        if data.num_valid < 2:
             return None
         world = World() if self.options.shard else self.run.world  # shared weights meet in every pass of every process
         self.run.model.eval()
-        result = evaluate_stream(
+        result = evaluate_batches(
             self.engine.loss_module,
-            valid,
-            window=self.run.window,
-            stride=self.options.stride,
-            batch_size=self.options.batch_size,
-            characters=self.run.pieces.manifest["valid"]["characters"],
+            data.valid_batches(),
+            tokens=data.num_valid,
+            characters=data.valid_characters,
             device=self.engine.device,
             interrupted=self.stop_now,
             rank=world.rank,

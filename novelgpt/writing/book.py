@@ -90,8 +90,7 @@ def find_book(model_path: str | Path, corpus_path: str | None) -> Book | None:
     Raises:
         UserError: a corpus was given that is not the model's.
     """
-    manifest = Path(model_path) / MANIFEST
-    corpus = (read_json(manifest).get("corpus") or {}) if manifest.exists() else {}
+    corpus = corpus_facts(model_path)
     path, sha256 = corpus_path or corpus.get("path"), corpus.get("sha256")
     if path is None or not Path(path).exists():
         if corpus_path:
@@ -104,4 +103,10 @@ def find_book(model_path: str | Path, corpus_path: str | None) -> Book | None:
             raise UserError(message, "give the data/train.json of that training", EXIT_INPUT)
         warn(f"{path} is no longer the corpus that {model_path} was trained on; copies are not measured")
         return None
-    return Book(list(read_corpus(path)), sha256=found)
+    return Book(list(read_corpus(path, field=corpus.get("field"))), sha256=found)
+
+
+def corpus_facts(model_path: str | Path) -> dict:
+    """Return what the manifest of a model folder says of its corpus; nothing where there is no manifest."""
+    manifest = Path(model_path) / MANIFEST
+    return (read_json(manifest).get("corpus") or {}) if manifest.exists() else {}

@@ -8,90 +8,20 @@ logits do not depend on its neighbours (see linear.py), and its windows and its 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from transformers import GPT2LMHeadModel
 
 from novelgpt.errors import EXIT_STATE, UserError
 from novelgpt.writing.decoder import Decoder, Weights
-from novelgpt.writing.endings import LOOP_STEP, STOPS, Endings, find_loop
+from novelgpt.writing.endings import Endings
 from novelgpt.writing.graph import capture
 from novelgpt.writing.linear import MAX_ROWS
+from novelgpt.writing.plan import Plan, Sample, answer_plan
 from novelgpt.writing.sampling import Controls, choose_tokens, uniform_numbers
 
 CONTROLS = {f"<0x{byte:02X}>" for byte in (*range(32), 127)} - {"<0x09>", "<0x0A>"}  # all but tab and newline
 BLOCK = 16  # tokens decoded between two looks at the texts
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be written.
-
-    Attributes:
-        length: new tokens; with a stop other than "never" the text runs on to the next such end.
-        stop: a key of STOPS, which gives the bound of that search.
-        cut_loops: end a sample that repeats itself, after the first round.
-        keep_head: tokens of the beginning that stay in every window.
-    """
-
-    length: int
-    stop: str = "never"
-    cut_loops: bool = False
-    keep_head: int = 0
-
-    @property
-    def most(self) -> int:
-        """Return how many tokens a sample can get before it is cut."""
-        return self.length + STOPS[self.stop] + (self.stop != "never")
-
-
-@dataclass
-class Sample:
-    """One text in the making.
-
-    Attributes:
-        index: from 0.
-        prefix: token ids it began with.
-        ids: token ids written so far; cut when ended.
-        ended: why it ended: "length", "sentence", "paragraph", "chapter", "bound" or "loop"; empty while it grows.
-        attempt: how many tries came before it.
-    """
-
-    index: int
-    prefix: list[int]
-    ids: list[int] = field(default_factory=list)
-    ended: str = ""
-    attempt: int = 0
-    checked: int = 0
-
-    def extend(self, tokens: Sequence[int], plan: Plan, endings: Endings) -> None:
-        """Take further tokens and end the text where the plan says; tokens after the end are dropped."""
-        if self.ended:
-            return
-        self.ids += tokens
-        if plan.cut_loops and (cut := self.find_first_loop()) is not None:
-            self.end(cut, "loop")
-        elif plan.stop == "never":
-            if len(self.ids) >= plan.length:
-                self.end(plan.length, "length")
-        elif (cut := endings.find_end(self.ids, plan.length, plan.stop)) is not None and cut < plan.most:
-            self.end(cut, plan.stop)
-        elif len(self.ids) >= plan.most:
-            whole = endings.find_end(self.ids[: plan.most], plan.length, "sentence")
-            self.end(whole or plan.most - 1, "bound")
-
-    def end(self, length: int, why: str) -> None:
-        """Cut the text and say why."""
-        self.ids, self.ended = self.ids[:length], why
-
-    def find_first_loop(self) -> int | None:
-        """Look for a loop at every LOOP_STEP-th token not looked at yet, however many come at a time."""
-        while self.checked + LOOP_STEP <= len(self.ids):
-            self.checked += LOOP_STEP
-            if (cut := find_loop(self.ids[: self.checked])) is not None:
-                return cut
-        return None
 
 
 def fit_window(ids: list[int], context: int, keep_head: int, endings: Endings) -> list[int]:
@@ -152,6 +82,8 @@ class Batch:
             message = "the model's output is not a number"
             raise UserError(message, "use an earlier checkpoint, such as model/best_model", EXIT_STATE)
         self.decoder.copy_first()
+        if self.plan.is_answer:
+            logits[:, self.endings.chapter] = -torch.inf  # an answer is not empty
         return logits.repeat(self.decoder.rows, 1)
 
     def decode_token(self) -> None:
@@ -268,6 +200,7 @@ def generate_text(
     temperature: float = 1.0,
     topk: int = 8,
     topp: float = 1.0,
+    is_answer: bool = False,
 ) -> list[str]:
     """Let a model write a few texts; for use in the middle of a training.
 
@@ -279,6 +212,7 @@ def generate_text(
         num_samples: how many texts, at most MAX_ROWS.
         seed: text i is a function of (seed, i).
         temperature, topk, topp: as in Controls.
+        is_answer: the prefix ends with a mark; see answer_plan.
 
     Returns:
         The texts, prefix included, as people read them.
@@ -290,7 +224,7 @@ def generate_text(
         tokenizer,
         tokenizer.encode_prefix(prefix),
         range(num_samples),
-        plan=Plan(length),
+        plan=answer_plan(length) if is_answer else Plan(length),
         controls=controls,
         seed=seed,
     )

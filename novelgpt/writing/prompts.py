@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from novelgpt.console import say, warn
+from novelgpt.corpus.cleaning import clean_text
+from novelgpt.corpus.decoding import decode_bytes
+from novelgpt.corpus.headings import read_heading
+from novelgpt.corpus.inputs import name_of, read_blocks
 from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
 from novelgpt.writing.book import Book, unseen_characters
 
@@ -25,17 +29,19 @@ class Prompt:
 
 
 def read_prompts(options: argparse.Namespace) -> list[Prompt]:
-    """Return the prefixes that the options name: --titles, --titles_file, --prompts_file, else --prefix.
+    """Return the prefixes that the options name: --titles, --titles_file, --prompts_file, --prefix_file, else --prefix.
 
     Raises:
         UserError: two of them at once, or a file that is missing, empty or not UTF-8.
     """
-    given = [name for name in ("titles", "titles_file", "prompts_file") if getattr(options, name)]
+    given = [name for name in ("titles", "titles_file", "prompts_file", "prefix_file") if getattr(options, name)]
     if len(given) > 1:
         message = f"--{given[0]} and --{given[1]}: found both, expected one of them"
         raise UserError(message, f"leave --{given[1]} out", EXIT_USAGE)
     if options.prompts_file:
         return [Prompt(line) for line in read_lines("--prompts_file", options.prompts_file)]
+    if options.prefix_file:
+        return [Prompt(read_chapter(options.prefix_file, drop_heading=bool(options.mark)))]
     titles = options.titles or (read_lines("--titles_file", options.titles_file) if options.titles_file else [])
     return [Prompt(f"{title}\n", title) for title in titles] or [Prompt(options.prefix)]
 
@@ -53,6 +59,40 @@ def read_lines(flag: str, path: str) -> list[str]:
     if not lines:
         raise UserError(f"{flag} {path}: no line in it, expected at least one", hint, EXIT_INPUT)
     return lines
+
+
+def read_chapter(path: str, *, drop_heading: bool) -> str:
+    """Read a text in any encoding and clean it as clr_ctrl.py does.
+
+    Args:
+        path: a text file.
+        drop_heading: leave a heading in the first line out, since it would tell the title that is asked for.
+    """
+    text = clean_text(decode_bytes(b"".join(read_blocks(path)), name=name_of(path)).text).text
+    heading, _, rest = text.partition("\n")
+    if drop_heading and rest and read_heading(heading):
+        say(f"{path}: the heading {heading!r} is left out, since it tells the title")
+        return rest
+    return text
+
+
+def marked_prefix(text: str, mark: str, tokenizer, room: int) -> list[int]:
+    """Return the ids of a text with a mark behind it, as rows are trained: a text that is too long loses its beginning.
+
+    Args:
+        text: the prefix.
+        mark: an added token.
+        tokenizer: of the model.
+        room: tokens that all of it may take, at least 3.
+
+    Raises:
+        UserError: the vocabulary has no such token.
+    """
+    if mark not in tokenizer.marks:
+        message = f"--mark {mark}: not a token of the model"
+        raise UserError(message, f'train with --rows --add_tokens "{mark}" --loss_after "{mark}"', EXIT_USAGE)
+    ids = tokenizer.encode_prefix(text).tolist()
+    return [ids[0], *ids[1:][max(0, len(ids) + 1 - room) :], tokenizer.marks[mark]]
 
 
 def examine_prompt(text: str, tokenizer, book: Book | None, context: int) -> None:

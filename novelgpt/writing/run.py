@@ -7,7 +7,8 @@ from pathlib import Path
 
 from novelgpt.console import printable, progress_bar, say, warn
 from novelgpt.files import move_aside, write_text
-from novelgpt.writing.generation import BLOCK, Sample
+from novelgpt.writing.generation import BLOCK
+from novelgpt.writing.plan import Sample
 from novelgpt.writing.prompts import Prompt
 from novelgpt.writing.samples import BANNER, CLOSING, SampleFolder, format_sample
 from novelgpt.writing.session import Session
@@ -44,7 +45,7 @@ class Growth:
         """Print the characters since the last time; the very last token waits, for it may lie behind the end."""
         if self.stream is None:
             self.stream, self.shown = self.session.tokenizer.stream(), 0
-            beginning = printable(self.session.tokenizer.show(sample.prefix))
+            beginning = "" if self.session.options.mark else printable(self.session.tokenizer.show(sample.prefix))
             print(f"{BANNER} SAMPLE {sample.index + 1} {BANNER}\n{beginning}", end="")
         ready = len(sample.ids) - (not sample.ended)
         new = "".join(self.stream.push(token) for token in sample.ids[self.shown : ready])
@@ -105,4 +106,5 @@ def finish(session: Session, prompt: Prompt, sample: Sample, folder: SampleFolde
 def report(session: Session, texts: list[str], tokens: int, seconds: float) -> None:
     """Say how fast it went and how the texts compare with the book."""
     say(f"{tokens:,} tokens in {seconds:.1f} s: {tokens / max(seconds, 1e-9):.1f} tokens/s")
-    say(style_table(measure_style(texts), session.book and session.book.style()))
+    if not session.options.mark:  # a title has no style
+        say(style_table(measure_style(texts), session.book and session.book.style()))

@@ -12,11 +12,13 @@ from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.devices import choose_devices, choose_precision, device_words
 from novelgpt.errors import EXIT_USAGE, UserError
 from novelgpt.model import load_model
-from novelgpt.writing.book import Book, find_book
+from novelgpt.writing.book import Book, corpus_facts, find_book
 from novelgpt.writing.copying import Copied, CopyMeter
 from novelgpt.writing.decoder import Decoder, Weights
-from novelgpt.writing.generation import BLOCK, Plan, Sample, make_controls, write_samples
+from novelgpt.writing.generation import BLOCK, make_controls, write_samples
 from novelgpt.writing.linear import MAX_ROWS
+from novelgpt.writing.plan import Plan, Sample, answer_plan
+from novelgpt.writing.prompts import marked_prefix
 from novelgpt.writing.sampling import Controls
 from novelgpt.writing.style import measure_style
 
@@ -54,12 +56,12 @@ class Session:
     meter: CopyMeter | None
 
     def text_of(self, sample: Sample) -> str:
-        """Return a sample as people read it."""
-        return self.tokenizer.show(sample.prefix + sample.ids)
+        """Return a sample as people read it: all of it, or only what a mark asked for."""
+        return self.new_text_of(sample) if self.options.mark else self.tokenizer.show(sample.prefix + sample.ids)
 
     def new_text_of(self, sample: Sample) -> str:
         """Return what the model wrote of it, without the prefix."""
-        return self.text_of(sample)[len(self.tokenizer.show(sample.prefix)) :]
+        return self.tokenizer.show(sample.prefix + sample.ids)[len(self.tokenizer.show(sample.prefix)) :]
 
     def copied_of(self, sample: Sample) -> Copied | None:
         """Return what a sample shares with the book."""
@@ -82,6 +84,14 @@ class Session:
             "copied": copied and asdict(copied),
         }
 
+    def prefix_ids(self, prompt: str) -> list[int]:
+        """Return the ids of a prefix; with a mark, as much as rows had in training, less room for the answer."""
+        if not self.options.mark:
+            return self.tokenizer.encode_prefix(prompt).tolist()
+        context = min(self.weights.context, corpus_facts(self.options.model_path).get("block_size") or 2**31)
+        room = max(context // 2, context - self.plan.most - BLOCK)
+        return marked_prefix(prompt, self.options.mark, self.tokenizer, room)
+
     def write(self, prompt: str, *, first: int = 0, watch: Watch = ignore, block: int = BLOCK) -> Iterator[Sample]:
         """Write the samples of a prefix, a batch at a time, and yield them in order.
 
@@ -91,7 +101,7 @@ class Session:
             watch: called with the batch's samples as they grow.
             block: tokens between two calls of watch.
         """
-        prefix = self.tokenizer.encode_prefix(prompt).tolist()
+        prefix = self.prefix_ids(prompt)
         size = self.options.batch_size
         if self.weights.device.type == "cpu":
             size = min(size, MAX_ROWS)
@@ -210,8 +220,11 @@ def check_vocabulary(path: str | None, tokenizer, model_path: str) -> None:
 
 
 def read_plan(options: argparse.Namespace, model: torch.nn.Module, tokenizer) -> Plan:
-    """Turn options into a plan; --length -1 fills the context."""
+    """Turn options into a plan; --length -1 fills the context, of which a mark's text may take a quarter."""
     length, context = options.length, model.config.n_positions
+    if options.mark:
+        most = max(1, context // 4)
+        return answer_plan(most if length == -1 else min(length, most), cut_loops=options.cut_loops)
     if length == -1:
         length = max(1, context - len(tokenizer.encode_prefix(options.prefix)))
     if options.keep_head > context // 4:

@@ -1,0 +1,205 @@
+"""A file of records (one text each) -> one row of token ids a record, cut to a block.
+
+A row is framed like a document, and with a mark only what follows the mark is scored, the closing [CLS] included::
+
+    [CLS] text [CLS]                          no mark: all but the first token is scored
+    [CLS] chapter [TIL] title [CLS]           mark [TIL]: title and [CLS] are scored
+          ^cut here if longer than the block
+
+A row that is too long loses its end without a mark, and the beginning of what stands before the mark with one, so that
+the scored part stays whole. Added tokens such as [TIL] count as tokens in a record; "[CLS]" is five characters there,
+as in any document.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from novelgpt.corpus.documents import read_documents
+from novelgpt.corpus.inputs import STANDARD_INPUT
+from novelgpt.corpus.vocabulary import MARKS
+from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
+
+TASK = 1 << 20  # characters that a process encodes at a time
+LINE_END = re.compile(r"\r\n?")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One encoded record.
+
+    Attributes:
+        ids: (T,), at most a block.
+        first: the first place that is scored, from 1.
+        tokens, characters: of the part to be scored, before any cut; tokens with the closing [CLS].
+        is_cut: something did not fit into the block.
+    """
+
+    ids: np.ndarray
+    first: int
+    tokens: int
+    characters: int
+    is_cut: bool
+
+
+@dataclass(frozen=True)
+class Records:
+    """Rows end to end.
+
+    Attributes:
+        ids: (N,) token ids of all rows.
+        starts: int64 (R + 1,), where each row begins, and N.
+        first: int64 (R,), the first scored place in each row.
+        tokens, characters: of all parts to be scored, before any cut.
+        cut: rows that did not fit into the block.
+        skipped: records without the mark, or with nothing to be scored.
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+    first: np.ndarray
+    tokens: int
+    characters: int
+    cut: int
+    skipped: int
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Return the tokens of some rows, int64 (B,)."""
+        return self.starts[rows + 1] - self.starts[rows]
+
+
+def read_records(path: str | Path, column: str | None = None) -> list[str]:
+    """Read the texts of a file in any encoding: the lines of a `.txt`, the elements or cells of the other kinds.
+
+    Args:
+        path: a .txt, .csv, .json or .jsonl file, each also as .gz.
+        column: column or key of the text; None tries `text`, then `content`.
+
+    Returns:
+        The texts with newlines as line ends; blank ones are left out.
+
+    Raises:
+        UserError: unreadable, or without a text.
+    """
+    if str(path) == STANDARD_INPUT:
+        raise UserError("--train_file -: standard input cannot be read again later", "give a file", EXIT_USAGE)
+    if not Path(path).exists():
+        hint = "python clr_ctrl.py --titles data/titles.csv makes one of a novel's chapters; or name a file of your own"
+        raise UserError(f"{path}: no such file of records", hint, EXIT_INPUT)
+    try:
+        source = read_documents(path, field=column)
+    except UserError as problem:
+        raise UserError(problem.message, problem.hint.replace("--field", "--text_column"), problem.code) from problem
+    if source.kind == "txt" and column:
+        message = f"--text_column {column}: {path} has lines, not columns"
+        raise UserError(message, "leave --text_column out, or give a .csv, .json or .jsonl file", EXIT_USAGE)
+    texts = [LINE_END.sub("\n", text) for text in source.documents]
+    if source.kind == "txt":
+        texts = [line.strip() for line in texts[0].split("\n")]
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        raise UserError(f"{path}: no text in it, expected at least one", "give another file", EXIT_INPUT)
+    return texts
+
+
+def encode_records(
+    texts: Sequence[str], tokenizer, *, block_size: int, mark: str | None = None, num_workers: int = 1
+) -> Records:
+    """Encode records into rows.
+
+    Args:
+        texts: the records.
+        tokenizer: from load_tokenizer.
+        block_size: tokens a row at most, from 4 up.
+        mark: an added token of the vocabulary; only what follows its first occurrence is scored. None scores all.
+        num_workers: processes; the result is the same for any number.
+
+    >>> from novelgpt.corpus.tokenizer_character import CharacterTokenizer
+    >>> from novelgpt.corpus.vocabulary import build_vocabulary
+    >>> tokenizer = CharacterTokenizer(build_vocabulary(["井水来了"])).add_tokens(["[TIL]"])
+    >>> records = encode_records(["井水来了[TIL]井", "来了"], tokenizer, block_size=6, mark="[TIL]")
+    >>> tokenizer.decode(records.ids), records.first.tolist(), records.cut, records.skipped
+    ('[CLS]来了[TIL]井[CLS]', [4], 1, 1)
+    """
+    encode = partial(encode_texts, tokenizer=tokenizer, block_size=block_size, mark=mark)
+    if num_workers == 1:
+        return encode(texts)
+    # "spawn": a process that is copied while torch's threads run may hang
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+        return join_records(list(pool.map(encode, divide_texts(texts))))
+
+
+def divide_texts(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the texts in order in portions of about a task."""
+    portion, length = [], 0
+    for text in texts:
+        portion.append(text)
+        length += len(text)
+        if length >= TASK:
+            yield portion
+            portion, length = [], 0
+    yield portion
+
+
+def encode_texts(texts: Sequence[str], *, tokenizer, block_size: int, mark: str | None) -> Records:
+    """Encode some records in this process."""
+    rows = [encode_record(text, tokenizer, block_size=block_size, mark=mark) for text in texts]
+    kept = [row for row in rows if row]
+    return Records(
+        np.concatenate([np.empty(0, tokenizer.dtype), *(row.ids for row in kept)]),
+        np.cumsum([0, *(len(row.ids) for row in kept)], dtype=np.int64),
+        np.array([row.first for row in kept], np.int64),
+        tokens=sum(row.tokens for row in kept),
+        characters=sum(row.characters for row in kept),
+        cut=sum(row.is_cut for row in kept),
+        skipped=len(rows) - len(kept),
+    )
+
+
+def encode_record(text: str, tokenizer, *, block_size: int, mark: str | None = None) -> Row | None:
+    """Encode one record; None where the mark is missing or nothing follows it. See encode_records."""
+    before, found, scored = text.partition(mark) if mark else ("", True, text)
+    tail = encode_with_added(scored, tokenizer)
+    if not found or not scored.strip() or not len(tail):
+        return None
+    frame = np.array([tokenizer.cls_id], tokenizer.dtype)
+    parts, first = [frame], 1
+    room = block_size - len(tail) - 2
+    if mark:
+        head = encode_with_added(before, tokenizer)
+        kept = head[len(head) - min(len(head), max(0, room - 1)) :]  # its end, next to the mark
+        parts += [kept, np.array([tokenizer.marks[mark]], tokenizer.dtype)]
+        first = 2 + len(kept)
+        room -= len(head) + 1
+    ids = np.concatenate([*parts, tail, frame])[:block_size]  # (T,)
+    return Row(ids, first, len(tail) + 1, len(scored), is_cut=room < 0)
+
+
+def encode_with_added(text: str, tokenizer) -> np.ndarray:
+    """Encode a text in which added tokens, but not [CLS] and its like, stand for themselves; (N,)."""
+    names = [name for name in tokenizer.marks if name not in MARKS and name in text]
+    if not names:
+        return tokenizer.encode(text)
+    pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    ids = [
+        np.array([tokenizer.marks[piece]], tokenizer.dtype) if piece in names else tokenizer.encode(piece)
+        for piece in re.split(f"({pattern})", text)
+    ]
+    return np.concatenate(ids)
+
+
+def join_records(parts: Sequence[Records]) -> Records:
+    """Lay the rows of several parts end to end."""
+    lengths = np.concatenate([np.diff(part.starts) for part in parts])
+    counts = {name: sum(getattr(part, name) for part in parts) for name in ("tokens", "characters", "cut", "skipped")}
+    ids, first = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "first"))
+    return Records(ids, np.cumsum([0, *lengths], dtype=np.int64), first, **counts)
