@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt import __version__
+from novelgpt.corpus.novel_tokenizer import NovelTokenizer
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.errors import EXIT_STATE, UserError
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, write_json, write_text
@@ -135,7 +136,7 @@ def write_configs(config: GPT2Config, tokenizer, folder: Path) -> None:
     write_json(folder / "generation_config.json", generation | ids)
 
 
-def load_model(folder: str | Path, *, device: str | torch.device = "cpu"):
+def load_model(folder: str | Path, *, device: str | torch.device = "cpu") -> tuple[GPT2LMHeadModel, NovelTokenizer]:
     """Read a model folder.
 
     Args:
@@ -147,6 +148,12 @@ def load_model(folder: str | Path, *, device: str | torch.device = "cpu"):
 
     Raises:
         UserError: not a folder, a file missing or damaged, weights that do not fit the config, another vocabulary.
+
+    Example::
+
+        model, tokenizer = load_model("model/final_model")
+        ids = tokenizer.encode_prefix("那天夜里没有月亮。")  # (10,) with the [CLS] in front
+        assert tokenizer.decode(ids) == "[CLS]那天夜里没有月亮。" and not model.training
     """
     folder = Path(folder)
     check_model_folder(folder)

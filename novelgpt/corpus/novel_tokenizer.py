@@ -1,22 +1,22 @@
 """What all three kinds of tokenizer have in common, under one name for typing and for making one."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizer_bpe import train_bpe
+from novelgpt.corpus.tokenizer_bpe import BpeTokenizer, train_bpe
 from novelgpt.corpus.tokenizer_character import CharacterTokenizer
+from novelgpt.corpus.tokenizer_wordpiece import WordPieceTokenizer
 from novelgpt.corpus.vocabulary import build_vocabulary
 from novelgpt.errors import EXIT_USAGE, UserError
 
 BPE_TOKENS = 8_000
 
 
-@runtime_checkable
-class NovelTokenizer(Protocol):
+class NovelTokenizer(ABC):
     """Text <-> token ids. CharacterTokenizer, BpeTokenizer and WordPieceTokenizer all are one.
 
     Attributes:
@@ -52,21 +52,27 @@ class NovelTokenizer(Protocol):
     newline_id: int
     fingerprint: str
 
+    @abstractmethod
     def encode(self, text: str) -> np.ndarray:
         """Turn text into ids (N,) of the tokenizer's dtype; names of marks in it are plain text."""
 
+    @abstractmethod
     def encode_prefix(self, text: str) -> np.ndarray:
         """Turn a prefix into ids (N,): marks are parsed, and [CLS] stands in front whether typed or not."""
 
+    @abstractmethod
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Turn ids (N,) back into text, marks as their names."""
 
+    @abstractmethod
     def show(self, ids: Sequence[int] | np.ndarray) -> str:
         """Turn ids (N,) into text for people: [CLS] a blank line but at the beginning, [SEP] a line break."""
 
+    @abstractmethod
     def add_tokens(self, names: Iterable[str]) -> "NovelTokenizer":
         """Return a tokenizer with further marks such as "[TIL]"."""
 
+    @abstractmethod
     def export(self, folder: str | Path, *, model_max_length: int | None = None) -> None:
         """Write tokenizer.json, tokenizer_config.json and vocab.txt, which AutoTokenizer loads."""
 
@@ -95,3 +101,7 @@ class NovelTokenizer(Protocol):
         if kind == "bpe":
             return train_bpe(texts, vocab_size=vocab_size or BPE_TOKENS, min_count=min_count)
         raise UserError(f"kind: found {kind!r}, expected 'character' or 'bpe'", 'kind="character"', EXIT_USAGE)
+
+
+for tokenizer_class in (CharacterTokenizer, BpeTokenizer, WordPieceTokenizer):
+    NovelTokenizer.register(tokenizer_class)
