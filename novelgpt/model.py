@@ -82,10 +82,10 @@ def save_model(
     """Write a complete model folder, or nothing.
 
     Args:
-        model: weights on any device; stored in fp32.
+        model: weights on any device; stored in fp32 unless other weights are given.
         tokenizer: exported beside them.
         folder: replaced if it exists.
-        weights: what model_weights returned, when it was already asked.
+        weights: what model_weights returned, when it was already asked; or the same in another number format.
         facts: a sentence for the model card.
         manifest: further entries of manifest.json, for example step and corpus hash.
 
@@ -99,7 +99,7 @@ def save_model(
         raise UserError(message, "go on from the last good checkpoint with a lower --lr", EXIT_STATE)
     with atomic_folder(folder, **manifest) as hidden:
         write_safetensors(weights, hidden / WEIGHTS)
-        write_configs(model.config, tokenizer, hidden)
+        write_configs(model.config, tokenizer, hidden, dtype=next(iter(weights.values())).dtype)
         tokenizer.export(hidden)
         names = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")
         sizes = {name: getattr(model.config, name) for name in names}
@@ -123,7 +123,7 @@ def whole_tensor(value: torch.Tensor) -> torch.Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def write_configs(config: GPT2Config, tokenizer, folder: Path) -> None:
+def write_configs(config: GPT2Config, tokenizer, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
     """Write config.json and generation_config.json so that any transformers from 4.57 on reads them."""
     values = config.to_diff_dict()
     for name in ("transformers_version", "_attn_implementation_internal"):
@@ -131,7 +131,7 @@ def write_configs(config: GPT2Config, tokenizer, folder: Path) -> None:
     values |= {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_ctx": config.n_positions}
     values |= {name: getattr(config, name) for name in ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")}
     ids = {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.cls_id, "pad_token_id": tokenizer.pad_id}
-    write_json(folder / "config.json", {**values, **ids, "torch_dtype": "float32"})
+    write_json(folder / "config.json", {**values, **ids, "torch_dtype": str(dtype).removeprefix("torch.")})
     generation = {"do_sample": True, "temperature": 1.0, "top_k": 8, "top_p": 1.0}
     write_json(folder / "generation_config.json", generation | ids)
 

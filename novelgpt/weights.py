@@ -31,6 +31,18 @@ def read_weights(folder: Path, config: dict, vocab_size: int) -> dict[str, torch
         message = f"{folder}: neither {WEIGHTS} nor {OLD_WEIGHTS} in it"
         raise UserError(message, "give a folder with the weights of a GPT-2", EXIT_STATE)
     weights = rename_weights(weights)
+    check_weights(weights, expected, place=folder)
+    return {name: weight.to(torch.float32) for name, weight in weights.items()}
+
+
+def check_weights(weights: dict[str, torch.Tensor], expected: dict[str, tuple[int, ...]], *, place: Path) -> None:
+    """Raise unless named weights are exactly the expected ones in name and shape.
+
+    Args:
+        weights: by today's names.
+        expected: what expected_shapes returned.
+        place: where they come from, for the message.
+    """
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is unknown" for name in weights if name not in expected]
     for name, shape in expected.items():
@@ -38,9 +50,8 @@ def read_weights(folder: Path, config: dict, vocab_size: int) -> dict[str, torch
             problems.append(f"{name} is {list(weights[name].shape)}, expected {list(shape)}")
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-        message = f"{folder}: weights do not fit config.json: {problems[0]}{more}"
+        message = f"{place}: weights do not fit config.json: {problems[0]}{more}"
         raise UserError(message, "put back the config.json that belongs to these weights", EXIT_STATE)
-    return {name: weight.to(torch.float32) for name, weight in weights.items()}
 
 
 def write_safetensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
