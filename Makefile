@@ -5,7 +5,7 @@ SHELL := /bin/bash
 # two processes of one thread each: more would wait for each other
 FAST_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
 
-.PHONY: demo test check sweeps slow reliability clean
+.PHONY: demo test test-extras check sweeps slow reliability clean
 
 .venv/.installed: requirements.txt requirements-dev.txt
 	command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; hint: make PYTHON=python3 $(MAKECMDGOALS)"; exit 4; }
@@ -20,6 +20,10 @@ demo: .venv/.installed  ## from the bundled novel to three samples, in minutes
 
 test: .venv/.installed  ## the fast suite
 	$(FAST_TESTS)
+
+test-extras: .venv/.installed  ## install the optional packages (2 GB, most of it MindSpore) and run their tests
+	$(BIN)/python -m pip install --quiet -r requirements-extras.txt
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m extras -rs
 
 check: .venv/.installed  ## lint, format, fast suite
 	$(BIN)/ruff check .

@@ -8,69 +8,19 @@ The samples go to stdout and, with --save_samples, to mnt/samples.txt and mnt/sa
 """
 
 import argparse
-import secrets
 import sys
 from collections.abc import Sequence
 
-from novelgpt.alias_table import precision_name
-from novelgpt.cli import new_parser, parse_options, real, run, whole
+from novelgpt.cli import new_parser, parse_options, run
 from novelgpt.console import say
-from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
-
-STOPS = ("sentence", "paragraph", "chapter", "never")
+from novelgpt.errors import EXIT_INPUT, UserError
+from novelgpt.writing.options import add_generate_options, check_options
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of generate.py."""
     parser = new_parser(__doc__)
-    add = parser.add_argument
-    add("--model_path", default="model/final_model", help="folder of the model")
-    add("--tokenizer_path", help="its vocabulary again, only to check that it is the one meant")
-    add("--device", help="one GPU number, mps or cpu (default: the first GPU, else the CPU)")
-    add("--prefix", default="[CLS]萧炎大喝一声", help="what the text begins with")
-    add("--prefix_file", metavar="FILE", help="a text to go on from, in any encoding, instead of --prefix")
-    add("--mark", metavar="TOKEN", help="write only what this token asks for, such as a title after [TIL], to its end")
-    add("--length", type=whole(-1), default=1000, help="new tokens; -1 fills the model's context")
-    add("--nsamples", type=whole(1), default=10, help="how many texts")
-    add("--batch_size", type=whole(1), default=10, help="texts written at a time; has no influence on them")
-    add(
-        "--temperature",
-        type=real(0),
-        default=1.0,
-        help="lower is safer; 0 takes the best token always",
-    )
-    add("--topk", type=whole(0), default=8, help="choose among so many tokens; 0 = all")
-    add("--topp", type=real(0, 1), default=1.0, help="choose among the best tokens of this probability; 0 or 1 = all")
-    add("--min_p", type=real(0, 1), default=0.0, help="drop tokens less likely than this share of the best one")
-    add("--repetition_penalty", type=real(0, above=True), default=1.0, help="above 1: recent tokens less likely")
-    add("--penalty_window", type=whole(0), default=256, help="how many recent tokens that means; 0 = all")
-    add("--no_repeat_ngram_size", type=whole(0), default=0, help="never write a run of so many tokens twice; 0 = may")
-    add("--bad_words", nargs="+", default=[], metavar="WORD", help="words never written")
-    add("--stop", choices=STOPS, default="sentence", help="after --length go on to the end of this")
-    add("--cut_loops", action=argparse.BooleanOptionalAction, default=True, help="end a text that repeats itself")
-    add("--keep_head", type=whole(0), default=0, help="tokens of the beginning that are never forgotten")
-    add("--seed", type=whole(0, 2**64 - 1), help="text i is a function of (seed, i); default: a new one, printed")
-    formats = ("auto", "fp32", "bf16")
-    add("--precision", type=precision_name, choices=formats, default="auto", help="auto: bf16 where the machine has it")
-    add("--quantize", choices=("int8",), help="eight-bit weights; prints what that costs in perplexity")
-    add("--stream", action=argparse.BooleanOptionalAction, default=False, help="show characters as they are written")
-    add("--interactive", action=argparse.BooleanOptionalAction, default=False, help="write by turns with the model")
-    add("--prompts_file", metavar="FILE", help="one prefix a line; --nsamples of each")
-    add("--titles", nargs="+", metavar="TITLE", help="write a text to each title, one file a text")
-    add("--titles_file", metavar="FILE", help="the titles, one a line")
-    add("--articles_per_title", type=whole(1), default=5, help="texts of each title")
-    add("--corpus", metavar="FILE", help="the book it was trained on (default: where it was then)")
-    add("--copies", action=argparse.BooleanOptionalAction, default=True, help="measure what is copied from the book")
-    add(
-        "--max_copy",
-        type=whole(1),
-        metavar="N",
-        help="write a text that copies more than N characters in a row anew",
-    )
-    add("--find", metavar="WORDS", help="only show openings of the book that hold these words")
-    add("--openings", type=whole(1), default=5, help="how many of them")
-    add("--save_samples", action=argparse.BooleanOptionalAction, default=False, help="write the samples to files")
-    add("--save_samples_path", default="mnt/", metavar="FOLDER", help="where to")
+    add_generate_options(parser)
     return parser
 
 
@@ -95,31 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     write_all(session, prompts)
     return 0
-
-
-def check_options(options: argparse.Namespace) -> None:
-    """Refuse what argparse cannot see, and choose a seed if none was given."""
-    if options.length == 0:
-        message = "--length: found 0, expected at least 1, or -1 to fill the context"
-        raise UserError(message, "--length 1000", EXIT_USAGE)
-    if options.mark:
-        check_mark_options(options)
-    if options.titles or options.titles_file:
-        options.nsamples = options.articles_per_title
-    if options.seed is None:
-        options.seed = secrets.randbits(32)
-
-
-def check_mark_options(options: argparse.Namespace) -> None:
-    """Refuse what has no meaning where a mark asks for a short text; such a text ends where its document ends."""
-    for name in ("titles", "titles_file", "interactive", "keep_head", "max_copy"):
-        if getattr(options, name):
-            message = f"--mark and --{name}: found both, expected one of them"
-            raise UserError(message, f"leave --{name} out", EXIT_USAGE)
-    if options.stop not in ("sentence", "chapter"):  # sentence is the default
-        message = f"--stop {options.stop}: what --mark asks for ends where its document ends"
-        raise UserError(message, "leave --stop out", EXIT_USAGE)
-    options.stop, options.copies = "chapter", False
 
 
 def show_openings(options: argparse.Namespace) -> int:

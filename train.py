@@ -7,13 +7,11 @@ The same command goes on with a run that was interrupted.
 """
 
 import argparse
-import contextlib
-import os
 from collections.abc import Sequence
 from dataclasses import fields
 
+from novelgpt.api import train
 from novelgpt.cli import new_parser, parse_options, run
-from novelgpt.lock import run_lock
 from novelgpt.training.options import TrainOptions, add_train_options
 
 
@@ -28,15 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; return the exit status."""
     options = parse_options(build_parser(), argv, section="train")
     values = {entry.name: getattr(options, entry.name) for entry in fields(TrainOptions)}
-    with lock_run(options.output_dir):  # before torch is loaded, so that a second start is told at once
-        from novelgpt.training.session import train
-
-        return train(TrainOptions(**values))
-
-
-def lock_run(folder: str) -> contextlib.AbstractContextManager:
-    """Return the lock of a run folder; only the first of torchrun's processes takes it."""
-    return run_lock(folder) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
+    return train(TrainOptions(**values)).status
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from novelgpt.corpus.pieces import Pieces
 from novelgpt.corpus.pipeline import tokenize_corpus
 from novelgpt.corpus.stream import TokenStream
 from novelgpt.files import write_json
-from novelgpt.loss import sum_loss
+from novelgpt.loss import sum_scores
 from novelgpt.ngram import ngram_loss
 from novelgpt.training.evaluation import evaluate_stream
 from novelgpt.training.options import TrainOptions
@@ -121,8 +121,8 @@ def learn(preset: str, folder: Path, options: argparse.Namespace, seed: int) -> 
         run.model.eval()
         valid, manifest = pieces.valid, pieces.manifest["valid"]
         sizes = {"window": run.window, "stride": run.window // 2, "batch_size": 32, "device": run.devices[0]}
-        loss_of = functools.partial(sum_loss, run.model, dtype=run.dtype)
-        score = evaluate_stream(loss_of, valid, **sizes, characters=manifest["characters"])
+        score_of = functools.partial(sum_scores, run.model, dtype=run.dtype)
+        score = evaluate_stream(score_of, valid, **sizes, characters=manifest["characters"])
     result = {"preset": preset, "seed": seed, "loss": score.nats_per_character, "curve": curve}
     return result | {"steps": run.total_steps, "seconds": round(time.perf_counter() - start)}
 

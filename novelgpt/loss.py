@@ -24,8 +24,7 @@ class HeadLoss(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden) if needs_gradient else None
         weight_gradient = torch.zeros(weight.shape, dtype=torch.float32, device=hidden.device) if trains_head else None
-        padding = -weight.shape[0] % HEAD_ALIGNMENT if hidden.is_cuda else 0
-        head = torch.nn.functional.pad(weight, (0, 0, 0, padding)) if padding else weight  # (V', D)
+        head = aligned_head(weight)  # (V', D)
         for rows in torch.arange(hidden.shape[0], device="cpu").split(chunk):
             span = slice(int(rows[0]), int(rows[-1]) + 1)
             logits = multiply(hidden[span], head.t())  # (C, V')
@@ -44,6 +43,12 @@ class HeadLoss(torch.autograd.Function):
         hidden_gradient, weight_gradient = ctx.saved_tensors
         head = None if weight_gradient is None else (weight_gradient * gradient).to(ctx.weight_dtype)
         return hidden_gradient * gradient, head, None, None
+
+
+def aligned_head(weight: torch.Tensor) -> torch.Tensor:
+    """Return a head's weight (V, D) with zero rows behind it up to a multiple of HEAD_ALIGNMENT, on GPUs only."""
+    padding = -weight.shape[0] % HEAD_ALIGNMENT if weight.is_cuda else 0
+    return torch.nn.functional.pad(weight, (0, 0, 0, padding)) if padding else weight
 
 
 def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool):
@@ -99,11 +104,52 @@ def sum_loss(
     Returns:
         fp32 scalar, nats summed over scored positions.
     """
+    hidden, weight = hidden_and_head(model, input_ids, dtype)
+    return HeadLoss.apply(hidden, weight, labels[:, 1:].reshape(-1), chunk)
+
+
+def hidden_and_head(
+    model: GPT2LMHeadModel, input_ids: torch.Tensor, dtype: torch.dtype | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the states that predict a next token, (B·(T-1), D) in the dtype, and the head's weight (V, D) as it is."""
     reduced = dtype is not None and dtype != torch.float32
     with torch.autocast(input_ids.device.type, dtype=dtype if reduced else torch.bfloat16, enabled=reduced):
         hidden = model.transformer(input_ids, use_cache=False).last_hidden_state  # (B, T, D)
     hidden = hidden[:, :-1].reshape(-1, hidden.shape[-1])  # (B·(T-1), D)
     weight = model.lm_head.weight
-    if reduced:
-        hidden = hidden.to(dtype)
-    return HeadLoss.apply(hidden, weight, labels[:, 1:].reshape(-1), chunk)
+    return (hidden.to(dtype) if reduced else hidden), weight
+
+
+@torch.no_grad()
+def score_tokens(
+    model: GPT2LMHeadModel,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+    chunk: int = 1024,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Score every token of a batch by itself, without gradients and without holding the logits of the batch.
+
+    Args:
+        model, input_ids, labels, dtype, chunk: as of sum_loss.
+
+    Returns:
+        (nats, right): fp32 and bool, (B, T-1) each, for the tokens labels[:, 1:]; right where the likeliest token is
+        the label. 0 and False where nothing is scored.
+    """
+    hidden, weight = hidden_and_head(model, input_ids, dtype)
+    targets, head, parts = labels[:, 1:].reshape(-1), aligned_head(weight.to(hidden.dtype)), []
+    for states, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+        scores = multiply(states, head.t())[:, : len(weight)].float()  # (C, V)
+        scored, index = wanted.ge(0), wanted.clamp(min=0)[:, None]
+        losses = scores.logsumexp(dim=1) - scores.gather(1, index).squeeze(1)  # (C,)
+        parts.append((losses.mul(scored), scores.argmax(dim=1).eq(wanted)))
+    nats, right = (torch.cat(part).view(len(labels), -1) for part in zip(*parts, strict=True))
+    return nats, right
+
+
+def sum_scores(*arguments, **settings) -> torch.Tensor:
+    """Return what score_tokens says of a batch as two sums, fp32 (2,): nats, and tokens whose arg-max is right."""
+    nats, right = score_tokens(*arguments, **settings)
+    return torch.stack([nats.sum(), right.sum().float()])

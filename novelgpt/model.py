@@ -17,6 +17,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt import __version__
 from novelgpt.console import warn
+from novelgpt.corpus.novel_tokenizer import NovelTokenizer
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.errors import EXIT_STATE, UserError
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, write_json, write_text
@@ -82,10 +83,10 @@ def save_model(
     """Write a complete model folder, or nothing.
 
     Args:
-        model: weights on any device; stored in fp32.
+        model: weights on any device; stored in fp32 unless other weights are given.
         tokenizer: exported beside them.
         folder: replaced if it exists.
-        weights: what model_weights returned, when it was already asked.
+        weights: what model_weights returned, when it was already asked; or the same in another number format.
         facts: a sentence for the model card.
         manifest: further entries of manifest.json, for example step and corpus hash.
 
@@ -99,7 +100,7 @@ def save_model(
         raise UserError(message, "go on from the last good checkpoint with a lower --lr", EXIT_STATE)
     with atomic_folder(folder, **manifest) as hidden:
         write_safetensors(weights, hidden / WEIGHTS)
-        write_configs(model.config, tokenizer, hidden)
+        write_configs(model.config, tokenizer, hidden, dtype=next(iter(weights.values())).dtype)
         tokenizer.export(hidden)
         names = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")
         sizes = {name: getattr(model.config, name) for name in names}
@@ -130,7 +131,7 @@ def whole_tensor(value: torch.Tensor) -> torch.Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def write_configs(config: GPT2Config, tokenizer, folder: Path) -> None:
+def write_configs(config: GPT2Config, tokenizer, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
     """Write config.json and generation_config.json so that any transformers from 4.57 on reads them."""
     values = config.to_diff_dict()
     for name in ("transformers_version", "_attn_implementation_internal"):
@@ -138,12 +139,14 @@ def write_configs(config: GPT2Config, tokenizer, folder: Path) -> None:
     values |= {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_ctx": config.n_positions}
     values |= {name: getattr(config, name) for name in ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")}
     ids = {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.cls_id, "pad_token_id": tokenizer.pad_id}
-    write_json(folder / "config.json", {**values, **ids, "torch_dtype": "float32"})
+    write_json(folder / "config.json", {**values, **ids, "torch_dtype": str(dtype).removeprefix("torch.")})
     generation = {"do_sample": True, "temperature": 1.0, "top_k": 8, "top_p": 1.0}
     write_json(folder / "generation_config.json", generation | ids)
 
 
-def load_model(folder: str | Path, *, device: str | torch.device = "cpu", vocabulary: str | Path | None = None):
+def load_model(
+    folder: str | Path, *, device: str | torch.device = "cpu", vocabulary: str | Path | None = None
+) -> tuple[GPT2LMHeadModel, NovelTokenizer]:
     """Read a model folder.
 
     Args:
@@ -156,6 +159,12 @@ def load_model(folder: str | Path, *, device: str | torch.device = "cpu", vocabu
 
     Raises:
         UserError: not a folder, a file missing or damaged, weights that do not fit the config, another vocabulary.
+
+    Example::
+
+        model, tokenizer = load_model("model/final_model")
+        ids = tokenizer.encode_prefix("那天夜里没有月亮。")  # (10,) with the [CLS] in front
+        assert tokenizer.decode(ids) == "[CLS]那天夜里没有月亮。" and not model.training
     """
     folder = Path(folder)
     check_model_folder(folder)

@@ -32,6 +32,18 @@ def read_weights(folder: Path, config: dict, vocab_size: int) -> dict[str, torch
     if HEAD in weights and config.get(TIED, True) and same(weights[HEAD], weights.get(EMBEDDING)):
         del weights[HEAD]
     expected = expected_shapes(config, vocab_size, tied=config.get(TIED, True) and HEAD not in weights)
+    check_weights(weights, expected, place=folder)
+    return {name: weight.to(torch.float32) for name, weight in weights.items()}
+
+
+def check_weights(weights: dict[str, torch.Tensor], expected: dict[str, tuple[int, ...]], *, place: Path) -> None:
+    """Raise unless named weights are exactly the expected ones in name and shape.
+
+    Args:
+        weights: by today's names.
+        expected: what expected_shapes returned.
+        place: where they come from, for the message.
+    """
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is unknown" for name in weights if name not in expected]
     for name, shape in expected.items():
@@ -39,9 +51,8 @@ def read_weights(folder: Path, config: dict, vocab_size: int) -> dict[str, torch
             problems.append(f"{name} is {list(weights[name].shape)}, expected {list(shape)}")
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-        message = f"{folder}: weights do not fit config.json: {problems[0]}{more}"
+        message = f"{place}: weights do not fit config.json: {problems[0]}{more}"
         raise UserError(message, "put back the config.json that belongs to these weights", EXIT_STATE)
-    return {name: weight.to(torch.float32) for name, weight in weights.items()}
 
 
 def weight_files(folder: Path) -> list[Path]:

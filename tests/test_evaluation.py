@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt.corpus.stream import TokenStream
 from novelgpt.training.evaluation import Evaluation, evaluate_stream, evaluation_batches, evaluation_starts
-from novelgpt.training.scoring import chapter_streams, loss_function, text_stream
+from novelgpt.training.scoring import chapter_streams, score_function, text_stream
 
 WINDOW = 16
 CPU = torch.device("cpu")
@@ -55,9 +55,9 @@ def documented_nll(model, ids: torch.Tensor, stride: int) -> tuple[float, int]:
 def test_the_loss_equals_the_documented_sliding_window(model, num_tokens, stride):
     stream = stream_of(num_tokens)
     nll, scored = documented_nll(model, torch.from_numpy(stream.read().astype(np.int64)), stride)
-    loss_of = loss_function(model, torch.float32)
+    score = score_function(model, torch.float32)
     sizes = {"window": WINDOW, "stride": stride, "batch_size": 3}
-    result = evaluate_stream(loss_of, stream, **sizes, characters=num_tokens, device=CPU)
+    result = evaluate_stream(score, stream, **sizes, characters=num_tokens, device=CPU)
     assert result.scored == scored
     assert result.loss == pytest.approx(nll / scored, rel=1e-5)
     assert result.perplexity == pytest.approx(math.exp(nll / scored), rel=1e-4)
@@ -90,10 +90,10 @@ def test_windows_begin_at_multiples_of_the_stride_until_the_end_is_reached(num_t
 
 
 def test_parts_of_several_processes_add_up_to_the_whole(model):
-    stream, loss_of = stream_of(100), loss_function(model, torch.float32)
+    stream, score = stream_of(100), score_function(model, torch.float32)
     sizes = {"window": WINDOW, "stride": 8, "batch_size": 2, "characters": 90, "device": CPU}
-    whole = evaluate_stream(loss_of, stream, **sizes)
-    parts = [evaluate_stream(loss_of, stream, **sizes, rank=rank, world=3) for rank in range(3)]
+    whole = evaluate_stream(score, stream, **sizes)
+    parts = [evaluate_stream(score, stream, **sizes, rank=rank, world=3) for rank in range(3)]
     assert sum(part.scored for part in parts) == whole.scored == 99
     assert sum(part.nll for part in parts) == pytest.approx(whole.nll, rel=1e-6)
 
@@ -101,8 +101,8 @@ def test_parts_of_several_processes_add_up_to_the_whole(model):
 def test_an_interrupted_evaluation_gives_nothing(model):
     answers = iter([False, True])
     sizes = {"window": WINDOW, "stride": 8, "batch_size": 2, "characters": 90, "device": CPU}
-    loss_of = loss_function(model, torch.float32)
-    assert evaluate_stream(loss_of, stream_of(100), **sizes, interrupted=lambda: next(answers)) is None
+    score = score_function(model, torch.float32)
+    assert evaluate_stream(score, stream_of(100), **sizes, interrupted=lambda: next(answers)) is None
 
 
 def test_bits_per_character_are_worked_by_hand():
@@ -117,9 +117,9 @@ def test_bits_per_character_are_worked_by_hand():
 def test_a_uniform_guess_costs_the_logarithm_of_the_vocabulary(model):
     with torch.no_grad():
         model.transformer.wte.weight.zero_()  # every logit is 0
-    loss_of = loss_function(model, torch.float32)
+    score = score_function(model, torch.float32)
     sizes = {"window": WINDOW, "stride": 8, "batch_size": 4, "characters": 200, "device": CPU}
-    result = evaluate_stream(loss_of, stream_of(100), **sizes)
+    result = evaluate_stream(score, stream_of(100), **sizes)
     assert result.perplexity == pytest.approx(50, rel=1e-5)
     assert result.bits_per_character == pytest.approx(math.log2(50) * 100 / 200, rel=1e-5)
 

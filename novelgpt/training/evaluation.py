@@ -1,4 +1,4 @@
-"""Held-out text -> loss, perplexity and bits per character, by a stated window and stride.
+"""Held-out text -> loss, perplexity, accuracy and bits per character, by a stated window and stride.
 
 Window k reads tokens k·S … k·S+T and scores those that no earlier window has scored, so with S < T every token but the
 first is scored once, after at least T - S tokens of context; the last window is short. (The protocol of the
@@ -24,12 +24,14 @@ class Evaluation:
         scored: how many tokens were scored.
         tokens: how many tokens the text has.
         characters: how many characters it has.
+        right: how many scored tokens were the likeliest by the model.
     """
 
     nll: float
     scored: int
     tokens: int
     characters: int
+    right: int = 0
 
     @property
     def loss(self) -> float:
@@ -40,6 +42,11 @@ class Evaluation:
     def perplexity(self) -> float:
         """exp(loss)."""
         return math.exp(min(self.loss, 700)) if self.scored else math.nan
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the scored tokens that the model held for the likeliest, 0 to 1."""
+        return self.right / self.scored if self.scored else math.nan
 
     @property
     def nats_per_character(self) -> float:
@@ -85,7 +92,7 @@ def evaluation_row(stream: Stream, start: int, window: int, stride: int) -> tupl
 
 
 def evaluate_stream(
-    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     stream: Stream,
     *,
     window: int,
@@ -100,7 +107,7 @@ def evaluate_stream(
     """Score a stream.
 
     Args:
-        loss_of: (input_ids, labels) -> fp32 sum of nats; called without gradients.
+        score: (input_ids, labels) -> the two sums of loss.sum_scores; called without gradients.
         stream: the tokens.
         window, stride: tokens; stride at most window.
         batch_size: rows a forward pass.
@@ -114,7 +121,7 @@ def evaluate_stream(
     """
     batches = evaluation_batches(stream, window, stride, batch_size)
     return evaluate_batches(
-        loss_of,
+        score,
         batches,
         tokens=len(stream),
         characters=characters,
@@ -126,7 +133,7 @@ def evaluate_stream(
 
 
 def evaluate_batches(
-    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     batches: Iterable[Batch],
     *,
     tokens: int,
@@ -137,7 +144,7 @@ def evaluate_batches(
     world: int = 1,
 ) -> Evaluation | None:
     """Score batches; the arguments are those of evaluate_stream, tokens being those of the text behind the batches."""
-    nll = torch.zeros((), dtype=torch.float64)
+    sums = torch.zeros(2, dtype=torch.float64)  # nats, right tokens
     scored = 0
     with torch.no_grad():
         for number, batch in enumerate(batches):
@@ -146,6 +153,6 @@ def evaluate_batches(
             if number % world != rank:
                 continue
             input_ids, labels = (torch.from_numpy(part).to(device) for part in (batch.input_ids, batch.labels))
-            nll += loss_of(input_ids, labels).sum().double().cpu()
+            sums += score(input_ids, labels).cpu().double()
             scored += int((batch.labels[:, 1:] >= 0).sum())
-    return Evaluation(float(nll), scored, tokens, characters)
+    return Evaluation(float(sums[0]), scored, tokens, characters, int(sums[1]))

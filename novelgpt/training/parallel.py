@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import GPT2LMHeadModel
 
 from novelgpt.errors import EXIT_ENVIRONMENT, UserError
-from novelgpt.loss import sum_loss
+from novelgpt.loss import sum_loss, sum_scores
 
 
 class LossModule(nn.Module):
@@ -30,7 +30,12 @@ class LossModule(nn.Module):
         self.chunk = chunk
 
     def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the summed loss of (B, T) rows as fp32 (1,), so that replicas can be gathered."""
+        """Return the summed loss of (B, T) rows as fp32 (1,), so that replicas can be gathered.
+
+        Without gradients, where nothing is learned but all is measured: the sums of sum_scores, fp32 (2,).
+        """
+        if not torch.is_grad_enabled():
+            return sum_scores(self.model, input_ids, labels, dtype=self.dtype, chunk=self.chunk)
         return sum_loss(self.model, input_ids, labels, dtype=self.dtype, chunk=self.chunk).reshape(1)
 
 

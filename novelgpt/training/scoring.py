@@ -1,5 +1,7 @@
-"""A model folder and a text -> its loss, perplexity and bits per character, whole and chapter by chapter."""
+"""A model and a stream of tokens -> its loss, perplexity, accuracy and bits per character."""
 
+import copy
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from novelgpt.corpus.pieces import open_pieces
 from novelgpt.corpus.stream import TokenStream
 from novelgpt.corpus.tokens import encode_document
 from novelgpt.errors import EXIT_INPUT, UserError
-from novelgpt.loss import sum_loss
+from novelgpt.loss import sum_scores
 from novelgpt.training.cpu import tune_for_cpu
 from novelgpt.training.evaluation import Evaluation, evaluate_stream
 
@@ -29,11 +31,27 @@ class Protocol:
     precision: str
 
 
-def loss_function(model: GPT2LMHeadModel, dtype: torch.dtype) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Return (input_ids, labels) -> summed nats for a model in eval mode; on a CPU it gets the fast parts first."""
+def share_weights(model: GPT2LMHeadModel) -> GPT2LMHeadModel:
+    """Return a second model in eval mode on the very weights of a first, so that its parts can be exchanged freely."""
+    with torch.device("meta"):
+        twin = GPT2LMHeadModel(copy.deepcopy(model.config))
+    twin.load_state_dict(model.state_dict(), assign=True)
+    twin.tie_weights()
+    return twin.eval()
+
+
+def score_function(model: GPT2LMHeadModel, dtype: torch.dtype, score: Callable = sum_scores) -> Callable:
+    """Return (input_ids, labels) -> the two sums of sum_scores; on a CPU through the fast parts.
+
+    Args:
+        model: left as it is.
+        dtype: format of the matrix products.
+        score: sum_scores, or score_tokens for every token by itself.
+    """
+    model = share_weights(model)
     if next(model.parameters()).device.type == "cpu":
         tune_for_cpu(model, seed=0, dtype=dtype)
-    return lambda input_ids, labels: sum_loss(model, input_ids, labels, dtype=dtype)
+    return functools.partial(score, model, dtype=dtype)
 
 
 def text_stream(documents: list[str], tokenizer) -> TokenStream:
@@ -63,28 +81,27 @@ def chapter_streams(stream: TokenStream, tokenizer) -> list[TokenStream]:
 
 
 def score_stream(
-    loss_of, stream: TokenStream, protocol: Protocol, *, characters: int, device: torch.device
+    score, stream: TokenStream, protocol: Protocol, *, characters: int, device: torch.device
 ) -> Evaluation:
     """Score one stream by a protocol."""
     window = {"window": protocol.window, "stride": protocol.stride, "batch_size": protocol.batch_size}
-    result = evaluate_stream(loss_of, stream, **window, characters=characters, device=device)
+    result = evaluate_stream(score, stream, **window, characters=characters, device=device)
     assert result is not None
     return result
 
 
-def report(result: Evaluation, protocol: Protocol, **facts: object) -> dict:
-    """Return an evaluation as the JSON object that eval.py prints; a figure of an empty text is None."""
-    figures = {
-        "loss": result.loss,
-        "perplexity": result.perplexity,
-        "nats_per_character": result.nats_per_character,
-        "bits_per_character": result.bits_per_character,
-    }
+def figures_of(result: Evaluation) -> dict:
+    """Return an evaluation as JSON values; a figure of an empty text is None."""
+    names = ("loss", "perplexity", "accuracy", "nats_per_character", "bits_per_character")
+    figures = {name: getattr(result, name) for name in names}
     return {
         **{name: value if math.isfinite(value) else None for name, value in figures.items()},
         "scored_tokens": result.scored,
         "tokens": result.tokens,
         "characters": result.characters,
-        **asdict(protocol),
-        **facts,
     }
+
+
+def report(result: Evaluation, protocol: Protocol, **facts: object) -> dict:
+    """Return an evaluation and its protocol as the JSON object that eval.py prints."""
+    return {**figures_of(result), **asdict(protocol), **facts}

@@ -34,13 +34,17 @@ from novelgpt.training.selection import check_habits, final_step, is_over
 from novelgpt.training.setup import RUN_FILE, Run, check_identity, prepare_run, write_run_file
 from novelgpt.training.stopping import StopSignals, seconds_until
 from novelgpt.training.summary import command_words, stop_words
-from novelgpt.training.trainer import Stopped, Trainer
+from novelgpt.training.trainer import Stopped, Trainer, Watch
 from novelgpt.training.yardstick import compare_words
 from novelgpt.writing.generation import generate_text
 
 
-def train(options: TrainOptions) -> int:
+def train(options: TrainOptions, *, watch: Watch | None = None) -> int:
     """Train, or go on training, as the options say. The caller holds the lock of the run folder.
+
+    Args:
+        options: of train.py.
+        watch: called with every record of the log.
 
     Returns:
         Exit status: 0 when the run is finished or its time is up, 128 + signal when it was asked to stop.
@@ -59,7 +63,7 @@ def train(options: TrainOptions) -> int:
         if not run.world.is_main:
             wait_for_all(run.world)  # the first process sorts out the folder
             checkpoint = choose_checkpoint(run, set_aside=False)
-            return EXIT_DONE if is_finished(options, checkpoint) else train_run(run, stop, checkpoint)
+            return EXIT_DONE if is_finished(options, checkpoint) else train_run(run, stop, checkpoint, watch)
         remove_leftovers(options.output_path)
         remove_leftovers(options.output_path / FOLDER)
         if options.resume == "never":
@@ -73,7 +77,7 @@ def train(options: TrainOptions) -> int:
         write_run_file(run)
         say_run(run)
         wait_for_all(run.world)
-        return train_run(run, stop, checkpoint)
+        return train_run(run, stop, checkpoint, watch)
 
 
 def find_deadline(options: TrainOptions, began: float) -> float | None:
@@ -165,11 +169,11 @@ def say_run(run: Run) -> None:
     say(f"device: {device_words(run.devices)}{processes}, {str(run.dtype).removeprefix('torch.')}; {rate}")
 
 
-def train_run(run: Run, stop: StopSignals, checkpoint: Path | None) -> int:
+def train_run(run: Run, stop: StopSignals, checkpoint: Path | None, watch: Watch | None = None) -> int:
     """Train to the end or to the stop, and say how it went."""
     began = time.monotonic()
     first = read_progress(checkpoint).step if checkpoint else 0
-    trainer = Trainer(run, stop, sample=sampler(run))
+    trainer = Trainer(run, stop, sample=sampler(run), watch=watch)
     try:
         progress = trainer.fit(checkpoint)
     except Stopped:

@@ -6,6 +6,7 @@ disk. SIGUSR1 asks for a checkpoint and lets the run go on.
 
 import os
 import signal
+import threading
 import time
 from datetime import datetime, timedelta
 
@@ -24,6 +25,8 @@ class Interrupted(Exception):
 class StopSignals:
     """Context manager that turns signals and a deadline into questions the training loop asks.
 
+    Outside the main thread it takes no signals, only the deadline.
+
     Attributes:
         stopped_by: number of the signal that asked to stop; None while nobody has.
         save_asked: a checkpoint was asked for and not yet written.
@@ -37,6 +40,8 @@ class StopSignals:
         self.former: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is not threading.main_thread():  # only it may set handlers
+            return self
         for name in STOPPING:
             if hasattr(signal, name):
                 self.former[getattr(signal, name)] = signal.signal(getattr(signal, name), self.on_stop)

@@ -26,6 +26,8 @@ from novelgpt.training.stopping import Interrupted, StopSignals, watch_blocks
 from novelgpt.training.windows import Batch
 
 UNREAD_STEPS = 32  # steps that a GPU may run ahead of the host's look at their losses
+Sampler = Callable[[torch.nn.Module], str]
+Watch = Callable[[dict], None]
 
 
 class Stopped(Exception):
@@ -35,18 +37,19 @@ class Stopped(Exception):
 class Trainer:
     """Holds a run's engine and position, and records what happens."""
 
-    def __init__(self, run: Run, stop: StopSignals, *, sample: Callable[[torch.nn.Module], str] | None = None):
+    def __init__(self, run: Run, stop: StopSignals, *, sample: Sampler | None = None, watch: Watch | None = None):
         """Make the engine.
 
         Args:
             run: from prepare_run.
             stop: asked between micro-batches.
             sample: writes a short text with the network as it stands; None for no samples.
+            watch: called with every record of the log.
         """
         self.run = run
         self.options = run.options
         self.stop = stop
-        self.sample = sample
+        self.sample, self.watch = sample, watch
         self.engine = Engine(run)
         if self.engine.device.type == "cpu" and run.world.size == 1:  # where a pass may take a minute
             watch_blocks(run.model, stop)
@@ -172,6 +175,8 @@ class Trainer:
         if not self.run.world.is_main:
             return
         self.log.write(record)
+        if self.watch:
+            self.watch(record)
         if "lr" in values:
             tokens = (self.run.total_steps - self.progress.step) * self.run.data.step_tokens
             left = tokens / max(values["tokens_per_second"], 1e-9)
@@ -222,20 +227,20 @@ class Trainer:
         self.run.model.train()
         if result is None:
             raise Stopped
-        nll, scored = sum_over_processes([result.nll, result.scored], world)
-        result = Evaluation(nll, int(scored), result.tokens, result.characters)
+        nll, scored, right = sum_over_processes([result.nll, result.scored, result.right], world)
+        result = Evaluation(nll, int(scored), result.tokens, result.characters, int(right))
         self.note_evaluation(result, epoch)
         return result
 
     def note_evaluation(self, result: Evaluation, epoch: float) -> None:
         """Log an evaluation and say it."""
         values = {"valid_loss": result.loss, "valid_perplexity": result.perplexity}
-        values["bits_per_character"] = result.bits_per_character
+        values |= {"valid_accuracy": result.accuracy, "bits_per_character": result.bits_per_character}
         loss = result.loss if math.isfinite(result.loss) else None  # JSON knows no nan
         self.progress.history.append({"epoch": epoch, "step": self.progress.step, "valid_loss": loss})
         self.write_log(values)
         if self.run.world.is_main:
-            words = f"held-out loss {result.loss:.4f} perplexity {result.perplexity:.2f}"
+            words = f"held-out loss {result.loss:.4f} perplexity {result.perplexity:.2f} accuracy {result.accuracy:.2%}"
             say(f"epoch {epoch}/{self.options.epochs} {words} bits per character {result.bits_per_character:.4f}")
 
     def write_sample(self) -> None:

@@ -137,8 +137,12 @@ class Session:
         return list(best.values())
 
 
-def open_session(options: argparse.Namespace) -> Session:
+def open_session(options: argparse.Namespace, *, loaded: tuple | None = None) -> Session:
     """Load the model and resolve what depends on it.
+
+    Args:
+        options: of generate.py.
+        loaded: what load_model returned, where the model is loaded already.
 
     Raises:
         UserError: a damaged model folder, another vocabulary, or an option that does not fit the model.
@@ -147,13 +151,14 @@ def open_session(options: argparse.Namespace) -> Session:
     device = devices[0]
     if len(devices) > 1 and options.device:
         warn(f"--device {options.device}: writing takes one device; using {device}")
-    model, tokenizer = load_model(options.model_path)
+    model, tokenizer = loaded or load_model(options.model_path)
     check_vocabulary(options.tokenizer_path, tokenizer, options.model_path)
     kind = choose_kind(options, device)
     plan, controls = read_plan(options, model, tokenizer), read_controls(options, tokenizer, device)
     weights = Weights(model, kind=kind, device=device)
-    say(f"{options.model_path}: {describe(model)}; {kind} on {device_words([device])}; --seed {options.seed}")
-    book = find_book(options.model_path, options.corpus)
+    name = options.model_path or "the model"
+    say(f"{name}: {describe(model)}; {kind} on {device_words([device])}; --seed {options.seed}")
+    book = find_book(options.model_path, options.corpus) if options.model_path or options.corpus else None
     if book is None and options.max_copy is not None:
         message = "--max_copy: the book that the model was trained on is not at hand"
         raise UserError(message, "--corpus data/train.json", EXIT_USAGE)

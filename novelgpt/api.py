@@ -1,0 +1,231 @@
+"""The Python API: train, evaluate, generate. The scripts of the same names are its first users.
+
+Importing this module loads neither torch nor transformers; the first call does. What a user can cause is raised as
+UserError, as everywhere; nothing here ends the process.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from novelgpt.checks import check_value
+from novelgpt.errors import EXIT_DONE, EXIT_USAGE, UserError
+from novelgpt.lock import run_lock
+from novelgpt.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
+    from novelgpt.corpus.novel_tokenizer import NovelTokenizer
+
+    Model = str | Path | tuple[GPT2LMHeadModel, NovelTokenizer]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a call of train ended.
+
+    Attributes:
+        status: 0 when the run is finished or its time is up, 128 + signal when it was asked to stop.
+        folder: of the run.
+        step, total_steps: optimizer steps done, and of the whole run.
+        best_epoch, best_loss: of the lowest held-out loss, nats per token; None where nothing is held out.
+        history: one entry an evaluation: epoch, step, valid_loss.
+    """
+
+    status: int
+    folder: Path
+    step: int = 0
+    total_steps: int = 0
+    best_epoch: int | None = None
+    best_loss: float | None = None
+    history: list[dict] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has taken all its steps."""
+        return 0 < self.total_steps <= self.step
+
+    @property
+    def model(self) -> Path:
+        """The model folder to use: the best one, else the final one."""
+        return self.folder / ("final_model" if self.best_epoch is None else "best_model")
+
+
+@dataclass(frozen=True)
+class Written:
+    """One text that generate wrote.
+
+    Attributes:
+        text: prefix and continuation, as people read them.
+        continuation: what the model wrote of it.
+        ids: its new tokens.
+        ended: why it ended: "length", "sentence", "paragraph", "chapter", "bound" or "loop".
+        index, seed: the text is a function of them.
+    """
+
+    text: str
+    continuation: str
+    ids: list[int]
+    ended: str
+    index: int
+    seed: int
+
+
+def train(options: TrainOptions, *, progress: Callable[[dict], None] | None = None) -> TrainResult:
+    """Train, or go on with an unfinished run, under the lock of the run folder.
+
+    In the main thread Ctrl-C and SIGTERM save and stop between two steps, as in train.py; the former handlers are put
+    back at the end. In another thread the signals stay with whoever has them.
+
+    Args:
+        options: the same names, ranges and defaults as the flags of train.py.
+        progress: called with every record of log.jsonl as it is written, for example
+            {"step": 200, "epoch": 1, "loss": 5.1, "lr": 0.001, "tokens_per_second": 4100.0}.
+
+    Returns:
+        Where the run stands.
+
+    Raises:
+        UserError: anything the user can mend: an option out of its range, missing pieces, a folder in use.
+
+    Example::
+
+        options = TrainOptions(model_config="config/model_config_demo.json", tokenizer_path="cache/vocab_novel.txt",
+                               output_dir="build/api", epochs=1, stride=128, sample_length=0)
+        result = train(options, progress=lambda record: print(record["step"]))
+        assert result.finished and result.model.is_dir()
+    """
+    for entry in fields(options):
+        check_value(entry.name, getattr(options, entry.name), entry.default, **entry.metadata)
+    with lock_run(options.output_dir):  # before torch is loaded, so that a second start is told at once
+        from novelgpt.training.session import train as train_run
+
+        status = train_run(options, watch=progress)
+    return read_result(options.output_path, status)
+
+
+def lock_run(folder: str) -> contextlib.AbstractContextManager:
+    """Return the lock of a run folder; only the first of torchrun's processes takes it."""
+    return run_lock(folder) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
+
+
+def read_result(folder: Path, status: int = EXIT_DONE) -> TrainResult:
+    """Read where the run of a folder stands; a folder without checkpoints stands at the beginning."""
+    from novelgpt.files import read_json
+    from novelgpt.training.checkpoint import list_checkpoints, read_progress
+
+    checkpoints = list_checkpoints(folder)
+    if not checkpoints:
+        return TrainResult(status, folder)
+    progress, total = read_progress(checkpoints[-1]), read_json(folder / "run.json")["total_steps"]
+    return TrainResult(status, folder, progress.step, total, progress.best_epoch, progress.best_loss, progress.history)
+
+
+def evaluate(
+    model: "Model",
+    text: str | Sequence[str] | None = None,
+    *,
+    path: str | Path | Sequence[str | Path] | None = None,
+    pieces: str | Path = "data/tokenized/",
+    encoding: str | None = None,
+    stride: int | None = None,
+    batch_size: int = 8,
+    precision: str = "fp32",
+    device: str | None = None,
+    per_chapter: bool = False,
+    baseline: bool = False,
+    html: str | Path | None = None,
+) -> dict:
+    """Measure how well a model predicts a text: what eval.py prints.
+
+    Args:
+        model: a model folder, or what load_model returned, which is left as it is.
+        text: a sentence or a list of documents.
+        path: a file or folder instead, or several; each file is scored by itself and has an entry under `texts`.
+        pieces: folder of the pieces; their held-out part is scored when neither text nor path is given.
+        encoding: of path; None finds out.
+        stride: tokens between windows, at most the context; None for half of it. Every token but the first is scored
+            once, after at least context - stride tokens; with stride = context the first of every window is not.
+        batch_size: windows a pass; has no influence on the figures.
+        precision: "auto", "bf16", "fp16" or "fp32".
+        device: of a model folder: a GPU number, "mps" or "cpu"; None for the first GPU there is.
+        per_chapter: score every chapter by itself too.
+        baseline: also score by a 4-gram of the training pieces.
+        html: file for a page on which every character has its surprise.
+
+    Returns:
+        loss and nats_per_character in nats, perplexity, accuracy (0 to 1), bits_per_character (None for an empty text),
+        scored_tokens, tokens, characters, unknown_tokens, the protocol (window, stride, batch_size, precision), and
+        texts, chapters, ngram_loss where asked for. All plain JSON values.
+
+    Raises:
+        UserError: no such model or text, or an option out of its range.
+
+    Example::
+
+        report = evaluate("model/final_model", "那天夜里没有月亮。")
+        assert report["perplexity"] > 1 and 0 <= report["accuracy"] <= 1
+    """
+    from novelgpt.training.measure import Measure, find_texts
+
+    network, tokenizer = open_model(model, device)
+    measure = Measure(network, tokenizer, stride=stride, batch_size=batch_size, precision=precision)
+    texts = find_texts(tokenizer, text, path, pieces, encoding=encoding)
+    facts = {"model": str(model)} if isinstance(model, (str, Path)) else {}
+    report = measure.report(texts, per_chapter=per_chapter, html=html, **facts)
+    return report | measure.baseline(texts, pieces, report["loss"]) if baseline else report
+
+
+def open_model(model: "Model", device: str | None) -> tuple:
+    """Return network and tokenizer of a folder, on the device asked for, or the pair that was given.
+
+    Raises:
+        UserError: a device for a model that has one already.
+    """
+    if isinstance(model, tuple):
+        if device is not None:
+            raise UserError(f"device: found {device!r} for a loaded model", "leave it out", EXIT_USAGE)
+        return model
+    from novelgpt.devices import choose_devices
+    from novelgpt.model import load_model
+
+    return load_model(model, device=choose_devices(device)[0])
+
+
+def generate(model: "Model", prefix: str, **settings: object) -> list[Written]:
+    """Let a model continue a prefix.
+
+    Args:
+        model: a model folder, or what load_model returned, which is left as it is.
+        prefix: what the text begins with, with or without [CLS] in front.
+        settings: flags of generate.py by the same names, ranges and defaults: length, nsamples, batch_size,
+            temperature, topk, topp, min_p, repetition_penalty, penalty_window, no_repeat_ngram_size,
+            bad_words (a list), stop, cut_loops, keep_head, seed, precision, quantize, device, corpus, max_copy.
+
+    Returns:
+        nsamples texts; text i is a function of (seed, i).
+
+    Raises:
+        UserError: no such model or setting, or a value out of its range.
+
+    Example::
+
+        texts = generate("model/final_model", "那天夜里没有月亮。", length=20, nsamples=2, seed=7)
+        assert len(texts) == 2 and texts[0].text.startswith("那天夜里没有月亮。")
+    """
+    from novelgpt.writing.options import options_of
+    from novelgpt.writing.session import open_session
+
+    loaded = model if isinstance(model, tuple) else None
+    options = options_of(prefix, settings, model_path="" if loaded else str(model))
+    session = open_session(options, loaded=loaded)
+    return [
+        Written(
+            session.text_of(sample), session.new_text_of(sample), sample.ids, sample.ended, sample.index, options.seed
+        )
+        for sample in session.write(prefix)
+    ]

@@ -1,0 +1,161 @@
+"""A model from anywhere -> a model for anywhere.
+
+    Hugging Face folder ─┐                ┌─ Hugging Face folder, fp32 bf16 fp16
+    pytorch_model.bin   ─┼─ GPT2LMHead ───┼─ GGUF file            gguf_file.py
+    MindSpore checkpoint ┘   + tokenizer  └─ MindSpore checkpoint  mindspore_file.py
+
+In fp32 every number stays what it is. bf16 keeps 8 bits of each (an error of up to 0.4 %), fp16 keeps 11 (0.05 %) but
+none above 65,504.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import GPT2LMHeadModel
+
+from novelgpt.corpus.novel_tokenizer import NovelTokenizer
+from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.errors import EXIT_STATE, EXIT_USAGE, UserError
+from novelgpt.files import MANIFEST, atomic_folder, atomic_writer, read_json, sha256_of
+from novelgpt.gguf_file import write_gguf
+from novelgpt.mindspore_file import CHECKPOINT, read_mindspore, write_mindspore
+from novelgpt.model import build_model, check_model_folder, count_parameters, load_model, save_model, write_configs
+from novelgpt.model_config import read_model_config
+from novelgpt.weights import OLD_WEIGHTS, WEIGHTS, check_weights, expected_shapes
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+KEPT_FACTS = ("step", "epoch", "valid_loss", "corpus")  # of the source's manifest
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to be written elsewhere.
+
+    Attributes:
+        model: in fp32 on the CPU.
+        tokenizer: of the model.
+        facts: entries for the manifest of what is written: where it comes from, and what its own manifest says.
+    """
+
+    model: GPT2LMHeadModel
+    tokenizer: NovelTokenizer
+    facts: dict = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return count_parameters(self.model)
+
+
+def check_output(source: str, output: str, kind: str) -> None:
+    """Refuse to write over the source, or over anything that is no model.
+
+    Raises:
+        UserError: with the place.
+    """
+    old, new = Path(source), Path(output)
+    if new.resolve() == old.resolve():
+        raise UserError(f"{output}: source and output are the same", "give another output", EXIT_USAGE)
+    if kind == "gguf" and new.is_dir():
+        raise UserError(f"{output}: is a folder, expected a file", f"{new / 'model.gguf'}", EXIT_USAGE)
+    if kind != "gguf" and new.exists() and not (new / MANIFEST).is_file():
+        message = f"{output}: exists and is not a model folder of ours, so it is not replaced"
+        raise UserError(message, "give the name of a new folder", EXIT_USAGE)
+
+
+def open_source(
+    path: str | Path, kind: str = "auto", *, model_config: str | None = None, tokenizer_path: str | None = None
+) -> Source:
+    """Load what is to be converted.
+
+    Args:
+        path: a model folder, a folder that write_model wrote for MindSpore, or a MindSpore checkpoint.
+        kind: "hf", "mindspore", or "auto".
+        model_config, tokenizer_path: of a lone checkpoint.
+
+    Raises:
+        UserError: nothing there, damaged, or weights that do not fit the config.
+    """
+    path = Path(path)
+    if kind == "auto":
+        kind = "mindspore" if path.suffix == ".ckpt" or (path / CHECKPOINT).is_file() else "hf"
+    if kind == "hf":
+        if model_config or tokenizer_path:
+            flag = "--model_config" if model_config else "--tokenizer_path"
+            raise UserError(f"{flag}: {path} has its own", "leave it out", EXIT_USAGE)
+        model, tokenizer = load_model(path)
+        weights = next((path / name for name in (WEIGHTS, OLD_WEIGHTS) if (path / name).is_file()), None)
+        return Source(model, tokenizer, facts_of(path, weights))
+    return open_mindspore(path, model_config, tokenizer_path)
+
+
+def facts_of(folder: Path, weights: Path) -> dict:
+    """Return what the manifest of a converted model says about its source."""
+    manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    kept = {name: manifest[name] for name in KEPT_FACTS if name in manifest}
+    return {"source": {"path": str(weights), "sha256": sha256_of(weights)}, **kept}
+
+
+def open_mindspore(path: Path, model_config: str | None, tokenizer_path: str | None) -> Source:
+    """Load a MindSpore checkpoint: of a folder of ours, or a lone one whose config and vocabulary are given."""
+    folder = path if path.is_dir() else path.parent
+    checkpoint = path / CHECKPOINT if path.is_dir() else path
+    if path.is_dir():
+        check_model_folder(path)
+    config_path = Path(model_config or folder / "config.json")
+    if not checkpoint.is_file() or not config_path.is_file():
+        missing = checkpoint if not checkpoint.is_file() else config_path
+        hint = "give a .ckpt file, with --model_config and --tokenizer_path if it stands alone"
+        raise UserError(f"{missing}: no such file", hint, EXIT_STATE)
+    config = read_model_config(config_path, quiet=True)
+    tokenizer = load_tokenizer(tokenizer_path or folder)
+    weights = read_mindspore(checkpoint)
+    check_weights(weights, expected_shapes(config, tokenizer.vocab_size), place=checkpoint)
+    model = build_model(config, tokenizer).eval()
+    model.load_state_dict({**weights, "lm_head.weight": weights["transformer.wte.weight"]})
+    return Source(model, tokenizer, facts_of(folder, checkpoint))
+
+
+def cast_weights(model: GPT2LMHeadModel, dtype: str) -> dict[str, torch.Tensor]:
+    """Return a model's weights in another number format, the tied head by the embedding's name.
+
+    Raises:
+        UserError: a number that the format cannot hold.
+    """
+    weights = {name: weight.detach().to(DTYPES[dtype]).contiguous() for name, weight in model.named_parameters()}
+    for name, weight in weights.items():
+        if not torch.isfinite(weight).all():
+            found = model.get_parameter(name).abs().max().item()
+            message = f"--dtype {dtype}: cannot hold {found:.4g} of {name}"
+            raise UserError(message, "--dtype bf16 or fp32" if dtype == "fp16" else "repair the source", EXIT_STATE)
+    return weights
+
+
+def write_model(source: Source, output: str | Path, kind: str, *, dtype: str = "fp32") -> None:
+    """Write a model, complete or not at all.
+
+    Args:
+        source: what open_source returned.
+        output: folder, or file for gguf.
+        kind: "hf", "gguf" or "mindspore".
+        dtype: "fp32", "bf16" or "fp16".
+
+    Raises:
+        UserError: a missing package, a network or vocabulary that the other side does not know, a full disk.
+    """
+    weights = cast_weights(source.model, dtype)
+    config, tokenizer = source.model.config, source.tokenizer
+    facts = {**source.facts, "dtype": dtype}
+    if kind == "gguf":
+        with atomic_writer(output) as file:
+            exact = cast_weights(source.model, "fp32")
+            write_gguf(Path(file.name), exact, config, tokenizer, name=Path(output).stem, dtype=DTYPES[dtype])
+    elif kind == "mindspore":
+        with atomic_folder(output, **facts) as hidden:
+            write_mindspore(hidden / CHECKPOINT, weights)
+            write_configs(config, tokenizer, hidden)
+            tokenizer.export(hidden)
+    else:
+        words = f"Weights in {dtype}, converted."
+        save_model(source.model, tokenizer, output, weights=weights, facts=words, **facts)
