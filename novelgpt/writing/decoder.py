@@ -165,14 +165,15 @@ class Decoder:
         return weights.head(weights.norm(x, weights.last_norm))
 
     def attend_used(self, q, k, v, keys, values) -> torch.Tensor:
-        """Attend over the slots in use only, all rows at once where they are equally long."""
-        if min(self.lengths) == max(self.lengths):
-            return attend_slots(q, k, v, keys, values, self.lengths[0])
-        rows = [
-            attend_slots(*(part[row : row + 1] for part in (q, k, v, keys, values)), length)
-            for row, length in enumerate(self.lengths)
-        ]
-        return torch.cat(rows)
+        """Attend over the slots in use only, row by row: a product of many rows would copy what it reads first."""
+        query = scaled(q, keys.dtype)  # (B, H, 1, D/H)
+        mixed = []
+        for row, length in enumerate(self.lengths):
+            row_keys, row_values = keys[row], values[row]  # (H, D/H, S), (H, S, D/H)
+            row_keys[..., length], row_values[:, length] = k[row], v[row]
+            scores = torch.bmm(query[row], row_keys[..., : length + 1]).float()  # (H, 1, S)
+            mixed.append(torch.bmm(scores.softmax(-1).to(values.dtype), row_values[:, : length + 1]))
+        return torch.stack(mixed).flatten(1).float()
 
     def attend_masked(self, q, k, v, keys, values) -> torch.Tensor:
         """Attend over all slots, the unused ones masked: fixed shapes and no look at the lengths, as a GPU wants it."""
@@ -192,11 +193,9 @@ def cache_dtype(weights: Weights) -> torch.dtype:
     return torch.bfloat16
 
 
-def attend_slots(q, k, v, keys, values, length: int) -> torch.Tensor:
-    """Put k and v (B, H, D/H) into a slot and attend over it and all before it; returns (B, D)."""
-    keys[..., length] = k
-    values[:, :, length] = v
-    return attend(q, keys[..., : length + 1], values[:, :, : length + 1])
+def scaled(q: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return queries (B, H, D/H) scaled as attention wants them, (B, H, 1, D/H) in the cache's dtype."""
+    return (q * q.shape[-1] ** -0.5).to(dtype).unsqueeze(2)
 
 
 def attend(q, keys, values, unused: torch.Tensor | None = None) -> torch.Tensor:
@@ -211,8 +210,7 @@ def attend(q, keys, values, unused: torch.Tensor | None = None) -> torch.Tensor:
     Returns:
         (B, D) fp32.
     """
-    query = (q * q.shape[-1] ** -0.5).to(keys.dtype).unsqueeze(2)  # (B, H, 1, D/H)
-    scores = torch.matmul(query, keys).float()  # (B, H, 1, S)
+    scores = torch.matmul(scaled(q, keys.dtype), keys).float()  # (B, H, 1, S)
     if unused is not None:
         scores = scores.masked_fill(unused, -torch.inf)
     return torch.matmul(scores.softmax(-1).to(values.dtype), values).flatten(1).float()
