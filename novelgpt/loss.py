@@ -5,6 +5,7 @@ from transformers import GPT2LMHeadModel
 
 from novelgpt.products import multiply
 
+ROWS_IN_CACHE = 64  # positions whose softmax a CPU computes at a time
 HEAD_ALIGNMENT = 64  # rows: GPU matrix products want multiples of it, and 13,317 is odd
 
 
@@ -16,7 +17,9 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weight, labels, chunk):
-        """Return the fp32 loss sum; hidden (N, D) and weight (V, D) in the compute dtype, labels (N,) int64."""
+        """Return the fp32 loss sum of hidden (N, D) in the compute dtype, weight (V, D) in any, labels (N,) int64."""
+        ctx.weight_dtype = weight.dtype
+        weight = weight.to(hidden.dtype)
         needs_gradient, trains_head = any(ctx.needs_input_grad[:2]), ctx.needs_input_grad[1]
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden) if needs_gradient else None
@@ -33,7 +36,6 @@ class HeadLoss(torch.autograd.Function):
             if trains_head:
                 weight_gradient += multiply(gradient.t(), hidden[span])
         ctx.save_for_backward(hidden_gradient, weight_gradient)
-        ctx.weight_dtype = weight.dtype
         return total
 
     @staticmethod
@@ -48,20 +50,33 @@ def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor, needs_gradient
     """Return the summed cross-entropy in nats and its gradient by the logits; labels of -100 count nothing.
 
     Args:
-        logits: (C, V), any float dtype.
+        logits: (C, V), any float dtype; the gradient takes their place.
         labels: (C,) int64.
         needs_gradient: False returns None for the gradient.
     """
-    scores = logits.float()  # (C, V)
-    scored = labels.ge(0)
-    targets = labels.clamp(min=0)[:, None]  # (C, 1)
-    normalizer = scores.logsumexp(dim=1, keepdim=True)  # (C, 1)
-    losses = (normalizer - scores.gather(1, targets)).squeeze(1)  # (C,)
-    if not needs_gradient:
-        return losses.mul(scored).sum(), None
-    probabilities = scores.sub_(normalizer).exp_()  # softmax
-    probabilities.scatter_add_(1, targets, torch.full_like(targets, -1, dtype=torch.float32))
-    return losses.mul(scored).sum(), probabilities.mul_(scored[:, None]).to(logits.dtype)
+    rows = ROWS_IN_CACHE if logits.device.type == "cpu" else max(1, len(logits))
+    total = torch.zeros((), dtype=torch.float32, device=logits.device)
+    for part, targets in zip(logits.split(rows), labels.split(rows), strict=True):
+        total += replace_by_gradient(part, targets, needs_gradient)
+    return total, logits if needs_gradient else None
+
+
+def replace_by_gradient(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool) -> torch.Tensor:
+    """Return the loss sum of a few rows; where a gradient is needed, it overwrites the logits.
+
+    The probabilities give the normalizer too: log-sum-exp = greatest score - log of its probability, which is at least
+    1 / V and so never underflows.
+    """
+    scores = logits.float()  # (R, V)
+    scored = labels.ge(0)[:, None]  # (R, 1)
+    targets = labels.clamp(min=0)[:, None]
+    greatest, target_scores = scores.amax(1, keepdim=True), scores.gather(1, targets)
+    probabilities = scores.softmax(1)
+    normalizer = greatest - probabilities.amax(1, keepdim=True).log()
+    if needs_gradient:
+        probabilities.scatter_add_(1, targets, torch.full_like(targets, -1, dtype=torch.float32))
+        logits.copy_(probabilities.mul_(scored))
+    return (normalizer - target_scores).mul(scored).sum()
 
 
 def sum_loss(
@@ -90,5 +105,5 @@ def sum_loss(
     hidden = hidden[:, :-1].reshape(-1, hidden.shape[-1])  # (B·(T-1), D)
     weight = model.lm_head.weight
     if reduced:
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
+        hidden = hidden.to(dtype)
     return HeadLoss.apply(hidden, weight, labels[:, 1:].reshape(-1), chunk)
