@@ -150,26 +150,31 @@ def test_tokens_that_somebody_added_are_read_from_the_file_beside_the_list(tmp_p
     )
 
 
-@pytest.mark.parametrize("writer", [publish_old, publish_new])
+@pytest.fixture(scope="module", params=[publish_old, publish_new])
+def tokenizers(request, theirs, tmp_path_factory):
+    """Our tokenizer of a published folder, and the BertTokenizer that transformers makes of it."""
+    from transformers import BertTokenizer
+
+    folder = request.param(tmp_path_factory.mktemp("published") / "theirs", theirs)
+    reference = BertTokenizer.from_pretrained(folder, split_special_tokens=True)
+    assert len(reference) == BERT_SIZE
+    return load_tokenizer(folder), reference
+
+
 @pytest.mark.parametrize("name", NOVELS)
-def test_parts_of_novels_have_the_ids_of_bert(theirs, tmp_path, writer, name):
-    check_ids(writer(tmp_path / "theirs", theirs), read_novel(name)[-30_000:])
+def test_parts_of_novels_have_the_ids_of_bert(tokenizers, name):
+    check_ids(*tokenizers, read_novel(name)[-30_000:])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("writer", [publish_old, publish_new])
 @pytest.mark.parametrize("name", NOVELS)
-def test_whole_novels_have_the_ids_of_bert(theirs, tmp_path, writer, name):
-    check_ids(writer(tmp_path / "theirs", theirs), read_novel(name))
+def test_whole_novels_have_the_ids_of_bert(tokenizers, name):
+    check_ids(*tokenizers, read_novel(name))
 
 
-def check_ids(folder: Path, text: str) -> None:
-    """Compare our ids of a text with those of the BertTokenizer that transformers makes of the folder."""
-    from transformers import BertTokenizer
-
-    reference = BertTokenizer.from_pretrained(folder, split_special_tokens=True)
-    assert len(reference) == BERT_SIZE
-    ids = load_tokenizer(folder).encode(text).tolist()
+def check_ids(tokenizer, reference, text: str) -> None:
+    """Compare our ids of a text with those of transformers."""
+    ids = tokenizer.encode(text).tolist()
     assert ids == reference_ids(reference, text)
     assert len(ids) > len(text) // 2
 
