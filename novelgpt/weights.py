@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from novelgpt.console import warn
 from novelgpt.errors import EXIT_STATE, UserError
 from novelgpt.files import read_json
 from novelgpt.model_config import TIED
@@ -29,9 +30,13 @@ def read_weights(folder: Path, config: dict, vocab_size: int) -> dict[str, torch
     the network untied whatever the config says, as in transformers.
     """
     weights = rename_weights({name: value for path in weight_files(folder) for name, value in read_file(path).items()})
-    if HEAD in weights and config.get(TIED, True) and same(weights[HEAD], weights.get(EMBEDDING)):
-        del weights[HEAD]
-    expected = expected_shapes(config, vocab_size, tied=config.get(TIED, True) and HEAD not in weights)
+    if HEAD in weights and config.get(TIED, True):
+        if same(weights[HEAD], weights.get(EMBEDDING)):
+            del weights[HEAD]
+        else:
+            warn(f"{folder}: {HEAD} is not the embedding, so it stays a matrix of its own")
+            config = {**config, TIED: False}
+    expected = expected_shapes(config, vocab_size)
     check_weights(weights, expected, place=folder)
     return {name: weight.to(torch.float32) for name, weight in weights.items()}
 
@@ -166,12 +171,12 @@ def rename_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return renamed
 
 
-def expected_shapes(config: dict, vocab_size: int, *, tied: bool = True) -> dict[str, tuple[int, ...]]:
+def expected_shapes(config: dict, vocab_size: int) -> dict[str, tuple[int, ...]]:
     """Map every weight of the config's GPT-2 to its shape, without allocating anything."""
     d = config["n_embd"]
     m = config.get("n_inner") or 4 * d
     shapes = {EMBEDDING: (vocab_size, d), "transformer.wpe.weight": (config["n_positions"], d)}
-    shapes |= {} if tied else {HEAD: (vocab_size, d)}
+    shapes |= {} if config.get(TIED, True) else {HEAD: (vocab_size, d)}
     inner = {"ln_1": (d,), "ln_2": (d,), "attn.c_attn": (d, 3 * d), "attn.c_proj": (d, d)}
     inner |= {"mlp.c_fc": (d, m), "mlp.c_proj": (m, d)}
     blocks = {f"transformer.h.{i}.{name}": shape for i in range(config["n_layer"]) for name, shape in inner.items()}

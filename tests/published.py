@@ -1,5 +1,6 @@
 """GPT-2 folders as others publish them: a BERT vocabulary of 21,128 entries, weights and settings of several ages."""
 
+import functools
 from pathlib import Path
 
 import torch
@@ -55,6 +56,7 @@ OLD_TOKENIZER_CONFIG = {
 }
 
 
+@functools.cache
 def bert_tokens() -> list[str]:
     """Return 21,128 tokens in BERT's order: marks among unused slots, ASCII, characters, words, ## pieces."""
     marks = ["[PAD]", *(f"[unused{number}]" for number in range(1, 100)), *("[UNK]", "[CLS]", "[SEP]", "[MASK]")]

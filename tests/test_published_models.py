@@ -10,6 +10,7 @@ from published import BERT_SIZE, bert_tokens, old_state, publish_new, publish_ol
 from safetensors.torch import save_file
 from test_tokenizer import NOVELS, read_novel
 from test_wordpiece import reference_ids
+from transformers import GPT2LMHeadModel
 
 import eval as eval_script
 import generate as generate_script
@@ -19,7 +20,7 @@ from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.vocabulary import save_vocabulary
 from novelgpt.errors import UserError
 from novelgpt.files import write_json
-from novelgpt.model import load_model
+from novelgpt.model import load_model, save_model
 
 PREFIX = "那天夜里"
 
@@ -111,16 +112,22 @@ def test_what_transformers_saves_today_is_read(theirs, tmp_path):
     assert tokenizer.tokens == bert_tokens()
 
 
-def test_a_head_of_its_own_stays_its_own(tmp_path):
+def test_a_head_of_its_own_stays_its_own(tmp_path, capsys):
     theirs = tiny_gpt2(tie_word_embeddings=False)
     folder = publish_old(tmp_path / "theirs", theirs, tie_word_embeddings=False)
-    model, _ = load_model(folder)
+    model, tokenizer = load_model(folder)
     assert torch.equal(logits_of(model), logits_of(theirs))
     assert model.lm_head.weight is not model.transformer.wte.weight
+    save_model(model, tokenizer, tmp_path / "ours")
+    for again in (GPT2LMHeadModel.from_pretrained(tmp_path / "ours"), load_model(tmp_path / "ours")[0]):
+        torch.testing.assert_close(logits_of(again), logits_of(theirs))
+    capsys.readouterr()
     edit = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     edit.pop("tie_word_embeddings")  # transformers, too, then goes by the weights
     write_json(folder / "config.json", edit)
     assert torch.equal(logits_of(load_model(folder)[0]), logits_of(theirs))
+    words = "lm_head.weight is not the embedding, so it stays a matrix of its own"
+    assert capsys.readouterr().err == f"warning: {folder}: {words}\n"
 
 
 def test_rows_beyond_the_vocabulary_are_kept_as_reserved_tokens(tmp_path, capsys):
@@ -150,26 +157,31 @@ def test_tokens_that_somebody_added_are_read_from_the_file_beside_the_list(tmp_p
     )
 
 
-@pytest.mark.parametrize("writer", [publish_old, publish_new])
+@pytest.fixture(scope="module", params=[publish_old, publish_new])
+def tokenizers(request, theirs, tmp_path_factory):
+    """Our tokenizer of a published folder, and the BertTokenizer that transformers makes of it."""
+    from transformers import BertTokenizer
+
+    folder = request.param(tmp_path_factory.mktemp("published") / "theirs", theirs)
+    reference = BertTokenizer.from_pretrained(folder, split_special_tokens=True)
+    assert len(reference) == BERT_SIZE
+    return load_tokenizer(folder), reference
+
+
 @pytest.mark.parametrize("name", NOVELS)
-def test_parts_of_novels_have_the_ids_of_bert(theirs, tmp_path, writer, name):
-    check_ids(writer(tmp_path / "theirs", theirs), read_novel(name)[-30_000:])
+def test_parts_of_novels_have_the_ids_of_bert(tokenizers, name):
+    check_ids(*tokenizers, read_novel(name)[-30_000:])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("writer", [publish_old, publish_new])
 @pytest.mark.parametrize("name", NOVELS)
-def test_whole_novels_have_the_ids_of_bert(theirs, tmp_path, writer, name):
-    check_ids(writer(tmp_path / "theirs", theirs), read_novel(name))
+def test_whole_novels_have_the_ids_of_bert(tokenizers, name):
+    check_ids(*tokenizers, read_novel(name))
 
 
-def check_ids(folder: Path, text: str) -> None:
-    """Compare our ids of a text with those of the BertTokenizer that transformers makes of the folder."""
-    from transformers import BertTokenizer
-
-    reference = BertTokenizer.from_pretrained(folder, split_special_tokens=True)
-    assert len(reference) == BERT_SIZE
-    ids = load_tokenizer(folder).encode(text).tolist()
+def check_ids(tokenizer, reference, text: str) -> None:
+    """Compare our ids of a text with those of transformers."""
+    ids = tokenizer.encode(text).tolist()
     assert ids == reference_ids(reference, text)
     assert len(ids) > len(text) // 2
 
