@@ -63,7 +63,7 @@ WITHOUT_EFFECT = {
         "early_stopping_metric": ("loss", "eval_loss"), "logging_strategy": ANY, "logging_first_step": ANY,
         "report_to": ANY, "run_name": ANY, "disable_tqdm": ANY, "log_level": ANY, "push_to_hub": NO,
         "hub_model_id": ANY, "hub_token": ANY, "cache_dir": ANY, "overwrite_cache": ANY, "use_fast_tokenizer": ANY,
-        "model_revision": ANY, "use_auth_token": ANY, "trust_remote_code": ANY, "model_type": ("gpt2",),
+        "model_revision": ANY, "use_auth_token": ANY, "model_type": ("gpt2",),
         "torch_dtype": ("auto", "float32"),
         "low_cpu_mem_usage": ANY, "dataloader_num_workers": ANY, "dataloader_pin_memory": ANY, "num_workers": ANY,
         "dataloader_drop_last": NO, "remove_unused_columns": ANY, "group_by_length": NO, "keep_linebreaks": YES,

@@ -74,7 +74,7 @@ def load_yaml(text: str) -> object:
 
     Loader.add_constructor("tag:yaml.org,2002:map", construct_mapping)
     try:
-        return yaml.load(text, Loader)
+        return Loader(text).get_single_data()
     except yaml.YAMLError as problem:
         raise ValueError(" ".join(str(problem).split())) from problem
     except TypeError as problem:
