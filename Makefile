@@ -30,18 +30,19 @@ check: .venv/.installed  ## lint, format, fast suite
 	$(BIN)/ruff format --check .
 	$(FAST_TESTS)
 
-sweeps: .venv/.installed  ## the sweeps that every change must pass, minutes
+SWEEPS := tests/reliability --timeout 3600 --durations=10 -m
+sweeps: .venv/.installed  ## the sweeps that every change must pass, a quarter of an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m sweep --timeout 1500 --durations=10
+	OMP_NUM_THREADS=1 RELIABILITY=ci $(BIN)/python -m pytest -n 2 $(SWEEPS) "not slow"
 
 slow: .venv/.installed  ## the long sweeps
 	$(BIN)/python -m pytest -m slow
 
-SWEEPS := tests/reliability --timeout 3600 -m
 # the sweeps of tests/reliability, two at a time; then those that need the whole machine
 reliability: .venv/.installed  ## every promise of docs/RELIABILITY.md, a quarter of an hour; SIZE=large for a night
 	rm -rf build/reliability && mkdir -p build/reliability
 	export OMP_NUM_THREADS=1 RELIABILITY=$(or $(SIZE),ci) RELIABILITY_RESULTS=build/reliability/results.jsonl; \
-	$(BIN)/python -m pytest -n 2 $(SWEEPS) "not slow" --durations=10; code=$$?; \
+	$(BIN)/python -m pytest -n 2 $(SWEEPS) "not slow"; code=$$?; \
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m pytest $(SWEEPS) slow || code=$$?; \
 	$(BIN)/python tests/reliability/report.py $$RELIABILITY_RESULTS docs/RELIABILITY.md || code=$$?; exit $$code
 

@@ -5,6 +5,7 @@ from transformers import GPT2LMHeadModel
 
 from novelgpt.products import multiply
 
+ROWS_IN_CACHE = 64  # positions whose softmax a CPU computes at a time
 HEAD_ALIGNMENT = 64  # rows: GPU matrix products want multiples of it, and 13,317 is odd
 
 
@@ -16,7 +17,9 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weight, labels, chunk):
-        """Return the fp32 loss sum; hidden (N, D) and weight (V, D) in the compute dtype, labels (N,) int64."""
+        """Return the fp32 loss sum of hidden (N, D) in the compute dtype, weight (V, D) in any, labels (N,) int64."""
+        ctx.weight_dtype = weight.dtype
+        weight = weight.to(hidden.dtype)
         needs_gradient = any(ctx.needs_input_grad[:2])
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden) if needs_gradient else None
@@ -33,7 +36,6 @@ class HeadLoss(torch.autograd.Function):
                 hidden_gradient[span] = multiply(gradient, weight)
                 weight_gradient += multiply(gradient.t(), hidden[span])
         ctx.save_for_backward(hidden_gradient, weight_gradient)
-        ctx.weight_dtype = weight.dtype
         return total
 
     @staticmethod
@@ -53,20 +55,33 @@ def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor, needs_gradient
     """Return the summed cross-entropy in nats and its gradient by the logits; labels of -100 count nothing.
 
     Args:
-        logits: (C, V), any float dtype.
+        logits: (C, V), any float dtype; the gradient takes their place.
         labels: (C,) int64.
         needs_gradient: False returns None for the gradient.
     """
-    scores = logits.float()  # (C, V)
-    scored = labels.ge(0)
-    targets = labels.clamp(min=0)[:, None]  # (C, 1)
-    normalizer = scores.logsumexp(dim=1, keepdim=True)  # (C, 1)
-    losses = (normalizer - scores.gather(1, targets)).squeeze(1)  # (C,)
-    if not needs_gradient:
-        return losses.mul(scored).sum(), None
-    probabilities = scores.sub_(normalizer).exp_()  # softmax
-    probabilities.scatter_add_(1, targets, torch.full_like(targets, -1, dtype=torch.float32))
-    return losses.mul(scored).sum(), probabilities.mul_(scored[:, None]).to(logits.dtype)
+    rows = ROWS_IN_CACHE if logits.device.type == "cpu" else max(1, len(logits))
+    total = torch.zeros((), dtype=torch.float32, device=logits.device)
+    for part, targets in zip(logits.split(rows), labels.split(rows), strict=True):
+        total += replace_by_gradient(part, targets, needs_gradient)
+    return total, logits if needs_gradient else None
+
+
+def replace_by_gradient(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool) -> torch.Tensor:
+    """Return the loss sum of a few rows; where a gradient is needed, it overwrites the logits.
+
+    The probabilities give the normalizer too: log-sum-exp = greatest score - log of its probability, which is at least
+    1 / V and so never underflows.
+    """
+    scores = logits.float()  # (R, V)
+    scored = labels.ge(0)[:, None]  # (R, 1)
+    targets = labels.clamp(min=0)[:, None]
+    greatest, target_scores = scores.amax(1, keepdim=True), scores.gather(1, targets)
+    probabilities = scores.softmax(1)
+    normalizer = greatest - probabilities.amax(1, keepdim=True).log()
+    if needs_gradient:
+        probabilities.scatter_add_(1, targets, torch.full_like(targets, -1, dtype=torch.float32))
+        logits.copy_(probabilities.mul_(scored))
+    return (normalizer - target_scores).mul(scored).sum()
 
 
 def sum_loss(
@@ -96,13 +111,12 @@ def sum_loss(
 def hidden_and_head(
     model: GPT2LMHeadModel, input_ids: torch.Tensor, dtype: torch.dtype | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the states that predict a next token, (B·(T-1), D), and the head's weight (V, D), both in the dtype."""
+    """Return the states that predict a next token, (B·(T-1), D), in the dtype, and the head's weight (V, D)."""
     reduced = dtype is not None and dtype != torch.float32
     with torch.autocast(input_ids.device.type, dtype=dtype if reduced else torch.bfloat16, enabled=reduced):
         hidden = model.transformer(input_ids, use_cache=False).last_hidden_state  # (B, T, D)
     hidden = hidden[:, :-1].reshape(-1, hidden.shape[-1])  # (B·(T-1), D)
-    weight = model.lm_head.weight
-    return (hidden.to(dtype), weight.to(dtype)) if reduced else (hidden, weight)
+    return hidden.to(dtype) if reduced else hidden, model.lm_head.weight
 
 
 @torch.no_grad()
@@ -124,7 +138,7 @@ def score_tokens(
         the label. 0 and False where nothing is scored.
     """
     hidden, weight = hidden_and_head(model, input_ids, dtype)
-    targets, head, parts = labels[:, 1:].reshape(-1), aligned_head(weight), []
+    targets, head, parts = labels[:, 1:].reshape(-1), aligned_head(weight.to(hidden.dtype)), []
     for states, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
         scores = multiply(states, head.t())[:, : len(weight)].float()  # (C, V)
         scored, index = wanted.ge(0), wanted.clamp(min=0)[:, None]

@@ -26,10 +26,15 @@ def first_batch(run):
     return next(epoch_batches(run.pieces.train, run.window, options.stride, options.batch_size, seed=0, epoch=1))
 
 
+def all_weights(run) -> torch.Tensor:
+    """Return a copy of all weights in one row."""
+    return torch.cat([parameter.detach().flatten() for parameter in run.model.parameters()])
+
+
 def weights_after_a_step(run, engine) -> torch.Tensor:
     """Take one step and return all weights in one row."""
     engine.step(first_batch(run), step=1, lr_share=1.0)
-    return torch.cat([parameter.detach().flatten() for parameter in run.model.parameters()])
+    return all_weights(run)
 
 
 def refuse_more_than(rows: int, monkeypatch) -> None:
@@ -45,13 +50,15 @@ def refuse_more_than(rows: int, monkeypatch) -> None:
 
 
 def test_a_batch_that_does_not_fit_is_split_and_gives_the_same_update(tiny_options, monkeypatch, capsys):
-    whole = weights_after_a_step(run := prepare_run(tiny_options(precision="fp32")), Engine(run))
+    run = prepare_run(tiny_options(precision="fp32"))
+    first = all_weights(run)
+    whole = weights_after_a_step(run, Engine(run))
     refuse_more_than(1, monkeypatch)
     run = prepare_run(tiny_options(precision="fp32"))
     engine = Engine(run)
     split = weights_after_a_step(run, engine)
     assert engine.micro_batches == 4
-    torch.testing.assert_close(split, whole, rtol=1e-4, atol=1e-6)
+    assert (split - whole).norm() < 1e-5 * (whole - first).norm()  # Adam magnifies what rounding is left of a zero
     assert "--batch_size 4: too large for the memory; computed in 4 parts, same update" in capsys.readouterr().err
 
 
@@ -108,10 +115,13 @@ def test_parts_double_until_they_fit():
 
 def test_predicted_memory_grows_with_rows_and_shrinks_with_checkpointing():
     config = check_model_config(SMALL, name="small")
-    two, eight = (predict_bytes(config, 13_317, rows, dtype=torch.bfloat16) for rows in (2, 8))
     activations = 38 * 768 * 10 * 1024 + 24 * 768 * 1024  # a row
-    assert eight - two == 6 * activations
-    assert predict_bytes(config, 13_317, 8, dtype=torch.bfloat16, checkpointing=True) < eight
+    probabilities = {"cuda": 0, "cpu": 2 * 12 * 10 * 1024 * 640}  # 4 blocks of 256 queries see 256 to 1,024 keys
+    for device, more in probabilities.items():
+        settings = {"device": device, "dtype": torch.bfloat16}
+        two, eight = (predict_bytes(config, 13_317, rows, **settings) for rows in (2, 8))
+        assert eight - two == 6 * (activations + more)
+        assert predict_bytes(config, 13_317, 8, **settings, checkpointing=True) < eight
 
 
 def test_the_plan_is_printed_and_nothing_is_written(tiny_options, capsys, tmp_path):

@@ -72,6 +72,7 @@ class Engine:
             lr=self.options.lr,
             weight_decay=self.options.weight_decay,
             betas=(self.options.beta1, self.options.beta2),
+            dtype=run.dtype,
         )
         self.corpus = load_corpus(run.pieces.train, self.device)
         self.proven = False  # a step has fitted into the memory
@@ -80,7 +81,7 @@ class Engine:
         """Return how many parts a batch is computed in: as asked for, or more where memory would not suffice."""
         options, run = self.options, self.run
         rows = -(-options.batch_size // (run.world.size * len(run.devices)))
-        settings = {"dtype": run.dtype, "checkpointing": options.gradient_checkpointing}
+        settings = {"device": self.device.type, "dtype": run.dtype, "checkpointing": options.gradient_checkpointing}
         settings["chunk"] = HEAD_CHUNK[self.device.type]
 
         def needed(at_a_time: int) -> int:

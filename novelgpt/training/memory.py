@@ -2,7 +2,8 @@
 
 Per parameter: weight, gradient and two moments in fp32 (16 bytes; Muon keeps one moment). Per token and layer: what the
 backward pass needs again, about 38 bytes times the width where products are in 16 bits (inputs of the linear layers and
-of GELU in 16 bits, two residual streams in fp32, two dropout masks), 66 in fp32. The loss holds one chunk of logits.
+of GELU in 16 bits, two residual streams in fp32, two dropout masks), 72 in fp32. On a CPU the attention's probabilities
+are kept too, half of a square and a block's width. The loss holds one chunk of logits.
 """
 
 import os
@@ -11,16 +12,24 @@ import torch
 
 from novelgpt.errors import EXIT_ENVIRONMENT, UserError
 from novelgpt.model_config import count_config_parameters
+from novelgpt.training.attention import BLOCK
 
 BYTES_A_PARAMETER = 16
-ACTIVATION_BYTES = {2: 38, 4: 66}  # by bytes a product's number; times width, a token and layer
+ACTIVATION_BYTES = {2: 38, 4: 72}  # by bytes a product's number; times width, a token and layer
 LOGIT_BYTES = 10  # fp32 scores, their gradient, 16-bit logits
 FIXED_BYTES = 600 << 20  # the libraries themselves
 USABLE = 0.85  # of what is free
 
 
 def predict_bytes(
-    config: dict, vocab_size: int, rows: int, *, dtype: torch.dtype, checkpointing: bool = False, chunk: int = 1024
+    config: dict,
+    vocab_size: int,
+    rows: int,
+    *,
+    device: str,
+    dtype: torch.dtype,
+    checkpointing: bool = False,
+    chunk: int = 1024,
 ) -> int:
     """Predict the memory of a training step.
 
@@ -28,17 +37,20 @@ def predict_bytes(
         config: a checked network config.
         vocab_size: tokens of the vocabulary.
         rows: windows computed at a time.
+        device: its type, for example "cpu".
         dtype: format of the matrix products.
         checkpointing: activations are computed again, and only the inputs of the blocks are kept.
         chunk: positions whose logits exist at a time.
     """
     parameters = count_config_parameters(config, vocab_size)
-    tokens = rows * config["n_positions"]
+    length = config["n_positions"]
+    tokens = rows * length
     width, layers = config["n_embd"], config["n_layer"]
     size = torch.finfo(dtype).bits // 8
-    activations = ACTIVATION_BYTES[size] * width * layers * tokens
-    if checkpointing:
-        activations = (4 * layers + ACTIVATION_BYTES[size]) * width * tokens
+    a_layer = ACTIVATION_BYTES[size] * width * tokens
+    if device == "cpu":
+        a_layer += size * config["n_head"] * tokens * (length + min(BLOCK, length)) // 2
+    activations = 4 * layers * width * tokens + a_layer if checkpointing else layers * a_layer
     casts = size * parameters if size == 2 else 0
     ends = 24 * width * tokens + LOGIT_BYTES * min(chunk, tokens) * vocab_size
     return FIXED_BYTES + BYTES_A_PARAMETER * parameters + casts + activations + ends

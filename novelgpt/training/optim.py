@@ -86,7 +86,14 @@ def split_parameters(model: nn.Module, *, muon: bool) -> dict[str, list[nn.Param
 
 
 def build_optimizers(
-    model: nn.Module, name: str, *, lr: float, weight_decay: float, betas: tuple[float, float], eps: float = 1e-8
+    model: nn.Module,
+    name: str,
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    eps: float = 1e-8,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> list[torch.optim.Optimizer]:
     """Make the optimizers of a run: AdamW for all, or Muon for the blocks' matrices and AdamW for the rest.
 
@@ -98,6 +105,7 @@ def build_optimizers(
         weight_decay: decoupled, on matrices.
         betas: AdamW's moment decays.
         eps: AdamW's denominator floor.
+        dtype: format of Muon's matrix products.
     """
     groups = split_parameters(model, muon=name == "muon")
     fused = all(parameter.device.type in ("cuda", "cpu") for parameter in model.parameters())
@@ -114,7 +122,7 @@ def build_optimizers(
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if groups["muon"]:
         turned = [{"params": groups["muon"]}, {"params": groups["muon_qkv"], "parts": 3}]
-        optimizers.append(Muon(turned, lr=lr, weight_decay=weight_decay))
+        optimizers.append(Muon(turned, lr=lr, weight_decay=weight_decay, dtype=dtype))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = lr

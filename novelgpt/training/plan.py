@@ -55,6 +55,7 @@ def memory_words(run: Run, micro_batches: int) -> str:
         run.config,
         run.tokenizer.vocab_size,
         rows,
+        device=run.devices[0].type,
         dtype=run.dtype,
         checkpointing=run.options.gradient_checkpointing,
     )
