@@ -149,8 +149,10 @@ def test_nothing_but_a_model_folder_is_ever_replaced(folder, tmp_path, capsys):
 
 
 def test_a_call_without_places_says_what_is_missing(capsys):
-    message = "error: found no SOURCE and OUTPUT, expected both\n\nhint: python convert.py SOURCE OUTPUT\n"
-    assert refusal(capsys) == (2, message)
+    hint = "python convert.py model/final_model build/model"
+    for count, words in enumerate(([], ["a"])):
+        message = f"error: found {count} places, expected two: the source and the output\n\nhint: {hint}\n"
+        assert refusal(capsys, *words) == (2, message)
 
 
 def test_a_config_for_a_folder_that_has_one_is_refused(folder, tmp_path, capsys):
