@@ -21,8 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this script."""
     parser = new_parser(__doc__)
     add = parser.add_argument
-    add("source", nargs="?", metavar="SOURCE", help="model folder, or MindSpore checkpoint")
-    add("output", nargs="?", metavar="OUTPUT", help="folder to write; for gguf the file")
+    add("places", nargs="*", metavar="PLACE", help="the source and the output: a folder or .ckpt; for gguf a file")
     add("--to", choices=("hf", "gguf", "mindspore"), default="hf", help="what to write (default hf, a model folder)")
     add("--from", choices=("auto", "hf", "mindspore"), default="auto", help="what the source is; auto finds out")
     add("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="number format of the weights (default fp32)")
@@ -34,16 +33,18 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert as the command line says; return the exit status."""
     options = parse_options(build_parser(), argv, section="convert")
-    if not options.source or not options.output:
-        raise UserError("found no SOURCE and OUTPUT, expected both", "python convert.py SOURCE OUTPUT", EXIT_USAGE)
+    if len(options.places) != 2:
+        message = f"found {len(options.places)} places, expected two: the source and the output"
+        raise UserError(message, "python convert.py model/final_model build/model", EXIT_USAGE)
+    place, output = options.places
     from novelgpt.conversion import check_output, open_source, write_model
 
-    check_output(options.source, options.output, options.to)
-    places = {"model_config": options.model_config, "tokenizer_path": options.tokenizer_path}
-    source = open_source(options.source, getattr(options, "from"), **places)
-    write_model(source, options.output, options.to, dtype=options.dtype)
-    say(f"{options.source}: {source.parameters:,} parameters written as {options.to} in {options.dtype}")
-    print(options.output)
+    check_output(place, output, options.to)
+    given = {"model_config": options.model_config, "tokenizer_path": options.tokenizer_path}
+    source = open_source(place, getattr(options, "from"), **given)
+    write_model(source, output, options.to, dtype=options.dtype)
+    say(f"{place}: {source.parameters:,} parameters written as {options.to} in {options.dtype}")
+    print(output)
     return EXIT_DONE
 
 

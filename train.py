@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; return the exit status."""
     options = parse_options(build_parser(), argv, section="train")
     values = {entry.name: getattr(options, entry.name) for entry in fields(TrainOptions)}
-    return train(TrainOptions(**values)).status
+    return train(TrainOptions(**values), exit_at_second=True).status
 
 
 if __name__ == "__main__":

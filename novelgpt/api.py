@@ -75,21 +75,25 @@ class Written:
     seed: int
 
 
-def train(options: TrainOptions, *, progress: Callable[[dict], None] | None = None) -> TrainResult:
+def train(
+    options: TrainOptions, *, progress: Callable[[dict], None] | None = None, exit_at_second: bool = False
+) -> TrainResult:
     """Train, or go on with an unfinished run, under the lock of the run folder.
 
-    In the main thread Ctrl-C and SIGTERM save and stop between two steps, as in train.py; the former handlers are put
-    back at the end. In another thread the signals stay with whoever has them.
+    In the main thread Ctrl-C and SIGTERM save and stop between two steps; the former handlers are put back at the end.
+    In another thread the signals stay with whoever has them.
 
     Args:
         options: the same names, ranges and defaults as the flags of train.py.
         progress: called with every record of log.jsonl as it is written, for example
             {"step": 200, "epoch": 1, "loss": 5.1, "lr": 0.001, "tokens_per_second": 4100.0}.
+        exit_at_second: a second signal ends the process at once, as in train.py; else it raises KeyboardInterrupt.
 
     Returns:
         Where the run stands.
 
     Raises:
+        KeyboardInterrupt: a second signal before the first one's checkpoint was saved; the former one is whole.
         UserError: anything the user can mend: an option out of its range, missing pieces, a folder in use.
 
     Example::
@@ -104,7 +108,7 @@ def train(options: TrainOptions, *, progress: Callable[[dict], None] | None = No
     with lock_run(options.output_dir):  # before torch is loaded, so that a second start is told at once
         from novelgpt.training.session import train as train_run
 
-        status = train_run(options, watch=progress)
+        status = train_run(options, watch=progress, exit_at_second=exit_at_second)
     return read_result(options.output_path, status)
 
 

@@ -85,16 +85,17 @@ def open_source(
             flag = "--model_config" if model_config else "--tokenizer_path"
             raise UserError(f"{flag}: {path} has its own", "leave it out", EXIT_USAGE)
         model, tokenizer = load_model(path)
-        weights = next((path / name for name in (WEIGHTS, OLD_WEIGHTS) if (path / name).is_file()), None)
-        return Source(model, tokenizer, facts_of(path, weights))
+        stems = {Path(name).stem for name in (WEIGHTS, OLD_WEIGHTS)}
+        files = [file for file in sorted(path.iterdir()) if file.stem.split("-")[0] in stems and file.suffix != ".json"]
+        return Source(model, tokenizer, facts_of(path, files))
     return open_mindspore(path, model_config, tokenizer_path)
 
 
-def facts_of(folder: Path, weights: Path) -> dict:
-    """Return what the manifest of a converted model says about its source."""
+def facts_of(folder: Path, files: list[Path]) -> dict:
+    """Return what the manifest of a converted model says about its source: its weights by hash, its own facts."""
     manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
     kept = {name: manifest[name] for name in KEPT_FACTS if name in manifest}
-    return {"source": {"path": str(weights), "sha256": sha256_of(weights)}, **kept}
+    return {"source": {str(file): sha256_of(file) for file in files}, **kept}
 
 
 def open_mindspore(path: Path, model_config: str | None, tokenizer_path: str | None) -> Source:
@@ -114,7 +115,7 @@ def open_mindspore(path: Path, model_config: str | None, tokenizer_path: str | N
     check_weights(weights, expected_shapes(config, tokenizer.vocab_size), place=checkpoint)
     model = build_model(config, tokenizer).eval()
     model.load_state_dict({**weights, "lm_head.weight": weights["transformer.wte.weight"]})
-    return Source(model, tokenizer, facts_of(folder, checkpoint))
+    return Source(model, tokenizer, facts_of(folder, [checkpoint]))
 
 
 def cast_weights(model: GPT2LMHeadModel, dtype: str) -> dict[str, torch.Tensor]:

@@ -22,7 +22,7 @@ from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_STATE, UserError
 
 SPACE, SPACE_SIGN = "<0x20>", "\u2581"
 TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # the only activation of llama.cpp's GPT-2
-TABLES = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"}
+TABLES = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm", "lm_head": "output"}
 LAYERS = {
     "ln_1": "attn_norm",
     "attn.c_attn": "attn_qkv",
@@ -40,6 +40,8 @@ def tensor_name(name: str) -> str:
 
     >>> tensor_name("transformer.h.3.attn.c_proj.bias"), tensor_name("transformer.wpe.weight")
     ('blk.3.attn_output.bias', 'position_embd.weight')
+    >>> tensor_name("lm_head.weight")  # only where it is not the embedding
+    'output.weight'
     """
     inner, kind = name.removeprefix("transformer.").rsplit(".", 1)
     if inner in TABLES:

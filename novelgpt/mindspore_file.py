@@ -18,6 +18,7 @@ from novelgpt.console import say
 from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_STATE, UserError
 
 CHECKPOINT = "model.ckpt"
+HEAD = "lm_head.weight"
 NETWORK = "backbone."  # what stands before every weight; anything else in a checkpoint is of the optimizer
 MASKS = (".attention.beta", ".attention.masked_beta")  # buffers of old conversions, no weights
 TABLES = {
@@ -46,6 +47,9 @@ MINDSPORE_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 def to_mindspore(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Rename a GPT-2's weights, and split and turn those of the attention.
 
+    Raises:
+        UserError: a head that is not the embedding, for which mindformers has no place.
+
     >>> renamed = to_mindspore({"transformer.h.0.attn.c_attn.weight": torch.tensor([[1, 2, 3], [4, 5, 6]])})
     >>> {name.split(".", 3)[3]: weight.tolist() for name, weight in renamed.items()}
     {'attention.dense1.weight': [[1, 4]], 'attention.dense2.weight': [[2, 5]], 'attention.dense3.weight': [[3, 6]]}
@@ -56,6 +60,9 @@ def to_mindspore(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if name in TABLES:
             renamed[NETWORK + TABLES[name]] = weight
             continue
+        if name == HEAD:
+            message = "--to mindspore: the head is not the embedding, and mindformers' GPT-2 knows no other"
+            raise UserError(message, "--to hf", EXIT_STATE)
         index, inner = BLOCK.fullmatch(name).groups()
         block = f"{NETWORK}blocks.{index}."
         if inner in LAYERS:

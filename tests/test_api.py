@@ -122,6 +122,21 @@ def test_a_signal_during_train_saves_returns_and_gives_the_handlers_back(tiny_op
     assert train(options).finished
 
 
+def test_a_second_signal_raises_and_leaves_lock_and_handlers_free(tiny_options):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def insist(record: dict) -> None:
+        if record["step"] == 3:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+
+    options = tiny_options(epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(options, progress=insist)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert train(options).finished
+
+
 def test_train_respects_the_lock(tiny_options):
     options = tiny_options()
     with run_lock(options.output_dir), pytest.raises(UserError, match="in use by pid"):

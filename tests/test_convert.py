@@ -9,7 +9,7 @@ from conftest import STORY, TINY
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import convert
-from novelgpt import NovelTokenizer, load_model
+from novelgpt import NovelTokenizer, UserError, load_model
 from novelgpt.cli import run
 from novelgpt.conversion import open_source
 from novelgpt.corpus.vocabulary import save_vocabulary
@@ -96,7 +96,7 @@ def test_the_manifest_names_hashes_source_and_corpus(folder, tmp_path):
     assert run(convert.main, [str(folder), str(tmp_path / "out"), "--dtype=fp16"]) == 0
     manifest = read_json(tmp_path / "out/manifest.json")
     weights = folder / "model.safetensors"
-    assert manifest["source"] == {"path": str(weights), "sha256": sha256_of(weights)}
+    assert manifest["source"] == {str(weights): sha256_of(weights)}
     assert (manifest["step"], manifest["corpus"], manifest["dtype"]) == (7, CORPUS, "fp16")
     assert find_damage(tmp_path / "out") is None
     (tmp_path / "out/vocab.txt").write_text("x", encoding="utf-8")
@@ -149,8 +149,10 @@ def test_nothing_but_a_model_folder_is_ever_replaced(folder, tmp_path, capsys):
 
 
 def test_a_call_without_places_says_what_is_missing(capsys):
-    message = "error: found no SOURCE and OUTPUT, expected both\n\nhint: python convert.py SOURCE OUTPUT\n"
-    assert refusal(capsys) == (2, message)
+    hint = "python convert.py model/final_model build/model"
+    for count, words in enumerate(([], ["a"])):
+        message = f"error: found {count} places, expected two: the source and the output\n\nhint: {hint}\n"
+        assert refusal(capsys, *words) == (2, message)
 
 
 def test_a_config_for_a_folder_that_has_one_is_refused(folder, tmp_path, capsys):
@@ -188,6 +190,13 @@ def test_names_and_values_survive_the_way_to_mindspore_and_back(layers):
     assert all(torch.equal(back[name], weights[name]) for name in weights)
 
 
+def test_a_head_of_its_own_has_no_place_in_mindspore():
+    with pytest.raises(UserError) as refused:
+        to_mindspore({**weights_of(), "lm_head.weight": torch.ones(11, 8)})
+    message = "--to mindspore: the head is not the embedding, and mindformers' GPT-2 knows no other"
+    assert refused.value.message == message
+
+
 def test_masks_and_what_belongs_to_the_optimizer_are_left_out_of_a_checkpoint():
     values = to_mindspore(weights_of())
     values |= {"adam_m.backbone.layernorm.gamma": torch.ones(8), "global_step": torch.ones(1)}
@@ -208,7 +217,7 @@ def test_a_checkpoint_of_another_network_does_not_fit(change, problem, tmp_path)
     values = to_mindspore(weights_of())
     values = {key: entry for key, entry in values.items() if key != name} | ({} if value is None else {name: value})
     expected = expected_shapes({"n_layer": 1, "n_embd": 8, "n_positions": 16}, 11)
-    with pytest.raises(Exception) as refused:
+    with pytest.raises(UserError) as refused:
         check_weights(from_mindspore(values), expected, place=tmp_path)
     assert refused.value.message == f"{tmp_path}: weights do not fit config.json: {problem}"
 

@@ -44,7 +44,12 @@ def clock_time(text: str) -> str:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Settings of a run. Lengths are in tokens, rates per step; None means: decided by the machine or the data."""
+    """Settings of a run. Lengths are in tokens, rates per step; None means: decided by the machine or the data.
+
+    >>> options = TrainOptions(epochs=3, output_dir="runs/first")
+    >>> options.epochs, options.batch_size, options.output_path.name
+    (3, 8, 'first')
+    """
 
     model_config: str = option("config/model_config_small.json", "config JSON of the network to train from scratch")
     tokenizer_path: str | None = option(None, "vocabulary; default: the model's own, else cache/vocab_small.txt")

@@ -39,12 +39,13 @@ from novelgpt.training.yardstick import compare_words
 from novelgpt.writing.generation import generate_text
 
 
-def train(options: TrainOptions, *, watch: Watch | None = None) -> int:
+def train(options: TrainOptions, *, watch: Watch | None = None, exit_at_second: bool = True) -> int:
     """Train, or go on training, as the options say. The caller holds the lock of the run folder.
 
     Args:
         options: of train.py.
         watch: called with every record of the log.
+        exit_at_second: whether a second signal ends the process at once.
 
     Returns:
         Exit status: 0 when the run is finished or its time is up, 128 + signal when it was asked to stop.
@@ -54,7 +55,7 @@ def train(options: TrainOptions, *, watch: Watch | None = None) -> int:
     """
     began = time.monotonic()
     deadline = find_deadline(options, began)
-    with StopSignals(deadline=deadline) as stop:
+    with StopSignals(deadline=deadline, exit_at_second=exit_at_second) as stop:
         run = prepare_run(options)
         check_habits(run.options, holds_out=len(run.pieces.valid) > 1)
         if options.plan:

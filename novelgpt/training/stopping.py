@@ -32,9 +32,14 @@ class StopSignals:
         save_asked: a checkpoint was asked for and not yet written.
     """
 
-    def __init__(self, *, deadline: float | None = None):
-        """Set the time (time.monotonic) at which the run stops by itself; None for never."""
-        self.deadline = deadline
+    def __init__(self, *, deadline: float | None = None, exit_at_second: bool = True):
+        """Set what stops a run.
+
+        Args:
+            deadline: time (time.monotonic) at which it stops by itself; None for never.
+            exit_at_second: a second signal ends the process at once; False raises KeyboardInterrupt.
+        """
+        self.deadline, self.exit_at_second = deadline, exit_at_second
         self.stopped_by: int | None = None
         self.save_asked = False
         self.former: dict[int, object] = {}
@@ -56,7 +61,9 @@ class StopSignals:
     def on_stop(self, number: int, _frame) -> None:
         """Note the request; leave at once when it comes again."""
         if self.stopped_by is not None:
-            os._exit(128 + number)
+            if self.exit_at_second:
+                os._exit(128 + number)
+            raise KeyboardInterrupt
         self.stopped_by = number
         say(f"{signal.Signals(number).name}: saving, then stopping (again: stop at once)")
 
