@@ -57,7 +57,7 @@ def train(options: TrainOptions, *, watch: Watch | None = None, exit_at_second: 
     deadline = find_deadline(options, began)
     with StopSignals(deadline=deadline, exit_at_second=exit_at_second) as stop:
         run = prepare_run(options)
-        check_habits(run.options, holds_out=run.data.num_valid > 1) > 1)
+        check_habits(run.options, holds_out=run.data.num_valid > 1)
         if options.plan:
             print_plan(run)
             return EXIT_DONE
