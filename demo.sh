@@ -7,7 +7,7 @@ rm -rf "$out" && mkdir -p "$out"
 
 echo "1. clean the novel";            python clr_ctrl.py data/sample/novel.txt --output "$out/train.json"
 echo "2. build its vocabulary";       python make_vocab.py --raw_data_path "$out/train.json" --vocab_file "$out/vocab.txt"
-echo "3. cut it into pieces";         python tokenize_corpus.py --raw_data_path "$out/train.json" --tokenizer_path "$out/vocab.txt" --tokenized_data_path "$out/tokenized" --num_pieces 10 --valid_fraction 0.08
+echo "3. cut it into pieces";         python tokenize_corpus.py --config config/demo.yaml --raw_data_path "$out/train.json" --tokenizer_path "$out/vocab.txt" --tokenized_data_path "$out/tokenized"
 echo "4. train";                      python train.py --config config/demo.yaml --tokenizer_path "$out/vocab.txt" --tokenized_data_path "$out/tokenized" --output_dir "$out/model"
 echo "5. measure";                    python eval.py --model_path "$out/model/best_model" --tokenized_data_path "$out/tokenized"
 echo "6. write";                      python generate.py --config config/demo.yaml --model_path "$out/model/best_model" --prefix "[CLS]那天夜里没有月亮。一斗裹着一件破棉袄坐在井沿上，" --save_samples --save_samples_path "$out/samples"

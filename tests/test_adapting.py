@@ -223,7 +223,7 @@ def test_the_five_marks_stay_text_in_a_corpus_with_added_tokens(tiny_options, tm
     write_json(tmp_path / "train.json", ["[CLS]乔[TIL]斗[SEP]"] * 40)
     options = tiny_options(raw=True, raw_data_path=str(tmp_path / "train.json"), add_tokens="[TIL]", epochs=1)
     prepared = prepare_run(options)
-    marks, ids = prepared.tokenizer.marks, np.asarray(prepared.pieces.train[:14]).tolist()
+    marks, ids = prepared.tokenizer.marks, np.asarray(prepared.data.pieces.train[:14]).tolist()
     written = [*prepared.tokenizer.encode("[CLS]乔"), marks["[TIL]"], *prepared.tokenizer.encode("斗[SEP]")]
     assert ids[:14] == [marks["[CLS]"], *written][:14]
     assert prepared.tokenizer.decode(written) == "[CLS]乔[TIL]斗[SEP]"

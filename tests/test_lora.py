@@ -105,7 +105,7 @@ def test_a_step_has_the_loss_and_the_gradients_of_peft_alone(lora_options, preci
             torch.nn.init.normal_(weight, std=0.05)
             other.data.copy_(weight.data)
     engine = Engine(prepared)
-    batch = next(epoch_batches(prepared.pieces.train, 16, 8, 4, seed=0, epoch=1))
+    batch = next(epoch_batches(prepared.data.pieces.train, 16, 8, 4, seed=0, epoch=1))
     input_ids, labels = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.labels)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
