@@ -120,11 +120,11 @@ def run_ours(name: str, device: str, *, dropout: float) -> list[float]:
     from novelgpt.corpus.pieces import Pieces
     from novelgpt.corpus.stream import TokenStream
     from novelgpt.devices import choose_devices, choose_precision
+    from novelgpt.training.data import WindowData
     from novelgpt.training.engine import Engine
     from novelgpt.training.options import TrainOptions
     from novelgpt.training.parallel import World
     from novelgpt.training.setup import Run
-    from novelgpt.training.windows import epoch_batches
 
     sizes = NETWORKS[name]
     stream = TokenStream([random_tokens(name, STEPS[name])])
@@ -134,9 +134,10 @@ def run_ours(name: str, device: str, *, dropout: float) -> list[float]:
     options = TrainOptions(batch_size=sizes["rows"], stride=window, **recipe)
     model = network(name, dropout).to(place[0])
     pieces = Pieces(stream, TokenStream([]), {})
+    data = WindowData(pieces, window, window, sizes["rows"], seed=0, random_phase=False)
     dtype = choose_precision("auto", place[0])
-    engine = Engine(Run(options, place, World(), dtype, None, model, pieces, sizes, window, [STEPS[name]]))
-    batches = epoch_batches(stream, window, window, sizes["rows"], seed=0, epoch=1)
+    engine = Engine(Run(options, place, World(), dtype, None, model, data, sizes, window, [STEPS[name]]))
+    batches = data.epoch_batches(1, skip=0)
     ends = [time.perf_counter()]
     for step, batch in zip(range(1, STEPS[name] + 1), batches, strict=False):
         result = engine.step(batch, step=step, lr_share=1.0)

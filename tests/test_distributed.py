@@ -114,7 +114,7 @@ def assert_same_losses(case: dict, expected: dict) -> None:
     assert [loss for _, loss in ours] == pytest.approx([loss for _, loss in theirs], rel=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.sweep), "muon"])
 def test_2_and_4_processes_and_two_micro_batches_have_the_losses_of_one_over_20_steps(make_case, optimizer):
     cases = [make_case(f"of{world}", world, optimizer=optimizer) for world in (1, 2, 4)]
     cases += [make_case("parts", 1, optimizer=optimizer, gradient_accumulation=2)]
@@ -152,6 +152,7 @@ def test_processes_that_share_every_weight_out_have_the_losses_of_one_and_go_on_
     assert_same_losses(shared, whole)
 
 
+@pytest.mark.sweep
 def test_two_processes_stop_early_at_the_step_of_one_with_its_best_weights(tmp_path):
     spoiling = {"documents": [STORY[0]] * 6 + STORY[1:], "lr": 0.03, "epochs": 6, "optimizer": "adamw"}
     habits = {"eval_steps": 2, "early_stopping_patience": 2, "load_best_model_at_end": True}

@@ -29,9 +29,10 @@ FLAG = re.compile(r"`(--[a-z]\w*)")
 ABSENT = {"--segment", "--bpe_token", "--encoder_json", "--vocab_bpe", "--fp16_opt_level", "--fast_pattern"} | {
     "--no_wordpiece"
 }  # named as options of GPT2-Chinese that do not exist here
-DEMO = (ROOT / "config/demo.yaml").read_text(encoding="utf-8")
 TINY = {  # the same options, smaller numbers
-    "config/demo.yaml": re.sub(r"(nsamples|epochs|length): \d+", r"\1: 2", DEMO),
+    name: re.sub(r"(nsamples|epochs|length): \d+", r"\1: 2", (ROOT / name).read_text(encoding="utf-8"))
+    for name in ("config/demo.yaml", "config/finetune_titles.yaml")
+} | {
     "config/model_config_demo.json": '{"n_layer": 1, "n_embd": 32, "n_head": 2, "n_positions": 128}',
 }
 

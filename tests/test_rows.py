@@ -215,6 +215,7 @@ def test_every_epoch_has_another_order_and_every_record_once(row_options):
     assert skipped == [orders[1][4:8], orders[1][8:]]
 
 
+@pytest.mark.sweep
 def test_2_processes_and_shared_weights_have_the_losses_of_one(row_options, tmp_path):
     records = [f"{WORDS[n : n + 9 * (n % 6)]}[TIL]{WORDS[n : n + 1 + n % 4]}" for n in range(13)]
     options = row_options(records=records, config={"n_positions": 64}, block_size=64, batch_size=3, epochs=2)

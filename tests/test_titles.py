@@ -182,6 +182,7 @@ def test_what_does_not_go_with_a_mark_is_refused(titled, capsys, arguments, mess
     assert capsys.readouterr().err.endswith(f"error: {message}\n\nhint: {hint}\n")
 
 
+@pytest.mark.sweep
 def test_chapters_to_titles_on_the_bundled_novel_learns_within_two_minutes(tmp_path):
     for name in ("clr_ctrl.py", "make_vocab.py", "train.py", "config/finetune_titles.yaml", "data/sample/novel.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from novelgpt.model import build_model, save_model
 from novelgpt.model_config import check_model_config
 from reliability.harness import ROOT, STORY, TINY, cases
 
-SAMPLES = 60
+SAMPLES = cases(12, 60, 60)
 
 # loads torch once; reads {"argv": [...], "after": seconds or null} a line, forks a generate.py for each, kills it so
 # long after it began, and prints {"status": ..., "seconds": ..., "said": what it wrote to stdout}
@@ -114,7 +114,7 @@ def test_kill_9_while_writing_loses_no_finished_sample(write, tmp_path, ledger):
     expected = [json.loads(line)["text"] for line in lines]
     assert len(set(expected)) == SAMPLES
     choices, faults, seen = random.Random(8), [], set()
-    count = cases(3, 50, 500)
+    count = cases(1, 50, 500)
     for number in range(count):
         place = tmp_path / str(number)
         done = write(place, choices.uniform(0.05, 1) * undisturbed["seconds"])
