@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from novelgpt.corpus.stream import TokenStream
-from novelgpt.errors import UserError
+from novelgpt.errors import EXIT_USAGE, UserError
 from novelgpt.model_config import check_model_config
 from novelgpt.training import engine as engine_module
 from novelgpt.training.engine import Engine
@@ -132,3 +132,13 @@ def test_the_plan_is_printed_and_nothing_is_written(tiny_options, capsys, tmp_pa
     assert [line.split(":")[0] for line in lines[:9]] == names
     assert f"steps:       {prepare_run(options).total_steps} in 3 epochs" in lines[3]
     assert not (tmp_path / "planned").exists()
+
+
+def test_compiling_on_a_cpu_is_refused(tiny_options):
+    run = prepare_run(tiny_options(compile="on"))
+    with pytest.raises(UserError) as caught:
+        Engine(run)
+    assert str(caught.value) == (
+        "error: --compile on: cpu trains with parts of its own, not compiled ones\n\nhint: --compile auto"
+    )
+    assert caught.value.code == EXIT_USAGE

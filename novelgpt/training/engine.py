@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from novelgpt.console import say, warn
-from novelgpt.errors import EXIT_ENVIRONMENT, UserError
+from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 from novelgpt.model import count_parameters
 from novelgpt.training.cpu import keep_large_blocks, tune_for_cpu
 from novelgpt.training.feed import load_corpus, rows_to_device
@@ -197,7 +197,16 @@ def is_out_of_memory(problem: RuntimeError) -> bool:
 
 
 def should_compile(run: Run) -> bool:
-    """Tell whether torch.compile is asked for, or repays itself: one GPU and a run long enough."""
+    """Tell whether torch.compile is asked for, or repays itself: one GPU and a run long enough.
+
+    Raises:
+        UserError: asked for on a CPU, whose own fast parts cannot be compiled.
+    """
+    if run.options.compile == "on" and run.devices[0].type == "cpu":
+        message = "--compile on: cpu trains with parts of its own, not compiled ones"
+        raise UserError(message, "--compile auto", EXIT_USAGE)
+            "--compile on: cpu trains with parts of its own, not compiled ones", "--compile auto", EXIT_USAGE
+        )
     if run.options.compile != "auto":
         return run.options.compile == "on"
     if run.devices[0].type != "cuda" or len(run.devices) > 1 or run.total_steps < COMPILE_FROM:
