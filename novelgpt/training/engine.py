@@ -205,8 +205,6 @@ def should_compile(run: Run) -> bool:
     if run.options.compile == "on" and run.devices[0].type == "cpu":
         message = "--compile on: cpu trains with parts of its own, not compiled ones"
         raise UserError(message, "--compile auto", EXIT_USAGE)
-            "--compile on: cpu trains with parts of its own, not compiled ones", "--compile auto", EXIT_USAGE
-        )
     if run.options.compile != "auto":
         return run.options.compile == "on"
     if run.devices[0].type != "cuda" or len(run.devices) > 1 or run.total_steps < COMPILE_FROM:
