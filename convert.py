@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--from", choices=("auto", "hf", "mindspore"), default="auto", help="what the source is; auto finds out")
     add("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="number format of the weights (default fp32)")
     add("--model_config", help="config JSON of a lone MindSpore checkpoint, which holds none")
-    add("--tokenizer_path", help="vocabulary of a lone MindSpore checkpoint")
+    add("--tokenizer_path", help="vocabulary of a lone MindSpore checkpoint, or of a folder without one")
     return parser
 
 

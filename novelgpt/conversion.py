@@ -21,7 +21,7 @@ from novelgpt.files import MANIFEST, atomic_folder, atomic_writer, read_json, sh
 from novelgpt.gguf_file import write_gguf
 from novelgpt.mindspore_file import CHECKPOINT, read_mindspore, write_mindspore
 from novelgpt.model import build_model, check_model_folder, count_parameters, load_model, save_model, write_configs
-from novelgpt.model_config import read_model_config
+from novelgpt.model_config import read_folder_config, read_model_config
 from novelgpt.weights import OLD_WEIGHTS, WEIGHTS, check_weights, expected_shapes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -72,7 +72,8 @@ def open_source(
     Args:
         path: a model folder, a folder that write_model wrote for MindSpore, or a MindSpore checkpoint.
         kind: "hf", "mindspore", or "auto".
-        model_config, tokenizer_path: of a lone checkpoint.
+        model_config: of a lone checkpoint.
+        tokenizer_path: of a lone checkpoint, or of a folder that holds no vocabulary.
 
     Raises:
         UserError: nothing there, damaged, or weights that do not fit the config.
@@ -81,10 +82,9 @@ def open_source(
     if kind == "auto":
         kind = "mindspore" if path.suffix == ".ckpt" or (path / CHECKPOINT).is_file() else "hf"
     if kind == "hf":
-        if model_config or tokenizer_path:
-            flag = "--model_config" if model_config else "--tokenizer_path"
-            raise UserError(f"{flag}: {path} has its own", "leave it out", EXIT_USAGE)
-        model, tokenizer = load_model(path)
+        if model_config:
+            raise UserError(f"--model_config: {path} has its own", "leave it out", EXIT_USAGE)
+        model, tokenizer = load_model(path, vocabulary=tokenizer_path)
         stems = {Path(name).stem for name in (WEIGHTS, OLD_WEIGHTS)}
         files = [file for file in sorted(path.iterdir()) if file.stem.split("-")[0] in stems and file.suffix != ".json"]
         return Source(model, tokenizer, facts_of(path, files))
@@ -109,7 +109,7 @@ def open_mindspore(path: Path, model_config: str | None, tokenizer_path: str | N
         missing = checkpoint if not checkpoint.is_file() else config_path
         hint = "give a .ckpt file, with --model_config and --tokenizer_path if it stands alone"
         raise UserError(f"{missing}: no such file", hint, EXIT_STATE)
-    config = read_model_config(config_path, quiet=True)
+    config = read_model_config(model_config) if model_config else read_folder_config(folder)
     tokenizer = load_tokenizer(tokenizer_path or folder)
     weights = read_mindspore(checkpoint)
     check_weights(weights, expected_shapes(config, tokenizer.vocab_size), place=checkpoint)

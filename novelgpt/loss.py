@@ -23,7 +23,7 @@ class HeadLoss(torch.autograd.Function):
         needs_gradient, trains_head = any(ctx.needs_input_grad[:2]), ctx.needs_input_grad[1]
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden) if needs_gradient else None
-        weight_gradient = torch.zeros(weight.shape, dtype=torch.float32, device=hidden.device) if trains_head else None
+        weight_gradient = None
         head = aligned_head(weight)  # (V', D)
         for rows in torch.arange(hidden.shape[0], device="cpu").split(chunk):
             span = slice(int(rows[0]), int(rows[-1]) + 1)
@@ -33,7 +33,8 @@ class HeadLoss(torch.autograd.Function):
             if needs_gradient:
                 hidden_gradient[span] = multiply(gradient, weight)
             if trains_head:
-                weight_gradient += multiply(gradient.t(), hidden[span])
+                part = multiply(gradient.t(), hidden[span])
+                weight_gradient = part.float() if weight_gradient is None else weight_gradient.add_(part)
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return total
 
@@ -41,8 +42,8 @@ class HeadLoss(torch.autograd.Function):
     def backward(ctx, gradient):
         """Scale the stored gradients."""
         hidden_gradient, weight_gradient = ctx.saved_tensors
-        head = None if weight_gradient is None else (weight_gradient * gradient).to(ctx.weight_dtype)
-        return hidden_gradient * gradient, head, None, None
+        head = None if weight_gradient is None else weight_gradient.mul_(gradient).to(ctx.weight_dtype)
+        return hidden_gradient.mul_(gradient), head, None, None
 
 
 def aligned_head(weight: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """convert.py without optional packages: folders in three precisions, old weights, names of MindSpore, refusals."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -263,3 +264,15 @@ def test_a_vocabulary_or_network_that_llama_cpp_reads_otherwise_is_refused(folde
     words = "activation_function relu, llama.cpp computes gelu_new"
     assert said == (5, f"error: --to gguf: {words}\n\nhint: --to hf\n")
     assert not (tmp_path / "out.gguf").exists()
+
+
+def test_a_folder_without_a_vocabulary_takes_the_one_that_is_given(folder, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(folder / name, bare / name)
+    vocabulary = tmp_path / "vocab.txt"
+    shutil.copy(folder / "vocab.txt", vocabulary)
+    assert run(convert.main, [str(bare), str(tmp_path / "out"), f"--tokenizer_path={vocabulary}"]) == 0
+    assert torch.equal(logits_of(tmp_path / "out"), logits_of(folder))
+    assert (tmp_path / "out" / "vocab.txt").read_bytes() == vocabulary.read_bytes()

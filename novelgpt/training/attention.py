@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-from novelgpt.training.dropout import as_wide_as, drop_threshold, keep_mask, keep_scale
+from novelgpt.training.dropout import as_wide_as, drop_threshold, keep_masks, keep_scale
 
 BLOCK = 256  # queries a block
 SCORES = 3 << 20  # of the windows computed together; few and large operations, within the cache
@@ -44,8 +44,8 @@ class BlockedAttention(torch.autograd.Function):
             weights = block_probabilities(query[span], key[span], start, end)  # (N, Q, K)
             used = weights
             if p:
-                masks = [keep_mask(draws[row], (heads, end - start, end), p) for row in some]
-                mask = as_wide_as(weights, masks[0] if len(masks) == 1 else torch.cat(masks))
+                mask = keep_masks(draws[some.start : some.stop], (heads, end - start, end), p).flatten(0, 1)
+                mask = as_wide_as(weights, mask)
                 used = torch.bitwise_and(weights.view(mask.dtype), mask).view(weights.dtype)
                 weights.copysign_(mask.view(weights.dtype))
             signed.append(weights)
