@@ -29,7 +29,7 @@ library_name: transformers
 pipeline_tag: text-generation
 language: zh
 ---
-# A GPT-2 trained on one Chinese novel
+# A Chinese GPT-2
 
 {parameters:,} parameters, {n_layer} layers, {n_embd} wide, {n_head} heads, context
 {n_positions}, {vocab_size:,} tokens. Trained with novelgpt {version}. {facts}

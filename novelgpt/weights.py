@@ -109,6 +109,7 @@ def write_safetensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
         save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as problem:
         raise OSError(errno.EIO, str(problem)) from problem
+    path.chmod(0o644)  # it leaves the file for its owner's reading only
 
 
 def check_safetensors_header(path: Path) -> None:

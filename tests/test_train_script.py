@@ -161,6 +161,16 @@ def test_pieces_of_another_vocabulary_are_refused(argv, tmp_path, capsys):
     status, said = refusal_of(capsys, argv)
     assert status == 5
     assert said.startswith(f"error: {tmp_path / 'pieces'}: the pieces are stale\n  vocabulary: made from sha256 ")
+    assert f" --tokenizer_path {tmp_path / 'vocab.txt'} " in said
+
+
+def test_the_hint_for_pieces_of_another_vocabulary_names_the_one_that_is_wanted(argv, tmp_path, capsys):
+    assert train(argv, "--raw", "--epochs=1") == 0
+    other = tmp_path / "other.txt"
+    save_vocabulary(other, build_vocabulary([*STORY, "龘"]))
+    status, said = refusal_of(capsys, argv, f"--tokenizer_path={other}")
+    assert status == 5
+    assert f" --tokenizer_path {other} " in said
 
 
 @pytest.mark.parametrize(

@@ -68,15 +68,16 @@ def damaged(folder: Path, what: str, manifest: Mapping | None = None) -> UserErr
     return UserError(f"{folder}: {what}", rebuild_command(folder, manifest), EXIT_STATE)
 
 
-def rebuild_command(folder: Path, manifest: Mapping | None = None, options: Mapping | None = None) -> str:
-    """Spell the command that writes a piece set anew, with the corpus, vocabulary and options of its manifest."""
-    manifest = manifest or {}
+def rebuild_command(folder: Path, manifest: Mapping | None = None, expect: Mapping | None = None) -> str:
+    """Spell the command that writes a piece set anew, as expected now where that is known, else as it was."""
+    manifest, expect = manifest or {}, expect or {}
+    vocabulary = manifest.get("vocabulary", {}).get("path", "cache/vocab_small.txt")
     paths = {
         "raw_data_path": manifest.get("source", {}).get("path", "data/train.json"),
         "tokenized_data_path": folder,
-        "tokenizer_path": manifest.get("vocabulary", {}).get("path", "cache/vocab_small.txt"),
+        "tokenizer_path": expect.get("vocabulary_path", vocabulary),
     }
-    flags = {**paths, **manifest.get("options", {}), **(options or {})}
+    flags = {**paths, **manifest.get("options", {}), **expect.get("options", {})}
     words = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in flags.items() if value is not None)
     return f"python tokenize_corpus.py {words}\n(or add --raw to the python train.py command)"
 
@@ -87,12 +88,12 @@ def check_fresh(folder: Path, manifest: Mapping, expect: Mapping) -> None:
     Args:
         folder: of the pieces, for the message.
         manifest: of the pieces.
-        expect: any of "vocabulary_sha256", "source_sha256" and "options".
+        expect: any of "vocabulary_sha256", "vocabulary_path" (for the hint), "source_sha256" and "options".
     """
     changes = list(find_changes(manifest, expect))
     if changes:
         message = f"{folder}: the pieces are stale\n" + "\n".join(f"  {change}" for change in changes)
-        raise UserError(message, rebuild_command(folder, manifest, expect.get("options")), EXIT_STATE)
+        raise UserError(message, rebuild_command(folder, manifest, expect), EXIT_STATE)
 
 
 def find_changes(manifest: Mapping, expect: Mapping) -> Iterator[str]:

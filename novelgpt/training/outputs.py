@@ -28,7 +28,8 @@ def write_model(run: Run, progress: Progress, name: str, weights: dict[str, torc
     """
     entry = progress.history[-1] if progress.history else {"epoch": progress.epoch, "valid_loss": None}
     loss = entry["valid_loss"]
-    words = "" if loss is None else f"Epoch {entry['epoch']}, held-out loss {loss:.4f} nats per token."
+    scored = f"token after {run.data.mark}" if run.data.mark else "token"
+    words = "" if loss is None else f"Epoch {entry['epoch']}, held-out loss {loss:.4f} nats per {scored}."
     facts = {"step": progress.step, "epoch": entry["epoch"], "valid_loss": loss, "corpus": run.data.corpus_facts()}
     save_model(run.model, run.tokenizer, run.options.output_path / name, weights=weights, facts=words, **facts)
 

@@ -67,7 +67,8 @@ def held_out(folder: str | Path, tokenizer) -> tuple[TokenStream, int]:
     Raises:
         UserError: the pieces are damaged, of another vocabulary, or hold nothing out.
     """
-    pieces = open_pieces(folder, expect={"vocabulary_sha256": tokenizer.fingerprint})
+    expect = {"vocabulary_sha256": tokenizer.fingerprint, "vocabulary_path": "THE_MODEL_FOLDER"}
+    pieces = open_pieces(folder, expect=expect)
     if len(pieces.valid) < 2:
         hint = "give a text to score: eval.py --text_path FILE"
         raise UserError(f"{folder}: nothing is held out", hint, EXIT_INPUT)

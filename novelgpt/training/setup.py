@@ -166,7 +166,7 @@ def open_fresh_pieces(options: TrainOptions, tokenizer) -> Pieces:
     source = pieces.manifest["source"].get("path", "")
     if options.raw_data_path != defaults.raw_data_path or options.raw:
         source = options.raw_data_path
-    expect = expected_state(source, tokenizer, **given)
+    expect = expected_state(source, tokenizer, **given) | {"vocabulary_path": vocabulary_path(options)}
     check_fresh(Path(options.tokenized_data_path), pieces.manifest, expect)
     return pieces
 
