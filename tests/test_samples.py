@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from novelgpt.errors import EXIT_ENVIRONMENT, UserError
+from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 from novelgpt.writing.samples import SampleFolder, format_sample
 
 RULE = "=" * 40
@@ -73,6 +73,16 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
         "hint: --save_samples_path mnt/, or another folder that you may write to"
     )
     assert caught.value.code == EXIT_ENVIRONMENT
+
+
+def test_a_file_name_for_the_folder_is_refused(tmp_path):
+    with pytest.raises(UserError) as caught:
+        SampleFolder(tmp_path / "out" / "one.txt")
+    assert str(caught.value) == (
+        f"error: --save_samples_path {tmp_path / 'out' / 'one.txt'}: named like a file, expected a folder\n\n"
+        f"hint: --save_samples_path {tmp_path / 'out'}"
+    )
+    assert caught.value.code == EXIT_USAGE
 
 
 WRITER = """

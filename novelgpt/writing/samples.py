@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from novelgpt.errors import EXIT_ENVIRONMENT, UserError
+from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 from novelgpt.files import move_aside, write_text
 
 BANNER = "=" * 40
 CLOSING = "=" * 90
+FILE_ENDINGS = (".txt", ".json", ".jsonl")
 SAVE_EVERY = 10  # seconds between two savings of growing texts
 
 
@@ -37,11 +38,14 @@ class SampleFolder:
         folder: made if it is not there. Samples of an earlier run are moved aside at the first writing.
 
     Raises:
-        UserError: the folder cannot be made or is a file.
+        UserError: the folder cannot be made, is a file or named like one.
     """
 
     def __init__(self, folder: str | Path):
         folder = Path(folder)
+        if folder.suffix in FILE_ENDINGS and not folder.exists():
+            message = f"--save_samples_path {folder}: named like a file, expected a folder"
+            raise UserError(message, f"--save_samples_path {folder.parent}", EXIT_USAGE)
         self.text_path, self.lines_path = folder / "samples.txt", folder / "samples.jsonl"
         self.unfinished_path = folder / "samples.unfinished.txt"
         self.text, self.lines, self.number, self.saved = "", "", 0, time.monotonic()
