@@ -168,3 +168,20 @@ def test_two_processes_stop_early_at_the_step_of_one_with_its_best_weights(tmp_p
     assert said.count("this run is finished; --resume never starts it again; --early_stopping_patience 0") == 1
     manifests = [read_json(tmp_path / f"of{world}" / "final_model" / "manifest.json") for world in (1, 2)]
     assert [manifest["step"] for manifest in manifests] == [4, 4]
+
+
+def test_two_processes_stop_right_after_a_checkpoint_of_its_step_and_go_on(make_case):
+    sizes = {"batch_size": 4, "stride": 8, "epochs": 2}
+    whole, stopped = make_case("whole", 1, **sizes), make_case("stopped", 2, stop_at=4, save_steps=2, **sizes)
+    said = run_cases([whole, stopped, {**stopped, "stop_at": None}])
+    assert said.count("step-00000004\n") == 1  # saved once
+    assert_same_losses(stopped, whole)
+
+
+@pytest.mark.sweep
+def test_two_processes_stop_early_right_after_a_checkpoint(tmp_path):
+    spoiling = {"documents": [STORY[0]] * 6 + STORY[1:], "lr": 0.03, "epochs": 6, "eval_steps": 2, "save_steps": 2}
+    options = make_tiny_options(tmp_path, **spoiling, early_stopping_patience=2, save_total_limit=1)
+    case = {"world": 2, "options": asdict(options), "stop_at": None, "save_at": None}
+    assert "stopped early: 2 evaluations in a row" in run_cases([case])
+    assert read_json(options.output_path / "final_model" / "manifest.json")["step"] == losses_of(case)[-1][0] == 8
