@@ -32,22 +32,20 @@ class TrainResult:
         status: 0 when the run is finished or its time is up, 128 + signal when it was asked to stop.
         folder: of the run.
         step, total_steps: optimizer steps done, and of the whole run.
-        best_epoch, best_loss: of the lowest held-out loss, nats per token; None where nothing is held out.
+        best_epoch, best_loss: of the lowest held-out loss, nats per token; None where nothing is held out. The epoch is
+            a fraction within one.
         history: one entry an evaluation: epoch, step, valid_loss.
+        finished: whether the run has come to its end, after all its steps or early, and final_model is written.
     """
 
     status: int
     folder: Path
     step: int = 0
     total_steps: int = 0
-    best_epoch: int | None = None
+    best_epoch: float | None = None
     best_loss: float | None = None
     history: list[dict] = field(default_factory=list)
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run has taken all its steps."""
-        return 0 < self.total_steps <= self.step
+    finished: bool = False
 
     @property
     def model(self) -> Path:
@@ -109,7 +107,7 @@ def train(
         from novelgpt.training.session import train as train_run
 
         status = train_run(options, watch=progress, exit_at_second=exit_at_second)
-    return read_result(options.output_path, status)
+    return read_result(options, status)
 
 
 def lock_run(folder: str) -> contextlib.AbstractContextManager:
@@ -117,16 +115,19 @@ def lock_run(folder: str) -> contextlib.AbstractContextManager:
     return run_lock(folder) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
 
 
-def read_result(folder: Path, status: int = EXIT_DONE) -> TrainResult:
-    """Read where the run of a folder stands; a folder without checkpoints stands at the beginning."""
+def read_result(options: TrainOptions, status: int = EXIT_DONE) -> TrainResult:
+    """Read where a run stands; a folder without checkpoints stands at the beginning."""
     from novelgpt.files import read_json
     from novelgpt.training.checkpoint import list_checkpoints, read_progress
+    from novelgpt.training.session import is_finished
 
+    folder = options.output_path
     checkpoints = list_checkpoints(folder)
     if not checkpoints:
         return TrainResult(status, folder)
     progress, total = read_progress(checkpoints[-1]), read_json(folder / "run.json")["total_steps"]
-    return TrainResult(status, folder, progress.step, total, progress.best_epoch, progress.best_loss, progress.history)
+    best, finished = (progress.best_epoch, progress.best_loss), is_finished(options, checkpoints[-1])
+    return TrainResult(status, folder, progress.step, total, *best, progress.history, finished)
 
 
 def evaluate(

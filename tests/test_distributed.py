@@ -15,11 +15,13 @@ from conftest import ROOT, STORY, make_tiny_options
 from novelgpt.files import read_json
 
 # reads [{"world": N, "options": {...}, "stop_at": step or null, "save_at": ...}, ...] and prints the exit codes of
-# each case's processes; at stop_at all are asked to stop, at save_at the last one alone is asked to save
+# each case's processes; at stop_at all are asked to stop and must find that step reached, at save_at the last one
+# alone is asked to save; a case that is_slow takes its time to save
 FORKER = r"""
 import json, os, signal, socket, sys, time
 import torch
-from novelgpt.training import session
+from novelgpt import api
+from novelgpt.training import saving
 from novelgpt.training.options import TrainOptions
 from novelgpt.training.trainer import Trainer
 
@@ -41,7 +43,16 @@ def work(rank, case, port):
         if trainer.progress.step == case["save_at"] and rank == case["world"] - 1:
             trainer.stop.save_asked = True
     Trainer.after_step = ask
-    status = session.train(TrainOptions(**case["options"]))
+    save_checkpoint = saving.save_checkpoint
+    def save_slowly(*arguments, **settings):
+        time.sleep(0.3 if case.get("is_slow") else 0)
+        return save_checkpoint(*arguments, **settings)
+    saving.save_checkpoint = save_slowly
+    result = api.train(TrainOptions(**case["options"]), exit_at_second=True)
+    status = result.status
+    if case["stop_at"] and result.step != case["stop_at"]:
+        print(rank, result, file=sys.stderr)
+        status = 98  # it read the folder before the first process was done
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return status
@@ -168,3 +179,25 @@ def test_two_processes_stop_early_at_the_step_of_one_with_its_best_weights(tmp_p
     assert said.count("this run is finished; --resume never starts it again; --early_stopping_patience 0") == 1
     manifests = [read_json(tmp_path / f"of{world}" / "final_model" / "manifest.json") for world in (1, 2)]
     assert [manifest["step"] for manifest in manifests] == [4, 4]
+
+
+def test_two_processes_stop_right_after_a_checkpoint_of_its_step_and_go_on(make_case):
+    sizes = {"batch_size": 4, "stride": 8, "epochs": 2}
+    whole, stopped = make_case("whole", 1, **sizes), make_case("stopped", 2, stop_at=4, save_steps=2, **sizes)
+    said = run_cases([whole, stopped, {**stopped, "stop_at": None}])
+    assert said.count("step-00000004\n") == 1  # saved once
+    assert_same_losses(stopped, whole)
+
+
+@pytest.mark.sweep
+def test_two_processes_stop_early_right_after_a_checkpoint(tmp_path):
+    spoiling = {"documents": [STORY[0]] * 6 + STORY[1:], "lr": 0.03, "epochs": 6, "eval_steps": 2, "save_steps": 2}
+    options = make_tiny_options(tmp_path, **spoiling, early_stopping_patience=2, save_total_limit=1)
+    case = {"world": 2, "options": asdict(options), "stop_at": None, "save_at": None}
+    assert "stopped early: 2 evaluations in a row" in run_cases([case])
+    assert read_json(options.output_path / "final_model" / "manifest.json")["step"] == losses_of(case)[-1][0] == 8
+
+
+def test_every_process_reads_where_the_run_stopped_when_the_first_one_has_saved_it(make_case):
+    case = make_case("stopped", 2, batch_size=4, stride=8, epochs=2, stop_at=5, save_steps=2, save_total_limit=1)
+    run_cases([{**case, "is_slow": True}])

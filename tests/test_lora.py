@@ -216,7 +216,7 @@ def test_lora_without_a_trained_network_is_refused(tiny_options):
         check_lora(tiny_options(lora_rank=8))
     assert str(caught.value) == (
         "error: --lora_rank 8: corrects a trained network, and no --pretrained_model is given\n\n"
-        "hint: --pretrained_model model/final_model"
+        "hint: --pretrained_model model/final_model --output_dir other/"
     )
     assert caught.value.code == 2
 

@@ -59,9 +59,24 @@ def test_a_run_that_stopped_in_its_last_epochs_end_says_the_last_epoch():
     assert lines == ["stopped at step 6 of 6, epoch 3 of 3", "left: 0 steps", "goes on with: x"]
 
 
-def test_the_command_of_torchrun_and_of_resume_never():
-    assert command_words(["train.py", "--resume=never"], resume="never", processes=2) == (
-        "torchrun --nproc_per_node=2 train.py --resume=never --resume auto"
+@pytest.mark.parametrize(
+    "resume",
+    [
+        ["--resume=never"],
+        ["--resume", "never"],
+        ["--resume", "model/checkpoints/step-00000002"],
+        ["--overwrite_output_dir"],
+        ["--overwrite_output_dir", "true"],
+        ["--overwrite_output_dir=True"],
+        ["--resume_from_checkpoint=model/checkpoints/step-00000002"],
+        ["--resume_from_checkpoint", "false", "--resume", "never"],
+        [],  # of a config file
+    ],
+)
+def test_the_command_of_torchrun_goes_on_however_the_stopped_one_began(resume):
+    words = ["train.py", "--raw", *resume, "--output_dir", "resume"]
+    assert command_words(words, resume="never", processes=2) == (
+        "torchrun --nproc_per_node=2 train.py --raw --output_dir resume --resume auto"
     )
 
 

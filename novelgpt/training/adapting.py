@@ -58,6 +58,17 @@ class Adaptation:
         return f"{len(self.sources) - new:,} rows of the embedding kept, {new:,} new, {self.dropped:,} dropped"
 
 
+def check_place(options: TrainOptions) -> None:
+    """Refuse to begin with a model in the run folder: the run would move it aside, or write over it and begin anew.
+
+    Raises:
+        UserError: pretrained_model is output_dir or lies in it.
+    """
+    if options.pretrained_model and options.pretrained_path.resolve().is_relative_to(options.output_path.resolve()):
+        message = f"--pretrained_model {options.pretrained_model}: lies in the run folder {options.output_dir}"
+        raise UserError(f"{message}, whose models are written over or moved", "--output_dir other/", EXIT_USAGE)
+
+
 def vocabulary_path(options: TrainOptions) -> str:
     """Return where a run's vocabulary comes from, added tokens aside."""
     return options.tokenizer_path or options.pretrained_model or DEFAULT_VOCABULARY

@@ -35,7 +35,7 @@ def check_lora(options: TrainOptions) -> None:
         return
     if not options.pretrained_model:
         message = f"--lora_rank {options.lora_rank}: corrects a trained network, and no --pretrained_model is given"
-        raise UserError(message, "--pretrained_model model/final_model", EXIT_USAGE)
+        raise UserError(message, "--pretrained_model model/final_model --output_dir other/", EXIT_USAGE)
     if options.shard:
         message = f"--lora_rank {options.lora_rank}: does not go together with --shard"
         raise UserError(message, "leave --shard out: LoRA takes little memory", EXIT_USAGE)

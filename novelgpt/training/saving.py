@@ -38,7 +38,7 @@ class Saver:
         self.options = run.options
         self.stop = stop
         self.saved_at = time.monotonic()
-        self.saved: tuple[int, int, int] | None = None  # step, epoch and batch of the newest checkpoint
+        self.saved: tuple[int, int, int] | None = None  # step, epoch and batch; main only
         self.is_refused = False  # the last try failed
 
     def is_due(self, progress: Progress) -> bool:
@@ -51,8 +51,9 @@ class Saver:
         return sum_over_processes([float(asked)], self.run.world)[0] > 0
 
     def is_saved(self, progress: Progress) -> bool:
-        """Tell whether the newest checkpoint is of just this position."""
-        return self.saved == (progress.step, progress.epoch, progress.batch)
+        """Tell whether the newest checkpoint is of just this position: the first process knows, every process asks."""
+        known = self.run.world.is_main and self.saved == (progress.step, progress.epoch, progress.batch)
+        return sum_over_processes([float(known)], self.run.world)[0] > 0
 
     def start(self) -> None:
         """Note that a checkpoint is being made, on every process."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from novelgpt.console import say
+from novelgpt.console import say, warn
 from novelgpt.errors import EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json
 from novelgpt.training.checkpoint import Progress
@@ -144,8 +144,37 @@ def copy_best(folder: Path, step: int) -> None:
     if damage:
         hint = "--no-load_best_model_at_end --allow_change load_best_model_at_end gives final_model the last weights"
         raise UserError(f"{folder / BEST}: cannot become {FINAL}: {damage}", hint, EXIT_STATE)
-    manifest = read_json(folder / BEST / MANIFEST)
+    copy_model(folder / BEST, folder / FINAL)
+
+
+def copy_model(source: Path, target: Path) -> None:
+    """Copy a whole model folder, in the place of an earlier one."""
+    manifest = read_json(source / MANIFEST)
     facts = {key: value for key, value in manifest.items() if key != "files"}
-    with atomic_folder(folder / FINAL, **facts) as hidden:
+    with atomic_folder(target, **facts) as hidden:
         for name in manifest["files"]:
-            shutil.copyfile(folder / BEST / name, hidden / name)
+            shutil.copyfile(source / name, hidden / name)
+
+
+def bring_best(options: TrainOptions, former: Path, step: int | None) -> None:
+    """Copy the best model of a run whose checkpoint is gone on from into the run folder, unless it is there.
+
+    Args:
+        options: name the run folder and the checkpoint.
+        former: folder of the checkpoint's run.
+        step: of its best model; None before the first evaluation.
+
+    Raises:
+        UserError: final_model is to be the best one, and neither folder holds it.
+    """
+    folder = options.output_path
+    if step is None or is_written(folder / BEST, step):
+        return
+    if find_damage(former / BEST) is None and is_written(former / BEST, step):
+        copy_model(former / BEST, folder / BEST)
+        return
+    message = f"--resume {options.resume}: {former / BEST} is not whole or not of its best step, {step:,}"
+    if options.load_best_model_at_end:
+        hint = "--no-load_best_model_at_end --allow_change load_best_model_at_end gives final_model the last weights"
+        raise UserError(f"{message}, so it could not become {FINAL}", hint, EXIT_STATE)
+    warn(f"{message}; {BEST} will be that of the next better evaluation")

@@ -30,7 +30,7 @@ from novelgpt.training.options import TrainOptions
 from novelgpt.training.outputs import FINAL, check_disk, is_written
 from novelgpt.training.parallel import wait_for_all
 from novelgpt.training.plan import print_plan
-from novelgpt.training.selection import check_habits, final_step, is_over
+from novelgpt.training.selection import bring_best, check_habits, final_step, is_over
 from novelgpt.training.setup import RUN_FILE, Run, check_identity, prepare_run, write_run_file
 from novelgpt.training.stopping import StopSignals, seconds_until
 from novelgpt.training.summary import command_words, stop_words
@@ -137,7 +137,9 @@ def choose_named_checkpoint(run: Run, path: Path, *, set_aside: bool) -> Path:
     elif run.world.is_main:
         warn(f"--resume {path}: no {RUN_FILE} of its run, so its settings cannot be compared")
     if set_aside:
-        set_later_aside(run.options.output_path, read_progress(path).step)
+        progress = read_progress(path)
+        bring_best(run.options, former, progress.best_step)
+        set_later_aside(run.options.output_path, progress.step)
     return path
 
 
@@ -177,7 +179,9 @@ def train_run(run: Run, stop: StopSignals, checkpoint: Path | None, watch: Watch
     trainer = Trainer(run, stop, sample=sampler(run), watch=watch)
     try:
         progress = trainer.fit(checkpoint)
+        wait_for_all(run.world)  # the first process has written all
     except Stopped:
+        wait_for_all(run.world)
         if run.world.is_main:
             say_stopped(run, trainer.progress, steps=trainer.progress.step - first, seconds=time.monotonic() - began)
         return EXIT_DONE if stop.stopped_by is None else 128 + stop.stopped_by

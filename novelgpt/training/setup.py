@@ -25,7 +25,7 @@ from novelgpt.errors import EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.files import read_json, write_json
 from novelgpt.model import build_model
 from novelgpt.model_config import check_model_config, read_model_config
-from novelgpt.training.adapting import added_words, choose_tokenizer, load_pretrained, vocabulary_path
+from novelgpt.training.adapting import added_words, check_place, choose_tokenizer, load_pretrained, vocabulary_path
 from novelgpt.training.data import WindowData
 from novelgpt.training.lora import add_lora, check_lora, lora_identity, lora_words
 from novelgpt.training.memory import check_weights_fit
@@ -88,6 +88,7 @@ def prepare_run(options: TrainOptions) -> Run:
     """
     check_versions()
     check_lora(options)
+    check_place(options)
     options = check_row_options(options)
     all_devices = choose_devices(options.device)
     world = join_world(all_devices[0])
@@ -97,7 +98,9 @@ def prepare_run(options: TrainOptions) -> Run:
     devices = local_device(all_devices)
     if options.deterministic:
         compute_deterministically(devices[0])
-    dtype = choose_precision("fp16" if options.fp16 else options.precision, devices[0])
+    if options.fp16 and options.precision == "auto":
+        options = replace(options, precision="fp16")
+    dtype = choose_precision(options.precision, devices[0])
     model, config, tokenizer = load_or_build(options, loud=world.is_main)
     options = resolve_optimizer(options, config["n_embd"])
     if options.rows:
@@ -252,9 +255,7 @@ def write_run_file(run: Run) -> None:
 def check_identity(run: Run, folder: Path) -> None:
     """Raise when the earlier run in a folder had another identity, with every difference that is not allowed."""
     path = folder / RUN_FILE
-    former = read_json(path)
-    if not isinstance(former, dict) or not isinstance(former.get("identity"), dict):
-        raise UserError(f"{path}: not written by train.py", "start again with --resume never", EXIT_STATE)
+    former = former_identity(path)
     now = json.loads(json.dumps(identity(run)))
     allowed = {name.strip() for name in run.options.allow_change.split(",") if name.strip()}
     unknown = sorted(allowed - set(CHANGEABLE))
@@ -265,9 +266,9 @@ def check_identity(run: Run, folder: Path) -> None:
             EXIT_USAGE,
         )
     changed = [
-        f"{name}: was {shorten(former['identity'].get(name))}, now {shorten(now[name])}"
+        f"{name}: was {shorten(former.get(name))}, now {shorten(now[name])}"
         for name in now
-        if now[name] != former["identity"].get(name) and name not in allowed
+        if now[name] != former.get(name) and name not in allowed
     ]
     if changed:
         names = [line.split(":")[0] for line in changed]
@@ -276,6 +277,16 @@ def check_identity(run: Run, folder: Path) -> None:
             hint += f"; or go on with the change: --allow_change {','.join(names)}"
         message = f"{folder}: holds an unfinished run with other settings\n  " + "\n  ".join(changed)
         raise UserError(message, hint, EXIT_STATE)
+
+
+def former_identity(path: Path) -> dict:
+    """Read the identity in a run.json; what it lacks came later and was then at its default."""
+    former = read_json(path)
+    if not isinstance(former, dict) or not isinstance(former.get("identity"), dict):
+        raise UserError(f"{path}: not written by train.py", "start again with --resume never", EXIT_STATE)
+    defaults = {name: getattr(TrainOptions(), name) for name in CHANGEABLE}
+    fp16 = {"precision": "fp16"} if former.get("options", {}).get("fp16") else {}  # once kept there alone
+    return defaults | former["identity"] | fp16
 
 
 def shorten(value: object) -> str:

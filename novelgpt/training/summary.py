@@ -12,6 +12,8 @@
 import shlex
 from collections.abc import Sequence
 
+from novelgpt.alias_table import NAMES
+from novelgpt.aliases import split_at_flags
 from novelgpt.training.checkpoint import Progress
 from novelgpt.training.metrics import duration_words
 
@@ -53,11 +55,24 @@ def command_words(words: Sequence[str], *, resume: str, processes: int) -> str:
 
     Args:
         words: the command that is stopping, script first (sys.argv).
-        resume: its --resume; anything but auto is replaced, or it would begin where this one began.
+        resume: its --resume; anything but auto is replaced, however spelled, or it would begin where this one began.
         processes: that torchrun started; 1 for none.
 
     >>> command_words(["train.py", "--raw", "--output_dir", "my model"], resume="never", processes=1)
     "python train.py --raw --output_dir 'my model' --resume auto"
     """
     start = "python" if processes == 1 else f"torchrun --nproc_per_node={processes}"
-    return shlex.join([*start.split(), *words]) + ("" if resume == "auto" else " --resume auto")
+    if resume != "auto":
+        words = [*without_resume(words), "--resume", "auto"]
+    return shlex.join([*start.split(), *words])
+
+
+def without_resume(words: Sequence[str]) -> list[str]:
+    """Leave out every spelling of --resume with its value.
+
+    >>> without_resume(["train.py", "--overwrite_output_dir", "--raw", "--resume", "model/checkpoints/step-00000002"])
+    ['train.py', '--raw']
+    """
+    names = {"resume", *(alias for alias, name in NAMES["train"].items() if name == "resume")}
+    parts = split_at_flags(list(words))
+    return [word for part in parts if part[0].removeprefix("--").split("=")[0] not in names for word in part]
