@@ -53,7 +53,7 @@ class Measure:
             UserError: a stride beyond the context, or a precision that the device lacks.
         """
         window = model.config.n_positions
-        stride = stride or max(1, window // 2)
+        stride = max(1, window // 2) if stride is None else stride
         if stride > window:
             raise UserError(f"--stride {stride}: longer than the context of {window}", f"--stride {window}", EXIT_USAGE)
         self.model, self.tokenizer = model, tokenizer

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Mapping
 
 from novelgpt.alias_table import precision_name
-from novelgpt.checks import check_value
+from novelgpt.checks import check_setting
 from novelgpt.cli import nearest_words, real, whole
 from novelgpt.errors import EXIT_USAGE, UserError
 
@@ -111,11 +111,7 @@ def options_of(prefix: str, settings: Mapping[str, object], *, model_path: str) 
     for name, value in settings.items():
         if name not in PYTHON_SETTINGS:
             raise UserError(f"unknown setting {name}", nearest_words(name, PYTHON_SETTINGS), EXIT_USAGE)
-        action = actions[name]
-        for item in value if action.nargs == "+" else [value]:
-            default = "" if action.nargs == "+" else action.default
-            check_value(name, item, default, parse=action.type, choices=action.choices, help=action.help)
-        setattr(options, name, value)
+        setattr(options, name, check_setting(actions[name], value))
     options.prefix, options.model_path = prefix, model_path
     check_options(options)
     return options
