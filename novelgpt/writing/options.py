@@ -75,6 +75,10 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(message, "--length 1000", EXIT_USAGE)
     if options.mark:
         check_mark_options(options)
+    for name in ("titles", "titles_file", "prompts_file"):
+        if options.interactive and getattr(options, name):
+            message = f"--interactive and --{name}: found both, expected one of them"
+            raise UserError(message, f"leave --{name} out; --prefix or --prefix_file is the beginning", EXIT_USAGE)
     if options.titles or options.titles_file:
         options.nsamples = options.articles_per_title
     if options.seed is None:
