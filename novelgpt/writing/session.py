@@ -17,6 +17,7 @@ from novelgpt.writing.copying import Copied, CopyMeter
 from novelgpt.writing.decoder import Decoder, Weights
 from novelgpt.writing.generation import BLOCK, make_controls, write_samples
 from novelgpt.writing.linear import MAX_ROWS
+from novelgpt.writing.options import DEFAULT_LENGTH
 from novelgpt.writing.plan import Plan, Sample, answer_plan
 from novelgpt.writing.prompts import marked_prefix
 from novelgpt.writing.sampling import Controls
@@ -88,8 +89,8 @@ class Session:
         """Return the ids of a prefix; with a mark, as much as rows had in training, less room for the answer."""
         if not self.options.mark:
             return self.tokenizer.encode_prefix(prompt).tolist()
-        context = min(self.weights.context, corpus_facts(self.options.model_path).get("block_size") or 2**31)
-        room = max(context // 2, context - self.plan.most - BLOCK)
+        context, row = self.weights.context, row_length(self.options.model_path, self.weights.context)
+        room = max(row // 2, min(row, context - BLOCK) - self.plan.most)
         return marked_prefix(prompt, self.options.mark, self.tokenizer, room)
 
     def plan_after(self, prefix: Sequence[int]) -> Plan:
@@ -230,11 +231,22 @@ def check_vocabulary(path: str | None, tokenizer, model_path: str) -> None:
         raise UserError(f"--tokenizer_path {path}: line {place + 1} is {words}", hint, EXIT_USAGE)
 
 
+def row_length(model_path: str, context: int) -> int:
+    """Return how many tokens a row of the model had in training: its block_size, else the context."""
+    return min(context, corpus_facts(model_path).get("block_size") or context)
+
+
 def read_plan(options: argparse.Namespace, model: torch.nn.Module) -> Plan:
-    """Turn options into a plan; --length -1 is the whole context, until Session.plan_after takes the prefix off."""
+    """Turn options into a plan; --length -1 is the whole context, until Session.plan_after takes the prefix off.
+
+    What a mark asks for may take a quarter of the tokens that a row had in training.
+    """
     length, context = options.length, model.config.n_positions
     if options.mark:
-        most = max(1, context // 4)
+        row = row_length(options.model_path, context)
+        most = max(1, row // 4)
+        if length > most and length != DEFAULT_LENGTH:
+            warn(f"--length {length}: what --mark asks for gets at most {most} tokens, a quarter of a row of {row}")
         return answer_plan(most if length == -1 else min(length, most), cut_loops=options.cut_loops)
     if options.keep_head > context // 4:
         message = f"--keep_head: found {options.keep_head}, expected at most {context // 4}, a quarter of the context"
