@@ -110,9 +110,11 @@ def train(
     }
     options = replace(options, **values)
     with lock_run(options.output_dir):  # before torch is loaded, so that a second start is told at once
+        from novelgpt.devices import kept_determinism
         from novelgpt.training.session import train as train_run
 
-        status = train_run(options, watch=progress, exit_at_second=exit_at_second)
+        with kept_determinism():
+            status = train_run(options, watch=progress, exit_at_second=exit_at_second)
     return read_result(options.output_path, status)
 
 

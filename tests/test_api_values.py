@@ -4,9 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import STORY, TINY
 
 from novelgpt import NovelTokenizer, UserError, evaluate, generate, load_model, train
+from novelgpt.devices import compute_deterministically
 from novelgpt.files import read_json
 from novelgpt.model import build_model, save_model
 
@@ -79,3 +81,22 @@ def test_a_bad_word_that_is_no_text_is_refused(folder):
     with pytest.raises(UserError) as refusal:
         generate(folder, "水", bad_words=["井", 7])
     assert refusal.value.message == "bad_words: found 7, expected text"
+
+
+def test_fp16_without_a_gpu_is_refused_in_the_words_of_the_script(folder):
+    with pytest.raises(UserError) as refusal:
+        evaluate(folder, STORY[0], precision="16", device="cpu")
+    assert refusal.value.message == "--precision fp16: cpu does not compute in fp16"
+
+
+@pytest.mark.parametrize("former", [(False, False), (True, True)])
+def test_train_puts_the_choice_of_operations_back(tiny_options, monkeypatch, former):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(former[0], warn_only=former[1])
+    try:
+        train(tiny_options(epochs=1), progress=lambda record: compute_deterministically(torch.device("cuda")))
+        now = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert now == former

@@ -58,7 +58,7 @@ class Measure:
             raise UserError(f"--stride {stride}: longer than the context of {window}", f"--stride {window}", EXIT_USAGE)
         self.model, self.tokenizer = model, tokenizer
         self.device = next(model.parameters()).device
-        self.dtype = choose_precision(precision, self.device)
+        self.dtype = choose_precision(precision, self.device, trains=False)
         self.protocol = scoring.Protocol(window, stride, batch_size, precision)
         self.score = scoring.score_function(model, self.dtype)
 
