@@ -13,6 +13,7 @@ from pathlib import Path
 
 from novelgpt.cli import new_parser, parse_options, run
 from novelgpt.console import say, warn
+from novelgpt.errors import EXIT_USAGE, UserError
 from novelgpt.files import write_text
 
 OWN_NOVELS = ("data/input.json", "data/input.txt")
@@ -51,6 +52,22 @@ def choose_paths(given: Sequence[str]) -> list[str]:
     return [SAMPLE if Path(SAMPLE).exists() else str(sample)]
 
 
+def check_outputs(options: argparse.Namespace, report: Path) -> None:
+    """Refuse two outputs in one file.
+
+    Args:
+        options: of this script.
+        report: file of the JSON report.
+    """
+    places = [(options.output, f"--output {options.output}"), (report, f"the report {report} beside --output")]
+    places += [(path, f"--{name} {path}") for name in ("report", "titles") if (path := getattr(options, name))]
+    seen: dict[Path, str] = {}
+    for path, words in places:
+        other = seen.setdefault(Path(path).resolve(), words)
+        if other != words:
+            raise UserError(f"{words}: the same file as {other}", "give each a file of its own", EXIT_USAGE)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Clean the novels and write documents and report."""
     options = parse_options(build_parser(), argv, section="clean")
@@ -59,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from novelgpt.corpus.report import report_path, summarise, terminal_lines, write_report
     from novelgpt.corpus.titles import title_words
 
+    check_outputs(options, report_path(options.output))
     treatment = Treatment(options.keep_ads, options.keep_private, options.width, options.traditional_to_simplified)
     library = Library(treatment, encoding=options.encoding, field=options.field, vocabulary_path=VOCABULARY)
     library.write(choose_paths(options.paths), options.output, titles=options.titles)

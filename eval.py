@@ -11,34 +11,16 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from novelgpt.alias_table import precision_name
 from novelgpt.api import evaluate
-from novelgpt.cli import new_parser, parse_options, run, whole
+from novelgpt.cli import new_parser, parse_options, run
 from novelgpt.errors import EXIT_DONE
+from novelgpt.training.eval_options import add_eval_options
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this script."""
     parser = new_parser(__doc__)
-    add = parser.add_argument
-    add("--model_path", default="model/final_model", help="model folder (default model/final_model)")
-    add("--tokenized_data_path", default="data/tokenized/", help="pieces whose held-out part is scored")
-    add("--text_path", help="score this text instead: .txt, .json, .jsonl, .csv or a folder, in any encoding")
-    add("--text", help="score this sentence instead")
-    add("--encoding", help="encoding of text_path; default: found out")
-    add("--stride", type=whole(1), help="tokens between windows, at most the context (default half of it)")
-    add("--batch_size", type=whole(1), default=8, help="windows a pass (default 8)")
-    add("--per_chapter", action=argparse.BooleanOptionalAction, default=False, help="score every chapter by itself too")
-    add("--html", metavar="FILE", help="also write a page on which every character is coloured by its surprise")
-    add(
-        "--baseline",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="also score by a 4-gram of the training pieces",
-    )
-    formats = ("auto", "bf16", "fp16", "fp32")
-    add("--precision", type=precision_name, choices=formats, default="fp32", help="number format (default fp32)")
-    add("--device", help="a GPU number, mps or cpu; default: the first GPU there is")
+    add_eval_options(parser)
     return parser
 
 

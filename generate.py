@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         book = None if options.prefix_file else session.book  # every name of a chapter would be looked up
         examine_prompt(prompt.text, session.tokenizer, book, session.weights.context)
     if options.interactive:
-        return write_interactively(session)
+        return write_interactively(session, prompts[0].text)
     from novelgpt.writing.run import write_all
 
     write_all(session, prompts)
@@ -62,11 +62,11 @@ def show_openings(options: argparse.Namespace) -> int:
     return 0
 
 
-def write_interactively(session) -> int:
-    """Write by turns with the person at the terminal."""
+def write_interactively(session, prefix: str) -> int:
+    """Write by turns with the person at the terminal, from a prefix on."""
     from novelgpt.writing.interactive import write_by_turns
 
-    say(f"kept in {write_by_turns(session, session.options.prefix, sys.stdin, print)}")
+    say(f"kept in {write_by_turns(session, prefix, sys.stdin, print)}")
     return 0
 
 

@@ -7,13 +7,14 @@ UserError, as everywhere; nothing here ends the process.
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from novelgpt.checks import check_value
 from novelgpt.errors import EXIT_DONE, EXIT_USAGE, UserError
 from novelgpt.lock import run_lock
+from novelgpt.training.eval_options import check_eval_settings
 from novelgpt.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -101,12 +102,17 @@ def train(
         result = train(options, progress=lambda record: print(record["step"]))
         assert result.finished and result.model.is_dir()
     """
-    for entry in fields(options):
-        check_value(entry.name, getattr(options, entry.name), entry.default, **entry.metadata)
+    values = {
+        entry.name: check_value(entry.name, getattr(options, entry.name), entry.default, **entry.metadata)
+        for entry in fields(options)
+    }
+    options = replace(options, **values)
     with lock_run(options.output_dir):  # before torch is loaded, so that a second start is told at once
+        from novelgpt.devices import kept_determinism
         from novelgpt.training.session import train as train_run
 
-        status = train_run(options, watch=progress, exit_at_second=exit_at_second)
+        with kept_determinism():
+            status = train_run(options, watch=progress, exit_at_second=exit_at_second)
     return read_result(options, status)
 
 
@@ -175,13 +181,18 @@ def evaluate(
         report = evaluate("model/final_model", "那天夜里没有月亮。")
         assert report["perplexity"] > 1 and 0 <= report["accuracy"] <= 1
     """
+    settings = {"stride": stride, "batch_size": batch_size, "precision": precision, "device": device, "html": html}
+    settings |= {"encoding": encoding, "per_chapter": per_chapter, "baseline": baseline}
+    settings = check_eval_settings(**settings)
     from novelgpt.training.measure import Measure, find_texts
 
-    network, tokenizer = open_model(model, device)
-    measure = Measure(network, tokenizer, stride=stride, batch_size=batch_size, precision=precision)
-    texts = find_texts(tokenizer, text, path, pieces, encoding=encoding)
+    protocol = {name: settings[name] for name in ("stride", "batch_size", "precision")}
+    pieces = check_value("pieces", pieces, "data/tokenized/")
+    network, tokenizer = open_model(model, settings["device"])
+    measure = Measure(network, tokenizer, **protocol)
+    texts = find_texts(tokenizer, text, path, pieces, encoding=settings["encoding"])
     facts = {"model": str(model)} if isinstance(model, (str, Path)) else {}
-    report = measure.report(texts, per_chapter=per_chapter, html=html, **facts)
+    report = measure.report(texts, per_chapter=per_chapter, html=settings["html"], **facts)
     return report | measure.baseline(texts, pieces, report["loss"]) if baseline else report
 
 

@@ -1,6 +1,7 @@
-"""Values given in Python -> the same ranges and messages as those given as text on the command line."""
+"""Values given in Python -> the same values, ranges and messages as those given as text on the command line."""
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 
 from novelgpt.errors import EXIT_USAGE, UserError
@@ -14,8 +15,8 @@ def check_value(
     parse: Callable[[str], object] | None = None,
     choices: Sequence[str] | None = None,
     help: str = "",
-) -> None:
-    """Refuse a value that the command line would refuse.
+) -> object:
+    """Return a value as the command line would store it, and refuse what it would refuse.
 
     Args:
         name: of the option.
@@ -25,11 +26,15 @@ def check_value(
         choices: the only values, if there are such.
         help: what the option does, for the hint.
 
+    Returns:
+        The value: numbers as numbers, paths and names as text.
+
     Raises:
         UserError: wrong type or out of range.
 
     >>> from novelgpt.cli import whole
-    >>> check_value("epochs", 3, 15, parse=whole(1))
+    >>> check_value("epochs", "3", 15, parse=whole(1))
+    3
     >>> check_value("epochs", 0, 15, parse=whole(1))
     Traceback (most recent call last):
     novelgpt.errors.UserError: error: epochs: found '0', expected a whole number from 1 up
@@ -37,20 +42,44 @@ def check_value(
     hint: epochs=15
     """
     if value is None and default is None:
-        return
+        return value
     hint = f"{name}={default!r}" if default is not None else f"{name}: {help}"
     problem = None
     if isinstance(default, bool) or isinstance(value, bool):
         problem = None if isinstance(default, bool) and isinstance(value, bool) else f"found {value!r}"
         problem = problem and f"{problem}, expected {'True or False' if isinstance(default, bool) else 'another kind'}"
-    elif choices and value not in choices:
-        problem = f"found {value!r}, expected one of {', '.join(choices)}"
     elif parse:
         try:
-            parse(str(value))
+            value = parse(str(value))
         except argparse.ArgumentTypeError as refusal:
             problem = str(refusal)
-    elif not isinstance(value, str) and not hasattr(value, "__fspath__"):
+    elif isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    elif not isinstance(value, str) and not choices:
         problem = f"found {value!r}, expected text"
+    if not problem and choices and value not in choices:
+        problem = f"found {value!r}, expected one of {', '.join(choices)}"
     if problem:
         raise UserError(f"{name}: {problem}", hint, EXIT_USAGE)
+    return value
+
+
+def check_setting(action: argparse.Action, value: object) -> object:
+    """Return the value of a script's option given in Python, as check_value does; several values as a list.
+
+    Args:
+        action: of the script's parser; with nargs="+" it takes a list or tuple of texts, and None is its default.
+        value: as given.
+
+    Raises:
+        UserError: wrong type or out of range.
+    """
+    facts = {"parse": action.type, "choices": action.choices, "help": action.help}
+    if action.nargs != "+":
+        return check_value(action.dest, value, action.default, **facts)
+    if value is None:
+        return action.default
+    if not isinstance(value, (list, tuple)):
+        message = f"{action.dest}: found {value!r}, expected a list of texts"
+        raise UserError(message, f"{action.dest}=[{value!r}]" if isinstance(value, str) else action.help, EXIT_USAGE)
+    return [check_value(action.dest, item, "", **facts) for item in value]

@@ -25,6 +25,7 @@ from novelgpt.model_config import read_folder_config, read_model_config
 from novelgpt.weights import OLD_WEIGHTS, WEIGHTS, check_weights, expected_shapes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MAGIC = b"GGUF"
 KEPT_FACTS = ("step", "epoch", "valid_loss", "corpus")  # of the source's manifest
 
 
@@ -57,11 +58,23 @@ def check_output(source: str, output: str, kind: str) -> None:
     old, new = Path(source), Path(output)
     if new.resolve() == old.resolve():
         raise UserError(f"{output}: source and output are the same", "give another output", EXIT_USAGE)
+    if kind != "gguf" and new.resolve() in old.resolve().parents:
+        message = f"{output}: holds the source, so it is not replaced"
+        raise UserError(message, "give the name of a new folder", EXIT_USAGE)
     if kind == "gguf" and new.is_dir():
         raise UserError(f"{output}: is a folder, expected a file", f"{new / 'model.gguf'}", EXIT_USAGE)
+    if kind == "gguf" and new.is_file() and not is_gguf(new):
+        message = f"{output}: exists and is no GGUF file, so it is not replaced"
+        raise UserError(message, "give the name of a new file", EXIT_USAGE)
     if kind != "gguf" and new.exists() and not (new / MANIFEST).is_file():
         message = f"{output}: exists and is not a model folder of ours, so it is not replaced"
         raise UserError(message, "give the name of a new folder", EXIT_USAGE)
+
+
+def is_gguf(path: Path) -> bool:
+    """Tell whether a file is GGUF's, or an empty one."""
+    with open(path, "rb") as file:
+        return file.read(len(MAGIC)) in (MAGIC, b"")
 
 
 def open_source(

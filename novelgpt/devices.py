@@ -1,6 +1,8 @@
 """`--device 0,1` -> the torch devices that are there, and the number format they compute in."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
 
@@ -63,11 +65,16 @@ def present_gpus(numbers: list[int]) -> list[torch.device]:
     return [torch.device("cuda", number) for number in numbers if number < count] or [torch.device("cpu")]
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
+def choose_precision(name: str, device: torch.device, *, trains: bool = True) -> torch.dtype:
     """Resolve `--precision` into the dtype of the matrix products; weights and sums stay fp32.
 
     auto is bf16 where the device multiplies it fast (GPUs from Ampere on, CPUs with AVX512_BF16 or AMX), fp16 with a
     loss scaler on older GPUs, fp32 elsewhere.
+
+    Args:
+        name: "auto", "bf16", "fp16" or "fp32".
+        device: that computes.
+        trains: whether the message speaks of training, whose scripts alone have --fp16.
 
     Raises:
         UserError: fp16 asked for on a device without it.
@@ -77,7 +84,10 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
             return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
         return torch.bfloat16 if device.type == "cpu" and has_fast_bf16() else torch.float32
     if name == "fp16" and device.type != "cuda":
-        raise UserError(f"--fp16: {device.type} does not train in fp16", "--precision bf16 or fp32", EXIT_USAGE)
+        words = (
+            f"--fp16: {device.type} does not train" if trains else f"--precision fp16: {device.type} does not compute"
+        )
+        raise UserError(f"{words} in fp16", "--precision bf16 or fp32", EXIT_USAGE)
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
 
 
@@ -91,6 +101,17 @@ def compute_deterministically(device: torch.device) -> None:
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first matrix product
     torch.use_deterministic_algorithms(True)
+
+
+@contextlib.contextmanager
+def kept_determinism() -> Iterator[None]:
+    """Put torch's choice of operations back at the end as it was before compute_deterministically."""
+    former = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(former, warn_only=warn_only)
 
 
 def has_fast_bf16() -> bool:

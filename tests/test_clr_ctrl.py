@@ -32,6 +32,27 @@ def clean(*argv: str) -> list[str]:
     return json.loads(Path("out.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--titles", "./kept.json"], "--titles ./kept.json: the same file as --output kept.json"),
+        (["--report", "kept.json"], "--report kept.json: the same file as --output kept.json"),
+        (["--report", "a", "--titles", "a"], "--titles a: the same file as --report a"),
+        (
+            ["--titles", "kept.report.json"],
+            "--titles kept.report.json: the same file as the report kept.report.json beside --output",
+        ),
+    ],
+)
+def test_two_outputs_in_one_file_are_refused_before_anything_is_written(arguments, message, capsys):
+    Path("novel.txt").write_text(NOVEL, encoding="utf-8")
+    Path("kept.json").write_text("kept", encoding="utf-8")
+    assert run(clr_ctrl.main, ["novel.txt", "--output", "kept.json", *arguments]) == EXIT_USAGE
+    assert capsys.readouterr().err == f"error: {message}\n\nhint: give each a file of its own\n"
+    assert Path("kept.json").read_text(encoding="utf-8") == "kept"
+    assert sorted(path.name for path in Path().iterdir()) == ["kept.json", "novel.txt"]
+
+
 def test_the_bundled_novel_becomes_exactly_its_clean_chapters():
     assert clean(str(SAMPLE / "novel.txt")) == json.loads((SAMPLE / "clean.json").read_text(encoding="utf-8"))
 

@@ -10,9 +10,9 @@ from conftest import STORY, TINY
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import convert
-from novelgpt import NovelTokenizer, UserError, load_model
+from novelgpt import NovelTokenizer, UserError, conversion, load_model
 from novelgpt.cli import run
-from novelgpt.conversion import open_source
+from novelgpt.conversion import check_output, open_source
 from novelgpt.corpus.vocabulary import save_vocabulary
 from novelgpt.files import find_damage, read_json, sha256_of
 from novelgpt.mindspore_file import from_mindspore, to_mindspore
@@ -147,6 +147,49 @@ def test_nothing_but_a_model_folder_is_ever_replaced(folder, tmp_path, capsys):
     assert refusal(capsys, folder, same) == (2, message)
     message = f"error: {folder}: is a folder, expected a file\n\nhint: {folder / 'model.gguf'}\n"
     assert refusal(capsys, tmp_path / "other", folder, "--to=gguf") == (2, message)
+
+
+def test_a_gguf_file_replaces_no_other_file(folder, tmp_path, capsys):
+    weights = folder / "model.safetensors"
+    before = sha256_of(weights)
+    message = f"error: {weights}: exists and is no GGUF file, so it is not replaced"
+    said = refusal(capsys, folder, weights, "--to=gguf")
+    assert said == (2, f"{message}\n\nhint: give the name of a new file\n")
+    assert sha256_of(weights) == before
+    for name, content in (("old.gguf", b"GGUF and more"), ("empty", b"")):
+        (folder / name).write_bytes(content)
+        check_output(str(folder), str(folder / name), "gguf")
+
+
+def test_a_folder_that_holds_the_source_is_not_replaced(folder, capsys):
+    (folder / "model.ckpt").write_bytes(b"weights")
+    (folder / "link").symlink_to(folder / "model.ckpt")
+    message = f"error: {folder}: holds the source, so it is not replaced\n\nhint: give the name of a new folder\n"
+    for source in (folder / "model.ckpt", folder / "link"):
+        assert refusal(capsys, source, folder) == (2, message)
+    assert (folder / "model.ckpt").read_bytes() == b"weights"
+
+
+@pytest.fixture
+def checkpoint(folder, tmp_path, monkeypatch):
+    """A MindSpore folder; torch writes and reads its values in place of the package."""
+    monkeypatch.setattr(conversion, "write_mindspore", lambda path, weights: torch.save(to_mindspore(weights), path))
+    monkeypatch.setattr(conversion, "read_mindspore", lambda path: from_mindspore(torch.load(path)))
+    assert run(convert.main, [str(folder), str(tmp_path / "mind"), "--to=mindspore"]) == 0
+    return tmp_path / "mind/model.ckpt"
+
+
+def test_a_mindspore_folder_comes_back_as_the_same_model(folder, checkpoint, tmp_path):
+    assert run(convert.main, [str(checkpoint.parent), str(tmp_path / "back")]) == 0
+    assert torch.equal(logits_of(tmp_path / "back"), logits_of(folder))
+
+
+def test_a_lone_mindspore_checkpoint_comes_back_by_its_config_and_vocabulary(folder, checkpoint, tmp_path):
+    (tmp_path / "alone").mkdir()
+    lone = shutil.copy(checkpoint, tmp_path / "alone/weights.ckpt")
+    files = [f"--model_config={folder / 'config.json'}", f"--tokenizer_path={folder / 'vocab.txt'}"]
+    assert run(convert.main, [str(lone), str(tmp_path / "back"), *files]) == 0
+    assert torch.equal(logits_of(tmp_path / "back"), logits_of(folder))
 
 
 def test_a_call_without_places_says_what_is_missing(capsys):

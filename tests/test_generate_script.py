@@ -190,6 +190,22 @@ def test_writing_by_turns_keeps_the_text_in_a_file(place, tmp_path, monkeypatch,
     assert "temperature 0\n" in capsys.readouterr().err
 
 
+def test_a_file_is_the_beginning_of_what_is_written_by_turns(place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "chapter.txt").write_text("月落乌啼", encoding="utf-8")
+    words = ["--interactive", "--save_samples_path", str(tmp_path), "--prefix_file", str(tmp_path / "chapter.txt")]
+    monkeypatch.setattr("sys.stdin", iter(["q\n"]))
+    assert call(place, *words) == 0
+    assert (tmp_path / "story.txt").read_text(encoding="utf-8") == "月落乌啼"
+    assert "not used" not in capsys.readouterr().err
+    (tmp_path / "story.txt").write_text("风起了", encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", iter(["q\n"]))
+    assert call(place, *words) == 0
+    assert (tmp_path / "story.txt").read_text(encoding="utf-8") == "风起了"
+    given, story = tmp_path / "chapter.txt", tmp_path / "story.txt"
+    line = f"warning: --prefix_file {given}: not used, since {story} is gone on with; move it away to begin anew\n"
+    assert line in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
@@ -202,6 +218,10 @@ def test_writing_by_turns_keeps_the_text_in_a_file(place, tmp_path, monkeypatch,
          "--keep_head 16"),
         (["--titles", "a", "--titles_file", "b"], "--titles and --titles_file: found both, expected one of them",
          "leave --titles_file out"),
+        (["--interactive", "--titles", "a"], "--interactive and --titles: found both, expected one of them",
+         "leave --titles out; --prefix or --prefix_file is the beginning"),
+        (["--interactive", "--prompts_file", "a"], "--interactive and --prompts_file: found both, expected one of them",
+         "leave --prompts_file out; --prefix or --prefix_file is the beginning"),
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(place, capsys, arguments, message, hint):
@@ -265,3 +285,17 @@ def test_length_minus_one_fills_the_context(place, tmp_path):
     samples_of(place, tmp_path, "--length", "-1", "--stop", "never", "--no-cut_loops", "--nsamples", "1")
     line = json.loads((tmp_path / "samples.jsonl").read_text(encoding="utf-8"))
     assert line["tokens"] == 64 - 7 and line["ended"] == "length"
+
+
+def test_length_minus_one_counts_the_prefix_in_use(place, tmp_path):
+    fill = ("--length", "-1", "--stop", "never", "--no-cut_loops", "--nsamples", "1")
+    (tmp_path / "prompts.txt").write_text("萧炎\n月落乌啼霜满天\n", encoding="utf-8")
+    for name, words, expected in (
+        ("prompts", ["--prompts_file", str(tmp_path / "prompts.txt")], [64 - 3, 64 - 8]),  # [CLS] and the characters
+        ("chapter", ["--prefix_file", str(tmp_path / "chapter.txt")], [64 - 21]),
+        ("titles", ["--titles", "风起", "--articles_per_title", "1"], [64 - 4]),  # and the end of the line
+    ):
+        (tmp_path / "chapter.txt").write_text("江枫渔火" * 5, encoding="utf-8")
+        samples_of(place, tmp_path / name, *fill, *words)
+        lines = (tmp_path / name / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+        assert [json.loads(line)["tokens"] for line in lines] == expected, name

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, STORY
+from conftest import ROOT, STORY, TINY
 from test_rows import row_options  # noqa: F401
 from test_trainer import fit, no_flushing  # noqa: F401
 
@@ -21,8 +21,11 @@ from novelgpt.cli import run
 from novelgpt.corpus import library
 from novelgpt.corpus.records import encode_records, read_records
 from novelgpt.errors import EXIT_INPUT, EXIT_USAGE
+from novelgpt.model import build_model, save_model
+from novelgpt.writing.options import check_options
 from novelgpt.writing.plan import Sample, answer_plan
 from novelgpt.writing.prompts import marked_prefix
+from novelgpt.writing.session import open_session
 
 SAMPLE = ROOT / "data/sample"
 TEXT = "他推开门，外面下着雪，山路上一个人也没有。"
@@ -180,6 +183,36 @@ def test_a_file_as_prefix_without_a_mark_is_gone_on_with(titled, capsys):
 def test_what_does_not_go_with_a_mark_is_refused(titled, capsys, arguments, message, hint):
     assert run(generate.main, [*titled, *arguments]) == EXIT_USAGE
     assert capsys.readouterr().err.endswith(f"error: {message}\n\nhint: {hint}\n")
+
+
+@pytest.fixture
+def wide(tiny_tokenizer, tmp_path):
+    """Return a function from a length to a session for titles, of a context of 128 tokens trained on rows of 32."""
+    tokenizer = tiny_tokenizer.add_tokens(["[TIL]"])
+    model = build_model({**TINY, "n_positions": 128}, tokenizer, seed=1)
+    save_model(model, tokenizer, tmp_path / "wide", corpus={"block_size": 32})
+
+    def start(length: int):
+        words = ["--model_path", str(tmp_path / "wide"), "--mark", "[TIL]", "--device", "cpu", "--length", str(length)]
+        options = generate.build_parser().parse_args(words)
+        check_options(options)
+        return open_session(options)
+
+    return start
+
+
+def test_a_prompt_keeps_what_a_row_of_training_keeps_however_wide_the_context(wide):
+    session, text = wide(8), "".join(STORY)
+    rows = encode_records([f"{text}[TIL]乔一斗坐在井边数"], session.tokenizer, block_size=32, mark="[TIL]")
+    assert session.prefix_ids(text) == rows.ids[: rows.first[0]].tolist()  # a title of 8 tokens, a quarter of the row
+
+
+@pytest.mark.parametrize(("length", "warns"), [(8, False), (9, True), (1000, False), (-1, False)])
+def test_a_length_above_a_quarter_of_a_row_is_cut_aloud(wide, capsys, length, warns):
+    session = wide(length)  # 1000 is the default
+    assert session.plan.most == 8 + 1
+    line = f"warning: --length {length}: what --mark asks for gets at most 8 tokens, a quarter of a row of 32\n"
+    assert (line in capsys.readouterr().err) == warns
 
 
 @pytest.mark.sweep

@@ -53,12 +53,12 @@ class Measure:
             UserError: a stride beyond the context, or a precision that the device lacks.
         """
         window = model.config.n_positions
-        stride = stride or max(1, window // 2)
+        stride = max(1, window // 2) if stride is None else stride
         if stride > window:
             raise UserError(f"--stride {stride}: longer than the context of {window}", f"--stride {window}", EXIT_USAGE)
         self.model, self.tokenizer = model, tokenizer
         self.device = next(model.parameters()).device
-        self.dtype = choose_precision(precision, self.device)
+        self.dtype = choose_precision(precision, self.device, trains=False)
         self.protocol = scoring.Protocol(window, stride, batch_size, precision)
         self.score = scoring.score_function(model, self.dtype)
 

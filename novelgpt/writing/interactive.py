@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from novelgpt.console import printable, say
+from novelgpt.console import printable, say, warn
 from novelgpt.files import write_text
 from novelgpt.writing.session import Session
 
@@ -62,9 +62,13 @@ def write_by_turns(session: Session, prefix: str, lines: Iterable[str], show: Ca
     Returns:
         The file with the text.
     """
-    tokenizer = session.tokenizer
-    folder = Path(session.options.save_samples_path)
-    story = Story(folder / STORY, tokenizer.show(tokenizer.encode_prefix(prefix)))
+    tokenizer, options = session.tokenizer, session.options
+    ids = tokenizer.encode_prefix(prefix)
+    session.plan = session.plan_after(ids)
+    path = Path(options.save_samples_path) / STORY
+    if options.prefix_file and path.exists():
+        warn(f"--prefix_file {options.prefix_file}: not used, since {path} is gone on with; move it away to begin anew")
+    story = Story(path, tokenizer.show(ids))
     story.save()
     say(f"the text is kept in {story.path}")
     say(HELP)

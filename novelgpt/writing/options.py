@@ -5,10 +5,11 @@ import secrets
 from collections.abc import Mapping
 
 from novelgpt.alias_table import precision_name
-from novelgpt.checks import check_value
+from novelgpt.checks import check_setting
 from novelgpt.cli import nearest_words, real, whole
 from novelgpt.errors import EXIT_USAGE, UserError
 
+DEFAULT_LENGTH = 1000  # tokens
 STOPS = ("sentence", "paragraph", "chapter", "never")
 PYTHON_SETTINGS = (  # the options that mean something to a caller who gets the texts back
     "length nsamples batch_size temperature topk topp min_p repetition_penalty penalty_window no_repeat_ngram_size "
@@ -25,7 +26,7 @@ def add_generate_options(parser: argparse.ArgumentParser) -> None:
     add("--prefix", default="[CLS]萧炎大喝一声", help="what the text begins with")
     add("--prefix_file", metavar="FILE", help="a text to go on from, in any encoding, instead of --prefix")
     add("--mark", metavar="TOKEN", help="write only what this token asks for, such as a title after [TIL], to its end")
-    add("--length", type=whole(-1), default=1000, help="new tokens; -1 fills the model's context")
+    add("--length", type=whole(-1), default=DEFAULT_LENGTH, help="new tokens; -1 fills the model's context")
     add("--nsamples", type=whole(1), default=10, help="how many texts")
     add("--batch_size", type=whole(1), default=10, help="texts written at a time; has no influence on them")
     add(
@@ -75,6 +76,10 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(message, "--length 1000", EXIT_USAGE)
     if options.mark:
         check_mark_options(options)
+    for name in ("titles", "titles_file", "prompts_file"):
+        if options.interactive and getattr(options, name):
+            message = f"--interactive and --{name}: found both, expected one of them"
+            raise UserError(message, f"leave --{name} out; --prefix or --prefix_file is the beginning", EXIT_USAGE)
     if options.titles or options.titles_file:
         options.nsamples = options.articles_per_title
     if options.seed is None:
@@ -111,11 +116,7 @@ def options_of(prefix: str, settings: Mapping[str, object], *, model_path: str) 
     for name, value in settings.items():
         if name not in PYTHON_SETTINGS:
             raise UserError(f"unknown setting {name}", nearest_words(name, PYTHON_SETTINGS), EXIT_USAGE)
-        action = actions[name]
-        for item in value if action.nargs == "+" else [value]:
-            default = "" if action.nargs == "+" else action.default
-            check_value(name, item, default, parse=action.type, choices=action.choices, help=action.help)
-        setattr(options, name, value)
+        setattr(options, name, check_setting(actions[name], value))
     options.prefix, options.model_path = prefix, model_path
     check_options(options)
     return options

@@ -71,7 +71,8 @@ def write_all(session: Session, prompts: Sequence[Prompt]) -> None:
     if options.stream:
         options.batch_size = 1
     start, tokens = time.perf_counter(), 0
-    with progress_bar(len(prompts) * options.nsamples * session.plan.length, unit=" tokens") as bar:
+    lengths = [session.plan_after(session.prefix_ids(prompt.text)).length for prompt in prompts]
+    with progress_bar(options.nsamples * sum(lengths), unit=" tokens") as bar:
         growth, block = Growth(session, folder, bar), 1 if options.stream else BLOCK
         for turn, prompt in enumerate(prompts):
             for sample in session.write(prompt.text, first=turn * options.nsamples, watch=growth, block=block):

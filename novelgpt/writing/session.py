@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from novelgpt.writing.copying import Copied, CopyMeter
 from novelgpt.writing.decoder import Decoder, Weights
 from novelgpt.writing.generation import BLOCK, make_controls, write_samples
 from novelgpt.writing.linear import MAX_ROWS
+from novelgpt.writing.options import DEFAULT_LENGTH
 from novelgpt.writing.plan import Plan, Sample, answer_plan
 from novelgpt.writing.prompts import marked_prefix
 from novelgpt.writing.sampling import Controls
@@ -88,9 +89,15 @@ class Session:
         """Return the ids of a prefix; with a mark, as much as rows had in training, less room for the answer."""
         if not self.options.mark:
             return self.tokenizer.encode_prefix(prompt).tolist()
-        context = min(self.weights.context, corpus_facts(self.options.model_path).get("block_size") or 2**31)
-        room = max(context // 2, context - self.plan.most - BLOCK)
+        context, row = self.weights.context, row_length(self.options.model_path, self.weights.context)
+        room = max(row // 2, min(row, context - BLOCK) - self.plan.most)
         return marked_prefix(prompt, self.options.mark, self.tokenizer, room)
+
+    def plan_after(self, prefix: Sequence[int]) -> Plan:
+        """Return the plan of the texts after a prefix; --length -1 fills what the prefix leaves of the context."""
+        if self.options.length != -1 or self.options.mark:
+            return self.plan
+        return replace(self.plan, length=max(1, self.weights.context - len(prefix)))
 
     def write(self, prompt: str, *, first: int = 0, watch: Watch = ignore, block: int = BLOCK) -> Iterator[Sample]:
         """Write the samples of a prefix, a batch at a time, and yield them in order.
@@ -102,20 +109,20 @@ class Session:
             block: tokens between two calls of watch.
         """
         prefix = self.prefix_ids(prompt)
-        size = self.options.batch_size
+        plan, size = self.plan_after(prefix), self.options.batch_size
         if self.weights.device.type == "cpu":
             size = min(size, MAX_ROWS)
         for start in range(first, first + self.options.nsamples, size):
             indices = range(start, min(start + size, first + self.options.nsamples))
-            samples = self.write_batch(prefix, indices, watch=watch, block=block)
-            yield from self.limit_copies(samples, prefix)
+            samples = self.write_batch(prefix, indices, plan=plan, watch=watch, block=block)
+            yield from self.limit_copies(samples, prefix, plan)
 
     def write_batch(self, prefix: list[int], indices: Sequence[int], *, plan: Plan | None = None, **values):
         """Write some samples together; see write_samples."""
         values |= {"plan": plan or self.plan, "controls": self.controls, "seed": self.options.seed}
         return write_samples(self.weights, self.tokenizer, prefix, indices, **values)
 
-    def limit_copies(self, samples: list[Sample], prefix: list[int]) -> list[Sample]:
+    def limit_copies(self, samples: list[Sample], prefix: list[int], plan: Plan) -> list[Sample]:
         """Write samples with a longer copied run than --max_copy again, a few times; of each the best try is kept."""
         limit = self.options.max_copy
         if limit is None:
@@ -126,7 +133,7 @@ class Session:
             again = [index for index, length in longest.items() if length > limit]
             if not again:
                 break
-            for sample in self.write_batch(prefix, again, attempt=attempt):
+            for sample in self.write_batch(prefix, again, plan=plan, attempt=attempt):
                 length = self.copied_of(sample).longest
                 if length < longest[sample.index]:
                     longest[sample.index], best[sample.index] = length, sample
@@ -154,7 +161,7 @@ def open_session(options: argparse.Namespace, *, loaded: tuple | None = None) ->
     model, tokenizer = loaded or load_model(options.model_path)
     check_vocabulary(options.tokenizer_path, tokenizer, options.model_path)
     kind = choose_kind(options, device)
-    plan, controls = read_plan(options, model, tokenizer), read_controls(options, tokenizer, device)
+    plan, controls = read_plan(options, model), read_controls(options, tokenizer, device)
     weights = Weights(model, kind=kind, device=device)
     name = options.model_path or "the model"
     say(f"{name}: {describe(model)}; {kind} on {device_words([device])}; --seed {options.seed}")
@@ -224,18 +231,27 @@ def check_vocabulary(path: str | None, tokenizer, model_path: str) -> None:
         raise UserError(f"--tokenizer_path {path}: line {place + 1} is {words}", hint, EXIT_USAGE)
 
 
-def read_plan(options: argparse.Namespace, model: torch.nn.Module, tokenizer) -> Plan:
-    """Turn options into a plan; --length -1 fills the context, of which a mark's text may take a quarter."""
+def row_length(model_path: str, context: int) -> int:
+    """Return how many tokens a row of the model had in training: its block_size, else the context."""
+    return min(context, corpus_facts(model_path).get("block_size") or context)
+
+
+def read_plan(options: argparse.Namespace, model: torch.nn.Module) -> Plan:
+    """Turn options into a plan; --length -1 is the whole context, until Session.plan_after takes the prefix off.
+
+    What a mark asks for may take a quarter of the tokens that a row had in training.
+    """
     length, context = options.length, model.config.n_positions
     if options.mark:
-        most = max(1, context // 4)
+        row = row_length(options.model_path, context)
+        most = max(1, row // 4)
+        if length > most and length != DEFAULT_LENGTH:
+            warn(f"--length {length}: what --mark asks for gets at most {most} tokens, a quarter of a row of {row}")
         return answer_plan(most if length == -1 else min(length, most), cut_loops=options.cut_loops)
-    if length == -1:
-        length = max(1, context - len(tokenizer.encode_prefix(options.prefix)))
     if options.keep_head > context // 4:
         message = f"--keep_head: found {options.keep_head}, expected at most {context // 4}, a quarter of the context"
         raise UserError(message, f"--keep_head {context // 4}", EXIT_USAGE)
-    return Plan(length, options.stop, options.cut_loops, options.keep_head)
+    return Plan(context if length == -1 else length, options.stop, options.cut_loops, options.keep_head)
 
 
 def read_controls(options: argparse.Namespace, tokenizer, device: torch.device) -> Controls:
