@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from novelgpt.cli import config_arguments, read_config, run
+from novelgpt.cli import config_arguments, parse_options, read_config, run
 from novelgpt.errors import EXIT_DONE, EXIT_STATE
 from novelgpt.lock import run_lock
 
@@ -100,6 +100,13 @@ def test_a_printed_command_names_an_existing_script_with_flags_and_values_it_tak
     assert (ROOT / script).is_file()
     if script in SCRIPTS:
         parser_of(script).parse_args(arguments)
+
+
+def test_the_title_runs_of_the_text_write_into_folders_of_their_own():
+    runs = [shlex.split(line)[2:] for line in commands() if "train.py --config config/finetune_titles.yaml" in line]
+    script = importlib.import_module("train")
+    folders = [parse_options(script.build_parser(), argv, section="train").output_dir for argv in runs]
+    assert folders == ["model_titles/", "model_titles2/"]
 
 
 def test_a_printed_config_file_holds_only_keys_of_its_scripts(tmp_path):
