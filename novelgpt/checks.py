@@ -21,7 +21,8 @@ def check_value(
         name: of the option.
         value: as given; None where the default is None stands for the default.
         default: of the option.
-        parse: reads the option's text and raises ArgumentTypeError; None for any text.
+        parse: reads the option's text and raises ArgumentTypeError; None for any text; bool for a switch whose default
+            is None.
         choices: the only values, if there are such.
         help: what the option does, for the hint.
 
@@ -40,9 +41,10 @@ def check_value(
         return
     hint = f"{name}={default!r}" if default is not None else f"{name}: {help}"
     problem = None
-    if isinstance(default, bool) or isinstance(value, bool):
-        problem = None if isinstance(default, bool) and isinstance(value, bool) else f"found {value!r}"
-        problem = problem and f"{problem}, expected {'True or False' if isinstance(default, bool) else 'another kind'}"
+    is_switch = isinstance(default, bool) or parse is bool
+    if is_switch or isinstance(value, bool):
+        problem = None if is_switch and isinstance(value, bool) else f"found {value!r}"
+        problem = problem and f"{problem}, expected {'True or False' if is_switch else 'another kind'}"
     elif choices and value not in choices:
         problem = f"found {value!r}, expected one of {', '.join(choices)}"
     elif parse:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from novelgpt.cli import config_arguments, parse_options, read_config, run
+from novelgpt.cli import config_arguments, parse_options, read_config, run, section_values
 from novelgpt.errors import EXIT_DONE, EXIT_STATE
 from novelgpt.lock import run_lock
 
@@ -117,7 +117,8 @@ def test_a_printed_config_file_holds_only_keys_of_its_scripts(tmp_path):
         path.write_text(body, encoding="utf-8")
         assert set(read_config(str(path))) <= set(SECTIONS.values())
         for script, section in SECTIONS.items():
-            parser_of(script).parse_args(config_arguments(parser_of(script), str(path), section))
+            values = section_values(str(path), section)
+            parser_of(script).parse_args(config_arguments(parser_of(script), values, str(path), section))
 
 
 @pytest.mark.parametrize("name", READMES)

@@ -163,11 +163,13 @@ def make_rows(records: Records, rows: np.ndarray, block_size: int) -> Batch:
 
 
 def check_row_options(options: TrainOptions) -> TrainOptions:
-    """Refuse options of the other kind of data, and resolve those of this one that need no file.
+    """Refuse options of the other kind of data, and resolve those of this one that need no file; a file implies rows.
 
     Raises:
         UserError: an option of rows without --rows, one of windows with it, or no file to train on.
     """
+    if options.rows is None:
+        options = replace(options, rows=options.train_file is not None)
     given = [name for name in (ONLY_WINDOWS if options.rows else ONLY_ROWS) if is_given(options, name)]
     if not options.rows:
         if given:
