@@ -25,7 +25,7 @@ READMES = ("README.md", "README_zh.md")
 SCRIPTS = ("clr_ctrl.py", "make_vocab.py", "tokenize_corpus.py", "train.py", "eval.py", "generate.py", "convert.py")
 SECTIONS = dict(zip(SCRIPTS, ("clean", "vocabulary", "tokenize", "train", "eval", "generate", "convert"), strict=True))
 BLOCK = re.compile(r"(<!-- runs -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FLAG = re.compile(r"`(--[a-z]\w*)")
+FLAG = re.compile(r"`(--[a-z][\w-]*)")
 ABSENT = {"--segment", "--bpe_token", "--encoder_json", "--vocab_bpe", "--fp16_opt_level", "--fast_pattern"} | {
     "--no_wordpiece"
 }  # named as options of GPT2-Chinese that do not exist here
