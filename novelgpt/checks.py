@@ -40,11 +40,11 @@ def check_value(
     if value is None and default is None:
         return
     hint = f"{name}={default!r}" if default is not None else f"{name}: {help}"
+    default = False if parse is bool else default
     problem = None
-    is_switch = isinstance(default, bool) or parse is bool
-    if is_switch or isinstance(value, bool):
-        problem = None if is_switch and isinstance(value, bool) else f"found {value!r}"
-        problem = problem and f"{problem}, expected {'True or False' if is_switch else 'another kind'}"
+    if isinstance(default, bool) or isinstance(value, bool):
+        problem = None if isinstance(default, bool) and isinstance(value, bool) else f"found {value!r}"
+        problem = problem and f"{problem}, expected {'True or False' if isinstance(default, bool) else 'another kind'}"
     elif choices and value not in choices:
         problem = f"found {value!r}, expected one of {', '.join(choices)}"
     elif parse:
