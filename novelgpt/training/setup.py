@@ -88,11 +88,9 @@ def prepare_run(options: TrainOptions) -> Run:
     """
     check_versions()
     check_lora(options)
-    implied, options = options.rows is None, check_row_options(options)
+    options = check_row_options(options)
     all_devices = choose_devices(options.device)
     world = join_world(all_devices[0])
-    if implied and options.rows and world.is_main:
-        say(f"--train_file {options.train_file}: one text a record, the same as with --rows")
     if options.raw and world.is_main:
         make_pieces(options)
     wait_for_all(world)
