@@ -5,7 +5,7 @@ counts only where the script has the option it stands for and none of the alias'
 """
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from novelgpt.alias_table import CLOSED, NAMES, REMARKS, STEPS, STRATEGIES, VALUES, WITHOUT_EFFECT
@@ -52,12 +52,15 @@ def vocabulary_of(section: str, own: Collection[str], origin: str) -> Vocabulary
     return Vocabulary(names, idle, own, origin)
 
 
-def translate(given: dict[str, object], words: Vocabulary) -> dict[str, object]:
+def translate(
+    given: Mapping[str, object], words: Vocabulary, beside: Mapping[str, object] | None = None
+) -> dict[str, object]:
     """Return entries under our names: aliases translated and said, keys without effect left out and named.
 
     Args:
         given: name -> value, ours and theirs, text or what YAML and JSON make of it; None is not given.
         words: from vocabulary_of.
+        beside: the entries of the other place (config file or command line), in which some meanings are looked up.
 
     Raises:
         UserError: an alias and ours with different values; a value that means nothing here.
@@ -68,16 +71,19 @@ def translate(given: dict[str, object], words: Vocabulary) -> dict[str, object]:
     result = {name: value for name, value in given.items() if not words.takes(name)}
     check_idle(given, words)
     sources = {name: name for name in result}
+    places = (given, beside or {}) if words.origin == "--" else (beside or {}, given)  # the command line first
     said = []
     for name, value in given.items():
         if name not in words.names or value is None:
             continue
         ours = words.names[name]
-        meant = our_value(name, value, given, words)
-        if meant is None:
+        meant = our_value(name, value, places, words)
+        is_ratio = name == "warmup_ratio"  # of the ratio and the steps of warm-up one is 0 and says nothing
+        if meant is None or (is_ratio and is_same(meant, 0) and result.get(ours) is not None):
             continue
         said.append(line_of(name, value, ours, meant, words.dash))
-        if name not in STRATEGIES and result.get(ours) is not None and not is_same(result[ours], meant):
+        settles = name in STRATEGIES or (is_ratio and is_same(result.get(ours), 0))
+        if not settles and result.get(ours) is not None and not is_same(result[ours], meant):
             first = f"{words.dash}{sources[ours]} {given[sources[ours]]}"
             message = f"{words.origin}{name} {value} and {first}: one option, two values"
             raise UserError(message, f"leave one of them out; here it is called {words.dash}{ours}", EXIT_USAGE)
@@ -87,13 +93,23 @@ def translate(given: dict[str, object], words: Vocabulary) -> dict[str, object]:
     return result
 
 
-def translate_words(argv: list[str], words: Vocabulary) -> list[str]:
+def translate_words(argv: list[str], words: Vocabulary, beside: Mapping[str, object] | None = None) -> list[str]:
     """Return a command line under our names; see translate.
-
-    A flag of theirs takes the next word unless that is a flag; one without a word is a switch.
 
     >>> translate_words(["--epochs", "3", "--learning_rate", "1e-4"], vocabulary_of("train", ("epochs", "lr"), "--"))
     ['--epochs', '3', '--lr=1e-4']
+    """
+    rest, given = sort_words(argv, words)
+    last = argv.index("--") if "--" in argv else len(argv)
+    ours = [words.names[name] for name in given if name in words.names]
+    result = translate(given, words, beside)
+    return rest + [f"--{name}={result[name]}" for name in dict.fromkeys(ours) if name in result] + argv[last:]
+
+
+def sort_words(argv: list[str], words: Vocabulary) -> tuple[list[str], dict[str, object]]:
+    """Return the words of a command line that stay, and what it gives by name, theirs and ours, up to `--`.
+
+    A flag of theirs takes the next word unless that is a flag; one without a word is a switch.
     """
     rest, given = [], {}
     last = argv.index("--") if "--" in argv else len(argv)
@@ -109,9 +125,7 @@ def translate_words(argv: list[str], words: Vocabulary) -> list[str]:
         else:
             given |= {name: values[0]} if is_flag and name in words.own and values else {}
             rest += [flag, *values] if not equals else [flag, *values[1:]]
-    ours = [words.names[name] for name in given if name in words.names]
-    result = translate(given, words)
-    return rest + [f"--{name}={result[name]}" for name in dict.fromkeys(ours) if name in result] + argv[last:]
+    return rest, given
 
 
 def split_at_flags(argv: list[str]) -> list[list[str]]:
@@ -128,12 +142,12 @@ def split_at_flags(argv: list[str]) -> list[list[str]]:
     return parts
 
 
-def our_value(name: str, value: object, given: dict[str, object], words: Vocabulary) -> object:
-    """Return what the value of an alias is in ours; None is our default."""
+def our_value(name: str, value: object, places: Sequence[Mapping[str, object]], words: Vocabulary) -> object:
+    """Return what the value of an alias is in ours, which may depend on others; None is our default."""
     text = spelled(value)
     if name in STRATEGIES and text == "steps":
-        steps = [given.get(spelling) for spelling in STEPS[STRATEGIES[name]]]
-        return next((step for step in steps if step is not None), VALUES[name][text])
+        steps = [place.get(spelling) for spelling in STEPS[STRATEGIES[name]] for place in places]
+        return next((step for step in steps if step is not None and not is_same(step, 0)), VALUES[name][text])
     if name in VALUES and text in VALUES[name]:
         return VALUES[name][text]
     if name in CLOSED:
@@ -146,18 +160,18 @@ def our_value(name: str, value: object, given: dict[str, object], words: Vocabul
     if name in ("num_train_epochs", "max_epochs") and is_number(text) and float(text).is_integer():
         return str(int(float(text)))
     if name == "per_device_train_batch_size" and text.isdecimal():
-        return str(int(text) * accumulation(given, words))
+        return str(int(text) * accumulation(places, words))
     return value
 
 
-def accumulation(given: dict[str, object], words: Vocabulary) -> int:
+def accumulation(places: Sequence[Mapping[str, object]], words: Vocabulary) -> int:
     """Return the micro-batches that their batch size is multiplied by, under whatever name."""
-    names = [name for name in given if words.names.get(name, name) == "gradient_accumulation"]
-    values = [spelled(given[name]) for name in names if given[name] is not None]
+    entries = [entry for place in places for entry in place.items() if entry[1] is not None]
+    values = [spelled(value) for name, value in entries if words.names.get(name, name) == "gradient_accumulation"]
     return int(values[0]) if values and values[0].isdecimal() else 1
 
 
-def check_idle(given: dict[str, object], words: Vocabulary) -> None:
+def check_idle(given: Mapping[str, object], words: Vocabulary) -> None:
     """Name the keys without effect in one warning; refuse a value of theirs that would have one."""
     names = [name for name, value in given.items() if name in words.idle and value is not None]
     for name in names:

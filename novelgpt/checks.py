@@ -22,7 +22,8 @@ def check_value(
         name: of the option.
         value: as given; None where the default is None stands for the default.
         default: of the option.
-        parse: reads the option's text and raises ArgumentTypeError; None for any text.
+        parse: reads the option's text and raises ArgumentTypeError; None for any text; bool for a switch whose default
+            is None.
         choices: the only values, if there are such.
         help: what the option does, for the hint.
 
@@ -44,6 +45,7 @@ def check_value(
     if value is None and default is None:
         return value
     hint = f"{name}={default!r}" if default is not None else f"{name}: {help}"
+    default = False if parse is bool else default
     problem = None
     if isinstance(default, bool) or isinstance(value, bool):
         problem = None if isinstance(default, bool) and isinstance(value, bool) else f"found {value!r}"

@@ -19,12 +19,13 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from novelgpt.aliases import translate, translate_words, vocabulary_of
+from novelgpt.aliases import sort_words, translate, translate_words, vocabulary_of
 from novelgpt.config_file import read_config, spell_yaml
 from novelgpt.console import say
 from novelgpt.errors import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_PIPE, EXIT_USAGE, UserError
 
 SECTIONS = ("train", "eval", "generate", "clean", "vocabulary", "tokenize", "convert")
+TRUTHS = {"true": True, "1": True, "false": False, "0": False}  # a switch's value on the command line
 OWN_OPTIONS = ("config", "print_config", "debug", "help")
 
 
@@ -124,13 +125,37 @@ def parse_options(
     first.add_argument("--config")
     first.error = parser.error
     config_path = first.parse_known_args(argv)[0].config
-    given = config_arguments(parser, config_path, section) if config_path else []
-    argv = translate_words(argv, vocabulary_of(section, option_actions(parser), "--"))
-    options = parse_all(parser, given, argv, config_path)
+    values = section_values(config_path, section) if config_path else {}
+    words = vocabulary_of(section, option_actions(parser), "--")
+    argv = spell_switches(argv, parser)
+    given = config_arguments(parser, values, config_path, section, beside=sort_words(argv, words)[1])
+    options = parse_all(parser, given, translate_words(argv, words, beside=values), config_path)
     if options.print_config:
         print_options(parser, options, section)
         raise SystemExit(EXIT_DONE)
     return options
+
+
+def spell_switches(argv: list[str], parser: argparse.ArgumentParser) -> list[str]:
+    """Take `--fp16 True` and `--fp16=False` as other tools do: return the command line with our switches alone.
+
+    Where a script has positional arguments, a word after a switch is one of them.
+    """
+    actions = config_actions(parser).values()
+    switches = {flag: action for action in actions if action.nargs == 0 for flag in action.option_strings[:1]}
+    takes_words = all(action.option_strings for action in actions)
+    last = argv.index("--") if "--" in argv else len(argv)
+    result = []
+    for place, word in enumerate(argv[:last]):
+        flag, equals, text = word.partition("=")
+        before = argv[place - 1] if place else ""
+        if flag in switches and equals and text.lower() in TRUTHS:
+            result += value_arguments(switches[flag], TRUTHS[text.lower()], "")
+        elif takes_words and before in switches and word.lower() in TRUTHS:
+            result[-1:] = value_arguments(switches[before], TRUTHS[word.lower()], "")
+        else:
+            result.append(word)
+    return result + argv[last:]
 
 
 def parse_all(
@@ -161,8 +186,8 @@ def fail_usage(parser: argparse.ArgumentParser, message: str, section: str) -> N
     raise UserError(message, hint, EXIT_USAGE)
 
 
-def config_arguments(parser: argparse.ArgumentParser, path: str, section: str) -> list[str]:
-    """Translate a config file into the command line that says the same."""
+def section_values(path: str, section: str) -> dict[str, object]:
+    """Return the entries of a config file for one script, as they stand there."""
     values = read_config(path)
     if any(name in SECTIONS and (isinstance(value, dict) or value is None) for name, value in values.items()):
         for name in values:
@@ -172,10 +197,29 @@ def config_arguments(parser: argparse.ArgumentParser, path: str, section: str) -
         if not isinstance(values, dict):
             message = f"{path}: section {section}: found {values!r}, expected options"
             raise UserError(message, "write one `  option: value` a line below it", EXIT_USAGE)
+    return values
+
+
+def config_arguments(
+    parser: argparse.ArgumentParser,
+    values: dict[str, object],
+    path: str | None,
+    section: str,
+    *,
+    beside: Mapping[str, object] | None = None,
+) -> list[str]:
+    """Translate the entries of a config file into the command line that says the same.
+
+    Args:
+        parser, section: of the script.
+        values: from section_values.
+        path: of the file, for messages.
+        beside: what the command line gives, name -> value.
+    """
     actions = config_actions(parser)
     words = vocabulary_of(section, actions, f"{path}: ")
     arguments = []
-    for name, value in translate(values, words).items():
+    for name, value in translate(values, words, beside).items():
         if name not in actions:
             hint = nearest_words(str(name), list(actions), aliases=words.names)
             raise UserError(f"{path}: unknown key {name}", hint, EXIT_USAGE)

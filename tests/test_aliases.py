@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+import clr_ctrl as clean_script
 import eval as eval_script
 import generate as generate_script
 import train as train_script
@@ -171,6 +172,20 @@ def test_a_batch_of_one_device_is_multiplied_by_the_accumulation_of_the_same_pla
     assert (own.batch_size, own.gradient_accumulation) == (32, 16)
 
 
+@pytest.mark.parametrize(
+    ("values", "argv"),
+    [
+        ({"per_device_train_batch_size": 2}, "--gradient_accumulation_steps 16"),
+        ({"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}, "--accumulate 16"),
+        ({"gradient_accumulation_steps": 16}, "--per_device_train_batch_size 2"),
+        ({"gradient_accumulation": 16, "batch_size": 3}, "--per_device_train_batch_size 2"),
+    ],
+)
+def test_a_batch_of_one_device_and_the_accumulation_may_stand_in_two_places(write, values, argv):
+    options = parse("--config", write(values), *argv.split())
+    assert (options.batch_size, options.gradient_accumulation) == (32, 16)
+
+
 def test_an_alias_and_ours_may_say_the_same_but_not_something_else(write):
     assert parse("--learning_rate", "1e-4", "--lr", "0.0001").lr == 1e-4
     assert refusal_of("--learning_rate", "1e-4", "--lr", "2e-4") == (
@@ -233,6 +248,36 @@ def test_their_strategies_are_our_numbers_of_steps(write, values, steps):
 
 
 @pytest.mark.parametrize(
+    ("argv", "steps"),
+    [
+        ("--eval_strategy steps --save_strategy steps", (50, 30)),
+        ("--eval_strategy=steps --eval_steps 20", (20, 30)),
+        ("--evaluation_strategy epoch --save_strategy no", (0, 0)),
+    ],
+)
+def test_their_strategies_on_the_command_line_find_the_numbers_of_the_file(write, argv, steps):
+    options = parse("--config", write({"eval_steps": 50, "save_steps": 30}), *argv.split())
+    assert (options.eval_steps, options.save_steps) == steps
+
+
+def test_a_printed_number_of_no_steps_is_none_that_their_strategies_could_take(write):
+    path = write({"eval_steps": 0, "save_steps": 0, "log_step": 70})
+    options = parse("--config", path, "--eval_strategy", "steps", "--save_strategy", "steps")
+    assert (options.eval_steps, options.save_steps) == (70, 500)
+
+
+@pytest.mark.parametrize(("ratio", "steps", "warmup"), [(0.1, 0, 0.1), (0.0, 70, 70), (0, 0, 0)])
+def test_of_the_ratio_and_the_steps_of_a_warm_up_the_one_that_is_not_0_counts(write, ratio, steps, warmup):
+    values = {"warmup_ratio": ratio, "warmup_steps": steps}
+    both = dict(reversed(values.items()))
+    words = [f"--{name}={value}" for name, value in values.items()]
+    read = [parse("--config", write(values)), parse("--config", write(both)), parse(*words), parse(*words[::-1])]
+    assert [options.warmup_steps for options in read] == [warmup] * 4
+    with pytest.raises(UserError):
+        parse("--warmup_ratio", "0.1", "--warmup_steps", "70")
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"metric_for_best_model": "accuracy"}, "found 'accuracy', supported is loss or eval_loss"),
@@ -273,6 +318,31 @@ def test_switches_and_lists_of_words_on_the_command_line():
     words = "--do_train --do_eval --report_to none wandb --overwrite_output_dir --fp16 --max_steps -1 --epochs 3"
     options = parse(*words.split())
     assert (options.resume, options.fp16, options.epochs) == ("never", True, 3)
+
+
+def test_our_switches_take_the_truth_values_of_other_tools_on_the_command_line(write):
+    words = "--fp16 True --random_phase false --deterministic=TRUE --raw=0 --shard 1 --epochs 1 --do_train True"
+    options = parse(*words.split())
+    assert (options.fp16, options.random_phase, options.deterministic, options.raw) == (True, False, True, False)
+    assert (options.shard, options.epochs) == (True, 1)
+    path = write({"load_best_model_at_end": True, "rows": True})
+    options = parse("--config", path, "--load_best_model_at_end", "False", "--rows", "0")
+    assert (options.load_best_model_at_end, options.rows) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"), [("--fp16 maybe", "maybe"), ("--no-fp16 true", "true"), ("--debug true", "true")]
+)
+def test_another_word_after_a_switch_is_unknown(argv, name):
+    assert refusal_of(*argv.split())[0] == f"unknown option --{name}"
+
+
+def test_a_word_after_a_switch_of_a_script_that_reads_files_is_a_file():
+    def read(*argv: str):
+        return parse_options(clean_script.build_parser(), list(argv), section="clean")
+
+    options = read("--keep_ads", "true", "--traditional_to_simplified=true")
+    assert (options.keep_ads, options.paths, options.traditional_to_simplified) == (True, ["true"], True)
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,7 @@ def test_train_respects_the_lock(tiny_options):
         ({"epochs": 1.5}, "epochs: found '1.5', expected a whole number from 1 to 1000000"),
         ({"lr": "fast"}, "lr: found 'fast', expected a number from 0 to 1"),
         ({"raw": 1}, "raw: found 1, expected True or False"),
+        ({"rows": 1}, "rows: found 1, expected True or False"),
         ({"compile": "maybe"}, "compile: found 'maybe', expected one of auto, on, off"),
         ({"output_dir": 7}, "output_dir: found 7, expected text"),
     ],

@@ -80,11 +80,10 @@ def accepts(convert, text: str) -> bool:
 @pytest.mark.parametrize("section", SCRIPTS)
 def test_what_is_printed_reads_back_as_the_same_options_whatever_they_are(section, tmp_path, capsys):
     path = tmp_path / "printed.yaml"
-    lines = [
-        argv for action in config_actions(SCRIPTS[section].build_parser()).values() for argv in other_values(action)
-    ]
-    assert len(lines) > 10
-    for argv in [[], *lines]:
+    values = [other_values(action) for action in config_actions(SCRIPTS[section].build_parser()).values()]
+    assert all(values) and sum(map(len, values)) > 10
+    rounds = [[flags[turn % len(flags)] for flags in values] for turn in range(max(map(len, values)))]
+    for argv in [[], *([word for flags in chosen for word in flags] for chosen in rounds)]:  # every value at least once
         path.write_text(printed(section, *argv, capsys=capsys), encoding="utf-8")
         again = parse(section, "--config", str(path))
         assert {**again, "config": None} == parse(section, *argv), argv

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from novelgpt.cli import config_arguments, read_config, run
+from novelgpt.cli import config_arguments, parse_options, read_config, run, section_values
 from novelgpt.errors import EXIT_DONE, EXIT_STATE
 from novelgpt.lock import run_lock
 
@@ -25,7 +25,7 @@ READMES = ("README.md", "README_zh.md")
 SCRIPTS = ("clr_ctrl.py", "make_vocab.py", "tokenize_corpus.py", "train.py", "eval.py", "generate.py", "convert.py")
 SECTIONS = dict(zip(SCRIPTS, ("clean", "vocabulary", "tokenize", "train", "eval", "generate", "convert"), strict=True))
 BLOCK = re.compile(r"(<!-- runs -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FLAG = re.compile(r"`(--[a-z]\w*)")
+FLAG = re.compile(r"`(--[a-z][\w-]*)")
 ABSENT = {"--segment", "--bpe_token", "--encoder_json", "--vocab_bpe", "--fp16_opt_level", "--fast_pattern"} | {
     "--no_wordpiece"
 }  # named as options of GPT2-Chinese that do not exist here
@@ -102,6 +102,13 @@ def test_a_printed_command_names_an_existing_script_with_flags_and_values_it_tak
         parser_of(script).parse_args(arguments)
 
 
+def test_the_title_runs_of_the_text_write_into_folders_of_their_own():
+    runs = [shlex.split(line)[2:] for line in commands() if "train.py --config config/finetune_titles.yaml" in line]
+    script = importlib.import_module("train")
+    folders = [parse_options(script.build_parser(), argv, section="train").output_dir for argv in runs]
+    assert folders == ["model_titles/", "model_titles2/"]
+
+
 def test_a_printed_config_file_holds_only_keys_of_its_scripts(tmp_path):
     printed = [body for _, language, body in blocks("README.md") if language == "yaml"]
     assert printed
@@ -110,7 +117,8 @@ def test_a_printed_config_file_holds_only_keys_of_its_scripts(tmp_path):
         path.write_text(body, encoding="utf-8")
         assert set(read_config(str(path))) <= set(SECTIONS.values())
         for script, section in SECTIONS.items():
-            parser_of(script).parse_args(config_arguments(parser_of(script), str(path), section))
+            values = section_values(str(path), section)
+            parser_of(script).parse_args(config_arguments(parser_of(script), values, str(path), section))
 
 
 @pytest.mark.parametrize("name", READMES)

@@ -9,7 +9,7 @@ from conftest import ROOT
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import train as train_script
-from novelgpt.cli import config_arguments, parse_options
+from novelgpt.cli import config_arguments, parse_options, section_values
 from novelgpt.model_config import read_model_config
 from novelgpt.training.optim import default_lr, default_optimizer
 from novelgpt.training.options import TrainOptions
@@ -43,7 +43,7 @@ def test_the_small_network_has_the_parameters_of_the_readme():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
 def test_a_recipe_is_a_file_of_sections_that_train_py_takes(path):
-    assert config_arguments(train_script.build_parser(), str(path), "train")
+    assert config_arguments(train_script.build_parser(), section_values(str(path), "train"), str(path), "train")
 
 
 def options_of(name: str) -> dict:

@@ -282,6 +282,20 @@ def test_options_that_do_not_fit_are_refused(row_options, changes, message, hint
     assert (problem.message, problem.hint, problem.code) == (message, hint, 2)
 
 
+@pytest.mark.parametrize("rows", [None, True])
+def test_a_file_of_records_implies_rows_and_it_is_said(row_options, capsys, rows):
+    options = row_options(rows=rows)
+    run = prepare_run(options)
+    assert run.options.rows is True and len(run.data.train) == 9
+    line = f"--train_file {options.train_file}: one text a record, the same as with --rows\n"
+    assert (line in capsys.readouterr().err) == (rows is None)
+
+
+def test_options_of_records_without_any_records_are_refused(row_options):
+    problem = refusal_of(row_options(rows=None, train_file=None, loss_after=None))
+    assert (problem.message, problem.hint) == ("--block_size: has no meaning without --rows", "add --rows")
+
+
 def test_records_that_all_lack_the_mark_are_an_error(row_options):
     options = row_options(records=["井", "水", "剑"])
     problem = refusal_of(options)

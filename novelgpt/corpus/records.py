@@ -23,7 +23,7 @@ import numpy as np
 
 from novelgpt.corpus.documents import read_documents
 from novelgpt.corpus.inputs import STANDARD_INPUT
-from novelgpt.corpus.vocabulary import MARKS
+from novelgpt.corpus.tokens import encode_document
 from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
 
 TASK = 1 << 20  # characters that a process encodes at a time
@@ -168,33 +168,20 @@ def encode_texts(texts: Sequence[str], *, tokenizer, block_size: int, mark: str 
 def encode_record(text: str, tokenizer, *, block_size: int, mark: str | None = None) -> Row | None:
     """Encode one record; None where the mark is missing or nothing follows it. See encode_records."""
     before, found, scored = text.partition(mark) if mark else ("", True, text)
-    tail = encode_with_added(scored, tokenizer)
+    tail = encode_document(tokenizer, scored)
     if not found or not scored.strip() or not len(tail):
         return None
     frame = np.array([tokenizer.cls_id], tokenizer.dtype)
     parts, first = [frame], 1
     room = block_size - len(tail) - 2
     if mark:
-        head = encode_with_added(before, tokenizer)
+        head = encode_document(tokenizer, before)
         kept = head[len(head) - min(len(head), max(0, room - 1)) :]  # its end, next to the mark
         parts += [kept, np.array([tokenizer.marks[mark]], tokenizer.dtype)]
         first = 2 + len(kept)
         room -= len(head) + 1
     ids = np.concatenate([*parts, tail, frame])[:block_size]  # (T,)
     return Row(ids, first, len(tail) + 1, len(scored), is_cut=room < 0)
-
-
-def encode_with_added(text: str, tokenizer) -> np.ndarray:
-    """Encode a text in which added tokens, but not [CLS] and its like, stand for themselves; (N,)."""
-    names = [name for name in tokenizer.marks if name not in MARKS and name in text]
-    if not names:
-        return tokenizer.encode(text)
-    pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    ids = [
-        np.array([tokenizer.marks[piece]], tokenizer.dtype) if piece in names else tokenizer.encode(piece)
-        for piece in re.split(f"({pattern})", text)
-    ]
-    return np.concatenate(ids)
 
 
 def join_records(parts: Sequence[Records]) -> Records:

@@ -62,7 +62,9 @@ class TrainOptions:
     num_pieces: int = option(100, "piece files to cut the tokens into", whole(1, 1_000_000))
     min_length: int = option(0, "leave out chapters of fewer characters (counted and reported)", whole(0))
     valid_fraction: float = option(0.05, "share of the tokens held out at the end of the book", real(0, 0.9))
-    rows: bool = option(False, "train on one text a record of --train_file instead of windows of a book")
+    rows: bool | None = option(
+        None, "train on one text a record of --train_file instead of windows of a book; default: if one is given", bool
+    )
     train_file: str | None = option(None, "records: .txt (one a line), .csv, .json or .jsonl; with --rows")
     validation_file: str | None = option(None, "records held out; default: the last valid_fraction of --train_file")
     text_column: str | None = option(None, "column or key of the text; default: text, else content")
@@ -157,7 +159,7 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
     for entry in fields(TrainOptions):
         assert entry.default is not MISSING
         words = entry.metadata["help"].replace("%", "%%")
-        if isinstance(entry.default, bool):
+        if isinstance(entry.default, bool) or entry.metadata["parse"] is bool:
             parser.add_argument(
                 f"--{entry.name}", action=argparse.BooleanOptionalAction, default=entry.default, help=words
             )

@@ -10,6 +10,7 @@ longest row, rounded up, so that matrix products and compiled kernels meet few d
 """
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -163,11 +164,15 @@ def make_rows(records: Records, rows: np.ndarray, block_size: int) -> Batch:
 
 
 def check_row_options(options: TrainOptions) -> TrainOptions:
-    """Refuse options of the other kind of data, and resolve those of this one that need no file.
+    """Refuse options of the other kind of data, and resolve those of this one that need no file; a file implies rows.
 
     Raises:
         UserError: an option of rows without --rows, one of windows with it, or no file to train on.
     """
+    if options.rows is None:
+        options = replace(options, rows=options.train_file is not None)
+        if options.rows and os.environ.get("RANK", "0") == "0":  # the processes have not met yet
+            say(f"--train_file {options.train_file}: one text a record, the same as with --rows")
     given = [name for name in (ONLY_WINDOWS if options.rows else ONLY_ROWS) if is_given(options, name)]
     if not options.rows:
         if given:
