@@ -203,3 +203,10 @@ def test_a_lone_surrogate_is_refused_with_its_place(tokenizer):
     with pytest.raises(UserError) as caught:
         tokenizer.encode("的\n\ud800")
     assert caught.value.message == "character 2 of the text is the lone surrogate U+D800"
+
+
+def test_a_reserved_token_of_thousands_of_digits_is_an_ordinary_one(tmp_path):
+    long = f"[unused{'7' * 5000}]"
+    save_vocabulary(tmp_path / "vocab.txt", [*MARKS, long, "剑"])
+    tokenizer = load_tokenizer(tmp_path / "vocab.txt", size=9)
+    assert tokenizer.tokens == [*MARKS, long, "剑", "[unused1]", "[unused2]"]

@@ -12,7 +12,7 @@ from novelgpt.errors import EXIT_USAGE, UserError
 
 CODE_POINTS = 0x110000
 LATIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-UNUSED = re.compile(r"\[unused\d+\]")
+UNUSED = re.compile(r"\[unused[0-9]{1,9}\]")
 
 
 def id_dtype(vocab_size: int) -> type:
