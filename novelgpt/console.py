@@ -19,9 +19,9 @@ def printable(text: str) -> str:
 def say(text: str = "") -> None:
     """Print one line of progress on stderr, above a running progress bar if there is one.
 
-    A terminal that has gone costs the line, not the work.
+    A terminal that has gone costs the line, not the work; so does a signal's line that comes in the midst of another.
     """
-    with contextlib.suppress(OSError, ValueError):  # ValueError: the stream was closed
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # ValueError: closed; RuntimeError: "reentrant call"
         if "tqdm" in sys.modules and sys.stderr.isatty():
             sys.modules["tqdm"].tqdm.write(printable(text), file=sys.stderr)
         else:

@@ -295,3 +295,16 @@ def test_ctrl_c_while_a_script_starts_is_exit_130():
     code += "def main(argv): os.kill(os.getpid(), signal.SIGINT); time.sleep(9)\nsys.exit(run(main, []))"
     done = run_script("-c", code)
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, b"stopped\n")
+
+
+def test_a_line_of_a_signal_in_the_midst_of_another_costs_that_line_only(tmp_path):
+    code = "import io, os, sys; from novelgpt.console import say\n"
+    code += "class Raw(io.RawIOBase):\n"
+    code += "    def writable(self): return True\n"
+    code += "    def write(self, data):\n"
+    code += "        say('inner') if b'outer' in bytes(data) else None\n"  # as a handler would
+    code += "        return os.write(2, data)\n"
+    code += "sys.stderr = io.TextIOWrapper(io.BufferedWriter(Raw()), line_buffering=True)\n"
+    code += "say('outer'); say('after')"
+    done = run_script("-c", code)
+    assert (done.returncode, b"outer\n" in done.stderr, b"after\n" in done.stderr) == (0, True, True)
