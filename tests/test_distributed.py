@@ -136,6 +136,7 @@ def test_2_and_4_processes_and_two_micro_batches_have_the_losses_of_one_over_20_
         assert_same_losses(case, cases[0])
 
 
+@pytest.mark.sweep
 def test_few_windows_uneven_micro_batches_and_a_save_that_one_process_asks_for_change_no_loss(make_case):
     small = {"batch_size": 3, "stride": 8, "epochs": 2}
     cases = [make_case("one", 1, **small), make_case("four", 4, **small)]
@@ -198,6 +199,7 @@ def test_two_processes_stop_early_right_after_a_checkpoint(tmp_path):
     assert read_json(options.output_path / "final_model" / "manifest.json")["step"] == losses_of(case)[-1][0] == 8
 
 
+@pytest.mark.sweep
 def test_every_process_reads_where_the_run_stopped_when_the_first_one_has_saved_it(make_case):
     case = make_case("stopped", 2, batch_size=4, stride=8, epochs=2, stop_at=5, save_steps=2, save_total_limit=1)
     run_cases([{**case, "is_slow": True}])
