@@ -37,6 +37,21 @@ sys.addaudithook(refuse_network)
 
 
 @pytest.fixture
+def pretrained(tiny_config, tiny_tokenizer, tmp_path) -> Path:
+    """A model folder of ours to start from."""
+    from novelgpt.model import build_model, save_model
+
+    save_model(build_model(tiny_config, tiny_tokenizer, seed=3), tiny_tokenizer, tmp_path / "pretrained")
+    return tmp_path / "pretrained"
+
+
+@pytest.fixture
+def no_flushing(monkeypatch):
+    """Do not wait for the disk: no power fails in a test."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
+@pytest.fixture
 def corpora() -> Path:
     """The folder of real novels, or a skip where it is absent."""
     if not CORPORA.is_dir():

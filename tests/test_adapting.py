@@ -17,7 +17,7 @@ from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
 from novelgpt.errors import UserError
 from novelgpt.files import write_json
-from novelgpt.model import build_model, load_model, save_model
+from novelgpt.model import build_model, load_model
 from novelgpt.training.adapting import Adaptation, adapt_embeddings, new_table, plan_rows
 from novelgpt.training.session import train
 from novelgpt.training.setup import load_or_build, prepare_run
@@ -26,17 +26,7 @@ from tokenize_corpus import main as tokenize_main
 BERT = ["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##a", "!", "乔", "斗"]
 
 
-@pytest.fixture(autouse=True)
-def no_flushing(monkeypatch):
-    """Do not wait for the disk: no power fails in a test."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
-
-
-@pytest.fixture
-def pretrained(tiny_config, tiny_tokenizer, tmp_path) -> Path:
-    """A model folder of ours."""
-    save_model(build_model(tiny_config, tiny_tokenizer, seed=3), tiny_tokenizer, tmp_path / "pretrained")
-    return tmp_path / "pretrained"
+pytestmark = pytest.mark.usefixtures("no_flushing")
 
 
 def rows_by_token(model, tokenizer) -> dict[str, list[float]]:

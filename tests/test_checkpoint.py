@@ -28,10 +28,7 @@ from novelgpt.training.optim import build_optimizers
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
 
 
-@pytest.fixture(autouse=True)
-def no_flushing(monkeypatch):
-    """Do not wait for the disk: no power fails in a test."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("no_flushing")
 
 
 def save_tiny(run_dir: Path, step: int, *, keep: int = 2) -> Path:

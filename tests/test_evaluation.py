@@ -9,7 +9,13 @@ from conftest import STORY
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt.corpus.stream import TokenStream
-from novelgpt.training.evaluation import Evaluation, evaluate_stream, evaluation_batches, evaluation_starts
+from novelgpt.training.evaluation import (
+    Evaluation,
+    evaluate_batches,
+    evaluate_stream,
+    evaluation_batches,
+    evaluation_starts,
+)
 from novelgpt.training.scoring import chapter_streams, score_function, text_stream
 
 WINDOW = 16
@@ -90,19 +96,19 @@ def test_windows_begin_at_multiples_of_the_stride_until_the_end_is_reached(num_t
 
 
 def test_parts_of_several_processes_add_up_to_the_whole(model):
-    stream, score = stream_of(100), score_function(model, torch.float32)
-    sizes = {"window": WINDOW, "stride": 8, "batch_size": 2, "characters": 90, "device": CPU}
-    whole = evaluate_stream(score, stream, **sizes)
-    parts = [evaluate_stream(score, stream, **sizes, rank=rank, world=3) for rank in range(3)]
+    batches, score = list(evaluation_batches(stream_of(100), WINDOW, 8, 2)), score_function(model, torch.float32)
+    sizes = {"tokens": 100, "characters": 90, "device": CPU}
+    whole = evaluate_batches(score, batches, **sizes)
+    parts = [evaluate_batches(score, batches, **sizes, rank=rank, world=3) for rank in range(3)]
     assert sum(part.scored for part in parts) == whole.scored == 99
     assert sum(part.nll for part in parts) == pytest.approx(whole.nll, rel=1e-6)
 
 
 def test_an_interrupted_evaluation_gives_nothing(model):
-    answers = iter([False, True])
-    sizes = {"window": WINDOW, "stride": 8, "batch_size": 2, "characters": 90, "device": CPU}
+    answers, batches = iter([False, True]), evaluation_batches(stream_of(100), WINDOW, 8, 2)
     score = score_function(model, torch.float32)
-    assert evaluate_stream(score, stream_of(100), **sizes, interrupted=lambda: next(answers)) is None
+    sizes = {"tokens": 100, "characters": 90, "device": CPU}
+    assert evaluate_batches(score, batches, **sizes, interrupted=lambda: next(answers)) is None
 
 
 def test_bits_per_character_are_worked_by_hand():

@@ -4,7 +4,6 @@ import json
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,17 +31,7 @@ from train import main as train_main
 INPUT = torch.tensor([[2, 270, 271, 272, 273]])
 
 
-@pytest.fixture(autouse=True)
-def no_flushing(monkeypatch):
-    """Do not wait for the disk: no power fails in a test."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
-
-
-@pytest.fixture
-def pretrained(tiny_config, tiny_tokenizer, tmp_path) -> Path:
-    """A model folder to start from."""
-    save_model(build_model(tiny_config, tiny_tokenizer, seed=3), tiny_tokenizer, tmp_path / "pretrained")
-    return tmp_path / "pretrained"
+pytestmark = pytest.mark.usefixtures("no_flushing")
 
 
 @pytest.fixture

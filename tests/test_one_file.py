@@ -34,10 +34,7 @@ HARD_TEXTS = (
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def no_flushing(monkeypatch):
-    """Do not wait for the disk: no power fails in a test."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("no_flushing")
 
 
 def parse(section: str, *argv: str) -> dict:

@@ -25,10 +25,7 @@ from novelgpt.model import load_model, save_model
 PREFIX = "那天夜里"
 
 
-@pytest.fixture(autouse=True)
-def no_flushing(monkeypatch):
-    """Do not wait for the disk: no power fails in a test."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("no_flushing")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import STORY, TINY
 from test_distributed import assert_same_losses, run_cases
-from test_trainer import StopAfter, fit, no_flushing, read_log, refusal_of, result_of, step_losses  # noqa: F401
+from test_trainer import StopAfter, assert_survives_stops, fit, read_log, refusal_of, step_losses
 from transformers import AutoModelForCausalLM
 
 from novelgpt.corpus.records import encode_records
@@ -25,6 +25,7 @@ from novelgpt.training.session import train
 from novelgpt.training.setup import prepare_run, write_run_file
 from novelgpt.training.windows import Batch
 
+pytestmark = pytest.mark.usefixtures("no_flushing")
 WORDS = "".join(STORY).replace("\n", "")
 RECORDS = [f"{WORDS[7 * n : 7 * n + 3 + 5 * (n % 6)]}[TIL]{WORDS[n : n + 1 + n % 4]}" for n in range(13)]
 BLOCK = 20  # some of the records are longer
@@ -198,13 +199,7 @@ def test_a_run_over_records_stopped_again_and_again_ends_bit_for_bit_the_same(
     row_options, tmp_path, accumulation, questions
 ):
     options = row_options(gradient_accumulation=accumulation, batch_size=2)
-    assert fit(options)
-    broken = replace(options, output_dir=str(tmp_path / "broken"))
-    stops = 0
-    while not fit(broken, StopAfter(questions)):
-        stops += 1
-    assert stops >= 2
-    assert result_of(broken.output_path) == result_of(options.output_path)
+    assert_survives_stops(options, tmp_path, questions, least=2)
 
 
 def test_every_epoch_has_another_order_and_every_record_once(row_options):

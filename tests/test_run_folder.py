@@ -19,10 +19,7 @@ WORSENING = {"documents": [STORY[0]] * 6 + STORY[1:], "lr": 0.03, "epochs": 6, "
 LATER = ("lr_end", "eval_steps", "early_stopping_patience", "load_best_model_at_end", "deterministic")
 
 
-@pytest.fixture(autouse=True)
-def no_flushing(monkeypatch):
-    """Do not wait for the disk: no power fails in a test."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("no_flushing")
 
 
 def stop_after(questions: int, options, monkeypatch) -> None:

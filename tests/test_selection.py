@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import STORY
 from safetensors.torch import load_file
-from test_trainer import StopAfter, fit, read_log, result_of
+from test_trainer import assert_survives_a_stop_anywhere, assert_survives_stops, fit, read_log, result_of
 
 from novelgpt.errors import UserError
 from novelgpt.files import find_damage, read_json
@@ -22,10 +22,7 @@ WORSENING = {"documents": [STORY[0]] * 6 + STORY[1:], "lr": 0.03, "epochs": 6}
 HABITS = {"eval_steps": 2, "early_stopping_patience": 3, "load_best_model_at_end": True}
 
 
-@pytest.fixture(autouse=True)
-def no_flushing(monkeypatch):
-    """Do not wait for the disk: no power fails in a test."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("no_flushing")
 
 
 def held_out(folder) -> list[tuple[int, float]]:
@@ -128,13 +125,7 @@ def test_a_run_with_habits_stopped_again_and_again_ends_bit_for_bit_like_one_lef
     tiny_options, tmp_path, questions
 ):
     options = tiny_options(**WORSENING, **HABITS)
-    assert fit(options)
-    broken = replace(options, output_dir=str(tmp_path / "broken"))
-    stops = 0
-    while not fit(broken, StopAfter(questions)):
-        stops += 1
-    assert stops >= 2
-    assert result_of(broken.output_path) == result_of(options.output_path)
+    assert_survives_stops(options, tmp_path, questions, least=2)
 
 
 @pytest.mark.slow
@@ -144,15 +135,7 @@ def test_a_run_with_habits_stopped_at_any_question_ends_bit_for_bit_the_same(
     tiny_options, tmp_path, changes, save_steps
 ):
     options = tiny_options(**WORSENING, **{**HABITS, **changes}, save_steps=save_steps)
-    assert fit(options)
-    expected = result_of(options.output_path)
-    stop = StopAfter(10**9)
-    fit(replace(options, output_dir=str(tmp_path / "counted")), stop)
-    for questions in range(1, 10**9 - stop.left + 1):
-        broken = replace(options, output_dir=str(tmp_path / f"broken{questions}"))
-        assert not fit(broken, StopAfter(questions))
-        assert fit(broken)
-        assert result_of(broken.output_path) == expected, questions
+    assert_survives_a_stop_anywhere(options, tmp_path)
 
 
 @pytest.mark.parametrize("evaluation", [1, 2, 3, 4, 5])

@@ -13,11 +13,7 @@ from novelgpt.training.session import train
 from novelgpt.training.summary import command_words, stop_words
 from novelgpt.training.trainer import Trainer
 
-
-@pytest.fixture(autouse=True)
-def no_flushing(monkeypatch):
-    """Do not wait for the disk: no power fails in a test."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("no_flushing")
 
 
 @pytest.fixture

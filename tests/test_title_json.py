@@ -5,12 +5,13 @@ import json
 
 import pytest
 from published import publish_old, tiny_gpt2
-from test_trainer import no_flushing, read_log  # noqa: F401
+from test_trainer import read_log
 
 import train as train_script
 from novelgpt.cli import run
 from novelgpt.corpus.tokenizer import load_tokenizer
 
+pytestmark = pytest.mark.usefixtures("no_flushing")
 TITLES = '--loss_after "[TIL]" --add_tokens "[TIL],[WS]"'.replace('"', "").split()
 LONG = "井里有水。" * 200  # a thousand characters: more than the block
 

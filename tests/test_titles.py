@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, STORY, TINY
 from test_rows import row_options  # noqa: F401
-from test_trainer import fit, no_flushing  # noqa: F401
+from test_trainer import fit
 
 import clr_ctrl
 import generate
@@ -27,6 +27,7 @@ from novelgpt.writing.plan import Sample, answer_plan
 from novelgpt.writing.prompts import marked_prefix
 from novelgpt.writing.session import open_session
 
+pytestmark = pytest.mark.usefixtures("no_flushing")
 SAMPLE = ROOT / "data/sample"
 TEXT = "他推开门，外面下着雪，山路上一个人也没有。"
 CHAPTERS = [

@@ -14,10 +14,7 @@ from novelgpt.files import find_damage, write_json
 CHAPTERS = 6  # of the bundled story
 
 
-@pytest.fixture(autouse=True)
-def no_flushing(monkeypatch):
-    """Do not wait for the disk: no power fails in a test."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("no_flushing")
 
 
 @pytest.fixture

@@ -20,11 +20,7 @@ from novelgpt.training.setup import plan_steps, prepare_run
 from novelgpt.training.trainer import Stopped, Trainer
 from novelgpt.training.windows import epoch_batches
 
-
-@pytest.fixture(autouse=True)
-def no_flushing(monkeypatch):
-    """Do not wait for the disk: no power fails in a test."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("no_flushing")
 
 
 class StopAfter:
@@ -66,6 +62,33 @@ def result_of(folder: Path) -> dict:
     return {**files, "progress": replace(read_progress(last), log_bytes=0), "log": read_log(folder)}
 
 
+def assert_survives_stops(options, folder: Path, questions: int, *, least: int) -> None:
+    """Stop a run at every so many questions, at least so many times; it must end like one left alone."""
+    assert fit(options)
+    broken = replace(options, output_dir=str(folder / "broken"))
+    stops = 0
+    while not fit(broken, StopAfter(questions)):
+        stops += 1
+    assert stops >= least
+    ours, expected = result_of(broken.output_path), result_of(options.output_path)
+    assert ours["log"] == expected["log"]
+    assert ours["progress"] == expected["progress"]
+    assert ours == expected
+
+
+def assert_survives_a_stop_anywhere(options, folder: Path) -> None:
+    """Stop a run once at each of its questions and let it go on; it must end like one left alone."""
+    assert fit(options)
+    expected = result_of(options.output_path)
+    stop = StopAfter(10**9)
+    fit(replace(options, output_dir=str(folder / "counted")), stop)
+    for questions in range(1, 10**9 - stop.left + 1):
+        broken = replace(options, output_dir=str(folder / f"broken{questions}"))
+        assert not fit(broken, StopAfter(questions))
+        assert fit(broken)
+        assert result_of(broken.output_path) == expected, questions
+
+
 def step_losses(folder: Path) -> list[float]:
     """Return the training losses of a log."""
     return [record["loss"] for record in read_log(folder) if "loss" in record]
@@ -92,31 +115,14 @@ def test_a_run_stopped_again_and_again_ends_bit_for_bit_like_one_left_alone(
     tiny_options, tmp_path, accumulation, questions
 ):
     options = tiny_options(gradient_accumulation=accumulation)  # 3 epochs of 6 steps, dropout 0.1
-    assert fit(options)
-    broken = replace(options, output_dir=str(tmp_path / "broken"))
-    stops = 0
-    while not fit(broken, StopAfter(questions)):
-        stops += 1
-    assert stops >= 3
-    ours, expected = result_of(broken.output_path), result_of(options.output_path)
-    assert ours["log"] == expected["log"]
-    assert ours["progress"] == expected["progress"]
-    assert ours == expected
+    assert_survives_stops(options, tmp_path, questions, least=3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 4])
 def test_a_run_of_60_steps_stopped_at_any_question_ends_bit_for_bit_the_same(tiny_options, tmp_path, accumulation):
     options = tiny_options(gradient_accumulation=accumulation, epochs=10)
-    assert fit(options)
-    expected = result_of(options.output_path)
-    stop = StopAfter(10**9)
-    fit(replace(options, output_dir=str(tmp_path / "counted")), stop)
-    for questions in range(1, 10**9 - stop.left + 1):
-        broken = replace(options, output_dir=str(tmp_path / f"broken{questions}"))
-        assert not fit(broken, StopAfter(questions))
-        assert fit(broken)
-        assert result_of(broken.output_path) == expected, questions
+    assert_survives_a_stop_anywhere(options, tmp_path)
 
 
 def test_checkpoints_within_an_epoch_change_nothing(tiny_options, tmp_path):

@@ -13,11 +13,7 @@ from novelgpt.ngram import ngram_loss
 from novelgpt.training import yardstick
 from novelgpt.training.session import train
 
-
-@pytest.fixture(autouse=True)
-def no_flushing(monkeypatch):
-    """Do not wait for the disk: no power fails in a test."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("no_flushing")
 
 
 def stream_of(*ids: int) -> TokenStream:

@@ -100,10 +100,7 @@ def evaluate_stream(
     batch_size: int,
     characters: int,
     device: torch.device,
-    interrupted: Callable[[], bool] = lambda: False,
-    rank: int = 0,
-    world: int = 1,
-) -> Evaluation | None:
+) -> Evaluation:
     """Score a stream.
 
     Args:
@@ -113,23 +110,9 @@ def evaluate_stream(
         batch_size: rows a forward pass.
         characters: characters of the text behind the stream.
         device: where the batches go.
-        interrupted: asked between batches; True gives up.
-        rank, world: this process scores every world-th batch; the caller adds the parts up.
-
-    Returns:
-        The evaluation (of this process's part), or None when interrupted.
     """
     batches = evaluation_batches(stream, window, stride, batch_size)
-    return evaluate_batches(
-        score,
-        batches,
-        tokens=len(stream),
-        characters=characters,
-        device=device,
-        interrupted=interrupted,
-        rank=rank,
-        world=world,
-    )
+    return evaluate_batches(score, batches, tokens=len(stream), characters=characters, device=device)
 
 
 def evaluate_batches(
@@ -143,7 +126,18 @@ def evaluate_batches(
     rank: int = 0,
     world: int = 1,
 ) -> Evaluation | None:
-    """Score batches; the arguments are those of evaluate_stream, tokens being those of the text behind the batches."""
+    """Score batches.
+
+    Args:
+        score, characters, device: as of evaluate_stream.
+        batches: of the text.
+        tokens: of the text behind the batches.
+        interrupted: asked between batches; True gives up.
+        rank, world: this process scores every world-th batch; the caller adds the parts up.
+
+    Returns:
+        The evaluation (of this process's part), or None when interrupted.
+    """
     sums = torch.zeros(2, dtype=torch.float64)  # nats, right tokens
     scored = 0
     with torch.no_grad():
