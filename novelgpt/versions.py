@@ -5,8 +5,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from novelgpt.errors import EXIT_ENVIRONMENT, UserError
 
-# torch: its restricted loader was unsafe before; transformers: config fields could load code; safetensors: atomic saves
-FLOORS = {"torch": (2, 10), "transformers": (5, 3), "safetensors": (0, 8)}
+# torch: its restricted loader was unsafe before; transformers: config could load code; safetensors: atomic saves;
+# numba: kernels.py was never compiled by an older one
+FLOORS = {"torch": (2, 10), "transformers": (5, 3), "safetensors": (0, 8), "numba": (0, 68)}
 
 
 def check_versions(find=version) -> None:

@@ -106,6 +106,7 @@ def test_real_novels_are_read_as_they_are_written(novel):
     assert (len(repaired), decoded.bad_bytes) == REPAIRED.get(novel, (0, 0))
 
 
+@pytest.mark.sweep
 def test_cuts_of_novels_are_never_silently_wrong():
     outcomes, faults = sweep(4, (50, 100, 200, 1000))
     assert faults == []

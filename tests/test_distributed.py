@@ -125,7 +125,8 @@ def assert_same_losses(case: dict, expected: dict) -> None:
     assert [loss for _, loss in ours] == pytest.approx([loss for _, loss in theirs], rel=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.sweep), "muon"])
+@pytest.mark.sweep
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_2_and_4_processes_and_two_micro_batches_have_the_losses_of_one_over_20_steps(make_case, optimizer):
     cases = [make_case(f"of{world}", world, optimizer=optimizer) for world in (1, 2, 4)]
     cases += [make_case("parts", 1, optimizer=optimizer, gradient_accumulation=2)]

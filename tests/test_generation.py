@@ -9,6 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from novelgpt.corpus.tokenizer_character import CharacterTokenizer
 from novelgpt.corpus.vocabulary import build_vocabulary
 from novelgpt.errors import EXIT_STATE, UserError
+from novelgpt.writing.cache import MaskedCache
 from novelgpt.writing.decoder import Decoder, Weights
 from novelgpt.writing.endings import Endings, find_loop
 from novelgpt.writing.generation import (
@@ -167,7 +168,7 @@ def assert_every_batch_writes_the_same_ids(weights, tokenizer):
     assert alone == together
 
 
-def test_the_step_for_gpus_writes_what_the_step_for_cpus_writes(weights, tokenizer):
+def test_the_step_for_gpus_writes_what_the_step_for_cpus_writes(weights, tokenizer, monkeypatch):
     controls = make_controls(
         tokenizer, torch.device("cpu"), repetition_penalty=1.2, penalty_window=9, no_repeat_ngram_size=3, topp=0.9,
         min_p=0.01, bad_words=["走", "大喝"],
@@ -176,9 +177,11 @@ def test_the_step_for_gpus_writes_what_the_step_for_cpus_writes(weights, tokeniz
     for on_device in (False, True):
         samples = [Sample(index, tokenizer.encode_prefix("萧炎").tolist()) for index in range(3)]
         plan = Plan(3 * CONTEXT, keep_head=4)
+        if on_device:
+            monkeypatch.setattr("novelgpt.writing.decoder.cache_for", lambda device: MaskedCache)
         batch = Batch(weights["fp32"], Endings(tokenizer), controls, plan, seed=1, samples=samples)
         if on_device:
-            batch.decoder.attend, batch.replay = batch.decoder.attend_masked, batch.decode_token_on_device
+            batch.replay = batch.decode_token_on_device
         while batch.count < 3 * CONTEXT:
             batch.decode_many(BLOCK)
         texts.append(batch.history[:, : batch.count].tolist())

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from transformers import GPT2LMHeadModel
 
+from novelgpt.writing.cache import MaskedCache, PackedCache
 from novelgpt.writing.linear import Product, make_feed_forward, make_product
 
 
@@ -86,16 +87,10 @@ class Decoder:
 
     def __init__(self, weights: Weights, *, rows: int, slots: int):
         self.weights, self.rows, self.slots = weights, rows, slots
-        shape = (len(weights.layers), rows, weights.num_heads)
-        head_width = weights.width // weights.num_heads
-        values = {"dtype": cache_dtype(weights), "device": weights.device}
-        self.keys = torch.zeros(*shape, head_width, slots, **values)  # (L, B, H, D/H, S)
-        self.values = torch.zeros(*shape, slots, head_width, **values)  # (L, B, H, S, D/H)
         self.lengths = [0] * rows
         self.places = torch.zeros(rows, dtype=torch.int64, device=weights.device)
-        self.row_numbers = torch.arange(rows, device=weights.device)
-        self.slot_numbers = torch.arange(slots, device=weights.device)
-        self.attend = self.attend_used if weights.device.type == "cpu" else self.attend_masked
+        sizes = (len(weights.layers), rows, weights.num_heads, weights.width // weights.num_heads, slots)
+        self.cache = cache_for(weights.device)(weights.kind, *sizes, self.places)
 
     @torch.no_grad()
     def prefill(self, row: int, ids: torch.Tensor, *, every: bool = False) -> torch.Tensor:
@@ -111,8 +106,7 @@ class Decoder:
         for number, layer in enumerate(weights.layers):
             qkv = layer.qkv(weights.norm(x, layer.norm_1))  # (N, 3 D)
             q, k, v = qkv.view(length, 3, weights.num_heads, -1).permute(1, 2, 0, 3)  # (H, N, D/H) each
-            self.keys[number, row, :, :, :length] = k.transpose(1, 2)
-            self.values[number, row, :, :length] = v
+            k, v = self.cache.fill(number, row, k, v)
             y = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
             x = x + layer.attention_out(y.transpose(0, 1).reshape(length, -1))
             x = x + layer.feed_forward(weights.norm(x, layer.norm_2))
@@ -126,11 +120,9 @@ class Decoder:
 
     def copy_first(self) -> None:
         """Give every row what the first one holds: a prefix common to all samples is read once."""
-        used = self.lengths[0]
-        self.keys[:, 1:, ..., :used] = self.keys[:, :1, ..., :used]
-        self.values[:, 1:, :, :used] = self.values[:, :1, :, :used]
+        self.cache.copy_first(self.lengths[0])
         for row in range(1, self.rows):
-            self.set_length(row, used)
+            self.set_length(row, self.lengths[0])
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """Read one more token into every row.
@@ -156,59 +148,12 @@ class Decoder:
         x = weights.token_table[tokens] + weights.place_table[self.places]  # (B, D)
         for number, layer in enumerate(weights.layers):
             qkv = layer.qkv(weights.norm(x, layer.norm_1))  # (B, 3 D)
-            q, k, v = qkv.view(self.rows, 3, weights.num_heads, -1).unbind(1)  # (B, H, D/H) each
-            y = self.attend(q, k, v, self.keys[number], self.values[number])  # (B, D)
-            x = x + layer.attention_out(y)
+            x = x + layer.attention_out(self.cache.attend(number, qkv))
             x = x + layer.feed_forward(weights.norm(x, layer.norm_2))
         self.places += 1
         return weights.head(weights.norm(x, weights.last_norm))
 
-    def attend_used(self, q, k, v, keys, values) -> torch.Tensor:
-        """Attend over the slots in use only, row by row: a product of many rows would copy what it reads first."""
-        query = scaled(q, keys.dtype)  # (B, H, 1, D/H)
-        mixed = []
-        for row, length in enumerate(self.lengths):
-            row_keys, row_values = keys[row], values[row]  # (H, D/H, S), (H, S, D/H)
-            row_keys[..., length], row_values[:, length] = k[row], v[row]
-            scores = torch.bmm(query[row], row_keys[..., : length + 1]).float()  # (H, 1, S)
-            mixed.append(torch.bmm(scores.softmax(-1).to(values.dtype), row_values[:, : length + 1]))
-        return torch.stack(mixed).flatten(1).float()
 
-    def attend_masked(self, q, k, v, keys, values) -> torch.Tensor:
-        """Attend over all slots, the unused ones masked: fixed shapes and no look at the lengths, as a GPU wants it."""
-        keys[self.row_numbers, :, :, self.places] = k.to(keys.dtype)
-        values[self.row_numbers, :, self.places] = v.to(values.dtype)
-        unused = self.slot_numbers > self.places[:, None]  # (B, S)
-        return attend(q, keys, values, unused[:, None, None])
-
-
-def cache_dtype(weights: Weights) -> torch.dtype:
-    """Return the number format of keys and values.
-
-    On a GPU bf16 where the weights are rounded anyway: reading them takes as long as reading the weights. On a CPU fp32
-    always, since its products with one bf16 query take two to three times as long.
-    """
-    return torch.float32 if weights.kind == "fp32" or weights.device.type == "cpu" else torch.bfloat16
-
-
-def scaled(q: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return queries (B, H, D/H) scaled as attention wants them, (B, H, 1, D/H) in the cache's dtype."""
-    return (q * q.shape[-1] ** -0.5).to(dtype).unsqueeze(2)
-
-
-def attend(q, keys, values, unused: torch.Tensor | None = None) -> torch.Tensor:
-    """Attend with one query a row: two batched products, for which a row's result does not depend on the other rows.
-
-    Args:
-        q: (B, H, D/H) fp32.
-        keys: (B, H, D/H, S).
-        values: (B, H, S, D/H).
-        unused: (B, 1, 1, S), true where nothing is to be seen; None = everywhere something.
-
-    Returns:
-        (B, D) fp32.
-    """
-    scores = torch.matmul(scaled(q, keys.dtype), keys).float()  # (B, H, 1, S)
-    if unused is not None:
-        scores = scores.masked_fill(unused, -torch.inf)
-    return torch.matmul(scores.softmax(-1).to(values.dtype), values).flatten(1).float()
+def cache_for(device: torch.device) -> type[PackedCache] | type[MaskedCache]:
+    """Return the form of cache that suits a device."""
+    return PackedCache if device.type == "cpu" else MaskedCache

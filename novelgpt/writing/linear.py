@@ -11,11 +11,13 @@ depend, to the last bit, on how many other rows are computed with it. So a sampl
 import functools
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers.activations import ACT2FN
 
 from novelgpt.console import warn
+from novelgpt.writing import kernels
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 
@@ -24,19 +26,20 @@ KINDS = ("fp32", "bf16", "int8")
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 
 
-def make_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str) -> Product:
+def make_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, *, gelu: bool = False) -> Product:
     """Return the fastest product with a matrix.
 
     Args:
         weight: (out, in) fp32.
         bias: (out,) fp32 or None.
         kind: "fp32", "bf16" or "int8" (CPU only); sums are fp32 in all of them (int32 in int8).
+        gelu: apply GPT-2's GELU, the tanh form, to the result.
 
     >>> product = make_product(torch.eye(2), torch.ones(2), "fp32")
     >>> product(torch.tensor([[1.0, 2.0]])).tolist()
     [[2.0, 3.0]]
     """
-    product = new_product(weight, bias, kind)
+    product = new_product(weight, bias, kind, gelu=gelu)
     if weight.device.type != "cpu":
         return product
     least = least_rows(kind, *weight.shape, bias is not None)
@@ -51,34 +54,31 @@ def make_feed_forward(
     Args:
         widen, narrow: weight (out, in) and bias (out,) of the two matrices.
         kind: as in make_product.
-        activation: GPT-2's name of what stands between them; its usual GELU runs inside the first product.
+        activation: GPT-2's name of what stands between them.
     """
-    second, is_gelu = make_product(*narrow, kind), activation in TANH_GELU
-    if is_gelu and widen[0].device.type == "cpu" and kind != "int8" and can_pack(kind):
-        first = packed_product(*widen, kind, gelu=True)
-        least = least_rows(kind, *widen[0].shape, True)
-        first = first if least == 1 else pad_rows(first, least)
-        return lambda x: second(first(x))
-    first = make_product(*widen, kind)
-    between = (lambda x: F.gelu(x, approximate="tanh")) if is_gelu else ACT2FN[activation]
-    return lambda x: second(between(first(x)))
+    is_gelu = activation in TANH_GELU
+    first, second = make_product(*widen, kind, gelu=is_gelu), make_product(*narrow, kind)
+    between = ACT2FN[activation]
+    return (lambda x: second(first(x))) if is_gelu else (lambda x: second(between(first(x))))
 
 
-def new_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str) -> Product:
+def new_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, *, gelu: bool = False) -> Product:
     """Return the fastest product with a matrix, row stable or not."""
     if weight.device.type != "cpu" or not can_pack(kind):
-        return plain_product(weight, bias, kind)
-    return int8_product(weight, bias) if kind == "int8" else packed_product(weight, bias, kind)
+        return plain_product(weight, bias, kind, gelu)
+    return int8_product(weight, bias, gelu) if kind == "int8" else packed_product(weight, bias, kind, gelu)
 
 
-def plain_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str) -> Product:
+def plain_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, gelu: bool) -> Product:
     """Multiply by PyTorch's public means."""
     dtype = torch.bfloat16 if kind == "bf16" else torch.float32
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    if gelu:
+        return lambda x: F.gelu(F.linear(x.to(dtype), weight, bias).float(), approximate="tanh")
     return lambda x: F.linear(x.to(dtype), weight, bias).float()
 
 
-def packed_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, *, gelu: bool = False) -> Product:
+def packed_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, gelu: bool = False) -> Product:
     """Multiply with the matrix rearranged by oneDNN, in fp32 or bf16; GELU may follow, and then bf16 stays bf16."""
     dtype = torch.bfloat16 if kind == "bf16" else torch.float32
     multiply = torch.ops.mkldnn._linear_pointwise.default
@@ -89,21 +89,21 @@ def packed_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, *
     return lambda x: multiply(x.to(dtype), packed, bias, "none", [], "").float()
 
 
-def int8_product(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+def int8_product(weight: torch.Tensor, bias: torch.Tensor | None, gelu: bool = False) -> Product:
     """Multiply in eight bits: one scale for each output of the matrix, and one for each row of x, found as it comes."""
-    scale = weight.abs().amax(1).clamp(min=1e-12) / 127  # (out,)
+    scale = weight.abs().amax(1).clamp(min=float(kernels.LEAST_SCALE)) / 127  # (out,)
     rounded = (weight / scale[:, None]).round().to(torch.int8)
     packed = torch.ops.onednn.qlinear_prepack(rounded, None)
     multiply = torch.ops.onednn.qlinear_pointwise.default
     zeros = torch.zeros_like(scale, dtype=torch.int32)
+    bias = np.zeros(len(scale), np.float32) if bias is None else bias.numpy()
 
     def product(x: torch.Tensor) -> torch.Tensor:
-        row_scale = (
-            torch.linalg.vector_norm(x, float("inf"), -1, keepdim=True).mul_(1 / 127).clamp_(min=1e-12)
-        )  # (B, 1)
-        codes = (x / row_scale).add_(128.5).to(torch.uint8)  # rounds to the nearest; 128 stands for 0
+        codes, row_scales = torch.empty_like(x, dtype=torch.uint8), np.empty(len(x), np.float32)
+        kernels.quantize_rows(x.numpy(), codes.numpy(), row_scales)
         y = multiply(codes, 1.0, 128, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], "")
-        return y.mul_(row_scale) if bias is None else torch.addcmul(bias, y, row_scale)
+        kernels.rescale_rows(y.numpy(), row_scales, bias, gelu)
+        return y
 
     return product
 

@@ -136,7 +136,7 @@ def take_candidates(logits: torch.Tensor, controls: Controls) -> tuple[torch.Ten
     nucleus = 0 < controls.topp < 1
     if 0 < controls.topk < logits.shape[1]:
         values, ids = logits.topk(controls.topk)  # (B, K), best first
-        log_total = values.logsumexp(1, keepdim=True)
+        log_total = values.logsumexp(1, keepdim=True) if nucleus else None
     elif nucleus:
         log_total = logits.logsumexp(1, keepdim=True)  # (B, 1)
         values, ids = find_nucleus(logits, log_total, controls.topp)
@@ -246,7 +246,9 @@ def choose_tokens(
         logits = apply_bans(logits, history, count, controls)
     if controls.temperature == 0:
         return logits.argmax(1)
-    return draw(*take_candidates(logits / controls.temperature, controls), uniforms)
+    if controls.temperature != 1:
+        logits = logits / controls.temperature
+    return draw(*take_candidates(logits, controls), uniforms)
 
 
 def apply_bans(

@@ -1,0 +1,131 @@
+"""Keys and values of all earlier tokens, and attention from a new token to them.
+
+Two forms with the same four methods: `PackedCache` for a CPU, whose loops look at the slots in use only and which holds
+small integers where the weights are rounded anyway, and `MaskedCache` for a GPU, which wants fixed shapes and no look
+at any number.
+"""
+
+import numba
+import torch
+
+from novelgpt.writing import kernels
+from novelgpt.writing.kernels import TILE
+
+LIMITS = {"fp32": 0, "bf16": 32767, "int8": 127}  # greatest integer stored of the kinds of weights, 0 = as it is
+FORMATS = {0: torch.float32, 127: torch.int8, 32767: torch.int16}
+
+
+class PackedCache:
+    """A cache for `kernels.attend`.
+
+    Beside rounded weights keys and values are integers, every token of every head with its own scale, so that a step
+    has half or a quarter to read: two bytes beside bf16, whose own error is a hundred times larger, one beside int8.
+
+    Args:
+        kind: of the weights.
+        num_layers, rows, num_heads, head_width: sizes.
+        slots: tokens a row can hold.
+        places: (rows,) int64, tokens in each row; the decoder's, which keeps it up to date.
+    """
+
+    def __init__(self, kind: str, num_layers: int, rows: int, num_heads: int, head_width: int, slots: int, places):
+        blocks, panels = -(-slots // TILE), -(-head_width // TILE)
+        self.limit, self.shape, self.places = LIMITS[kind], (rows, num_heads, head_width), places
+        shape = (num_layers, rows, blocks, num_heads, panels, TILE, TILE)
+        self.keys = torch.zeros(shape, dtype=FORMATS[self.limit])
+        self.values = torch.zeros(shape, dtype=FORMATS[self.limit])
+        self.key_scales, self.value_scales = torch.ones(2, num_layers, rows, num_heads, blocks * TILE).unbind()
+        stored = (self.keys, self.values, self.key_scales, self.value_scales)
+        self.arrays = [[each[layer].numpy() for each in stored] for layer in range(num_layers)]  # the same memory
+        self.parts = parts_of_heads(rows, num_heads, torch.get_num_threads())
+        share_threads()
+
+    def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
+        """Store keys and values of one more token a row, and attend from it; (B, 3 D) fp32 to (B, D)."""
+        rows, heads, width = self.shape
+        out = torch.empty(rows, heads, width)
+        qkv = qkv.view(rows, 3, heads, width).numpy()
+        kernels.attend(qkv, self.places.numpy(), *self.arrays[layer], self.limit, self.parts, out.numpy())
+        return out.view(rows, -1)
+
+    def fill(self, layer: int, row: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store keys and values (H, N, D/H) fp32 of a whole text; returns them as they will be read."""
+        heads, length, width = k.shape
+        blocks, panels = -(-length // TILE), self.keys.shape[4]
+        (k, key_scale), (v, value_scale) = self.round(k), self.round(v)
+        self.key_scales[layer, row, :, :length], self.value_scales[layer, row, :, :length] = key_scale, value_scale
+        room = torch.zeros(2, heads, blocks * TILE, panels * TILE)
+        room[0, :, :length, :width], room[1, :, :length, :width] = k, v
+        keys, values = room.view(2, heads, blocks, TILE, panels, TILE)
+        self.keys[layer, row, :blocks] = keys.permute(1, 0, 3, 4, 2)  # entries as rows
+        self.values[layer, row, :blocks] = values.permute(1, 0, 3, 2, 4)  # tokens as rows
+        return k * key_scale.unsqueeze(2), v * value_scale.unsqueeze(2)
+
+    def round(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what is stored of vectors (H, N, D/H), and their scales (H, N)."""
+        if not self.limit:
+            return x, torch.ones(x.shape[:2])
+        scale = x.abs().amax(2).clamp(min=float(kernels.LEAST_SCALE)) / self.limit
+        return (x / scale.unsqueeze(2)).round(), scale
+
+    def copy_first(self, used: int) -> None:
+        """Give every row the first `used` tokens of the first one."""
+        for each in (self.keys, self.values):
+            each[:, 1:, : -(-used // TILE)] = each[:, :1, : -(-used // TILE)]
+        for each in (self.key_scales, self.value_scales):
+            each[:, 1:, :, :used] = each[:, :1, :, :used]
+
+
+def share_threads() -> None:
+    """Let the loops use as many threads as PyTorch; Numba, which shares them, changes their number as it starts."""
+    count = torch.get_num_threads()
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    torch.set_num_threads(count)
+
+
+def parts_of_heads(rows: int, num_heads: int, num_threads: int) -> int:
+    """Return the least number of parts of a row that gives all threads the same work; memory likes few large ones.
+
+    >>> parts_of_heads(10, 12, 2), parts_of_heads(1, 12, 4), parts_of_heads(3, 12, 16)
+    (1, 4, 12)
+    """
+    divisors = [parts for parts in range(1, num_heads + 1) if num_heads % parts == 0]
+    return next((parts for parts in divisors if rows * parts % num_threads == 0), num_heads)
+
+
+class MaskedCache:
+    """A cache of which all slots are read, the unused ones masked. Arguments as for PackedCache, and a device.
+
+    Numbers are bf16 where the weights are rounded anyway: reading them takes as long as reading the weights.
+    """
+
+    def __init__(self, kind: str, num_layers: int, rows: int, num_heads: int, head_width: int, slots: int, places):
+        values = {"dtype": torch.float32 if kind == "fp32" else torch.bfloat16, "device": places.device}
+        self.shape, self.places = (rows, 3, num_heads, head_width), places
+        self.keys = torch.zeros(num_layers, rows, num_heads, head_width, slots, **values)  # (L, B, H, D/H, S)
+        self.values = torch.zeros(num_layers, rows, num_heads, slots, head_width, **values)  # (L, B, H, S, D/H)
+        self.row_numbers = torch.arange(rows, device=places.device)
+        self.slot_numbers = torch.arange(slots, device=places.device)
+
+    def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
+        """Store keys and values of one more token a row, and attend from it; (B, 3 D) fp32 to (B, D)."""
+        q, k, v = qkv.view(self.shape).unbind(1)  # (B, H, D/H) each
+        keys, values = self.keys[layer], self.values[layer]
+        keys[self.row_numbers, :, :, self.places] = k.to(keys.dtype)
+        values[self.row_numbers, :, self.places] = v.to(values.dtype)
+        query = (q * q.shape[-1] ** -0.5).to(keys.dtype).unsqueeze(2)  # (B, H, 1, D/H)
+        scores = torch.matmul(query, keys).float()  # (B, H, 1, S)
+        unused = self.slot_numbers > self.places[:, None]  # (B, S)
+        scores = scores.masked_fill(unused[:, None, None], -torch.inf)
+        return torch.matmul(scores.softmax(-1).to(values.dtype), values).flatten(1).float()
+
+    def fill(self, layer: int, row: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store keys and values (H, N, D/H) fp32 of a whole text; returns them."""
+        self.keys[layer, row, :, :, : k.shape[1]] = k.transpose(1, 2)
+        self.values[layer, row, :, : v.shape[1]] = v
+        return k, v
+
+    def copy_first(self, used: int) -> None:
+        """Give every row the first `used` tokens of the first one."""
+        self.keys[:, 1:, ..., :used] = self.keys[:, :1, ..., :used]
+        self.values[:, 1:, :, :used] = self.values[:, :1, :, :used]

@@ -1,0 +1,151 @@
+"""The loops of a decoding step and the cache that they read, against PyTorch, NumPy and plain arithmetic."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import ROOT
+
+from novelgpt.writing import kernels
+from novelgpt.writing.cache import MaskedCache, PackedCache
+
+TOLERANCES = {"fp32": 2e-6, "bf16": 1e-4, "int8": 0.03}  # of keys and values that are normal random numbers
+
+
+@kernels.compiled
+def exp_of_all(x, y):
+    for i in range(len(x)):
+        y[i] = kernels.exp(x[i])
+
+
+def decode(cache: PackedCache | MaskedCache, texts: torch.Tensor) -> torch.Tensor:
+    """Give q, k, v (N, B, 3 D) of N tokens to the first layer of a cache one by one; returns (N, B, D)."""
+    results = []
+    for qkv in texts:
+        results.append(cache.attend(0, qkv))
+        cache.places += 1
+    return torch.stack(results)
+
+
+def attention_of_torch(texts: torch.Tensor, heads: int) -> torch.Tensor:
+    """Do the same by PyTorch's attention over the whole text."""
+    tokens, rows, width = texts.shape
+    q, k, v = texts.view(tokens, rows, 3, heads, -1).permute(2, 1, 3, 0, 4)  # (B, H, N, D/H) each
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True).permute(2, 0, 1, 3).reshape(tokens, rows, width // 3)
+
+
+def new_cache(kind: str, rows: int, heads: int, width: int, slots: int, form: type = PackedCache):
+    return form(kind, 1, rows, heads, width, slots, torch.zeros(rows, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("kind", TOLERANCES)
+@pytest.mark.parametrize(("rows", "heads", "width"), [(1, 4, 64), (3, 3, 5), (2, 2, 80)])
+def test_attention_token_by_token_is_that_of_torch(kind, rows, heads, width):
+    texts = torch.randn(150, rows, 3 * heads * width)  # three blocks of tokens, the last one begun
+    ours = decode(new_cache(kind, rows, heads, width, 150), texts)
+    assert (ours - attention_of_torch(texts, heads)).abs().max() < TOLERANCES[kind]
+
+
+@pytest.mark.parametrize("kind", TOLERANCES)
+def test_a_text_read_at_once_and_one_read_token_by_token_leave_the_same_cache(kind):
+    texts = torch.randn(70, 1, 3 * 2 * 16)
+    slow, fast = (new_cache(kind, 2, 2, 16, 100) for _ in range(2))
+    decode(slow, texts.repeat(1, 2, 1))
+    _, k, v = texts.view(70, 3, 2, 16).permute(1, 2, 0, 3)
+    k_read, v_read = fast.fill(0, 0, k, v)
+    fast.copy_first(70)
+    for name in ("keys", "values", "key_scales", "value_scales"):
+        assert torch.equal(getattr(slow, name), getattr(fast, name)), name
+    step = {"fp32": 0, "bf16": 1 / 32767, "int8": 1 / 127}[kind]  # a number is off by half a step of its vector at most
+    for given, read in ((k, k_read), (v, v_read)):
+        assert ((given - read).abs() <= given.abs().amax(2, keepdim=True) * step * 0.501).all()
+
+
+def test_nothing_of_a_longer_text_that_was_there_before_is_seen():
+    long, short, new = torch.randn(3, 100, 1, 3 * 2 * 8).unbind()
+    used, fresh = new_cache("fp32", 1, 2, 8, 100), new_cache("fp32", 1, 2, 8, 100)
+    for cache, texts in ((used, (long, short[:40])), (fresh, (short[:40],))):
+        for text in texts:
+            _, k, v = text.view(len(text), 3, 2, 8).permute(1, 2, 0, 3)
+            cache.fill(0, 0, k, v)
+            cache.places.fill_(len(text))
+    assert torch.equal(decode(used, new[:5]), decode(fresh, new[:5]))
+
+
+def test_the_cache_for_gpus_gives_what_the_cache_for_cpus_gives():
+    texts = torch.randn(20, 3, 3 * 2 * 8)
+    ours, theirs = (decode(new_cache("fp32", 3, 2, 8, 30, form), texts) for form in (PackedCache, MaskedCache))
+    assert (ours - theirs).abs().max() < 2e-6
+
+
+@pytest.mark.parametrize("kind", TOLERANCES)
+def test_a_row_is_the_same_with_any_neighbours_threads_and_parts(kind):
+    texts, results = torch.randn(70, 6, 3 * 4 * 8), []
+    for rows in (1, 2, 3, 6):
+        cache = new_cache(kind, rows, 4, 8, 70)
+        for cache.parts in (1, 2, 4):
+            cache.places.zero_()
+            results.append(decode(cache, texts[:, :rows])[:, 0])
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_exp_is_that_of_numpy():
+    x = np.linspace(-87, 87, 100_001, dtype=np.float32)
+    y = np.empty_like(x)
+    exp_of_all(x, y)
+    assert np.abs(y / np.exp(x.astype(np.float64)) - 1).max() < 4e-7
+    exp_of_all(np.array([-1000, 1000], np.float32), y)
+    assert y[0] < 2e-38 and 1e37 < y[1] < np.inf
+
+
+def test_codes_are_rounded_to_the_nearest_and_products_of_them_scaled_back():
+    x = np.array([[127.0, -127.0, 0.4, 0.6, -63.5 - 0.01], [0, 0, 0, 0, 0]], np.float32)
+    codes, scales = np.empty(x.shape, np.uint8), np.empty(2, np.float32)
+    kernels.quantize_rows(x, codes, scales)
+    assert codes.tolist() == [[255, 1, 128, 129, 64], [128] * 5]  # 128 stands for 0
+    assert scales[0] == 1 and 0 < scales[1] < 1e-12
+    y = np.array([[10.0, -10.0]], np.float32)
+    kernels.rescale_rows(y, np.array([0.5], np.float32), np.array([1.0, 0.0], np.float32), False)
+    assert y.tolist() == [[6, -5]]
+    y, bias = np.random.default_rng(0).normal(size=(3, 37)).astype(np.float32), np.ones(37, np.float32)
+    expected = F.gelu(torch.from_numpy(3 * y + 1), approximate="tanh")
+    kernels.rescale_rows(y, np.full(3, 3, np.float32), bias, True)
+    assert np.abs(y - expected.numpy()).max() < 2e-6
+
+
+def test_a_vector_without_a_number_stays_one():
+    qkv = torch.randn(1, 3 * 2 * 8)
+    qkv[0, 0] = torch.nan  # of the first head's query
+    result = new_cache("fp32", 1, 2, 8, 8).attend(0, qkv)
+    assert torch.isnan(result[0, :8]).all() and torch.isfinite(result[0, 8:]).all()
+
+
+@pytest.mark.parametrize("layer", ["default", "workqueue"])
+def test_pytorch_keeps_its_number_of_threads(layer):
+    code = """
+import torch
+from novelgpt.writing.cache import PackedCache
+cache = PackedCache("fp32", 1, 2, 2, 8, 8, torch.zeros(2, dtype=torch.int64))
+cache.attend(0, torch.randn(2, 48))
+print(torch.get_num_threads())
+"""
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_THREADING_LAYER": layer}
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=settings, text=True) == "1\n"
+
+
+def test_without_a_folder_for_compiled_code_it_is_compiled_anew_and_said():
+    code = """
+import numba.core.caching as caching
+caching.FunctionCache._impl_class._locator_classes = []
+from novelgpt.writing import kernels
+print(kernels.exp(0.0))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "1.0\n"
+    assert done.stderr == (
+        "warning: no folder to keep compiled code in: every start compiles it anew (NUMBA_CACHE_DIR=folder names one)\n"
+    )
