@@ -3,9 +3,11 @@
 import torch
 from transformers import GPT2LMHeadModel
 
+from novelgpt import kernels
+from novelgpt.compiling import as_array, share_threads
 from novelgpt.products import multiply
 
-ROWS_IN_CACHE = 64  # positions whose softmax a CPU computes at a time
+CPU_FORMATS = (torch.float32, torch.bfloat16)
 HEAD_ALIGNMENT = 64  # rows: GPU matrix products want multiples of it, and 13,317 is odd
 
 
@@ -60,21 +62,26 @@ def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor, needs_gradient
         labels: (C,) int64.
         needs_gradient: False returns None for the gradient.
     """
-    rows = ROWS_IN_CACHE if logits.device.type == "cpu" else max(1, len(logits))
-    total = torch.zeros((), dtype=torch.float32, device=logits.device)
-    for part, targets in zip(logits.split(rows), labels.split(rows), strict=True):
-        total += replace_by_gradient(part, targets, needs_gradient)
-    return total, logits if needs_gradient else None
+    compute = row_losses_on_cpu if logits.device.type == "cpu" and logits.dtype in CPU_FORMATS else row_losses
+    return compute(logits, labels, needs_gradient).sum(), logits if needs_gradient else None
 
 
-def replace_by_gradient(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool) -> torch.Tensor:
-    """Return the loss sum of a few rows; where a gradient is needed, it overwrites the logits.
+def row_losses_on_cpu(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool) -> torch.Tensor:
+    """Return the loss (C,) of every row, fp32; where a gradient is needed, it overwrites the logits."""
+    losses = torch.empty(len(logits))
+    share_threads()
+    kernels.cross_entropy(as_array(logits), labels.numpy(), losses.numpy(), needs_gradient)
+    return losses
+
+
+def row_losses(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool) -> torch.Tensor:
+    """Do the same by operators of PyTorch.
 
     The probabilities give the normalizer too: log-sum-exp = greatest score - log of its probability, which is at least
     1 / V and so never underflows.
     """
-    scores = logits.float()  # (R, V)
-    scored = labels.ge(0)[:, None]  # (R, 1)
+    scores = logits.float()  # (C, V)
+    scored = labels.ge(0)[:, None]  # (C, 1)
     targets = labels.clamp(min=0)[:, None]
     greatest, target_scores = scores.amax(1, keepdim=True), scores.gather(1, targets)
     probabilities = scores.softmax(1)
@@ -82,7 +89,7 @@ def replace_by_gradient(logits: torch.Tensor, labels: torch.Tensor, needs_gradie
     if needs_gradient:
         probabilities.scatter_add_(1, targets, torch.full_like(targets, -1, dtype=torch.float32))
         logits.copy_(probabilities.mul_(scored))
-    return (normalizer - target_scores).mul(scored).sum()
+    return (normalizer - target_scores).mul(scored).squeeze(1)
 
 
 def sum_loss(

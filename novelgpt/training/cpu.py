@@ -5,17 +5,20 @@ Four parts are exchanged in place; the state dict stays the same:
 - dropout draws one cheap random byte an element instead of one slow Bernoulli number, and draws it as a function of
   (seed, step, window), so the masks do not depend on how a batch is split;
 - attention goes block by block of queries, without a T x T mask or the scores above the diagonal;
-- GELU is one kernel instead of eight;
+- GELU is one loop instead of eight;
 - without bf16, the linear layers go through oneDNN.
 """
 
 import ctypes
 import sys
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import AttentionInterface, GPT2LMHeadModel
 
+from novelgpt import kernels
+from novelgpt.compiling import as_array, share_threads
 from novelgpt.products import ProductLayer
 from novelgpt.training.attention import SITES_A_LAYER, blocked_attention
 from novelgpt.training.dropout import KeyedDropout, Noise
@@ -45,10 +48,45 @@ def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int, dtype: torch.dtype = torc
         block.attn.resid_dropout = KeyedDropout(block.attn.resid_dropout.p, noise, SITES_A_LAYER * index + 2)
         block.mlp.dropout = KeyedDropout(block.mlp.dropout.p, noise, SITES_A_LAYER * index + 3)
         if model.config.activation_function in ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"):
-            block.mlp.act = nn.GELU(approximate="tanh")
+            block.mlp.act = Gelu()
         tune_linear_layers(block, noise, SITES_A_LAYER * len(transformer.h) + 1 + 4 * index, dtype)
     model.train(model.training)  # the new parts are born in training mode
     return noise
+
+
+class Gelu(nn.Module):
+    """GELU in its tanh form, as GPT-2 has it."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map (..., D), fp32 or bf16, to the same."""
+        return GeluFunction.apply(hidden)
+
+
+class GeluFunction(torch.autograd.Function):
+    """GELU that remembers its input, each way one loop over the numbers."""
+
+    @staticmethod
+    def forward(ctx, hidden):
+        """Return GELU of (..., D)."""
+        hidden = hidden.contiguous()
+        ctx.save_for_backward(hidden)
+        result = torch.empty_like(hidden)
+        share_threads()
+        kernels.gelu(rows_of(hidden), rows_of(result))
+        return result
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """Return the gradient times the derivative."""
+        (hidden,) = ctx.saved_tensors
+        result = torch.empty_like(hidden)
+        kernels.gelu_backward(rows_of(hidden), rows_of(gradient.contiguous()), rows_of(result))
+        return result
+
+
+def rows_of(tensor: torch.Tensor) -> np.ndarray:
+    """Return the memory of (..., D) as an array (N, D)."""
+    return as_array(tensor).reshape(-1, tensor.shape[-1])
 
 
 def tune_linear_layers(block: nn.Module, noise: Noise, site: int, dtype: torch.dtype) -> None:

@@ -5,11 +5,11 @@ small integers where the weights are rounded anyway, and `MaskedCache` for a GPU
 at any number.
 """
 
-import numba
 import torch
 
-from novelgpt.writing import kernels
-from novelgpt.writing.kernels import TILE
+from novelgpt import kernels
+from novelgpt.compiling import share_threads
+from novelgpt.kernels import TILE
 
 LIMITS = {"fp32": 0, "bf16": 32767, "int8": 127}  # greatest integer stored of the kinds of weights, 0 = as it is
 FORMATS = {0: torch.float32, 127: torch.int8, 32767: torch.int16}
@@ -74,13 +74,6 @@ class PackedCache:
             each[:, 1:, : -(-used // TILE)] = each[:, :1, : -(-used // TILE)]
         for each in (self.key_scales, self.value_scales):
             each[:, 1:, :, :used] = each[:, :1, :, :used]
-
-
-def share_threads() -> None:
-    """Let the loops use as many threads as PyTorch; Numba, which shares them, changes their number as it starts."""
-    count = torch.get_num_threads()
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
-    torch.set_num_threads(count)
 
 
 def parts_of_heads(rows: int, num_heads: int, num_threads: int) -> int:

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from transformers.activations import ACT2FN
 
+from novelgpt import kernels
 from novelgpt.console import warn
-from novelgpt.writing import kernels
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 

@@ -1,62 +1,70 @@
-"""The loops of a decoding step for which PyTorch has no operator, compiled by Numba for this very processor.
+"""Loops for which PyTorch has no operator, or only a chain of them, compiled for this very processor by compiling.py.
 
-Compiled at the first call of a new installation (seconds) and kept beside the .pyc files. Threads are OpenMP's where
-the system has it, and then the same ones that PyTorch works with (see cache.py).
-
-Keys and values lie in tiles of 64 tokens by 64 entries of a head, keys with the entries as rows, values with the tokens
-as rows, so that both halves of attention are the same loop of constant size. A head wider than 64 has several tiles; a
-narrower one leaves the rest of its tile empty. The tiles of all heads lie beside each other, block of 64 tokens by
-block, since memory is fastest in long runs. Every token of a head has a number by which its entries are multiplied:
-they may be small integers.
+Numbers are fp32, or bf16 seen as uint16 since NumPy has no such type: `widen` and `narrow` go between them. All loops
+are in this one file, since Numba looks no further to see whether what it kept is out of date.
 
 Loops are written out where NumPy would have one call, and arrays cut to whole rows before they are handed on: the first
 halves the time to compile, and without the second the compiler sees no run of memory and the loop is ten times slower.
 """
 
 import functools
-from collections.abc import Callable
 
-import numba
 import numpy as np
-from numba import njit, prange
+from numba import prange, types
+from numba.extending import overload
 
-from novelgpt.console import warn
+from novelgpt.compiling import OPTIONS, compiled
 
 TILE = 64
-LANES = 16  # numbers in a vector register
+LANES = 64  # numbers taken at once by a sum or a maximum: some vector registers full
 LOG2_E = np.float32(1.4426950408889634)
-LN_2 = np.float32(0.6931471805599453)
+LN_2_HIGH, LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440054690583e-4)  # few bits: n times it is exact
 GELU_OUTER, GELU_INNER = np.float32(0.7978845608028654), np.float32(0.044715)  # sqrt(2 / pi), and Hendrycks' constant
 LEAST_SCALE = np.float32(1e-12)
 
-numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+
+def widen(number):
+    """Return a number as fp32."""
 
 
-def compiled(function: Callable, **options) -> Callable:
-    """Return a function that Numba compiles at its first call, or finds compiled where an earlier process kept it."""
-    options |= {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}  # inf and nan count
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder can be written to
-        warn_of_no_cache()
-        return njit(**options)(function)
+@overload(widen, jit_options=OPTIONS)
+def widen_compiled(number):
+    """Give Numba what widen does for a type: the bits of bf16 are the upper half of those of fp32."""
+    if number == types.uint16:
+        return lambda number: np.uint32(np.uint32(number) << np.uint32(16)).view(np.float32)
+    return lambda number: np.float32(number)
 
 
-@functools.cache
-def warn_of_no_cache() -> None:
-    """Say once why every start takes seconds longer."""
-    warn("no folder to keep compiled code in: every start compiles it anew (NUMBA_CACHE_DIR=folder names one)")
+def narrow(number, like):
+    """Return an fp32 number in the format of another."""
+
+
+@overload(narrow, jit_options=OPTIONS)
+def narrow_compiled(number, like):
+    """Give Numba what narrow does for a type: bf16 is rounded to the nearest, of two to the even one."""
+    if like == types.uint16:
+        return narrow_to_bf16
+    return lambda number, like: number
+
+
+def narrow_to_bf16(number, like):
+    """Return the upper half of the bits, after half of what is cut off is added."""
+    bits = np.float32(number).view(np.uint32)
+    odd = np.uint32((bits >> np.uint32(16)) & np.uint32(1))
+    return np.uint16(np.uint32(bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 
 
 @compiled
 def exp(x):
     """Return e**x in fp32, 3e-7 from the truth, clipped at x = ±87; unlike the library's it runs in vector registers.
 
-    e**x = 2**n * e**r with n an integer and |r| <= ln(2) / 2, and eight terms of the series of e**r.
+    e**x = 2**n * e**r with n an integer and |r| <= ln(2) / 2, taken off in two parts (Cody and Waite, 1980), and eight
+    terms of the series of e**r.
     """
-    x = min(max(x, np.float32(-87)), np.float32(87))
+    x = np.float32(-87) if x < np.float32(-87) else x  # nan stays nan
+    x = np.float32(87) if x > np.float32(87) else x
     n = np.floor(x * LOG2_E + np.float32(0.5))
-    r = x - n * LN_2
+    r = x - n * LN_2_HIGH - n * LN_2_LOW
     series = np.float32(1 / 5040)
     for factor in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
         series = series * r + np.float32(factor)
@@ -75,6 +83,85 @@ def greatest(x, count):
     for i in range(whole, count):
         best = max(best, x[i])
     return best
+
+
+@compiled
+def exponentiate(x, count, best):
+    """Replace the first numbers of x (N,) by e**(x - best); returns their sum, LANES of them added at a time."""
+    for i in range(count):
+        x[i] = exp(x[i] - best)
+    lanes, total, whole = np.zeros(LANES, np.float32), np.float32(0), count // LANES * LANES
+    for i in range(0, whole, LANES):
+        for j in range(LANES):
+            lanes[j] += x[i + j]
+    for each in lanes:
+        total += each
+    for i in range(whole, count):
+        total += x[i]
+    return total
+
+
+@compiled
+def gelu_gate(x):
+    """Return (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x**3), by which GPT-2's GELU multiplies x."""
+    u = GELU_OUTER * (x + GELU_INNER * x * x * x)
+    return np.float32(1) / (np.float32(1) + exp(np.float32(-2) * u))
+
+
+@functools.partial(compiled, parallel=True)
+def gelu(x, y):
+    """Write GELU of x (N, D) into y (N, D), both fp32 or bf16."""
+    for row in prange(x.shape[0]):
+        for i in range(x.shape[1]):
+            z = widen(x[row, i])
+            y[row, i] = narrow(z * gelu_gate(z), y[row, i])
+
+
+@functools.partial(compiled, parallel=True)
+def gelu_backward(x, gradient, result):
+    """Write gradient (N, D) times the derivative of GELU at x (N, D) into result (N, D), all fp32 or bf16."""
+    for row in prange(x.shape[0]):
+        for i in range(x.shape[1]):
+            z = widen(x[row, i])
+            gate = gelu_gate(z)
+            inner = GELU_OUTER * (np.float32(1) + np.float32(3) * GELU_INNER * z * z)  # du / dx
+            slope = gate + np.float32(2) * z * gate * (np.float32(1) - gate) * inner
+            result[row, i] = narrow(widen(gradient[row, i]) * slope, result[row, i])
+
+
+@compiled
+def row_cross_entropy(scores, label, needs_gradient):
+    """Do what `cross_entropy` does for one row."""
+    count = scores.shape[0]
+    terms = np.empty(count, np.float32)
+    for i in range(count):
+        terms[i] = widen(scores[i])
+    best, target = greatest(terms, count), terms[label]
+    total = exponentiate(terms, count, best)
+    if needs_gradient:
+        share = np.float32(1) / total
+        terms[label] -= total
+        for i in range(count):
+            scores[i] = narrow(terms[i] * share, scores[i])
+    return best + np.log(total) - target
+
+
+@functools.partial(compiled, parallel=True)
+def cross_entropy(scores, labels, losses, needs_gradient):
+    """Write the cross-entropy of every row into losses (N,) fp32, in nats, and its gradient over the scores.
+
+    Args:
+        scores: (N, V) fp32 or bf16.
+        labels: (N,) int64; a negative one counts nothing.
+        needs_gradient: False leaves the scores alone.
+    """
+    for row in prange(scores.shape[0]):
+        if labels[row] >= 0:
+            losses[row] = row_cross_entropy(scores[row], labels[row], needs_gradient)
+        else:
+            losses[row] = 0
+            for i in range(scores.shape[1] if needs_gradient else 0):
+                scores[row, i] = 0
 
 
 @compiled
@@ -103,11 +190,9 @@ def softmax_terms(scores, used, key_scales, value_scales):
     """Turn products (S,) of the query with stored keys into weights of the stored values; returns their divisor."""
     for i in range(used):
         scores[i] *= key_scales[i]
-    best, total = greatest(scores, used), np.float32(0)
+    total = exponentiate(scores, used, greatest(scores, used))
     for i in range(used):
-        term = exp(scores[i] - best)
-        total += term
-        scores[i] = term * value_scales[i]
+        scores[i] *= value_scales[i]
     for i in range(used, scores.shape[0]):
         scores[i] = 0  # nothing of an earlier window
     return total
@@ -191,5 +276,4 @@ def rescale_rows(y, scales, bias, with_gelu):
         else:
             for i in range(y.shape[1]):
                 z = y[row, i] * scale + bias[i]
-                u = GELU_OUTER * (z + GELU_INNER * z * z * z)
-                y[row, i] = z / (np.float32(1) + exp(np.float32(-2) * u))  # z * (1 + tanh u) / 2
+                y[row, i] = z * gelu_gate(z)
