@@ -48,7 +48,9 @@ def add_generate_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=whole(0, 2**64 - 1), help="text i is a function of (seed, i); default: a new one, printed")
     formats = ("auto", "fp32", "bf16")
     add("--precision", type=precision_name, choices=formats, default="auto", help="auto: bf16 where the machine has it")
-    add("--quantize", choices=("int8",), help="eight-bit weights; prints what that costs in perplexity")
+    add(
+        "--quantize", choices=("int8",), help="eight-bit weights, keys and values; prints what that costs in perplexity"
+    )
     add("--stream", action=argparse.BooleanOptionalAction, default=False, help="show characters as they are written")
     add("--interactive", action=argparse.BooleanOptionalAction, default=False, help="write by turns with the model")
     add("--prompts_file", metavar="FILE", help="one prefix a line; --nsamples of each")

@@ -177,7 +177,7 @@ def open_session(options: argparse.Namespace, *, loaded: tuple | None = None) ->
 
 
 def quantization_cost(model: torch.nn.Module, session: Session) -> str:
-    """Say what eight-bit weights cost: perplexity before and after, on the book's end, else on the model's own text."""
+    """Say what eight bits cost: perplexity before and after, on the book's end, else on the model's own text."""
     exact, tokenizer = Weights(model, kind="fp32"), session.tokenizer
     if session.book:
         ids, what = tokenizer.encode(session.book.documents[-1]).tolist(), "the book's last chapter"
