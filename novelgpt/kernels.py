@@ -86,10 +86,8 @@ def greatest(x, count):
 
 
 @compiled
-def exponentiate(x, count, best):
-    """Replace the first numbers of x (N,) by e**(x - best); returns their sum, LANES of them added at a time."""
-    for i in range(count):
-        x[i] = exp(x[i] - best)
+def add_up(x, count):
+    """Return the sum of the first numbers of x (N,), LANES of them added at a time."""
     lanes, total, whole = np.zeros(LANES, np.float32), np.float32(0), count // LANES * LANES
     for i in range(0, whole, LANES):
         for j in range(LANES):
@@ -99,6 +97,14 @@ def exponentiate(x, count, best):
     for i in range(whole, count):
         total += x[i]
     return total
+
+
+@compiled
+def exponentiate(x, count, best):
+    """Replace the first numbers of x (N,) by e**(x - best); returns their sum."""
+    for i in range(count):
+        x[i] = exp(x[i] - best)
+    return add_up(x, count)
 
 
 @compiled
@@ -256,13 +262,31 @@ def attend(qkv, places, keys, values, key_scales, value_scales, limit, parts, ou
 
 
 @compiled
-def quantize_rows(x, codes, scales):
-    """Write x (B, N) fp32 as codes (B, N) uint8 and scales (B,) fp32 with x = scale * (code - 128), rounded."""
+def normalize(x, gain, shift, epsilon):
+    """Replace x (N,) by its layer norm."""
+    count, size = x.shape[0], np.float32(x.shape[0])
+    mean = add_up(x, count) / size
+    for i in range(count):
+        x[i] -= mean
+    factor = np.float32(1) / np.sqrt(add_up(x * x, count) / size + epsilon)
+    for i in range(count):
+        x[i] = x[i] * factor * gain[i] + shift[i]
+
+
+@compiled
+def quantize_rows(x, gain, shift, epsilon, codes, scales):
+    """Write x (B, N) fp32 as codes (B, N) uint8 and scales (B,) fp32 with x = scale * (code - 128), rounded.
+
+    A layer norm comes first where gain and shift are (N,) fp32, and none where they are (0,).
+    """
     for row in range(x.shape[0]):
-        scale = max(greatest(np.abs(x[row]), x.shape[1]), LEAST_SCALE) / np.float32(127)
+        numbers = x[row].copy()
+        if gain.shape[0]:
+            normalize(numbers, gain, shift, epsilon)
+        scale = max(greatest(np.abs(numbers), x.shape[1]), LEAST_SCALE) / np.float32(127)
         scales[row] = scale
         for i in range(x.shape[1]):
-            codes[row, i] = np.uint8(x[row, i] / scale + np.float32(128.5))
+            codes[row, i] = np.uint8(numbers[i] / scale + np.float32(128.5))
 
 
 @compiled
@@ -270,10 +294,7 @@ def rescale_rows(y, scales, bias, with_gelu):
     """Turn y (B, N) fp32, a product with codes, into that with what they stand for, plus bias (N,); GELU may follow."""
     for row in range(y.shape[0]):
         scale = scales[row]
-        if not with_gelu:
-            for i in range(y.shape[1]):
-                y[row, i] = y[row, i] * scale + bias[i]
-        else:
-            for i in range(y.shape[1]):
-                z = y[row, i] * scale + bias[i]
-                y[row, i] = z * gelu_gate(z)
+        for i in range(y.shape[1]):
+            y[row, i] = y[row, i] * scale + bias[i]
+        for i in range(y.shape[1] if with_gelu else 0):
+            y[row, i] *= gelu_gate(y[row, i])

@@ -90,7 +90,8 @@ def test_a_row_is_the_same_with_any_neighbours_threads_and_parts(kind):
 def test_codes_are_rounded_to_the_nearest_and_products_of_them_scaled_back():
     x = np.array([[127.0, -127.0, 0.4, 0.6, -63.5 - 0.01], [0, 0, 0, 0, 0]], np.float32)
     codes, scales = np.empty(x.shape, np.uint8), np.empty(2, np.float32)
-    kernels.quantize_rows(x, codes, scales)
+    none = np.zeros(0, np.float32)
+    kernels.quantize_rows(x, none, none, np.float32(0), codes, scales)
     assert codes.tolist() == [[255, 1, 128, 129, 64], [128] * 5]  # 128 stands for 0
     assert scales[0] == 1 and 0 < scales[1] < 1e-12
     y = np.array([[10.0, -10.0]], np.float32)
@@ -100,6 +101,15 @@ def test_codes_are_rounded_to_the_nearest_and_products_of_them_scaled_back():
     expected = F.gelu(torch.from_numpy(3 * y + 1), approximate="tanh")
     kernels.rescale_rows(y, np.full(3, 3, np.float32), bias, True)
     assert np.abs(y - expected.numpy()).max() < 2e-6
+
+
+def test_rows_are_normalized_before_they_are_rounded():
+    x, gain, shift = torch.randn(3, 100) * 5 + 2, torch.randn(100), torch.randn(100)
+    codes, scales = np.empty((3, 100), np.uint8), np.empty(3, np.float32)
+    kernels.quantize_rows(x.numpy(), gain.numpy(), shift.numpy(), np.float32(1e-5), codes, scales)
+    expected = F.layer_norm(x, (100,), gain, shift, 1e-5)
+    assert np.abs((codes - 128.0) * scales[:, None] - expected.numpy()).max() < scales.max() * 0.51
+    assert scales == pytest.approx(expected.abs().amax(1).numpy() / 127, rel=1e-5)
 
 
 def test_a_vector_without_a_number_stays_one():

@@ -15,17 +15,15 @@ import torch.nn.functional as F
 from transformers import GPT2LMHeadModel
 
 from novelgpt.writing.cache import MaskedCache, PackedCache
-from novelgpt.writing.linear import Product, make_feed_forward, make_product
+from novelgpt.writing.linear import Norm, Product, make_feed_forward, make_product
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The weights of one transformer block as products and norms."""
+    """The weights of one transformer block as products; the first and the last begin with a layer norm."""
 
-    norm_1: tuple[torch.Tensor, torch.Tensor]
     qkv: Product
     attention_out: Product
-    norm_2: tuple[torch.Tensor, torch.Tensor]
     feed_forward: Product
 
 
@@ -43,33 +41,31 @@ class Weights:
         config, body = model.config, model.transformer
         self.kind, self.config = kind, config
         self.device = torch.device(device) if device is not None else body.wte.weight.device
-        self.num_heads, self.width, self.epsilon = config.n_head, config.n_embd, config.layer_norm_epsilon
+        self.num_heads, self.width = config.n_head, config.n_embd
         self.context = config.n_positions  # tokens
         self.vocab_size = config.vocab_size
         self.token_table, self.place_table = self.fp32(body.wte.weight), self.fp32(body.wpe.weight)
         self.layers = [self.read_layer(block) for block in body.h]
-        self.last_norm = self.read_norm(body.ln_f)
-        self.head = make_product(self.fp32(model.lm_head.weight), None, kind)
+        self.head = make_product(self.fp32(model.lm_head.weight), None, kind, norm=self.read_norm(body.ln_f))
 
     def fp32(self, weight: torch.Tensor) -> torch.Tensor:
         """Return a weight in fp32 on our device."""
         return weight.detach().to(self.device, torch.float32)
 
-    def read_norm(self, norm: torch.nn.LayerNorm) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return weight and bias of a layer norm."""
-        return self.fp32(norm.weight), self.fp32(norm.bias)
+    def read_norm(self, norm: torch.nn.LayerNorm) -> Norm:
+        """Return weight, bias and epsilon of a layer norm."""
+        return self.fp32(norm.weight), self.fp32(norm.bias), self.config.layer_norm_epsilon
 
     def read_layer(self, block: torch.nn.Module) -> Layer:
         """Read one block; GPT-2 stores its matrices as (in, out)."""
         matrices = (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
         qkv, out, *wide = [(self.fp32(each.weight).t().contiguous(), self.fp32(each.bias)) for each in matrices]
-        products = make_product(*qkv, self.kind), make_product(*out, self.kind)
-        feed_forward = make_feed_forward(*wide, self.kind, self.config.activation_function)
-        return Layer(self.read_norm(block.ln_1), *products, self.read_norm(block.ln_2), feed_forward)
-
-    def norm(self, x: torch.Tensor, norm: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """Apply a layer norm."""
-        return F.layer_norm(x, (self.width,), *norm, self.epsilon)
+        norm, activation = self.read_norm(block.ln_2), self.config.activation_function
+        return Layer(
+            make_product(*qkv, self.kind, norm=self.read_norm(block.ln_1)),
+            make_product(*out, self.kind),
+            make_feed_forward(*wide, self.kind, norm=norm, activation=activation),
+        )
 
 
 class Decoder:
@@ -104,14 +100,14 @@ class Decoder:
         weights, length = self.weights, len(ids)
         x = weights.token_table[ids] + weights.place_table[:length]  # (N, D)
         for number, layer in enumerate(weights.layers):
-            qkv = layer.qkv(weights.norm(x, layer.norm_1))  # (N, 3 D)
+            qkv = layer.qkv(x)  # (N, 3 D)
             q, k, v = qkv.view(length, 3, weights.num_heads, -1).permute(1, 2, 0, 3)  # (H, N, D/H) each
             k, v = self.cache.fill(number, row, k, v)
             y = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
             x = x + layer.attention_out(y.transpose(0, 1).reshape(length, -1))
-            x = x + layer.feed_forward(weights.norm(x, layer.norm_2))
+            x = x + layer.feed_forward(x)
         self.set_length(row, length)
-        return weights.head(weights.norm(x if every else x[-1:], weights.last_norm))
+        return weights.head(x if every else x[-1:])
 
     def set_length(self, row: int, length: int) -> None:
         """Say how many tokens a row holds."""
@@ -147,11 +143,11 @@ class Decoder:
         weights = self.weights
         x = weights.token_table[tokens] + weights.place_table[self.places]  # (B, D)
         for number, layer in enumerate(weights.layers):
-            qkv = layer.qkv(weights.norm(x, layer.norm_1))  # (B, 3 D)
+            qkv = layer.qkv(x)  # (B, 3 D)
             x = x + layer.attention_out(self.cache.attend(number, qkv))
-            x = x + layer.feed_forward(weights.norm(x, layer.norm_2))
+            x = x + layer.feed_forward(x)
         self.places += 1
-        return weights.head(weights.norm(x, weights.last_norm))
+        return weights.head(x)
 
 
 def cache_for(device: torch.device) -> type[PackedCache] | type[MaskedCache]:

@@ -20,53 +20,68 @@ from novelgpt import kernels
 from novelgpt.console import warn
 
 Product = Callable[[torch.Tensor], torch.Tensor]
+Norm = tuple[torch.Tensor, torch.Tensor, float]  # weight and bias (in,) fp32, epsilon
 
 MAX_ROWS = 16  # rows computed at once on a CPU; results are proved equal for 1 to this many
 KINDS = ("fp32", "bf16", "int8")
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 
 
-def make_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, *, gelu: bool = False) -> Product:
+def make_product(
+    weight: torch.Tensor, bias: torch.Tensor | None, kind: str, *, norm: Norm | None = None, gelu: bool = False
+) -> Product:
     """Return the fastest product with a matrix.
 
     Args:
         weight: (out, in) fp32.
         bias: (out,) fp32 or None.
         kind: "fp32", "bf16" or "int8" (CPU only); sums are fp32 in all of them (int32 in int8).
+        norm: a layer norm that comes before.
         gelu: apply GPT-2's GELU, the tanh form, to the result.
 
     >>> product = make_product(torch.eye(2), torch.ones(2), "fp32")
     >>> product(torch.tensor([[1.0, 2.0]])).tolist()
     [[2.0, 3.0]]
     """
-    product = new_product(weight, bias, kind, gelu=gelu)
+    product = new_product(weight, bias, kind, norm=norm, gelu=gelu)
     if weight.device.type != "cpu":
         return product
     least = least_rows(kind, *weight.shape, bias is not None)
     return product if least == 1 else pad_rows(product, least)
 
 
-def make_feed_forward(
-    widen: tuple[torch.Tensor, torch.Tensor], narrow: tuple[torch.Tensor, torch.Tensor], kind: str, activation: str
-) -> Product:
+def make_feed_forward(widen: tuple, narrow: tuple, kind: str, *, norm: Norm, activation: str) -> Product:
     """Return the feed-forward half of a block as one function x (B, D) -> (B, D).
 
     Args:
         widen, narrow: weight (out, in) and bias (out,) of the two matrices.
         kind: as in make_product.
+        norm: the layer norm before them.
         activation: GPT-2's name of what stands between them.
     """
     is_gelu = activation in TANH_GELU
-    first, second = make_product(*widen, kind, gelu=is_gelu), make_product(*narrow, kind)
+    first, second = make_product(*widen, kind, norm=norm, gelu=is_gelu), make_product(*narrow, kind)
     between = ACT2FN[activation]
     return (lambda x: second(first(x))) if is_gelu else (lambda x: second(between(first(x))))
 
 
-def new_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, *, gelu: bool = False) -> Product:
+def new_product(
+    weight: torch.Tensor, bias: torch.Tensor | None, kind: str, *, norm: Norm | None = None, gelu: bool = False
+) -> Product:
     """Return the fastest product with a matrix, row stable or not."""
-    if weight.device.type != "cpu" or not can_pack(kind):
-        return plain_product(weight, bias, kind, gelu)
-    return int8_product(weight, bias, gelu) if kind == "int8" else packed_product(weight, bias, kind, gelu)
+    can_pack_here = weight.device.type == "cpu" and can_pack(kind)
+    if kind == "int8" and can_pack_here:
+        return int8_product(weight, bias, norm, gelu)
+    make = packed_product if can_pack_here else plain_product
+    return after_norm(make(weight, bias, kind, gelu), norm)
+
+
+def after_norm(product: Product, norm: Norm | None) -> Product:
+    """Return a product that a layer norm precedes."""
+    if norm is None:
+        return product
+    *weights, epsilon = norm
+    return lambda x: product(F.layer_norm(x, x.shape[-1:], *weights, epsilon))
 
 
 def plain_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, gelu: bool) -> Product:
@@ -89,7 +104,9 @@ def packed_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, g
     return lambda x: multiply(x.to(dtype), packed, bias, "none", [], "").float()
 
 
-def int8_product(weight: torch.Tensor, bias: torch.Tensor | None, gelu: bool = False) -> Product:
+def int8_product(
+    weight: torch.Tensor, bias: torch.Tensor | None, norm: Norm | None = None, gelu: bool = False
+) -> Product:
     """Multiply in eight bits: one scale for each output of the matrix, and one for each row of x, found as it comes."""
     scale = weight.abs().amax(1).clamp(min=float(kernels.LEAST_SCALE)) / 127  # (out,)
     rounded = (weight / scale[:, None]).round().to(torch.int8)
@@ -97,10 +114,14 @@ def int8_product(weight: torch.Tensor, bias: torch.Tensor | None, gelu: bool = F
     multiply = torch.ops.onednn.qlinear_pointwise.default
     zeros = torch.zeros_like(scale, dtype=torch.int32)
     bias = np.zeros(len(scale), np.float32) if bias is None else bias.numpy()
+    none = np.zeros(0, np.float32)
+    gain, shift, epsilon = (none, none, 0.0) if norm is None else (norm[0].numpy(), norm[1].numpy(), norm[2])
+    epsilon = np.float32(epsilon)
 
     def product(x: torch.Tensor) -> torch.Tensor:
-        codes, row_scales = torch.empty_like(x, dtype=torch.uint8), np.empty(len(x), np.float32)
-        kernels.quantize_rows(x.numpy(), codes.numpy(), row_scales)
+        codes, row_scales = np.empty(x.shape, np.uint8), np.empty(x.shape[0], np.float32)
+        kernels.quantize_rows(x.numpy(), gain, shift, epsilon, codes, row_scales)
+        codes = torch.from_numpy(codes)
         y = multiply(codes, 1.0, 128, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], "")
         kernels.rescale_rows(y.numpy(), row_scales, bias, gelu)
         return y
