@@ -1,10 +1,11 @@
 """Python functions on arrays -> machine code, by Numba, and threads that it shares with PyTorch.
 
-Compiled at the first call of a new installation (seconds) and kept beside the .pyc files. Threads are OpenMP's where
-the system has it, and then the same ones that PyTorch works with.
+Compiled at the first call of a new installation (seconds) and kept beside the .pyc files, or in the user's folder for
+such things where these cannot be written. Threads are OpenMP's where the system has it, and then the same ones that
+PyTorch works with.
 
 Arithmetic is left as it is written, nothing summed in another order or fused: so a result is the same to the last bit
-on every processor, and whether the code was compiled just now or found.
+whether the code was compiled just now or found.
 """
 
 import functools
@@ -14,10 +15,12 @@ import numba
 import numpy as np
 import torch
 from numba import njit
+from numba.core.caching import FunctionCache
 
 from novelgpt.console import warn
 
-OPTIONS = {"error_model": "numpy"}  # a division by zero gives inf or nan, as everywhere else
+# a division by zero gives inf or nan, as everywhere else; Numba does not see a change here: delete __pycache__ then
+OPTIONS = {"error_model": "numpy"}
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 
@@ -25,16 +28,36 @@ def compiled(function: Callable, **options) -> Callable:
     """Return a function that Numba compiles at its first call, or finds compiled where an earlier process kept it."""
     options |= OPTIONS
     try:
-        return njit(cache=True, **options)(function)
+        dispatcher = njit(cache=True, **options)(function)
     except RuntimeError:  # no folder can be written to
         warn_of_no_cache()
         return njit(**options)(function)
+    dispatcher._cache.__class__ = CacheThatMayFail
+    return dispatcher
+
+
+class CacheThatMayFail(FunctionCache):
+    """Numba's store of one function's code, whose damage or want of space costs time and never a run."""
+
+    def load_overload(self, signature, context):
+        """Return the code kept for a signature, None where there is none that can be read."""
+        try:
+            return super().load_overload(signature, context)
+        except Exception:  # a cut file raises whatever its bytes say
+            return None
+
+    def save_overload(self, signature, data):
+        """Keep the code for a signature, if there is room."""
+        try:
+            super().save_overload(signature, data)
+        except Exception:  # a full disk, or an index that is cut
+            warn_of_no_cache()
 
 
 @functools.cache
 def warn_of_no_cache() -> None:
     """Say once why every start takes seconds longer."""
-    warn("no folder to keep compiled code in: every start compiles it anew (NUMBA_CACHE_DIR=folder names one)")
+    warn("no place to keep compiled code in: every start compiles it anew (NUMBA_CACHE_DIR=folder names one)")
 
 
 def share_threads() -> None:

@@ -17,10 +17,9 @@ from novelgpt.compiling import OPTIONS, compiled
 
 TILE = 64
 LANES = 64  # numbers taken at once by a sum or a maximum: some vector registers full
-LOG2_E = np.float32(1.4426950408889634)
+LOG2_E, LEAST_SCALE = np.float32(1.4426950408889634), np.float32(1e-12)
 LN_2_HIGH, LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440054690583e-4)  # few bits: n times it is exact
 GELU_OUTER, GELU_INNER = np.float32(0.7978845608028654), np.float32(0.044715)  # sqrt(2 / pi), and Hendrycks' constant
-LEAST_SCALE = np.float32(1e-12)
 
 
 def widen(number):
@@ -42,9 +41,7 @@ def narrow(number, like):
 @overload(narrow, jit_options=OPTIONS)
 def narrow_compiled(number, like):
     """Give Numba what narrow does for a type: bf16 is rounded to the nearest, of two to the even one."""
-    if like == types.uint16:
-        return narrow_to_bf16
-    return lambda number, like: number
+    return narrow_to_bf16 if like == types.uint16 else (lambda number, like: number)
 
 
 def narrow_to_bf16(number, like):
@@ -72,16 +69,22 @@ def exp(x):
 
 
 @compiled
+def greater(one, other):
+    """Return the greater of two numbers, nan if one is nan."""
+    return one if one > other or one != one else other
+
+
+@compiled
 def greatest(x, count):
-    """Return the maximum of the first numbers of x (N,), LANES of them compared at a time."""
+    """Return the maximum of the first numbers of x (N,), LANES of them compared at a time; nan if one is nan."""
     lanes, best, whole = np.full(LANES, -np.inf, np.float32), np.float32(-np.inf), count // LANES * LANES
     for i in range(0, whole, LANES):
         for j in range(LANES):
-            lanes[j] = max(lanes[j], x[i + j])
+            lanes[j] = greater(x[i + j], lanes[j])
     for each in lanes:
-        best = max(best, each)
+        best = greater(each, best)
     for i in range(whole, count):
-        best = max(best, x[i])
+        best = greater(x[i], best)
     return best
 
 
@@ -184,7 +187,7 @@ def store(vector, limit, room):
     """Write a vector into room (C, TILE), as integers up to the limit or, with limit 0, as it is; returns its scale."""
     scale = np.float32(1)
     if limit > 0:
-        scale = max(greatest(np.abs(vector), vector.shape[0]), LEAST_SCALE) / np.float32(limit)
+        scale = greater(LEAST_SCALE, greatest(np.abs(vector), vector.shape[0])) / np.float32(limit)
     for i in range(vector.shape[0]):
         code = vector[i] / scale
         room[i // TILE, i % TILE] = np.rint(code) if limit > 0 else code
@@ -275,15 +278,12 @@ def normalize(x, gain, shift, epsilon):
 
 @compiled
 def quantize_rows(x, gain, shift, epsilon, codes, scales):
-    """Write x (B, N) fp32 as codes (B, N) uint8 and scales (B,) fp32 with x = scale * (code - 128), rounded.
-
-    A layer norm comes first where gain and shift are (N,) fp32, and none where they are (0,).
-    """
+    """Write x (B, N) fp32, after a layer norm unless gain is empty, as codes (B, N) uint8: x = scale * (code - 128)."""
     for row in range(x.shape[0]):
         numbers = x[row].copy()
         if gain.shape[0]:
             normalize(numbers, gain, shift, epsilon)
-        scale = max(greatest(np.abs(numbers), x.shape[1]), LEAST_SCALE) / np.float32(127)
+        scale = greater(LEAST_SCALE, greatest(np.abs(numbers), x.shape[1])) / np.float32(127)
         scales[row] = scale
         for i in range(x.shape[1]):
             codes[row, i] = np.uint8(numbers[i] / scale + np.float32(128.5))

@@ -68,6 +68,8 @@ def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor, needs_gradient
 
 def row_losses_on_cpu(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool) -> torch.Tensor:
     """Return the loss (C,) of every row, fp32; where a gradient is needed, it overwrites the logits."""
+    if len(labels) and labels.max() >= logits.shape[1]:
+        raise IndexError(f"label {int(labels.max())} of {logits.shape[1]} tokens")
     losses = torch.empty(len(logits))
     share_threads()
     kernels.cross_entropy(as_array(logits), labels.numpy(), losses.numpy(), needs_gradient)

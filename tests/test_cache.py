@@ -1,9 +1,11 @@
 """The cache of a decoding step and the loops that read it, against PyTorch, NumPy and plain arithmetic."""
 
+import itertools
 import os
 import subprocess
 import sys
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,15 @@ import torch.nn.functional as F
 from conftest import ROOT
 
 from novelgpt import kernels
+from novelgpt.compiling import share_threads
 from novelgpt.writing.cache import MaskedCache, PackedCache
 
-TOLERANCES = {"fp32": 2e-6, "bf16": 1e-4, "int8": 0.03}  # of keys and values that are normal random numbers
+TOLERANCES = {"fp32": 3e-6, "bf16": 2e-4, "int8": 0.05}  # of keys and values that are normal random numbers
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
 
 
 def decode(cache: PackedCache | MaskedCache, texts: torch.Tensor) -> torch.Tensor:
@@ -59,15 +67,16 @@ def test_a_text_read_at_once_and_one_read_token_by_token_leave_the_same_cache(ki
         assert ((given - read).abs() <= given.abs().amax(2, keepdim=True) * step * 0.51).all()
 
 
-def test_nothing_of_a_longer_text_that_was_there_before_is_seen():
+@pytest.mark.parametrize("kind", TOLERANCES)
+def test_nothing_of_a_longer_text_that_was_there_before_is_seen(kind):
     long, short, new = torch.randn(3, 100, 1, 3 * 2 * 8).unbind()
-    used, fresh = new_cache("fp32", 1, 2, 8, 100), new_cache("fp32", 1, 2, 8, 100)
-    for cache, texts in ((used, (long, short[:40])), (fresh, (short[:40],))):
+    used, fresh = new_cache(kind, 1, 2, 8, 100), new_cache(kind, 1, 2, 8, 100)
+    for cache, texts in ((used, (long, short[:60])), (fresh, (short[:60],))):
         for text in texts:
             _, k, v = text.view(len(text), 3, 2, 8).permute(1, 2, 0, 3)
             cache.fill(0, 0, k, v)
             cache.places.fill_(len(text))
-    assert torch.equal(decode(used, new[:5]), decode(fresh, new[:5]))
+    assert torch.equal(decode(used, new[:10]), decode(fresh, new[:10]))  # across the border of a tile
 
 
 def test_the_cache_for_gpus_gives_what_the_cache_for_cpus_gives():
@@ -81,9 +90,11 @@ def test_a_row_is_the_same_with_any_neighbours_threads_and_parts(kind):
     texts, results = torch.randn(70, 6, 3 * 4 * 8), []
     for rows in (1, 2, 3, 6):
         cache = new_cache(kind, rows, 4, 8, 70)
-        for cache.parts in (1, 2, 4):
+        for cache.parts, threads in itertools.product((1, 2, 4), (1, 2)):
+            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
             cache.places.zero_()
             results.append(decode(cache, texts[:, :rows])[:, 0])
+    share_threads()
     assert all(torch.equal(result, results[0]) for result in results)
 
 
@@ -112,11 +123,21 @@ def test_rows_are_normalized_before_they_are_rounded():
     assert scales == pytest.approx(expected.abs().amax(1).numpy() / 127, rel=1e-5)
 
 
-def test_a_vector_without_a_number_stays_one():
-    qkv = torch.randn(1, 3 * 2 * 8)
-    qkv[0, 0] = torch.nan  # of the first head's query
-    result = new_cache("fp32", 1, 2, 8, 8).attend(0, qkv)
-    assert torch.isnan(result[0, :8]).all() and torch.isfinite(result[0, 8:]).all()
+@pytest.mark.parametrize("kind", TOLERANCES)
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_what_is_no_number_stays_none(kind, part):
+    qkv = torch.randn(1, 3, 2, 8)
+    qkv[0, part, 0, 3] = torch.nan  # of the first head's query, key or value
+    result = new_cache(kind, 1, 2, 8, 8).attend(0, qkv.view(1, -1))
+    assert torch.isnan(result[0, :8]).any() and torch.isfinite(result[0, 8:]).all()
+
+
+def test_a_row_with_something_that_is_no_number_is_rounded_to_none():
+    x, none = torch.randn(2, 70).numpy(), np.zeros(0, np.float32)
+    x[0, 66] = np.nan
+    codes, scales = np.empty(x.shape, np.uint8), np.empty(2, np.float32)
+    kernels.quantize_rows(x, none, none, np.float32(0), codes, scales)
+    assert np.isnan(scales[0]) and np.isfinite(scales[1])
 
 
 @pytest.mark.parametrize("layer", ["default", "workqueue"])
@@ -142,5 +163,27 @@ print(kernels.exp(0.0))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "1.0\n"
     assert done.stderr == (
-        "warning: no folder to keep compiled code in: every start compiles it anew (NUMBA_CACHE_DIR=folder names one)\n"
+        "warning: no place to keep compiled code in: every start compiles it anew (NUMBA_CACHE_DIR=folder names one)\n"
     )
+
+
+DAMAGED = """
+from novelgpt.compiling import compiled
+
+@compiled
+def double(x):
+    return 2 * x
+
+print(double(3.0))
+"""
+
+
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+def test_a_damaged_store_of_compiled_code_costs_no_run(tmp_path, ending):
+    (tmp_path / "doubled.py").write_text(DAMAGED)
+    settings = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "store"), "PYTHONPATH": str(ROOT)}
+    for _ in range(2):
+        words = subprocess.check_output([sys.executable, "-m", "doubled"], cwd=tmp_path, env=settings, text=True)
+        assert words == "6.0\n"
+        (damaged,) = (tmp_path / "store").rglob(f"*.{ending}")
+        damaged.write_bytes(damaged.read_bytes()[:20])

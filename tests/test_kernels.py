@@ -4,22 +4,29 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numba import njit
 
 from novelgpt import kernels
-from novelgpt.compiling import as_array, compiled
+from novelgpt.compiling import OPTIONS, as_array
+from novelgpt.loss import cross_entropy_sum
 from novelgpt.training.cpu import Gelu
 
 DTYPES = [torch.float32, torch.bfloat16]
 
 
-@compiled
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@njit(**OPTIONS)  # kept nowhere: Numba would not see that kernels.py has changed
 def through_fp32(x, y):
     """Write x, taken to fp32 and from there, into y."""
     for i in range(len(x)):
         y[i] = kernels.narrow(kernels.widen(x[i]), y[i])
 
 
-@compiled
+@njit(**OPTIONS)  # kept nowhere: Numba would not see that kernels.py has changed
 def exp_of_each(x, y):
     for i in range(len(x)):
         y[i] = kernels.exp(x[i])
@@ -120,3 +127,13 @@ def test_a_row_is_the_same_alone_and_among_others():
     for row in range(30):
         assert kernels.row_cross_entropy(logits[row], row, True) == losses[row]
     assert (logits == together).all()
+
+
+def test_a_label_that_is_no_token_is_refused():
+    with pytest.raises(IndexError, match="label 100 of 100 tokens"):
+        cross_entropy_sum(torch.randn(2, 100), torch.tensor([1, 100]), True)
+
+
+def test_gelu_in_other_formats_is_pytorchs():
+    x = torch.randn(3, 5, dtype=torch.float64)
+    assert torch.equal(Gelu()(x), F.gelu(x, approximate="tanh"))

@@ -14,11 +14,14 @@ import sys
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, GPT2LMHeadModel
 
 from novelgpt import kernels
 from novelgpt.compiling import as_array, share_threads
+from novelgpt.loss import CPU_FORMATS
 from novelgpt.products import ProductLayer
 from novelgpt.training.attention import SITES_A_LAYER, blocked_attention
 from novelgpt.training.dropout import KeyedDropout, Noise
@@ -58,8 +61,8 @@ class Gelu(nn.Module):
     """GELU in its tanh form, as GPT-2 has it."""
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Map (..., D), fp32 or bf16, to the same."""
-        return GeluFunction.apply(hidden)
+        """Map (..., D) to the same; fp32 and bf16 in one loop."""
+        return GeluFunction.apply(hidden) if hidden.dtype in CPU_FORMATS else F.gelu(hidden, approximate="tanh")
 
 
 class GeluFunction(torch.autograd.Function):
@@ -76,6 +79,7 @@ class GeluFunction(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient):
         """Return the gradient times the derivative."""
         (hidden,) = ctx.saved_tensors

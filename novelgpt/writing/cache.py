@@ -1,6 +1,6 @@
 """Keys and values of all earlier tokens, and attention from a new token to them.
 
-Two forms with the same four methods: `PackedCache` for a CPU, whose loops look at the slots in use only and which holds
+Two forms with the same methods: `PackedCache` for a CPU, whose loops look at the slots in use only and which holds
 small integers where the weights are rounded anyway, and `MaskedCache` for a GPU, which wants fixed shapes and no look
 at any number.
 """
@@ -87,7 +87,7 @@ def parts_of_heads(rows: int, num_heads: int, num_threads: int) -> int:
 
 
 class MaskedCache:
-    """A cache of which all slots are read, the unused ones masked. Arguments as for PackedCache, and a device.
+    """A cache of which all slots are read, the unused ones masked; arguments as for PackedCache, places on its device.
 
     Numbers are bf16 where the weights are rounded anyway: reading them takes as long as reading the weights.
     """
