@@ -40,11 +40,15 @@ class CacheThatMayFail(FunctionCache):
     """Numba's store of one function's code, whose damage or want of space costs time and never a run."""
 
     def load_overload(self, signature, context):
-        """Return the code kept for a signature, None where there is none that can be read."""
+        """Return the code kept for a signature, None where there is none that can be read.
+
+        Two processes that compile for different types at the same moment may keep one's code under the other's name.
+        """
         try:
-            return super().load_overload(signature, context)
+            kept = super().load_overload(signature, context)
         except Exception:  # a cut file raises whatever its bytes say
             return None
+        return kept if kept and tuple(kept.signature.args) == tuple(signature) else None
 
     def save_overload(self, signature, data):
         """Keep the code for a signature, if there is room."""

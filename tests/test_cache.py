@@ -167,23 +167,50 @@ print(kernels.exp(0.0))
     )
 
 
-DAMAGED = """
+DOUBLED = """
 from novelgpt.compiling import compiled
 
 @compiled
 def double(x):
     return 2 * x
 
-print(double(3.0))
+print(double(3.0), double(3))
+print(sum(double.stats.cache_hits.values()), "found")
 """
 
 
-@pytest.mark.parametrize("ending", ["nbi", "nbc"])
-def test_a_damaged_store_of_compiled_code_costs_no_run(tmp_path, ending):
-    (tmp_path / "doubled.py").write_text(DAMAGED)
-    settings = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "store"), "PYTHONPATH": str(ROOT)}
-    for _ in range(2):
-        words = subprocess.check_output([sys.executable, "-m", "doubled"], cwd=tmp_path, env=settings, text=True)
-        assert words == "6.0\n"
-        (damaged,) = (tmp_path / "store").rglob(f"*.{ending}")
+def run_doubled(folder, before: str = "") -> tuple[str, str]:
+    """Run a small compiled function in a process of its own that keeps its code in a folder; returns what it said."""
+    (folder / "doubled.py").write_text(DOUBLED)
+    settings = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "store"), "PYTHONPATH": str(ROOT)}
+    code = f"{before}\nimport doubled"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=settings, capture_output=True, text=True)
+    return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("damage", ["index cut", "code cut", "code of another type"])
+def test_a_damaged_store_of_compiled_code_costs_no_run(tmp_path, damage):
+    assert run_doubled(tmp_path) == ("6.0 6\n0 found\n", "")
+    assert run_doubled(tmp_path) == ("6.0 6\n2 found\n", "")
+    (index,) = (tmp_path / "store").rglob("*.nbi")
+    first, second = sorted((tmp_path / "store").rglob("*.nbc"))
+    if damage == "code of another type":
+        code = first.read_bytes()
+        first.write_bytes(second.read_bytes())
+        second.write_bytes(code)
+    else:
+        damaged = index if damage == "index cut" else first
         damaged.write_bytes(damaged.read_bytes()[:20])
+    assert run_doubled(tmp_path)[0].startswith("6.0 6\n")
+
+
+def test_a_disk_without_room_for_compiled_code_costs_no_run(tmp_path):
+    full = """
+from numba.core.caching import FunctionCache
+def fail(*arguments):
+    raise OSError(28, "No space left on device")
+FunctionCache.save_overload = fail
+"""
+    said, warning = run_doubled(tmp_path, full)
+    assert said == "6.0 6\n0 found\n"
+    assert warning.startswith("warning: no place to keep compiled code in") and warning.count("\n") == 1
