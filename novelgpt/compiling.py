@@ -9,7 +9,9 @@ whether the code was compiled just now or found.
 """
 
 import functools
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -19,25 +21,31 @@ from numba.core.caching import FunctionCache
 
 from novelgpt.console import warn
 
-# a division by zero gives inf or nan, as everywhere else; Numba does not see a change here: delete __pycache__ then
+# a division by zero gives inf or nan, as everywhere else
 OPTIONS = {"error_model": "numpy"}
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 
 def compiled(function: Callable, **options) -> Callable:
     """Return a function that Numba compiles at its first call, or finds compiled where an earlier process kept it."""
-    options |= OPTIONS
+    dispatcher = njit(**options, **OPTIONS)(function)
     try:
-        dispatcher = njit(cache=True, **options)(function)
+        dispatcher._cache = CacheThatMayFail(function)
     except RuntimeError:  # no folder can be written to
         warn_of_no_cache()
-        return njit(**options)(function)
-    dispatcher._cache.__class__ = CacheThatMayFail
     return dispatcher
 
 
 class CacheThatMayFail(FunctionCache):
-    """Numba's store of one function's code, whose damage or want of space costs time and never a run."""
+    """Numba's store of one function's code, whose damage or want of space costs time and never a run.
+
+    Numba takes code as up to date while the function's own file is; here all files of its folder count, for the
+    functions that it calls are compiled into it.
+    """
+
+    def __init__(self, function: Callable):
+        super().__init__(function)
+        self._cache_file._source_stamp = hash_of_folder(Path(function.__code__.co_filename).parent)
 
     def load_overload(self, signature, context):
         """Return the code kept for a signature, None where there is none that can be read.
@@ -56,6 +64,13 @@ class CacheThatMayFail(FunctionCache):
             super().save_overload(signature, data)
         except Exception:  # a full disk, or an index that is cut
             warn_of_no_cache()
+
+
+@functools.cache
+def hash_of_folder(folder: Path) -> str:
+    """Return a hash of the Python files of a folder and of this one."""
+    sources = [Path(__file__), *sorted(folder.glob("*.py"))]
+    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 @functools.cache

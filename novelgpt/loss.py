@@ -3,8 +3,8 @@
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt import kernels
 from novelgpt.compiling import as_array, share_threads
+from novelgpt.kernels import training as kernels
 from novelgpt.products import multiply
 
 CPU_FORMATS = (torch.float32, torch.bfloat16)

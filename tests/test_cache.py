@@ -6,13 +6,11 @@ import subprocess
 import sys
 
 import numba
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
 
-from novelgpt import kernels
 from novelgpt.compiling import share_threads
 from novelgpt.writing.cache import MaskedCache, PackedCache
 
@@ -98,31 +96,6 @@ def test_a_row_is_the_same_with_any_neighbours_threads_and_parts(kind):
     assert all(torch.equal(result, results[0]) for result in results)
 
 
-def test_codes_are_rounded_to_the_nearest_and_products_of_them_scaled_back():
-    x = np.array([[127.0, -127.0, 0.4, 0.6, -63.5 - 0.01], [0, 0, 0, 0, 0]], np.float32)
-    codes, scales = np.empty(x.shape, np.uint8), np.empty(2, np.float32)
-    none = np.zeros(0, np.float32)
-    kernels.quantize_rows(x, none, none, np.float32(0), codes, scales)
-    assert codes.tolist() == [[255, 1, 128, 129, 64], [128] * 5]  # 128 stands for 0
-    assert scales[0] == 1 and 0 < scales[1] < 1e-12
-    y = np.array([[10.0, -10.0]], np.float32)
-    kernels.rescale_rows(y, np.array([0.5], np.float32), np.array([1.0, 0.0], np.float32), False)
-    assert y.tolist() == [[6, -5]]
-    y, bias = np.random.default_rng(0).normal(size=(3, 37)).astype(np.float32), np.ones(37, np.float32)
-    expected = F.gelu(torch.from_numpy(3 * y + 1), approximate="tanh")
-    kernels.rescale_rows(y, np.full(3, 3, np.float32), bias, True)
-    assert np.abs(y - expected.numpy()).max() < 2e-6
-
-
-def test_rows_are_normalized_before_they_are_rounded():
-    x, gain, shift = torch.randn(3, 100) * 5 + 2, torch.randn(100), torch.randn(100)
-    codes, scales = np.empty((3, 100), np.uint8), np.empty(3, np.float32)
-    kernels.quantize_rows(x.numpy(), gain.numpy(), shift.numpy(), np.float32(1e-5), codes, scales)
-    expected = F.layer_norm(x, (100,), gain, shift, 1e-5)
-    assert np.abs((codes - 128.0) * scales[:, None] - expected.numpy()).max() < scales.max() * 0.51
-    assert scales == pytest.approx(expected.abs().amax(1).numpy() / 127, rel=1e-5)
-
-
 @pytest.mark.parametrize("kind", TOLERANCES)
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_what_is_no_number_stays_none(kind, part):
@@ -130,14 +103,6 @@ def test_what_is_no_number_stays_none(kind, part):
     qkv[0, part, 0, 3] = torch.nan  # of the first head's query, key or value
     result = new_cache(kind, 1, 2, 8, 8).attend(0, qkv.view(1, -1))
     assert torch.isnan(result[0, :8]).any() and torch.isfinite(result[0, 8:]).all()
-
-
-def test_a_row_with_something_that_is_no_number_is_rounded_to_none():
-    x, none = torch.randn(2, 70).numpy(), np.zeros(0, np.float32)
-    x[0, 66] = np.nan
-    codes, scales = np.empty(x.shape, np.uint8), np.empty(2, np.float32)
-    kernels.quantize_rows(x, none, none, np.float32(0), codes, scales)
-    assert np.isnan(scales[0]) and np.isfinite(scales[1])
 
 
 @pytest.mark.parametrize("layer", ["default", "workqueue"])
@@ -157,8 +122,8 @@ def test_without_a_folder_for_compiled_code_it_is_compiled_anew_and_said():
     code = """
 import numba.core.caching as caching
 caching.FunctionCache._impl_class._locator_classes = []
-from novelgpt import kernels
-print(kernels.exp(0.0))
+from novelgpt.kernels import arithmetic
+print(arithmetic.exp(0.0))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "1.0\n"
@@ -202,6 +167,13 @@ def test_a_damaged_store_of_compiled_code_costs_no_run(tmp_path, damage):
         damaged = index if damage == "index cut" else first
         damaged.write_bytes(damaged.read_bytes()[:20])
     assert run_doubled(tmp_path)[0].startswith("6.0 6\n")
+
+
+def test_code_is_compiled_anew_when_a_file_beside_it_changes(tmp_path):
+    (tmp_path / "other.py").write_text("FACTOR = 2\n")
+    assert [run_doubled(tmp_path)[0] for _ in range(2)] == ["6.0 6\n0 found\n", "6.0 6\n2 found\n"]
+    (tmp_path / "other.py").write_text("FACTOR = 20\n")
+    assert run_doubled(tmp_path)[0] == "6.0 6\n0 found\n"
 
 
 def test_a_disk_without_room_for_compiled_code_costs_no_run(tmp_path):

@@ -19,8 +19,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, GPT2LMHeadModel
 
-from novelgpt import kernels
 from novelgpt.compiling import as_array, share_threads
+from novelgpt.kernels import training as kernels
 from novelgpt.loss import CPU_FORMATS
 from novelgpt.products import ProductLayer
 from novelgpt.training.attention import SITES_A_LAYER, blocked_attention

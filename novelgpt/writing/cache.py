@@ -7,16 +7,16 @@ at any number.
 
 import torch
 
-from novelgpt import kernels
 from novelgpt.compiling import share_threads
-from novelgpt.kernels import TILE
+from novelgpt.kernels.arithmetic import LEAST_SCALE
+from novelgpt.kernels.attention import TILE, attend
 
 LIMITS = {"fp32": 0, "bf16": 32767, "int8": 127}  # greatest integer stored of the kinds of weights, 0 = as it is
 FORMATS = {0: torch.float32, 127: torch.int8, 32767: torch.int16}
 
 
 class PackedCache:
-    """A cache for `kernels.attend`.
+    """A cache for `attend`.
 
     Beside rounded weights keys and values are integers, every token of every head with its own scale, so that a step
     has half or a quarter to read: two bytes beside bf16, whose own error is a hundred times larger, one beside int8.
@@ -45,7 +45,7 @@ class PackedCache:
         rows, heads, width = self.shape
         out = torch.empty(rows, heads, width)
         qkv = qkv.view(rows, 3, heads, width).numpy()
-        kernels.attend(qkv, self.places.numpy(), *self.arrays[layer], self.limit, self.parts, out.numpy())
+        attend(qkv, self.places.numpy(), *self.arrays[layer], self.limit, self.parts, out.numpy())
         return out.view(rows, -1)
 
     def fill(self, layer: int, row: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,7 +65,7 @@ class PackedCache:
         """Return what is stored of vectors (H, N, D/H), and their scales (H, N)."""
         if not self.limit:
             return x, torch.ones(x.shape[:2])
-        scale = x.abs().amax(2).clamp(min=float(kernels.LEAST_SCALE)) / self.limit
+        scale = x.abs().amax(2).clamp(min=float(LEAST_SCALE)) / self.limit
         return (x / scale.unsqueeze(2)).round(), scale
 
     def copy_first(self, used: int) -> None:

@@ -1,8 +1,10 @@
 """A weight matrix in the form in which this processor multiplies it fastest.
 
 Writing one token reads every weight once, so its speed is that of memory: fp32 four bytes a weight, bf16 two, int8 one.
-oneDNN wants the matrix rearranged first, once; PyTorch does that through operators that its own compiler uses and that
-carry no promise, so `probe` tries them first and a plain product stands in where they are missing.
+In fp32 and bf16 oneDNN multiplies; it wants the matrix rearranged first, once, and PyTorch does that through operators
+that its own compiler uses and that carry no promise, so `can_pack` tries them first and a plain product stands in where
+they are missing. In int8 a loop of ours multiplies (kernels/eight_bits.py): one call does what takes oneDNN three, and
+its reading ahead keeps the memory busy.
 
 A product is a function x (B, in) fp32 -> y (B, out) fp32. Each one is made *row stable*: the result of a row does not
 depend, to the last bit, on how many other rows are computed with it. So a sample is the same in every batch.
@@ -16,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from transformers.activations import ACT2FN
 
-from novelgpt import kernels
 from novelgpt.console import warn
+from novelgpt.kernels import eight_bits
+from novelgpt.kernels.arithmetic import LEAST_SCALE
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 Norm = tuple[torch.Tensor, torch.Tensor, float]  # weight and bias (in,) fp32, epsilon
@@ -69,10 +72,10 @@ def new_product(
     weight: torch.Tensor, bias: torch.Tensor | None, kind: str, *, norm: Norm | None = None, gelu: bool = False
 ) -> Product:
     """Return the fastest product with a matrix, row stable or not."""
-    can_pack_here = weight.device.type == "cpu" and can_pack(kind)
-    if kind == "int8" and can_pack_here:
+    on_cpu = weight.device.type == "cpu"
+    if kind == "int8" and on_cpu:
         return int8_product(weight, bias, norm, gelu)
-    make = packed_product if can_pack_here else plain_product
+    make = packed_product if on_cpu and can_pack(kind) else plain_product
     return after_norm(make(weight, bias, kind, gelu), norm)
 
 
@@ -108,22 +111,16 @@ def int8_product(
     weight: torch.Tensor, bias: torch.Tensor | None, norm: Norm | None = None, gelu: bool = False
 ) -> Product:
     """Multiply in eight bits: one scale for each output of the matrix, and one for each row of x, found as it comes."""
-    scale = weight.abs().amax(1).clamp(min=float(kernels.LEAST_SCALE)) / 127  # (out,)
-    rounded = (weight / scale[:, None]).round().to(torch.int8)
-    packed = torch.ops.onednn.qlinear_prepack(rounded, None)
-    multiply = torch.ops.onednn.qlinear_pointwise.default
-    zeros = torch.zeros_like(scale, dtype=torch.int32)
-    bias = np.zeros(len(scale), np.float32) if bias is None else bias.numpy()
+    scale = weight.abs().amax(1).clamp(min=eight_bits.LIMIT * float(LEAST_SCALE)) / eight_bits.LIMIT  # (out,)
+    packed = eight_bits.pack_weights((weight / scale[:, None]).round().to(torch.int8).numpy())
     none = np.zeros(0, np.float32)
     gain, shift, epsilon = (none, none, 0.0) if norm is None else (norm[0].numpy(), norm[1].numpy(), norm[2])
-    epsilon = np.float32(epsilon)
+    bias = np.zeros(len(scale), np.float32) if bias is None else bias.numpy()
+    before, after = (gain, shift, np.float32(epsilon)), (scale.numpy(), bias, gelu)
 
     def product(x: torch.Tensor) -> torch.Tensor:
-        codes, row_scales = np.empty(x.shape, np.uint8), np.empty(x.shape[0], np.float32)
-        kernels.quantize_rows(x.numpy(), gain, shift, epsilon, codes, row_scales)
-        codes = torch.from_numpy(codes)
-        y = multiply(codes, 1.0, 128, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], "")
-        kernels.rescale_rows(y.numpy(), row_scales, bias, gelu)
+        y = torch.empty(x.shape[0], len(scale))
+        eight_bits.multiply(x.numpy(), *before, packed, *after, y.numpy())
         return y
 
     return product
@@ -134,14 +131,12 @@ def can_pack(kind: str) -> bool:
     """Try the private operators on a small matrix; say so once where they are missing or wrong."""
     weight, x = torch.linspace(-1, 1, 64 * 32).reshape(64, 32), torch.linspace(-1, 1, 32).reshape(1, 32)
     try:
-        product = int8_product(weight, None) if kind == "int8" else packed_product(weight, None, kind)
-        close = torch.allclose(product(x), x @ weight.T, rtol=0.02, atol=0.1)
+        close = torch.allclose(packed_product(weight, None, kind)(x), x @ weight.T, rtol=0.02, atol=0.1)
         problem = "" if close else "its product is wrong"
     except (AttributeError, NotImplementedError, RuntimeError) as fault:
         problem = str(fault).splitlines()[0]
     if problem:
-        plain = "fp32" if kind == "int8" else kind
-        warn(f"{kind}: this PyTorch has no packed product here ({problem}); using the slower plain one in {plain}")
+        warn(f"{kind}: this PyTorch has no packed product here ({problem}); using the slower plain one in {kind}")
     return not problem
 
 

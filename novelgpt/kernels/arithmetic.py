@@ -1,0 +1,139 @@
+"""What the loops are made of: number formats, e**x, sums and maxima over vector registers, a word to the memory.
+
+Numbers are fp32, or bf16 seen as uint16 since NumPy has no such type: `widen` and `narrow` go between them.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from novelgpt.compiling import OPTIONS, compiled
+
+CACHE_LINE = 64  # bytes
+LANES = 64  # numbers taken at once by a sum or a maximum: some vector registers full
+LOG2_E, LEAST_SCALE = np.float32(1.4426950408889634), np.float32(1e-12)
+LN_2_HIGH, LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440054690583e-4)  # few bits: n times it is exact
+GELU_OUTER, GELU_INNER = np.float32(0.7978845608028654), np.float32(0.044715)  # sqrt(2 / pi), and Hendrycks' constant
+
+
+def widen(number):
+    """Return a number as fp32."""
+
+
+@overload(widen, jit_options=OPTIONS)
+def widen_compiled(number):
+    """Give Numba what widen does for a type: the bits of bf16 are the upper half of those of fp32."""
+    if number == types.uint16:
+        return lambda number: np.uint32(np.uint32(number) << np.uint32(16)).view(np.float32)
+    return lambda number: np.float32(number)
+
+
+def narrow(number, like):
+    """Return an fp32 number in the format of another."""
+
+
+@overload(narrow, jit_options=OPTIONS)
+def narrow_compiled(number, like):
+    """Give Numba what narrow does for a type: bf16 is rounded to the nearest, of two to the even one."""
+    return narrow_to_bf16 if like == types.uint16 else (lambda number, like: number)
+
+
+def narrow_to_bf16(number, like):
+    """Return the upper half of the bits, after half of what is cut off is added."""
+    bits = np.float32(number).view(np.uint32)
+    odd = np.uint32((bits >> np.uint32(16)) & np.uint32(1))
+    return np.uint16(np.uint32(bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+
+
+@compiled
+def exp(x):
+    """Return e**x in fp32, 3e-7 from the truth, clipped at x = ±87; unlike the library's it runs in vector registers.
+
+    e**x = 2**n * e**r with n an integer and |r| <= ln(2) / 2, taken off in two parts (Cody and Waite, 1980), and eight
+    terms of the series of e**r.
+    """
+    x = np.float32(-87) if x < np.float32(-87) else x  # nan stays nan
+    x = np.float32(87) if x > np.float32(87) else x
+    n = np.floor(x * LOG2_E + np.float32(0.5))
+    r = x - n * LN_2_HIGH - n * LN_2_LOW
+    series = np.float32(1 / 5040)
+    for factor in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
+        series = series * r + np.float32(factor)
+    return series * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@compiled
+def greater(one, other):
+    """Return the greater of two numbers, nan if one is nan."""
+    return one if one > other or one != one else other
+
+
+@compiled
+def greatest(x, count):
+    """Return the maximum of the first numbers of x (N,), LANES of them compared at a time; nan if one is nan."""
+    lanes, best, whole = np.full(LANES, -np.inf, np.float32), np.float32(-np.inf), count // LANES * LANES
+    for i in range(0, whole, LANES):
+        for j in range(LANES):
+            lanes[j] = greater(x[i + j], lanes[j])
+    for each in lanes:
+        best = greater(each, best)
+    for i in range(whole, count):
+        best = greater(x[i], best)
+    return best
+
+
+@compiled
+def add_up(x, count):
+    """Return the sum of the first numbers of x (N,), LANES of them added at a time."""
+    lanes, total, whole = np.zeros(LANES, np.float32), np.float32(0), count // LANES * LANES
+    for i in range(0, whole, LANES):
+        for j in range(LANES):
+            lanes[j] += x[i + j]
+    for each in lanes:
+        total += each
+    for i in range(whole, count):
+        total += x[i]
+    return total
+
+
+@compiled
+def exponentiate(x, count, best):
+    """Replace the first numbers of x (N,) by e**(x - best); returns their sum."""
+    for i in range(count):
+        x[i] = exp(x[i] - best)
+    return add_up(x, count)
+
+
+@compiled
+def gelu_gate(x):
+    """Return (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x**3), by which GPT-2's GELU multiplies x."""
+    u = GELU_OUTER * (x + GELU_INNER * x * x * x)
+    return np.float32(1) / (np.float32(1) + exp(np.float32(-2) * u))
+
+
+@intrinsic
+def prefetch(typing_context, array, distance):
+    """Have the memory send the line that lies `distance` bytes behind the beginning of an array; any place will do."""
+
+    def emit(context, builder, signature, arguments):
+        start = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        distance = context.cast(builder, arguments[1], signature.args[1], types.intp)
+        prefetch_line(builder, builder.gep(as_bytes(builder, start), [distance]))
+        return context.get_dummy_value()
+
+    return types.void(array, distance), emit
+
+
+def as_bytes(builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:
+    """Return a pointer as one to bytes."""
+    return builder.bitcast(pointer, ir.IntType(8).as_pointer())
+
+
+def prefetch_line(builder: ir.IRBuilder, pointer: ir.Value) -> None:
+    """Emit a prefetch for reading, into all levels of the cache."""
+    number = ir.IntType(32)
+    signature = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+    function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+    builder.call(function, [pointer, number(0), number(3), number(1)])  # to read, keep close, data
