@@ -9,6 +9,7 @@ whether the code was compiled just now or found.
 """
 
 import functools
+import glob
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import numba
 import numpy as np
 import torch
 from numba import njit
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from novelgpt.console import warn
 
@@ -31,7 +32,7 @@ def compiled(function: Callable, **options) -> Callable:
     dispatcher = njit(**options, **OPTIONS)(function)
     try:
         dispatcher._cache = CacheThatMayFail(function)
-    except RuntimeError:  # no folder can be written to
+    except (RuntimeError, OSError):  # no folder can be written to, or the sources are no files
         warn_of_no_cache()
     return dispatcher
 
@@ -40,12 +41,15 @@ class CacheThatMayFail(FunctionCache):
     """Numba's store of one function's code, whose damage or want of space costs time and never a run.
 
     Numba takes code as up to date while the function's own file is; here all files of its folder count, for the
-    functions that it calls are compiled into it.
+    functions that it calls are compiled into it. Their hash is part of the files' names, so that nothing older is ever
+    found under a new name, whenever a process ends.
     """
 
     def __init__(self, function: Callable):
         super().__init__(function)
-        self._cache_file._source_stamp = hash_of_folder(Path(function.__code__.co_filename).parent)
+        stamp = hash_of_folder(Path(function.__code__.co_filename).parent)
+        self.name = self._impl.filename_base
+        self._cache_file = IndexDataCacheFile(self._cache_path, f"{self.name}.{stamp}", stamp)
 
     def load_overload(self, signature, context):
         """Return the code kept for a signature, None where there is none that can be read.
@@ -59,18 +63,29 @@ class CacheThatMayFail(FunctionCache):
         return kept if kept and tuple(kept.signature.args) == tuple(signature) else None
 
     def save_overload(self, signature, data):
-        """Keep the code for a signature, if there is room."""
+        """Keep the code for a signature, if there is room, instead of what is out of date or damaged."""
         try:
-            super().save_overload(signature, data)
-        except Exception:  # a full disk, or an index that is cut
+            self.remove_older()
+            try:
+                super().save_overload(signature, data)
+            except Exception:  # an index that is cut
+                self.flush()
+                super().save_overload(signature, data)
+        except Exception:  # a full disk
             warn_of_no_cache()
+
+    def remove_older(self) -> None:
+        """Remove what was kept of this function under other hashes."""
+        for path in Path(self._cache_path).glob(f"{glob.escape(self.name)}.*.nb[ic]"):
+            if self._cache_file._source_stamp not in path.name:
+                path.unlink(missing_ok=True)
 
 
 @functools.cache
 def hash_of_folder(folder: Path) -> str:
     """Return a hash of the Python files of a folder and of this one."""
     sources = [Path(__file__), *sorted(folder.glob("*.py"))]
-    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
+    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()[:16]
 
 
 @functools.cache

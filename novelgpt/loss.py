@@ -4,7 +4,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from novelgpt.compiling import as_array, share_threads
-from novelgpt.kernels import training as kernels
+from novelgpt.kernels import training as loops
 from novelgpt.products import multiply
 
 CPU_FORMATS = (torch.float32, torch.bfloat16)
@@ -72,7 +72,7 @@ def row_losses_on_cpu(logits: torch.Tensor, labels: torch.Tensor, needs_gradient
         raise IndexError(f"label {int(labels.max())} of {logits.shape[1]} tokens")
     losses = torch.empty(len(logits))
     share_threads()
-    kernels.cross_entropy(as_array(logits), labels.numpy(), losses.numpy(), needs_gradient)
+    loops.cross_entropy(as_array(logits), labels.numpy(), losses.numpy(), needs_gradient)
     return losses
 
 

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from novelgpt.errors import EXIT_ENVIRONMENT, UserError
 
 # torch: its restricted loader was unsafe before; transformers: config could load code; safetensors: atomic saves;
-# numba: kernels.py was never compiled by an older one
+# numba: kernels/ was never compiled by an older one
 FLOORS = {"torch": (2, 10), "transformers": (5, 3), "safetensors": (0, 8), "numba": (0, 68)}
 
 

@@ -12,7 +12,7 @@ from conftest import ROOT
 from numba.core.registry import cpu_target
 
 from novelgpt.kernels import eight_bits
-from novelgpt.kernels.eight_bits import PANEL, ROWS
+from novelgpt.kernels.eight_bits import MOST_INPUTS, PANEL, ROWS
 from novelgpt.writing.linear import int8_product
 
 NONE = np.zeros(0, np.float32)
@@ -42,10 +42,22 @@ def test_a_product_is_that_of_whole_numbers(rows, inputs, outputs):
     assert ours == pytest.approx(expected_product(x, weight, bias), rel=1e-5, abs=1e-6)
 
 
-def test_the_greatest_sums_do_not_overflow():
-    x, weight = -np.ones((2, 8192), np.float32), np.ones((3, 8192), np.float32)
-    ours = int8_product(torch.from_numpy(weight), None)(torch.from_numpy(x))
-    assert ours.numpy() == pytest.approx(np.full((2, 3), -8192.0))
+def test_the_greatest_sums_do_not_overflow_and_greater_ones_are_refused():
+    x, weight = -torch.ones(2, MOST_INPUTS), torch.ones(3, MOST_INPUTS)
+    ours = int8_product(weight, None)(x)
+    assert ours.numpy() == pytest.approx(np.full((2, 3), -float(MOST_INPUTS)))
+    with pytest.raises(ValueError, match=r"^66312 inputs, at most 66311 can be added up in 32 bits$"):
+        int8_product(torch.ones(3, MOST_INPUTS + 1), None)
+
+
+def test_an_x_of_another_width_is_refused():
+    with pytest.raises(ValueError, match=r"^x of shape \(4, 74\) for a matrix with 70 inputs$"):
+        int8_product(torch.randn(50, 70), None)(torch.randn(4, 74))
+
+
+def test_an_x_that_does_not_lie_in_one_piece_gives_the_same():
+    weight, x = torch.randn(50, 70), torch.randn(70, 5)
+    assert torch.equal(int8_product(weight, None)(x.t()), int8_product(weight, None)(x.t().contiguous()))
 
 
 def test_a_product_by_hand():
@@ -74,15 +86,20 @@ def test_a_row_is_the_same_alone_and_among_others():
     product = int8_product(torch.randn(70, 90), torch.randn(70), (torch.randn(90), torch.randn(90), 1e-5), True)
     x = torch.randn(2 * ROWS + 1, 90)
     together = product(x)
+    for row in range(len(x)):
+        assert torch.equal(product(x[row : row + 1]), together[row : row + 1])
     for count in range(1, len(x)):
         assert torch.equal(product(x[:count]), together[:count])
+    order = torch.randperm(len(x))
+    assert torch.equal(product(x[order]), together[order])
 
 
+@pytest.mark.parametrize("place", [0, 30, 66])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_row_with_something_that_is_no_number_gives_none(bad):
+def test_a_row_with_something_that_is_no_number_gives_none(bad, place):
     torch.manual_seed(0)
     x = torch.randn(2, 70)
-    x[0, 66] = bad
+    x[0, place] = bad
     y = int8_product(torch.randn(9, 70), None)(x)
     assert torch.isnan(y[0]).all() and torch.isfinite(y[1]).all()
 
@@ -96,7 +113,7 @@ def features(*, without: tuple[str, ...]) -> str:
 OTHER_PROCESSORS = {  # words in the features they lack
     "256 bits": ("avx512", "evex"),
     "no VNNI": ("avx512", "evex", "vnni"),
-    "no AVX": ("avx", "evex", "vnni", "fma", "f16c", "vaes"),
+    "no AVX": ("avx", "evex", "vnni", "fma", "f16c", "vaes", "vpclmul"),
 }
 PRODUCT = """
 import sys
@@ -104,8 +121,9 @@ import torch
 from novelgpt.kernels import eight_bits
 from novelgpt.writing.linear import int8_product
 torch.manual_seed(0)
-weight, x = torch.randn(50, 70), torch.randn(5, 70)
-torch.save(int8_product(weight, None)(x), sys.argv[1])
+weight, x, norm = torch.randn(50, 70), torch.randn(5, 70), (torch.randn(70), torch.randn(70), 1e-5)
+x[4, 0] = torch.inf
+torch.save(int8_product(weight, None, norm, True)(x), sys.argv[1])
 print(eight_bits.INSTRUCTION)
 """
 
@@ -120,5 +138,6 @@ def test_other_processors_give_the_same_to_the_last_bit(processor, tmp_path):
     has_vnni = processor == "256 bits" and "+avxvnni" in settings["NUMBA_CPU_FEATURES"]
     assert ("256" in instruction) if has_vnni else (instruction == "None\n")
     torch.manual_seed(0)
-    weight, x = torch.randn(50, 70), torch.randn(5, 70)
-    assert torch.equal(torch.load(tmp_path / "y.pt"), int8_product(weight, None)(x))
+    weight, x, norm = torch.randn(50, 70), torch.randn(5, 70), (torch.randn(70), torch.randn(70), 1e-5)
+    theirs, ours = torch.load(tmp_path / "y.pt"), int8_product(weight, None, norm, True)(x)
+    assert torch.equal(theirs[:4], ours[:4]) and torch.isnan(theirs[4]).all()

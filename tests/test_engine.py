@@ -13,6 +13,7 @@ from novelgpt.training import engine as engine_module
 from novelgpt.training.engine import Engine
 from novelgpt.training.feed import cut_windows, rows_to_device, to_signed
 from novelgpt.training.memory import choose_parts, predict_bytes
+from novelgpt.training.plan import advice
 from novelgpt.training.session import train
 from novelgpt.training.setup import prepare_run
 from novelgpt.training.windows import epoch_batches, make_batch
@@ -132,6 +133,12 @@ def test_the_plan_is_printed_and_nothing_is_written(tiny_options, capsys, tmp_pa
     assert [line.split(":")[0] for line in lines[:9]] == names
     assert f"steps:       {prepare_run(options).total_steps} in 3 epochs" in lines[3]
     assert not (tmp_path / "planned").exists()
+
+
+@pytest.mark.parametrize(("warmup_steps", "is_long"), [(0.02, False), (0.5, False), (0.51, True), (2000, True)])
+def test_the_plan_advises_against_a_warm_up_as_long_as_the_run(tiny_options, warmup_steps, is_long):
+    words = "the rate still rises after half of the run: --warmup_steps 0.02 is a share of its steps"
+    assert (words in advice(prepare_run(tiny_options(warmup_steps=warmup_steps)), 1.0)) == is_long
 
 
 def test_compiling_on_a_cpu_is_refused(tiny_options):

@@ -6,5 +6,5 @@
 
 Loops are written out where NumPy would have one call, and arrays cut to whole rows before they are handed on: the first
 halves the time to compile, and without the second the compiler sees no run of memory and the loop is ten times slower.
-Code is kept as long as no file of this folder changes.
+Code is kept as long as no file of this folder, nor compiling.py, changes.
 """

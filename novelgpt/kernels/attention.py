@@ -32,10 +32,15 @@ def add_weighted_rows(weights, tile, total):
 
 @compiled
 def store(vector, limit, room):
-    """Write a vector into room (C, TILE), as integers up to the limit or, with limit 0, as it is; returns its scale."""
+    """Write a vector into room (C, TILE), as integers up to the limit or, with limit 0, as it is; returns its scale.
+
+    A vector with something that is no finite number is left out in integers, and its scale is nan.
+    """
     scale = np.float32(1)
     if limit > 0:
         scale = greater(LEAST_SCALE, greatest(np.abs(vector), vector.shape[0])) / np.float32(limit)
+    if not np.isfinite(scale):
+        return np.float32(np.nan)
     for i in range(vector.shape[0]):
         code = vector[i] / scale
         room[i // TILE, i % TILE] = np.rint(code) if limit > 0 else code

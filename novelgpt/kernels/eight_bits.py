@@ -5,7 +5,7 @@
 
 A processor with VNNI multiplies numbers 0..255 by numbers -128..127 and adds four such products to a whole number, in
 one instruction for every lane of a register; elsewhere the same is written out. Sums are whole, so that every order
-gives the same and a row knows nothing of the others.
+gives the same and a row knows nothing of the others. They fit into 32 bits up to MOST_INPUTS.
 """
 
 import functools
@@ -22,6 +22,7 @@ from novelgpt.kernels.arithmetic import LEAST_SCALE, add_up, as_bytes, gelu_gate
 
 LIMIT, OFFSET = 127, 128  # greatest code, and what is added to those of weights
 GROUP = 4  # codes of one lane
+MOST_INPUTS = (2**31 - 1) // (LIMIT * (LIMIT + OFFSET))
 AHEAD = 6144  # bytes from what is read to what the memory shall send next; measured
 
 FORMS = {  # feature of a processor: whole numbers in a register, rows whose sums fill the registers, instruction
@@ -36,11 +37,16 @@ PANEL = 2 * VECTOR  # outputs at a time
 def pack_weights(codes: np.ndarray) -> np.ndarray:
     """Return codes (M, N) int8 of a matrix in panels (M / PANEL, N / GROUP, PANEL, GROUP) uint8, filled up with zeros.
 
+    Raises:
+        ValueError: more than MOST_INPUTS.
+
     >>> packed = pack_weights(np.array([[1, 2, 3]], np.int8))
     >>> packed[0, 0, 0].tolist(), packed.shape == (1, 1, PANEL, GROUP)
     ([129, 130, 131, 128], True)
     """
     outputs, inputs = codes.shape
+    if inputs > MOST_INPUTS:
+        raise ValueError(f"{inputs} inputs, at most {MOST_INPUTS} can be added up in 32 bits")
     panels, groups = -(-outputs // PANEL), -(-inputs // GROUP)
     room = np.zeros((panels * PANEL, groups * GROUP), np.int16)
     room[:outputs, :inputs] = codes
@@ -142,11 +148,16 @@ def normalize(x, gain, shift, epsilon):
 
 @compiled
 def round_row(x, gain, shift, epsilon, codes):
-    """Write x (N,), after a layer norm unless gain is empty, as codes; returns their scale and what OFFSET adds."""
+    """Write x (N,), after a layer norm unless gain is empty, as codes; returns their scale and what OFFSET adds.
+
+    The scale is nan, and the codes stay as they are, where a number is none.
+    """
     numbers, total = x.copy(), np.int32(0)
     if gain.shape[0]:
         normalize(numbers, gain, shift, epsilon)
     scale = greater(LEAST_SCALE, greatest(np.abs(numbers), x.shape[0])) / np.float32(LIMIT)
+    if not np.isfinite(scale):
+        return np.float32(np.nan), total
     for i in range(x.shape[0]):
         codes[i] = np.int8(np.rint(numbers[i] / scale))
     for i in range(x.shape[0]):

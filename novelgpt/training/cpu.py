@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, GPT2LMHeadModel
 
 from novelgpt.compiling import as_array, share_threads
-from novelgpt.kernels import training as kernels
+from novelgpt.kernels import training as loops
 from novelgpt.loss import CPU_FORMATS
 from novelgpt.products import ProductLayer
 from novelgpt.training.attention import SITES_A_LAYER, blocked_attention
@@ -75,7 +75,7 @@ class GeluFunction(torch.autograd.Function):
         ctx.save_for_backward(hidden)
         result = torch.empty_like(hidden)
         share_threads()
-        kernels.gelu(rows_of(hidden), rows_of(result))
+        loops.gelu(rows_of(hidden), rows_of(result))
         return result
 
     @staticmethod
@@ -84,7 +84,7 @@ class GeluFunction(torch.autograd.Function):
         """Return the gradient times the derivative."""
         (hidden,) = ctx.saved_tensors
         result = torch.empty_like(hidden)
-        kernels.gelu_backward(rows_of(hidden), rows_of(gradient.contiguous()), rows_of(result))
+        loops.gelu_backward(rows_of(hidden), rows_of(gradient.contiguous()), rows_of(result))
         return result
 
 

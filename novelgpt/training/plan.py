@@ -75,6 +75,8 @@ def advice(run: Run, tokens_a_parameter: float) -> list[str]:
     words = []
     if run.options.batch_size > run.epoch_steps[0] * run.options.batch_size // 2:
         words.append("an epoch has very few steps: a smaller --batch_size or --stride gives more")
+    if 2 * warmup_count(run.options.warmup_steps, run.total_steps) > run.total_steps:
+        words.append("the rate still rises after half of the run: --warmup_steps 0.02 is a share of its steps")
     if tokens_a_parameter < FEW_TOKENS_A_PARAMETER:
         words.append("the book is small for this network: a smaller --model_config trains in a fraction of the time")
     if run.data.num_valid < (2 if run.options.rows else run.window):

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from transformers.activations import ACT2FN
 
+from novelgpt.compiling import share_threads
 from novelgpt.console import warn
 from novelgpt.kernels import eight_bits
 from novelgpt.kernels.arithmetic import LEAST_SCALE
@@ -49,7 +50,7 @@ def make_product(
     product = new_product(weight, bias, kind, norm=norm, gelu=gelu)
     if weight.device.type != "cpu":
         return product
-    least = least_rows(kind, *weight.shape, bias is not None)
+    least = 1 if kind == "int8" else least_rows(kind, *weight.shape, bias is not None)  # whole sums have no order
     return product if least == 1 else pad_rows(product, least)
 
 
@@ -111,6 +112,7 @@ def int8_product(
     weight: torch.Tensor, bias: torch.Tensor | None, norm: Norm | None = None, gelu: bool = False
 ) -> Product:
     """Multiply in eight bits: one scale for each output of the matrix, and one for each row of x, found as it comes."""
+    share_threads()
     scale = weight.abs().amax(1).clamp(min=eight_bits.LIMIT * float(LEAST_SCALE)) / eight_bits.LIMIT  # (out,)
     packed = eight_bits.pack_weights((weight / scale[:, None]).round().to(torch.int8).numpy())
     none = np.zeros(0, np.float32)
@@ -119,8 +121,10 @@ def int8_product(
     before, after = (gain, shift, np.float32(epsilon)), (scale.numpy(), bias, gelu)
 
     def product(x: torch.Tensor) -> torch.Tensor:
+        if x.shape[1:] != weight.shape[1:]:
+            raise ValueError(f"x of shape {tuple(x.shape)} for a matrix with {weight.shape[1]} inputs")
         y = torch.empty(x.shape[0], len(scale))
-        eight_bits.multiply(x.numpy(), *before, packed, *after, y.numpy())
+        eight_bits.multiply(x.contiguous().numpy(), *before, packed, *after, y.numpy())
         return y
 
     return product
