@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import runpy
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from conftest import ROOT
 
+from novelgpt import compiling
 from novelgpt.compiling import share_threads
 from novelgpt.writing.cache import MaskedCache, PackedCache
 
@@ -144,61 +146,69 @@ from other import FACTOR
 def double(x):
     return FACTOR * x
 
-print(double(3.0), double(3))
-print(sum(double.stats.cache_hits.values()), "found")
+RESULT = double(3.0), double(3), sum(double.stats.cache_hits.values())
 """
-COMPILED, FOUND = ("6.0 6\n0 found\n", ""), ("6.0 6\n2 found\n", "")
 
 
-def run_doubled(folder, before: str = "", factor: int = 2) -> tuple[str, str]:
-    """Run a small compiled function in a process of its own that keeps its code in a folder; returns what it said."""
-    (folder / "doubled.py").write_text(DOUBLED)
-    (folder / "other.py").write_text(f"FACTOR = {factor}\n")
-    settings = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "store"), "PYTHONPATH": str(ROOT)}
-    settings["PYTHONDONTWRITEBYTECODE"] = "1"  # other.py changes faster than the clock of .pyc files
-    code = f"{before}\nimport doubled"
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=settings, capture_output=True, text=True)
-    return done.stdout, done.stderr
+class Store:
+    """A folder with a small compiled function and a place where its code is kept, as a new process would find it."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder, self.kept = folder, folder / "store"
+        monkeypatch.setattr(numba.config, "CACHE_DIR", str(self.kept))
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)  # other.py changes faster than the clock of .pyc files
+        monkeypatch.syspath_prepend(folder)
+        (folder / "doubled.py").write_text(DOUBLED)
+
+    def run(self, factor: int = 2) -> tuple[float, int, int]:
+        """Return 3.0 and 3 times a factor, and for how many of both code was found."""
+        (self.folder / "other.py").write_text(f"FACTOR = {factor}\n")
+        for memory in (compiling.hash_of_folder, compiling.warn_of_no_cache):
+            memory.cache_clear()
+        sys.modules.pop("other", None)
+        return runpy.run_path(str(self.folder / "doubled.py"))["RESULT"]
+
+    def files(self, ending: str) -> list:
+        """Return the files of kept code with an ending."""
+        return list(self.kept.rglob(f"*.{ending}"))
 
 
-def swap(one, other):
-    """Let two files have each other's content."""
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    yield Store(tmp_path, monkeypatch)
+    sys.modules.pop("other", None)
+    compiling.hash_of_folder.cache_clear()
+
+
+def fail_for_want_of_room(*arguments):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_damaged_store_of_compiled_code_costs_no_run_and_is_mended(store, capsys):
+    assert [store.run() for _ in range(2)] == [(6, 6, 0), (6, 6, 2)]
+    one, other = store.files("nbc")  # for 3.0 and for 3: now each has the other's content
     content = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(content)
+    assert [store.run() for _ in range(2)] == [(6, 6, 0), (6, 6, 2)]
+    store.files("nbc")[0].write_bytes(b"code")
+    assert [store.run() for _ in range(2)] == [(6, 6, 1), (6, 6, 2)]
+    store.files("nbi")[0].write_bytes(b"index")
+    assert [store.run() for _ in range(2)] == [(6, 6, 0), (6, 6, 2)]
+    assert capsys.readouterr().err == ""
 
 
-def test_a_damaged_store_of_compiled_code_costs_no_run_and_is_mended(tmp_path):
-    assert [run_doubled(tmp_path) for _ in range(2)] == [COMPILED, FOUND]
-    swap(*(tmp_path / "store").rglob("*.nbc"))  # the code of another type
-    assert [run_doubled(tmp_path) for _ in range(2)] == [COMPILED, FOUND]
-    next((tmp_path / "store").rglob("*.nbc")).write_bytes(b"code")
-    next((tmp_path / "store").rglob("*.nbi")).write_bytes(b"index")
-    assert [run_doubled(tmp_path) for _ in range(2)] == [COMPILED, FOUND]
+def test_code_is_compiled_anew_when_a_file_beside_it_changes(store, monkeypatch):
+    assert store.run() == (6, 6, 0)
+    with monkeypatch.context() as full:  # the index can be written, the code cannot
+        full.setattr(numba.core.caching.IndexDataCacheFile, "_save_data", fail_for_want_of_room)
+        assert store.run(factor=5) == (15, 15, 0)
+    assert [store.run(factor=5) for _ in range(2)] == [(15, 15, 0), (15, 15, 2)]
+    assert len(store.files("nbi")) == 1 and len(store.files("nbc")) == 2  # nothing of what was before
 
 
-def test_damaged_code_behind_a_whole_index_is_compiled_anew(tmp_path):
-    assert run_doubled(tmp_path) == COMPILED
-    next((tmp_path / "store").rglob("*.nbc")).write_bytes(b"code")
-    assert run_doubled(tmp_path) == ("6.0 6\n1 found\n", "")
-
-
-FULL = """
-from numba.core.caching import IndexDataCacheFile
-def fail(*arguments):
-    raise OSError(28, "No space left on device")
-IndexDataCacheFile._save_data = fail
-"""
-
-
-def test_code_is_compiled_anew_when_a_file_beside_it_changes(tmp_path):
-    assert run_doubled(tmp_path) == COMPILED
-    assert run_doubled(tmp_path, FULL, factor=5)[0] == "15.0 15\n0 found\n"  # the index is written, the code is not
-    assert [run_doubled(tmp_path, factor=5)[0] for _ in range(2)] == ["15.0 15\n0 found\n", "15.0 15\n2 found\n"]
-    assert len(list((tmp_path / "store").rglob("*.nb*"))) == 3  # one index, two types; nothing of what was before
-
-
-def test_a_disk_without_room_for_compiled_code_costs_no_run(tmp_path):
-    said, warning = run_doubled(tmp_path, FULL)
-    assert said == "6.0 6\n0 found\n"
+def test_a_disk_without_room_for_compiled_code_costs_no_run(store, monkeypatch, capsys):
+    monkeypatch.setattr(numba.core.caching.IndexDataCacheFile, "_save_data", fail_for_want_of_room)
+    assert store.run() == (6, 6, 0)
+    warning = capsys.readouterr().err
     assert warning.startswith("warning: no place to keep compiled code in") and warning.count("\n") == 1
