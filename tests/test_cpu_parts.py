@@ -8,6 +8,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from novelgpt.training.cpu import tune_for_cpu
+from novelgpt.training.engine import checkpoint_activations
 
 LENGTHS = (1, 5, 255, 256, 257, 600)
 
@@ -228,6 +229,6 @@ def test_recomputed_activations_use_the_same_masks(tuned):
         return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
     plain = gradients()
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpoint_activations(model)
     for name, gradient in gradients().items():
         torch.testing.assert_close(gradient, plain[name], msg=name)

@@ -183,6 +183,7 @@ def test_two_processes_stop_early_at_the_step_of_one_with_its_best_weights(tmp_p
     assert [manifest["step"] for manifest in manifests] == [4, 4]
 
 
+@pytest.mark.sweep
 def test_two_processes_stop_right_after_a_checkpoint_of_its_step_and_go_on(make_case):
     sizes = {"batch_size": 4, "stride": 8, "epochs": 2}
     whole, stopped = make_case("whole", 1, **sizes), make_case("stopped", 2, stop_at=4, save_steps=2, **sizes)

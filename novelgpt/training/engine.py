@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass
 
 import torch
+from transformers import GPT2LMHeadModel
 
 from novelgpt.console import say, warn
 from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
@@ -54,7 +55,7 @@ class Engine:
             self.noise = tune_for_cpu(run.model, seed=self.options.seed, dtype=run.dtype)
             keep_large_blocks()
         if self.options.gradient_checkpointing:
-            run.model.gradient_checkpointing_enable({"use_reentrant": False})
+            checkpoint_activations(run.model)
         self.loss_module = LossModule(run.model, run.dtype, HEAD_CHUNK[self.device.type])
         if should_compile(run):
             self.loss_module.compile()
@@ -189,6 +190,13 @@ class Engine:
                 self.scaler.step(optimizer)
         self.scaler.update()
         return finite
+
+
+def checkpoint_activations(model: GPT2LMHeadModel) -> None:
+    """Let the network compute its layers again on the way back instead of keeping what they gave."""
+    is_renamed = hasattr(model, "activation_checkpointing_enable")  # since transformers 5.23; the old name ends with 6
+    enable = model.activation_checkpointing_enable if is_renamed else model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def is_out_of_memory(problem: RuntimeError) -> bool:
