@@ -11,6 +11,7 @@ The spelling of other tools is taken too (aliases.py).
 
 import argparse
 import difflib
+import errno
 import math
 import os
 import signal
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from novelgpt.aliases import sort_words, translate, translate_words, vocabulary_of
 from novelgpt.config_file import read_config, spell_yaml
-from novelgpt.console import say
+from novelgpt.console import say, say_error
 from novelgpt.errors import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_PIPE, EXIT_USAGE, UserError
 
 SECTIONS = ("train", "eval", "generate", "clean", "vocabulary", "tokenize", "convert")
@@ -279,22 +280,19 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
     except UserError as problem:
         if debug:
             traceback.print_exc()
-        say(str(problem))
-        return problem.code
+        return say_error(problem)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else EXIT_DONE
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PIPE
+    except OSError as problem:
+        has_reader = not isinstance(problem, BrokenPipeError)
+        if has_reader and problem.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer has no place
+        full = UserError("no space left on the disk", "free some space", EXIT_ENVIRONMENT)
+        return say_error(full) if has_reader else EXIT_PIPE
     except KeyboardInterrupt:
         say("stopped")
         return 128 + signal.SIGINT
     except MemoryError:
-        say(
-            str(
-                UserError(
-                    "not enough memory", "close other programs, or use a smaller batch or input", EXIT_ENVIRONMENT
-                )
-            )
-        )
-        return EXIT_ENVIRONMENT
+        hint = "close other programs, or use a smaller batch or input"
+        return say_error(UserError("not enough memory", hint, EXIT_ENVIRONMENT))

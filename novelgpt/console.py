@@ -4,6 +4,8 @@ import contextlib
 import re
 import sys
 
+from novelgpt.errors import UserError
+
 CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")
 
 
@@ -31,6 +33,12 @@ def say(text: str = "") -> None:
 def warn(text: str) -> None:
     """Print one warning line on stderr."""
     say(f"warning: {text}")
+
+
+def say_error(problem: UserError) -> int:
+    """Print an error with its hint on stderr; returns its exit status."""
+    say(str(problem))
+    return problem.code
 
 
 def progress_bar(total: int | None, *, unit: str, initial: int = 0, description: str = "", enabled: bool = True):

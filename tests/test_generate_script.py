@@ -11,10 +11,13 @@ import pytest
 from test_samples import parse_samples
 
 from novelgpt.cli import run
+from novelgpt.console import printable
 from novelgpt.corpus.tokenizer_character import CharacterTokenizer
 from novelgpt.corpus.vocabulary import build_vocabulary
 from novelgpt.files import sha256_of
 from novelgpt.model import build_model, save_model
+from novelgpt.writing.copying import CopyMeter
+from novelgpt.writing.samples import format_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = [
@@ -104,8 +107,6 @@ def test_streaming_shows_what_is_saved(place, tmp_path, capsys):
     capsys.readouterr()
     options = ("--nsamples", "3", "--stop", "never", "--no-cut_loops", "--stream")
     assert samples_of(place, tmp_path / "stream", *options) == plain
-    from novelgpt.console import printable
-
     assert parse_samples(capsys.readouterr().out) == [printable(text) for text in plain]
 
 
@@ -141,7 +142,14 @@ def test_openings_are_lines_of_the_book(place, capsys):
     [
         ("箫炎龘落乌", "warning: prefix: never in the book: 箫 龘"),
         ("萧落大喝", "warning: prefix: the book never writes 萧落 (the book has 萧炎), 落大 (the book has 炎大)"),
-        ("月落" * 60, "warning: prefix: 121 tokens, the context holds 64; the model reads the last part of it"),
+        (
+            "月落" * 60,
+            "warning: prefix: 121 tokens, the context of 64 leaves room for 48; the model reads the last part of it",
+        ),
+        (
+            "月落" * 24,
+            "warning: prefix: 49 tokens, the context of 64 leaves room for 48; the model reads the last part of it",
+        ),
         ("", "the prefix is empty: the text begins like a chapter"),
     ],
 )
@@ -166,6 +174,10 @@ def test_texts_that_copy_too_much_are_written_anew(place, tmp_path, capsys, monk
     assert [json.loads(line)["attempt"] for line in lines] == [0, 2, 5]
     warning = "warning: sample 3: the best of 6 tries still copies 35 characters (--max_copy 12)\n"
     assert capsys.readouterr().err.count(warning) == 1
+    assert samples_of(place, tmp_path / "stream", "--nsamples", "3", "--max_copy", "12", "--stream") == kept
+    shown = capsys.readouterr()
+    assert all(printable(format_sample(number, kept[number - 1])) in shown.out for number in (2, 3))
+    assert shown.err.count("copied too much; another try is kept:\n") == 2
 
 
 def test_quantizing_prints_what_it_costs(place, capsys):
@@ -190,6 +202,19 @@ def test_writing_by_turns_keeps_the_text_in_a_file(place, tmp_path, monkeypatch,
     assert "temperature 0\n" in capsys.readouterr().err
 
 
+def test_what_is_no_utf_8_is_no_end_of_writing_by_turns(place, tmp_path, monkeypatch, capsys):
+    words = ["--interactive", "--save_samples_path", str(tmp_path)]
+    monkeypatch.setattr("sys.stdin", iter(["+ 月\udcff\x1b[31m\n", "u\n", "+ 月\udcff\n", "q\n"]))
+    assert call(place, *words) == 0
+    assert (tmp_path / "story.txt").read_text(encoding="utf-8") == "萧炎大喝一声月\ufffd"
+    (tmp_path / "story.txt").write_bytes(b"ab\xff")
+    monkeypatch.setattr("sys.stdin", iter(["q\n"]))
+    capsys.readouterr()
+    story = tmp_path / "story.txt"
+    hint = f"move it away; its text, in any encoding, may be the beginning: --prefix_file {tmp_path / 'moved.txt'}"
+    assert_fails(place, capsys, words, f"{story}: not UTF-8, byte 2 is 0xff", hint, 3)
+
+
 def test_a_file_is_the_beginning_of_what_is_written_by_turns(place, tmp_path, monkeypatch, capsys):
     (tmp_path / "chapter.txt").write_text("月落乌啼", encoding="utf-8")
     words = ["--interactive", "--save_samples_path", str(tmp_path), "--prefix_file", str(tmp_path / "chapter.txt")]
@@ -210,6 +235,8 @@ def test_a_file_is_the_beginning_of_what_is_written_by_turns(place, tmp_path, mo
     ("arguments", "message", "hint"),
     [
         (["--length", "0"], "--length: found 0, expected at least 1, or -1 to fill the context", "--length 1000"),
+        (["--length", "10000001"],
+         "--length: found '10000001', expected a whole number from -1 to 10000000", None),
         (["--topp", "2"], "--topp: found '2', expected a number from 0 to 1", None),
         (["--temperature", "nan"], "--temperature: found 'nan', expected a number from 0 up", None),
         (["--temperature", "-1"], "--temperature: found '-1', expected a number from 0 up", None),
@@ -261,6 +288,26 @@ def test_a_cut_weight_file_is_refused(place, capsys, tmp_path):
     message = f"{broken}: damaged: model.safetensors has {size - 4:,} bytes, expected {size:,}"
     hint = "use another model folder of the run, or train again"
     assert_fails(place, capsys, ["--model_path", str(broken)], message, hint, 5)
+
+
+def test_max_copy_needs_the_meter(place, capsys):
+    message, hint = "--max_copy: --no-copies measures no copies", "leave --no-copies out"
+    assert_fails(place, capsys, ["--max_copy", "9", "--no-copies"], message, hint, 2)
+
+
+def test_an_index_that_cannot_be_kept_costs_no_run(tmp_path, capsys):
+    (tmp_path / "cache").write_text("a file")
+    meter = CopyMeter(["月落乌啼霜满天"], tmp_path / "cache" / "copies.npy")
+    assert meter.measure("乌啼霜").longest == 3
+    assert capsys.readouterr().err.endswith("; the book's index is made anew in every run\n")
+
+
+def test_a_full_disk_behind_stdout_is_said(place):
+    command = [sys.executable, str(ROOT / "generate.py"), "--model_path", str(place / "model"), "--length", "9"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=place)
+    assert done.returncode == 4
+    assert done.stderr.endswith("error: no space left on the disk\n\nhint: free some space\n")
 
 
 def test_max_copy_needs_the_book(place, capsys, tmp_path):

@@ -69,7 +69,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     with pytest.raises(UserError) as caught:
         SampleFolder(tmp_path / "mnt")
     assert str(caught.value) == (
-        f"error: --save_samples_path {tmp_path / 'mnt'}: File exists, expected a folder\n\n"
+        f"error: --save_samples_path {tmp_path / 'mnt'}: File exists, expected a folder to write to\n\n"
         "hint: --save_samples_path mnt/, or another folder that you may write to"
     )
     assert caught.value.code == EXIT_ENVIRONMENT
@@ -111,3 +111,20 @@ def test_a_kill_at_any_moment_leaves_every_finished_sample_and_whole_files(tmp_p
         lines = [json.loads(line) for line in (place / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
         assert len(lines) >= len(texts) >= finished
         assert [line["text"] for line in lines][: len(texts)] == texts
+
+
+def test_growing_texts_of_an_earlier_run_are_moved_aside(tmp_path):
+    (tmp_path / "samples.unfinished.txt").write_text("月落", encoding="utf-8")
+    (aside,) = SampleFolder(tmp_path).moved
+    assert aside.read_text(encoding="utf-8") == "月落"
+
+
+def test_a_folder_that_takes_no_file_is_refused_at_once(tmp_path, monkeypatch):
+    def fail(**values):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("novelgpt.writing.samples.tempfile.TemporaryFile", fail)
+    with pytest.raises(UserError) as caught:
+        SampleFolder(tmp_path)
+    assert caught.value.message == f"--save_samples_path {tmp_path}: Permission denied, expected a folder to write to"
+    assert caught.value.code == EXIT_ENVIRONMENT

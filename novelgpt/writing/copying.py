@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from novelgpt.console import warn
+from novelgpt.errors import UserError
 from novelgpt.files import atomic_writer
 
 SEPARATOR = 0x110000  # between documents: larger than any code point, equal to none
@@ -122,8 +124,7 @@ class CopyMeter:
         if self.order is None:
             self.order = build_suffix_array(self.codes)
             if cache_path:
-                with atomic_writer(cache_path) as file:
-                    np.save(file, self.order)
+                keep_order(self.order, cache_path)
 
     def match_lengths(self, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return for every place of a text the longest run from there on that is in the book, and where (N,), (N,)."""
@@ -172,6 +173,15 @@ class CopyMeter:
 def char_at(codes: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Return the codes at some places, -1 beyond the end."""
     return np.where(places < len(codes), codes[np.minimum(places, len(codes) - 1)], -1)
+
+
+def keep_order(order: np.ndarray, path: str | Path) -> None:
+    """Write a suffix array to its file; where that cannot be, every run makes it anew."""
+    try:
+        with atomic_writer(path) as file:
+            np.save(file, order)
+    except UserError as problem:
+        warn(f"{problem.message}; the book's index is made anew in every run")
 
 
 def load_order(path: str | Path | None, length: int) -> np.ndarray | None:

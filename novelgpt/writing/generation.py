@@ -17,11 +17,10 @@ from novelgpt.writing.decoder import Decoder, Weights
 from novelgpt.writing.endings import Endings
 from novelgpt.writing.graph import capture
 from novelgpt.writing.linear import MAX_ROWS
-from novelgpt.writing.plan import Plan, Sample, answer_plan
+from novelgpt.writing.plan import BLOCK, Plan, Sample, answer_plan
 from novelgpt.writing.sampling import Controls, choose_tokens, uniform_numbers
 
 CONTROLS = {f"<0x{byte:02X}>" for byte in (*range(32), 127)} - {"<0x09>", "<0x0A>"}  # all but tab and newline
-BLOCK = 16  # tokens decoded between two looks at the texts
 
 
 def fit_window(ids: list[int], context: int, keep_head: int, endings: Endings) -> list[int]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from novelgpt.console import printable, say, warn
+from novelgpt.errors import EXIT_INPUT, UserError
 from novelgpt.files import write_text
 from novelgpt.writing.session import Session
 
@@ -23,7 +24,7 @@ class Story:
 
     def __init__(self, path: Path, prefix: str):
         self.path = path
-        self.parts = [path.read_text(encoding="utf-8") if path.exists() else prefix]
+        self.parts = [read_story(path) if path.exists() else prefix]
         self.tries = 0  # rewritings of the part that comes next
 
     @property
@@ -50,6 +51,21 @@ class Story:
         return True
 
 
+def read_story(path: Path) -> str:
+    """Read a text that is to be gone on with.
+
+    Raises:
+        UserError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as problem:
+        message = f"{path}: not UTF-8, byte {problem.start:,} is {problem.object[problem.start]:#04x}"
+        moved = path.with_name("moved.txt")
+        hint = f"move it away; its text, in any encoding, may be the beginning: --prefix_file {moved}"
+        raise UserError(message, hint, EXIT_INPUT) from problem
+
+
 def write_by_turns(session: Session, prefix: str, lines: Iterable[str], show: Callable[[str], None]) -> Path:
     """Obey commands until they end.
 
@@ -72,8 +88,9 @@ def write_by_turns(session: Session, prefix: str, lines: Iterable[str], show: Ca
     story.save()
     say(f"the text is kept in {story.path}")
     say(HELP)
-    show(story.text)
+    show(printable(story.text))
     for line in lines:
+        line = line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # bytes that are no UTF-8
         if line.strip() == "q":
             break
         obey(session, story, line.rstrip("\n"), show)
@@ -95,7 +112,7 @@ def obey(session: Session, story: Story, line: str, show: Callable[[str], None])
             say("nothing written yet")
     elif command == "u" and not rest:
         say("took the last part off" if story.drop() else "nothing written yet")
-        show(story.parts[-1])
+        show(printable(story.parts[-1]))
     elif command == "e" and rest:
         story.drop()
         story.add(rest)

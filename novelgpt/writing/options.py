@@ -9,7 +9,7 @@ from novelgpt.checks import check_setting
 from novelgpt.cli import nearest_words, real, whole
 from novelgpt.errors import EXIT_USAGE, UserError
 
-DEFAULT_LENGTH = 1000  # tokens
+DEFAULT_LENGTH, MOST_TOKENS = 1000, 10_000_000  # of a text; the memory for its numbers is taken at once
 STOPS = ("sentence", "paragraph", "chapter", "never")
 PYTHON_SETTINGS = (  # the options that mean something to a caller who gets the texts back
     "length nsamples batch_size temperature topk topp min_p repetition_penalty penalty_window no_repeat_ngram_size "
@@ -26,7 +26,9 @@ def add_generate_options(parser: argparse.ArgumentParser) -> None:
     add("--prefix", default="[CLS]萧炎大喝一声", help="what the text begins with")
     add("--prefix_file", metavar="FILE", help="a text to go on from, in any encoding, instead of --prefix")
     add("--mark", metavar="TOKEN", help="write only what this token asks for, such as a title after [TIL], to its end")
-    add("--length", type=whole(-1), default=DEFAULT_LENGTH, help="new tokens; -1 fills the model's context")
+    add(
+        "--length", type=whole(-1, MOST_TOKENS), default=DEFAULT_LENGTH, help="new tokens; -1 fills the model's context"
+    )
     add("--nsamples", type=whole(1), default=10, help="how many texts")
     add("--batch_size", type=whole(1), default=10, help="texts written at a time; has no influence on them")
     add(

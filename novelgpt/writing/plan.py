@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from novelgpt.writing.endings import LOOP_STEP, STOPS, Endings, find_loop
 
+BLOCK = 16  # tokens decoded between two looks at the texts
+
 
 @dataclass(frozen=True)
 class Plan:

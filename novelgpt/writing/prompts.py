@@ -11,6 +11,7 @@ from novelgpt.corpus.headings import read_heading
 from novelgpt.corpus.inputs import name_of, read_blocks
 from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
 from novelgpt.writing.book import Book, unseen_characters
+from novelgpt.writing.plan import BLOCK
 
 SHOWN = 6  # characters or names listed in one warning
 
@@ -110,8 +111,9 @@ def examine_prompt(text: str, tokenizer, book: Book | None, context: int) -> Non
         say("the prefix is empty: the text begins like a chapter")
     if unknown := ids.count(tokenizer.unk_id):
         warn(f"prefix: {unknown} characters are not in the model's vocabulary; it reads [UNK] for them")
-    if len(ids) > context:
-        warn(f"prefix: {len(ids):,} tokens, the context holds {context:,}; the model reads the last part of it")
+    if len(ids) + BLOCK > context:
+        room = f"the context of {context:,} leaves room for {context - BLOCK:,}"
+        warn(f"prefix: {len(ids):,} tokens, {room}; the model reads the last part of it")
     if book is None:
         return
     if unseen := unseen_characters(plain, book.documents):

@@ -96,7 +96,14 @@ def finish(session: Session, prompt: Prompt, sample: Sample, folder: SampleFolde
         path = Path(folder.text_path.parent) / f"{name}-{number - turn * session.options.nsamples}.txt"
         move_aside(path)
         write_text(path, text + "\n")
-    if not session.options.stream:
+    if session.options.stream and sample.ended == "bound":
+        words = (
+            f"came to no {session.options.stop}'s end; what was shown after its {len(sample.ids):,} tokens is left out"
+        )
+        warn(f"sample {number} {words}")
+    if session.options.stream and sample.attempt:
+        say(f"sample {number} copied too much; another try is kept:")
+    if not session.options.stream or sample.attempt:
         print(printable(format_sample(number, text)), end="", flush=True)
     if sample.ended == "loop":
         warn(f"sample {number} repeated itself and was cut after {len(sample.ids):,} tokens (--no-cut_loops keeps it)")

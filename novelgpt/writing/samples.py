@@ -9,6 +9,7 @@ nothing broken. What is still growing stands in `samples.unfinished.txt`, which 
 """
 
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,10 +52,13 @@ class SampleFolder:
         self.text, self.lines, self.number, self.saved = "", "", 0, time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self.moved = [aside for path in (self.text_path, self.lines_path) if (aside := move_aside(path))]
+            with tempfile.TemporaryFile(dir=folder):  # found out now, not after the first text is written
+                pass
+            paths = (self.text_path, self.lines_path, self.unfinished_path)
+            self.moved = [aside for path in paths if (aside := move_aside(path))]
         except OSError as problem:
             hint = "--save_samples_path mnt/, or another folder that you may write to"
-            message = f"--save_samples_path {folder}: {problem.strerror}, expected a folder"
+            message = f"--save_samples_path {folder}: {problem.strerror}, expected a folder to write to"
             raise UserError(message, hint, EXIT_ENVIRONMENT) from problem
 
     def add(self, text: str, facts: dict) -> str:

@@ -169,6 +169,8 @@ def open_session(options: argparse.Namespace, *, loaded: tuple | None = None) ->
     if book is None and options.max_copy is not None:
         message = "--max_copy: the book that the model was trained on is not at hand"
         raise UserError(message, "--corpus data/train.json", EXIT_USAGE)
+    if options.max_copy is not None and not options.copies:
+        raise UserError("--max_copy: --no-copies measures no copies", "leave --no-copies out", EXIT_USAGE)
     meter = book.copy_meter() if book and options.copies else None
     session = Session(options, weights, tokenizer, plan, controls, book, meter)
     if options.quantize:
