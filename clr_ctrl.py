@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from novelgpt.cli import new_parser, parse_options, run
-from novelgpt.console import say, warn
-from novelgpt.errors import EXIT_USAGE, UserError
 from novelgpt.files import write_text
+from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 
 OWN_NOVELS = ("data/input.json", "data/input.txt")
 SAMPLE = "data/sample/novel.txt"

@@ -13,8 +13,7 @@ import argparse
 from collections.abc import Sequence
 
 from novelgpt.cli import new_parser, parse_options, run
-from novelgpt.console import say
-from novelgpt.errors import EXIT_DONE, EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_DONE, EXIT_USAGE, UserError, say
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from novelgpt.api import evaluate
 from novelgpt.cli import new_parser, parse_options, run
-from novelgpt.errors import EXIT_DONE
+from novelgpt.messages import EXIT_DONE
 from novelgpt.training.eval_options import add_eval_options
 
 

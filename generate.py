@@ -12,8 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from novelgpt.cli import new_parser, parse_options, run
-from novelgpt.console import say
-from novelgpt.errors import EXIT_INPUT, UserError
+from novelgpt.messages import EXIT_INPUT, UserError, say
 from novelgpt.writing.options import add_generate_options, check_options
 
 

@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 
 from novelgpt.cli import new_parser, parse_options, run, whole
-from novelgpt.console import say
+from novelgpt.messages import say
 
 DEFAULT_FILES = {"character": "cache/vocab_novel.txt", "bpe": "cache/bpe_novel"}
 SMALL_FILE = "cache/vocab_small.txt"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from novelgpt.api import TrainResult, Written, evaluate, generate, train
     from novelgpt.corpus.novel_tokenizer import NovelTokenizer
-    from novelgpt.errors import UserError
+    from novelgpt.messages import UserError
     from novelgpt.model import load_model
     from novelgpt.training.options import TrainOptions
 
@@ -28,7 +28,7 @@ __all__ = [
 PLACES = {
     "NovelTokenizer": "novelgpt.corpus.novel_tokenizer",
     "TrainOptions": "novelgpt.training.options",
-    "UserError": "novelgpt.errors",
+    "UserError": "novelgpt.messages",
     "load_model": "novelgpt.model",
     **dict.fromkeys(("TrainResult", "Written", "evaluate", "generate", "train"), "novelgpt.api"),
 }

@@ -9,8 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from novelgpt.alias_table import CLOSED, NAMES, REMARKS, STEPS, STRATEGIES, VALUES, WITHOUT_EFFECT
-from novelgpt.console import say, warn
-from novelgpt.errors import EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from novelgpt.checks import check_value
-from novelgpt.errors import EXIT_DONE, EXIT_USAGE, UserError
 from novelgpt.lock import run_lock
+from novelgpt.messages import EXIT_DONE, EXIT_USAGE, UserError
 from novelgpt.training.eval_options import check_eval_settings
 from novelgpt.training.options import TrainOptions
 

@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 
-from novelgpt.errors import EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_USAGE, UserError
 
 
 def check_value(
@@ -38,7 +38,7 @@ def check_value(
     3
     >>> check_value("epochs", 0, 15, parse=whole(1))
     Traceback (most recent call last):
-    novelgpt.errors.UserError: error: epochs: found '0', expected a whole number from 1 up
+    novelgpt.messages.UserError: error: epochs: found '0', expected a whole number from 1 up
     <BLANKLINE>
     hint: epochs=15
     """

@@ -22,8 +22,7 @@ from pathlib import Path
 
 from novelgpt.aliases import sort_words, translate, translate_words, vocabulary_of
 from novelgpt.config_file import read_config, spell_yaml
-from novelgpt.console import say, say_error
-from novelgpt.errors import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_PIPE, EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_PIPE, EXIT_USAGE, UserError, say, say_error
 
 SECTIONS = ("train", "eval", "generate", "clean", "vocabulary", "tokenize", "convert")
 TRUTHS = {"true": True, "1": True, "false": False, "0": False}  # a switch's value on the command line

@@ -20,7 +20,7 @@ import torch
 from numba import njit
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-from novelgpt.console import warn
+from novelgpt.messages import warn
 
 # a division by zero gives inf or nan, as everywhere else
 OPTIONS = {"error_model": "numpy"}

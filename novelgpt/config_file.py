@@ -7,7 +7,7 @@ options themselves know what they are. A key that stands twice is an error, sinc
 import json
 from pathlib import Path
 
-from novelgpt.errors import EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_USAGE, UserError
 
 
 def read_config(path: str) -> dict:

@@ -16,9 +16,9 @@ from transformers import GPT2LMHeadModel
 
 from novelgpt.corpus.novel_tokenizer import NovelTokenizer
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.errors import EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.files import MANIFEST, atomic_folder, atomic_writer, read_json, sha256_of
 from novelgpt.gguf_file import write_gguf
+from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.mindspore_file import CHECKPOINT, read_mindspore, write_mindspore
 from novelgpt.model import build_model, check_model_folder, count_parameters, load_model, save_model, write_configs
 from novelgpt.model_config import read_folder_config, read_model_config

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from novelgpt.console import say, warn
-from novelgpt.errors import EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 HINT = "--device 0 or --device 0,1 for GPUs, --device mps, --device cpu"

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_STATE, UserError
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, UserError
 
 MANIFEST = "manifest.json"
 HASH_BLOCK = 1 << 20  # bytes

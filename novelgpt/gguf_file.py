@@ -14,11 +14,10 @@ from pathlib import Path
 import torch
 from transformers import GPT2Config
 
-from novelgpt.console import warn
 from novelgpt.corpus.novel_tokenizer import NovelTokenizer
 from novelgpt.corpus.tokens import UNUSED
 from novelgpt.corpus.vocabulary import BYTE_TOKENS
-from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_STATE, UserError
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, UserError, warn
 
 SPACE, SPACE_SIGN = "<0x20>", "\u2581"
 TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # the only activation of llama.cpp's GPT-2

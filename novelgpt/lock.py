@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from novelgpt.errors import EXIT_ENVIRONMENT, UserError
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError
 
 LOCK = ".lock"
 HOLDER_SECONDS = 0.3  # how long to wait for the holder's line

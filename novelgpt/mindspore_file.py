@@ -14,8 +14,7 @@ from pathlib import Path
 
 import torch
 
-from novelgpt.console import say
-from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_STATE, UserError
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, UserError, say
 
 CHECKPOINT = "model.ckpt"
 HEAD = "lm_head.weight"

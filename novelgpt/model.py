@@ -16,11 +16,10 @@ from torch.distributed.tensor import DTensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt import __version__
-from novelgpt.console import warn
 from novelgpt.corpus.novel_tokenizer import NovelTokenizer
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.errors import EXIT_STATE, UserError
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, write_json, write_text
+from novelgpt.messages import EXIT_STATE, UserError, warn
 from novelgpt.model_config import TIED, count_config_parameters, read_folder_config
 from novelgpt.weights import EMBEDDING, HEAD, WEIGHTS, read_weights, write_safetensors
 

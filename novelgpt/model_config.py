@@ -8,9 +8,8 @@ import math
 from pathlib import Path
 
 from novelgpt.cli import nearest_words
-from novelgpt.console import say
-from novelgpt.errors import EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.files import read_json
+from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, say
 
 # name: (type, lowest, highest); these make the network
 NUMBERS = {

@@ -3,7 +3,7 @@
 import re
 from importlib.metadata import PackageNotFoundError, version
 
-from novelgpt.errors import EXIT_ENVIRONMENT, UserError
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError
 
 # torch: its restricted loader was unsafe before; transformers: config could load code; safetensors: atomic saves;
 # numba: kernels/ was never compiled by an older one

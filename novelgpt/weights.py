@@ -12,9 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from novelgpt.console import warn
-from novelgpt.errors import EXIT_STATE, UserError
 from novelgpt.files import read_json
+from novelgpt.messages import EXIT_STATE, UserError, warn
 from novelgpt.model_config import TIED
 
 WEIGHTS = "model.safetensors"

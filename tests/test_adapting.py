@@ -15,8 +15,8 @@ from novelgpt.cli import run
 from novelgpt.corpus.pieces import open_pieces
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
-from novelgpt.errors import UserError
 from novelgpt.files import write_json
+from novelgpt.messages import UserError
 from novelgpt.model import build_model, load_model
 from novelgpt.training.adapting import Adaptation, adapt_embeddings, new_table, plan_rows
 from novelgpt.training.session import train

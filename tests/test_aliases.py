@@ -11,7 +11,7 @@ import generate as generate_script
 import train as train_script
 from novelgpt.alias_table import NAMES, VALUES, WITHOUT_EFFECT, precision_name
 from novelgpt.cli import option_actions, parse_options
-from novelgpt.errors import UserError
+from novelgpt.messages import UserError
 
 SCRIPTS = {"train": train_script, "eval": eval_script, "generate": generate_script}
 # the JSON of a published title run, with the names of the rows' files and samples left out

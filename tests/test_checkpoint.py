@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from novelgpt.errors import UserError
 from novelgpt.files import find_damage
+from novelgpt.messages import UserError
 from novelgpt.model import build_model
 from novelgpt.training.checkpoint import (
     Progress,

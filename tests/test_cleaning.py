@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from novelgpt.corpus.cleaning import clean_text
-from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 
 LINE_ENDS = "\r\n\x0b\x0c\x85\u2028\u2029"
 BLANKS = "\t\xa0\u2007\u202f"

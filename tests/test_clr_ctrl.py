@@ -11,7 +11,7 @@ import pytest
 import clr_ctrl
 from novelgpt.cli import run
 from novelgpt.corpus import library
-from novelgpt.errors import EXIT_INPUT, EXIT_USAGE
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data/sample"

@@ -6,7 +6,7 @@ import pytest
 
 from novelgpt.corpus.decoding import decode_bytes
 from novelgpt.corpus.documents import stream_text
-from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
 SIMPLIFIED = (
     "第三章 雨夜来客\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from novelgpt.corpus.decoding import decode_bytes
-from novelgpt.errors import UserError
+from novelgpt.messages import UserError
 
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
 NOVELS = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from novelgpt.devices import choose_devices, choose_precision, compute_deterministically
-from novelgpt.errors import UserError
+from novelgpt.messages import UserError
 
 CPU = torch.device("cpu")
 HINT = "--device 0 or --device 0,1 for GPUs, --device mps, --device cpu"

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from novelgpt.corpus.documents import read_documents, read_sources, write_documents
-from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_INPUT, UserError
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_INPUT, UserError
 
 FIRST = "第一章 雨夜\n山门外有人敲门，少年提着灯笼走了出去。"
 SECOND = "第二章 天明\n老人已经走了，桌上只留下一把长剑。"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from novelgpt.corpus.stream import TokenStream
-from novelgpt.errors import EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_USAGE, UserError
 from novelgpt.model_config import check_model_config
 from novelgpt.training import engine as engine_module
 from novelgpt.training.engine import Engine

@@ -14,8 +14,7 @@ from conftest import ROOT
 import eval as eval_script
 import train as train_script
 from novelgpt.cli import new_parser, parse_options, real, run, whole
-from novelgpt.console import printable
-from novelgpt.errors import UserError
+from novelgpt.messages import UserError, printable
 
 BAD_VALUES = ("", " ", "abc", "-1", "0", "1.5", "1e400", "nan", "inf", "None", "9" * 30, "０", "\x1b[31m", "十")
 
@@ -298,7 +297,7 @@ def test_ctrl_c_while_a_script_starts_is_exit_130():
 
 
 def test_a_line_of_a_signal_in_the_midst_of_another_costs_that_line_only(tmp_path):
-    code = "import io, os, sys; from novelgpt.console import say\n"
+    code = "import io, os, sys; from novelgpt.messages import say\n"
     code += "class Raw(io.RawIOBase):\n"
     code += "    def writable(self): return True\n"
     code += "    def write(self, data):\n"

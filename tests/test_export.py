@@ -12,7 +12,7 @@ from test_tokenizer import ALL_CHARACTERS, NASTY, NOVELS, ROOT, TRAINING_TEXT, r
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.tokenizer_bpe import train_bpe
 from novelgpt.corpus.vocabulary import save_vocabulary
-from novelgpt.errors import UserError
+from novelgpt.messages import UserError
 
 
 @pytest.fixture(scope="module")

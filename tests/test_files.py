@@ -10,7 +10,6 @@ import time
 import pytest
 from conftest import ROOT
 
-from novelgpt.errors import UserError
 from novelgpt.files import (
     atomic_folder,
     atomic_writer,
@@ -25,6 +24,7 @@ from novelgpt.files import (
     write_text,
 )
 from novelgpt.lock import run_lock
+from novelgpt.messages import UserError
 
 
 def names_in(folder) -> list[str]:

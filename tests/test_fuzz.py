@@ -14,7 +14,7 @@ from novelgpt.cli import run
 from novelgpt.corpus.pieces import open_pieces, write_pieces
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
-from novelgpt.errors import UserError
+from novelgpt.messages import UserError
 from tests.conftest import STORY
 
 SECONDS = 2.0  # of processor time, after which an answer counts as a hang

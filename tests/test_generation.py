@@ -8,7 +8,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt.corpus.tokenizer_character import CharacterTokenizer
 from novelgpt.corpus.vocabulary import build_vocabulary
-from novelgpt.errors import EXIT_STATE, UserError
+from novelgpt.messages import EXIT_STATE, UserError
 from novelgpt.writing.cache import MaskedCache
 from novelgpt.writing.decoder import Decoder, Weights
 from novelgpt.writing.endings import Endings, find_loop

@@ -14,9 +14,9 @@ from test_trainer import StopAfter, fit, result_of
 from transformers import GPT2LMHeadModel
 
 from novelgpt.cli import run
-from novelgpt.errors import UserError
 from novelgpt.files import write_json
 from novelgpt.loss import sum_loss
+from novelgpt.messages import UserError
 from novelgpt.model import build_model, load_model, model_weights, save_model
 from novelgpt.training.checkpoint import list_checkpoints
 from novelgpt.training.engine import Engine

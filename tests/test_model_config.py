@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from novelgpt.errors import UserError
+from novelgpt.messages import UserError
 from novelgpt.model_config import (
     check_model_config,
     count_config_parameters,

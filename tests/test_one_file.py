@@ -20,7 +20,7 @@ import tokenize_corpus
 import train as train_script
 from novelgpt.cli import SECTIONS, config_actions, option_actions, parse_options, run
 from novelgpt.config_file import load_yaml, read_config, spell_yaml
-from novelgpt.errors import UserError
+from novelgpt.messages import UserError
 from novelgpt.training.options import TrainOptions
 
 SCRIPTS = {

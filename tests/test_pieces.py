@@ -15,7 +15,7 @@ from novelgpt.corpus.stream import TokenStream
 from novelgpt.corpus.tokenizer_character import CharacterTokenizer
 from novelgpt.corpus.tokenizer_wordpiece import WordPieceTokenizer
 from novelgpt.corpus.vocabulary import MARKS, build_vocabulary
-from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_INPUT, EXIT_STATE, UserError
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_INPUT, EXIT_STATE, UserError
 
 TOKENIZER = CharacterTokenizer(build_vocabulary(["甲乙丙丁戊己庚辛壬癸"], reserved=0))
 SOURCE = {"path": "data/train.json", "sha256": "a" * 64}

@@ -18,8 +18,8 @@ import train as train_script
 from novelgpt.cli import run
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.vocabulary import save_vocabulary
-from novelgpt.errors import UserError
 from novelgpt.files import write_json
+from novelgpt.messages import UserError
 from novelgpt.model import load_model, save_model
 
 PREFIX = "那天夜里"

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from novelgpt.cli import config_arguments, parse_options, read_config, run, section_values
-from novelgpt.errors import EXIT_DONE, EXIT_STATE
 from novelgpt.lock import run_lock
+from novelgpt.messages import EXIT_DONE, EXIT_STATE
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README_zh.md")
@@ -322,7 +322,7 @@ def damaged_copy(folder: Path, place: Path) -> Path:
 
 
 def test_the_exit_codes_of_the_text_are_those_of_the_code():
-    source = (ROOT / "novelgpt/errors.py").read_text(encoding="utf-8")
+    source = (ROOT / "novelgpt/messages.py").read_text(encoding="utf-8")
     codes = dict(re.findall(r"^(EXIT_\w+) = (\d+)", source, re.MULTILINE))
     assert [codes[f"EXIT_{name}"] for name in ("DONE", "USAGE", "INPUT", "ENVIRONMENT", "STATE", "DIVERGED")] == list(
         "023456"

@@ -14,7 +14,7 @@ from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.tokenizer_character import CharacterTokenizer
 from novelgpt.corpus.tokenizer_wordpiece import WordPieceTokenizer
 from novelgpt.corpus.vocabulary import MARKS, build_vocabulary
-from novelgpt.errors import UserError
+from novelgpt.messages import UserError
 
 LINES = ["乔一斗坐在井边，数着水里的星星。", "“水又少了一寸。”他说。", "闻人雀的剑只有半截，半截也够用。"]
 CHARACTERS = CharacterTokenizer(build_vocabulary(STORY)).add_tokens(["[TIL]", "[WS]"])

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 from novelgpt.writing.samples import SampleFolder, format_sample
 
 RULE = "=" * 40

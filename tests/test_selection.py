@@ -9,8 +9,8 @@ from conftest import STORY
 from safetensors.torch import load_file
 from test_trainer import assert_survives_a_stop_anywhere, assert_survives_stops, fit, read_log, result_of
 
-from novelgpt.errors import UserError
 from novelgpt.files import find_damage, read_json
+from novelgpt.messages import UserError
 from novelgpt.training import trainer
 from novelgpt.training.checkpoint import list_checkpoints, read_progress
 from novelgpt.training.options import TrainOptions

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from novelgpt.errors import UserError
 from novelgpt.files import find_damage
+from novelgpt.messages import UserError
 from novelgpt.training import saving
 from novelgpt.training.checkpoint import Progress, list_checkpoints
 from novelgpt.training.session import train

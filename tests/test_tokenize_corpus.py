@@ -17,8 +17,8 @@ from novelgpt.corpus.pieces import open_pieces
 from novelgpt.corpus.pipeline import expected_state, source_sha256
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
-from novelgpt.errors import UserError
 from novelgpt.files import sha256_of
+from novelgpt.messages import UserError
 
 ROOT = Path(__file__).parent.parent
 CHAPTERS = [f"第{number}章\n" + "萧炎大喝一声。\n" * 8 + "薰儿笑而不语。" for number in range(1, 21)]

@@ -14,7 +14,7 @@ from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.tokenizer_bpe import BpeTokenizer, train_bpe
 from novelgpt.corpus.tokenizer_character import CHUNK, CharacterTokenizer
 from novelgpt.corpus.vocabulary import BYTE_TOKENS, MARKS, build_vocabulary, save_vocabulary
-from novelgpt.errors import EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_USAGE, UserError
 
 ROOT = Path(__file__).parent.parent
 CORPORA = ROOT.parent / "shared" / "corpora"

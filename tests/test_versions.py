@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from novelgpt.errors import UserError
+from novelgpt.messages import UserError
 from novelgpt.versions import check_versions
 
 GOOD = {"torch": "2.13.0+cpu", "transformers": "5.17.0", "safetensors": "0.8.0", "numba": "0.68.1"}

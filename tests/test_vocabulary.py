@@ -15,7 +15,7 @@ from novelgpt.corpus.vocabulary import (
     save_vocabulary,
     small_vocabulary,
 )
-from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
 SMALL_FILE = Path(__file__).parent.parent / "cache" / "vocab_small.txt"
 

@@ -10,7 +10,7 @@ from test_tokenizer import ALL_CHARACTERS, NOVELS, read_novel
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.tokenizer_wordpiece import MAX_RUNS, WordPieceTokenizer
 from novelgpt.corpus.vocabulary import MARKS, save_vocabulary
-from novelgpt.errors import UserError
+from novelgpt.messages import UserError
 
 LATIN = "abcdefghijklmnopqrstuvwxyz0123456789"
 COMMON = "的一是不了人我在有他这中大来上个国到说们为子和你地出道也时年得就那要下以生会自着去之过家学对可里后小心"

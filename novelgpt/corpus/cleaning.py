@@ -21,7 +21,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
 
-from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 
 NUM_EXAMPLES = 3
 CONTEXT = 12  # characters shown on either side of an example

@@ -9,7 +9,6 @@ apart line by line (see mixing.py).
 
 import codecs
 
-from novelgpt.console import printable
 from novelgpt.corpus.mixing import decode_mixed, has_strange_lines
 from novelgpt.corpus.parsing import SMALL, plain_reading
 from novelgpt.corpus.plausibility import is_plausible, score
@@ -25,7 +24,7 @@ from novelgpt.corpus.reading import (
     refuse_bad_bytes,
     title,
 )
-from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable
 
 MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
     (codecs.BOM_UTF32_LE, "utf-32-le"),

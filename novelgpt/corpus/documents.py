@@ -24,8 +24,8 @@ from novelgpt.corpus.decoding import Decoded, decode_bytes
 from novelgpt.corpus.inputs import STANDARD_INPUT, find_inputs, kind_of, name_of, read_blocks
 from novelgpt.corpus.json_repair import drop_surrogates, parse_json
 from novelgpt.corpus.streaming import TextStream
-from novelgpt.errors import EXIT_INPUT, UserError
 from novelgpt.files import atomic_writer
+from novelgpt.messages import EXIT_INPUT, UserError
 
 FIELDS = ("text", "content")
 LOOKS_LIKE_JSON = re.compile(r'\s*\[\s*["{\]]')

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from novelgpt.console import printable, say
 from novelgpt.corpus.pipeline import read_corpus
 from novelgpt.corpus.tokenizer_bpe import train_bpe
 from novelgpt.corpus.vocabulary import (
@@ -14,6 +13,7 @@ from novelgpt.corpus.vocabulary import (
     coverage,
     save_vocabulary,
 )
+from novelgpt.messages import printable, say
 
 NUM_EXAMPLES = 20
 EXAMPLE_WIDTH = 30  # characters

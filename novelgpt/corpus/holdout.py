@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from novelgpt.console import warn
 from novelgpt.corpus.stream import TokenStream
 from novelgpt.corpus.tokens import encode_document
-from novelgpt.errors import UserError
+from novelgpt.messages import UserError, warn
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from novelgpt.console import warn
-from novelgpt.errors import EXIT_INPUT, UserError
+from novelgpt.messages import EXIT_INPUT, UserError, warn
 
 KINDS = {".txt": "txt", ".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
 STANDARD_INPUT = "-"

@@ -9,8 +9,7 @@ import json
 import re
 from collections import Counter
 
-from novelgpt.console import printable
-from novelgpt.errors import EXIT_INPUT, UserError
+from novelgpt.messages import EXIT_INPUT, UserError, printable
 
 BACKSLASH = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|(\\)')
 STRING = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)

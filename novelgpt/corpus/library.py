@@ -10,7 +10,6 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from novelgpt.console import progress_bar
 from novelgpt.corpus.blocks import BLOCK, add_facts, check_blocks, cut_blocks
 from novelgpt.corpus.books import Book, Treatment, prepare_texts
 from novelgpt.corpus.documents import Source, read_documents, stream_text, write_documents
@@ -18,7 +17,7 @@ from novelgpt.corpus.examination import Examination
 from novelgpt.corpus.inputs import STANDARD_INPUT, find_inputs, kind_of
 from novelgpt.corpus.report import verdict
 from novelgpt.corpus.titles import TitleCount, watch_titles
-from novelgpt.errors import UserError
+from novelgpt.messages import UserError, progress_bar
 
 LARGE = 64 << 20  # bytes; a larger text is read in blocks
 

@@ -17,8 +17,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from novelgpt.errors import EXIT_STATE, UserError
 from novelgpt.files import MANIFEST, MAX_JSON_BYTES, write_text
+from novelgpt.messages import EXIT_STATE, UserError
 
 FORMAT = 1  # raised whenever the same input gives other pieces
 

@@ -17,7 +17,7 @@ import numpy as np
 from novelgpt.corpus.parsing import AFTER_BAD, char_sizes, plain_reading, windows
 from novelgpt.corpus.plausibility import BAD_BYTE, code_points, is_plausible, nats_list, nats_of, pair_nats, score
 from novelgpt.corpus.reading import MAX_OFFSETS, Decoded, drop_escapes, family, read_as, refuse_bad_bytes, title
-from novelgpt.errors import EXIT_INPUT, UserError
+from novelgpt.messages import EXIT_INPUT, UserError
 
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 CHANGE_NATS = 25.0  # cost of a change of encoding from one line to the next

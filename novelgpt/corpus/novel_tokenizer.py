@@ -11,7 +11,7 @@ from novelgpt.corpus.tokenizer_bpe import BpeTokenizer, train_bpe
 from novelgpt.corpus.tokenizer_character import CharacterTokenizer
 from novelgpt.corpus.tokenizer_wordpiece import WordPieceTokenizer
 from novelgpt.corpus.vocabulary import build_vocabulary
-from novelgpt.errors import EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_USAGE, UserError
 
 BPE_TOKENS = 8_000
 

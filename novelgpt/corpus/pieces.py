@@ -20,13 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from novelgpt import __version__
-from novelgpt.console import warn
 from novelgpt.corpus.holdout import Encoded, Part, encode_documents, hold_out
 from novelgpt.corpus.manifest import FORMAT, check_fresh, damaged, read_manifest, write_manifest
 from novelgpt.corpus.stream import TokenStream
-from novelgpt.errors import EXIT_ENVIRONMENT, UserError
 from novelgpt.files import MANIFEST, fsync_path, sha256_of
 from novelgpt.lock import run_lock
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError, warn
 
 PIECE_NAME = re.compile(r"tokenized_(train|valid)_\d+\.npy")
 COPY_BLOCK = 1 << 22  # tokens copied at a time

@@ -4,13 +4,12 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from novelgpt.console import progress_bar, say, warn
 from novelgpt.corpus.documents import read_sources
 from novelgpt.corpus.inputs import STANDARD_INPUT, find_inputs, read_blocks
 from novelgpt.corpus.pieces import write_pieces
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.vocabulary import split_names
-from novelgpt.errors import EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_USAGE, UserError, progress_bar, say, warn
 
 
 def tokenize_corpus(

@@ -8,7 +8,7 @@ import numpy as np
 
 from novelgpt.corpus.parsing import char_sizes, has_escapes, is_escape, read_double_byte
 from novelgpt.corpus.plausibility import code_points
-from novelgpt.errors import EXIT_INPUT, UserError
+from novelgpt.messages import EXIT_INPUT, UserError
 
 DOUBLE_BYTE = ("gb18030", "cp950", "big5hkscs")
 WIDE = {"utf-16-le": "<u2", "utf-16-be": ">u2", "utf-32-le": "<u4", "utf-32-be": ">u4"}

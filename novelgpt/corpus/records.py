@@ -24,7 +24,7 @@ import numpy as np
 from novelgpt.corpus.documents import read_documents
 from novelgpt.corpus.inputs import STANDARD_INPUT
 from novelgpt.corpus.tokens import encode_document
-from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
 TASK = 1 << 20  # characters that a process encodes at a time
 LINE_END = re.compile(r"\r\n?")

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from novelgpt.console import printable
 from novelgpt.corpus.report import ENCODING_NAMES, list_numbers
+from novelgpt.messages import printable
 
 MAX_LINES = 1_000  # removed lines listed on the page; all of them are in the JSON report
 MAX_BARS = 600

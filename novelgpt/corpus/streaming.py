@@ -12,7 +12,7 @@ from novelgpt.corpus.decoding import choose_codec, find_mark, forced_codec, repo
 from novelgpt.corpus.inputs import name_of, read_blocks
 from novelgpt.corpus.plausibility import is_plausible
 from novelgpt.corpus.reading import MAX_OFFSETS, WIDE, Decoded, drop_escapes, family, read_as, refuse_bad_bytes, title
-from novelgpt.errors import EXIT_INPUT, UserError
+from novelgpt.messages import EXIT_INPUT, UserError
 
 MIN_JUDGED = 1000  # characters; a shorter block is not judged alone
 

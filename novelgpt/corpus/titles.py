@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from novelgpt.corpus.headings import read_heading
-from novelgpt.errors import EXIT_INPUT, UserError
 from novelgpt.files import atomic_writer
+from novelgpt.messages import EXIT_INPUT, UserError
 
 TITLE_MARK = "[TIL]"
 EDGES = " \t\u3000:：·、.-—_|~"

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from novelgpt.console import warn
 from novelgpt.corpus.tokenizer_bpe import BpeTokenizer
 from novelgpt.corpus.tokenizer_character import CharacterTokenizer
 from novelgpt.corpus.tokenizer_wordpiece import WordPieceTokenizer
@@ -25,8 +24,8 @@ from novelgpt.corpus.vocabulary import (
     load_vocabulary,
     shorten,
 )
-from novelgpt.errors import EXIT_INPUT, UserError
 from novelgpt.files import read_json
+from novelgpt.messages import EXIT_INPUT, UserError, warn
 
 HINT = "give a vocabulary file like cache/vocab_small.txt, or a model folder with tokenizer.json or vocab.txt"
 

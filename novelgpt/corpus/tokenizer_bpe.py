@@ -26,7 +26,7 @@ from novelgpt.corpus.tokens import (
     token_bytes,
 )
 from novelgpt.corpus.vocabulary import count_characters, frame, is_character_token
-from novelgpt.errors import EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_USAGE, UserError
 
 BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 

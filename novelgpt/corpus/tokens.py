@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from novelgpt.corpus.vocabulary import BYTE_TOKENS, MARKS, is_mark_name
-from novelgpt.errors import EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_USAGE, UserError
 
 CODE_POINTS = 0x110000
 LATIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")

@@ -16,9 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from novelgpt.console import printable, warn
-from novelgpt.errors import EXIT_USAGE, UserError
 from novelgpt.files import write_text
+from novelgpt.messages import EXIT_USAGE, UserError, printable, warn
 
 MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))

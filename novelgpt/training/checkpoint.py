@@ -22,9 +22,8 @@ from pathlib import Path
 import torch
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from novelgpt.console import say, warn
-from novelgpt.errors import EXIT_DIVERGED, EXIT_STATE, UserError
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json, write_json
+from novelgpt.messages import EXIT_DIVERGED, EXIT_STATE, UserError, say, warn
 from novelgpt.model import whole_tensor
 from novelgpt.weights import WEIGHTS, check_safetensors_header, read_safetensors, write_safetensors
 

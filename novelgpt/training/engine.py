@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.console import say, warn
-from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say, warn
 from novelgpt.model import count_parameters
 from novelgpt.training.cpu import keep_large_blocks, tune_for_cpu
 from novelgpt.training.feed import load_corpus, rows_to_device

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 from novelgpt.files import sha256_of
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 from novelgpt.model import count_parameters, model_weights
 from novelgpt.training.options import TrainOptions
 from novelgpt.weights import EMBEDDING, HEAD, weight_files

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from novelgpt.console import say, warn
 from novelgpt.corpus.documents import read_sources
 from novelgpt.corpus.pieces import open_pieces
 from novelgpt.corpus.stream import TokenStream
 from novelgpt.devices import choose_precision
-from novelgpt.errors import EXIT_USAGE, UserError
 from novelgpt.files import write_text
 from novelgpt.loss import score_tokens
+from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 from novelgpt.training import scoring
 from novelgpt.training.evaluation import Evaluation
 from novelgpt.training.surprise import Span, find_spans, score_each_token

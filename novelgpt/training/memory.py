@@ -10,7 +10,7 @@ import os
 
 import torch
 
-from novelgpt.errors import EXIT_ENVIRONMENT, UserError
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError
 from novelgpt.model_config import count_config_parameters
 from novelgpt.training.attention import BLOCK
 

@@ -6,8 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from novelgpt.console import say, warn
-from novelgpt.errors import EXIT_ENVIRONMENT, UserError
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, warn
 
 LOG = "log.jsonl"
 

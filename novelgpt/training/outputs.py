@@ -5,9 +5,8 @@ from pathlib import Path
 
 import torch
 
-from novelgpt.console import warn
-from novelgpt.errors import EXIT_ENVIRONMENT, UserError
 from novelgpt.files import MANIFEST, find_damage, read_json
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError, warn
 from novelgpt.model import count_parameters, save_model
 from novelgpt.training.checkpoint import Progress
 from novelgpt.training.setup import Run

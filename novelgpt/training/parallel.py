@@ -16,8 +16,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import GPT2LMHeadModel
 
-from novelgpt.errors import EXIT_ENVIRONMENT, UserError
 from novelgpt.loss import sum_loss, sum_scores
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError
 
 
 class LossModule(nn.Module):

@@ -3,7 +3,7 @@
 import statistics
 import time
 
-from novelgpt.console import say
+from novelgpt.messages import say
 from novelgpt.model import count_parameters
 from novelgpt.training.engine import Engine
 from novelgpt.training.memory import available_bytes, predict_bytes

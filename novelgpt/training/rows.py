@@ -17,10 +17,9 @@ from functools import cached_property
 
 import numpy as np
 
-from novelgpt.console import say, warn
 from novelgpt.corpus.pipeline import source_sha256
 from novelgpt.corpus.records import Records, encode_records, read_records
-from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
 from novelgpt.training.options import TrainOptions
 from novelgpt.training.windows import IGNORED, Batch, count_steps
 

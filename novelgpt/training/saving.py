@@ -4,8 +4,7 @@ import time
 
 import torch
 
-from novelgpt.console import say, warn
-from novelgpt.errors import EXIT_DIVERGED, UserError
+from novelgpt.messages import EXIT_DIVERGED, UserError, say, warn
 from novelgpt.training.checkpoint import Progress, list_checkpoints, save_checkpoint
 from novelgpt.training.options import TrainOptions
 from novelgpt.training.parallel import sum_over_processes

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import torch
 
-from novelgpt.console import say, warn
-from novelgpt.errors import EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json
+from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, say, warn
 from novelgpt.training.checkpoint import Progress
 from novelgpt.training.evaluation import Evaluation
 from novelgpt.training.options import TrainOptions

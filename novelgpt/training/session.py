@@ -8,11 +8,10 @@ from pathlib import Path
 
 from transformers import GPT2LMHeadModel
 
-from novelgpt.console import say, warn
 from novelgpt.devices import device_words
-from novelgpt.errors import EXIT_DONE, EXIT_STATE, UserError
 from novelgpt.files import remove_leftovers
 from novelgpt.lock import LOCK
+from novelgpt.messages import EXIT_DONE, EXIT_STATE, UserError, say, warn
 from novelgpt.model import describe_model
 from novelgpt.training.checkpoint import (
     FOLDER,

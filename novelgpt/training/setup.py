@@ -16,13 +16,12 @@ import transformers
 from transformers import GPT2LMHeadModel
 
 from novelgpt import __version__
-from novelgpt.console import say
 from novelgpt.corpus.manifest import check_fresh
 from novelgpt.corpus.pieces import Pieces, open_pieces
 from novelgpt.corpus.pipeline import expected_state, tokenize_corpus
 from novelgpt.devices import choose_devices, choose_precision, compute_deterministically
-from novelgpt.errors import EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.files import read_json, write_json
+from novelgpt.messages import EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError, say
 from novelgpt.model import build_model
 from novelgpt.model_config import check_model_config, read_model_config
 from novelgpt.training.adapting import added_words, check_place, choose_tokenizer, load_pretrained, vocabulary_path

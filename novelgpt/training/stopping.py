@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import torch
 
-from novelgpt.console import say
+from novelgpt.messages import say
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP and SIGUSR1 do not exist on Windows
 SAVING = "SIGUSR1"

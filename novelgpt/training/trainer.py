@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from novelgpt.console import progress_bar, say, warn
+from novelgpt.messages import progress_bar, say, warn
 from novelgpt.model import model_weights
 from novelgpt.training.checkpoint import Progress, load_checkpoint, optimizer_tensors, training_weights
 from novelgpt.training.engine import Engine

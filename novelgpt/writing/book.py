@@ -5,10 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from novelgpt.console import warn
 from novelgpt.corpus.pipeline import read_corpus, source_sha256
-from novelgpt.errors import EXIT_INPUT, UserError
 from novelgpt.files import MANIFEST, read_json
+from novelgpt.messages import EXIT_INPUT, UserError, warn
 from novelgpt.writing.copying import CopyMeter
 from novelgpt.writing.style import measure_style
 

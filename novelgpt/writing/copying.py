@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from novelgpt.console import warn
-from novelgpt.errors import UserError
 from novelgpt.files import atomic_writer
+from novelgpt.messages import UserError, warn
 
 SEPARATOR = 0x110000  # between documents: larger than any code point, equal to none
 FIRST_DEPTH = 3  # characters packed into the first sorting key

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.errors import EXIT_STATE, UserError
+from novelgpt.messages import EXIT_STATE, UserError
 from novelgpt.writing.decoder import Decoder, Weights
 from novelgpt.writing.endings import Endings
 from novelgpt.writing.graph import capture

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from novelgpt.console import printable, say, warn
-from novelgpt.errors import EXIT_INPUT, UserError
 from novelgpt.files import write_text
+from novelgpt.messages import EXIT_INPUT, UserError, printable, say, warn
 from novelgpt.writing.session import Session
 
 HELP = """[Enter] go on    r rewrite the last part    u undo    e TEXT put TEXT in its place    t 0.8 temperature

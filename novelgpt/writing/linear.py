@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from transformers.activations import ACT2FN
 
 from novelgpt.compiling import share_threads
-from novelgpt.console import warn
 from novelgpt.kernels import eight_bits
 from novelgpt.kernels.arithmetic import LEAST_SCALE
+from novelgpt.messages import warn
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 Norm = tuple[torch.Tensor, torch.Tensor, float]  # weight and bias (in,) fp32, epsilon

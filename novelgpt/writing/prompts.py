@@ -4,12 +4,11 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from novelgpt.console import say, warn
 from novelgpt.corpus.cleaning import clean_text
 from novelgpt.corpus.decoding import decode_bytes
 from novelgpt.corpus.headings import read_heading
 from novelgpt.corpus.inputs import name_of, read_blocks
-from novelgpt.errors import EXIT_INPUT, EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
 from novelgpt.writing.book import Book, unseen_characters
 from novelgpt.writing.plan import BLOCK
 

@@ -5,8 +5,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from novelgpt.console import printable, progress_bar, say, warn
 from novelgpt.files import move_aside, write_text
+from novelgpt.messages import printable, progress_bar, say, warn
 from novelgpt.writing.generation import BLOCK
 from novelgpt.writing.plan import Sample
 from novelgpt.writing.prompts import Prompt

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from novelgpt.errors import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 from novelgpt.files import move_aside, write_text
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 
 BANNER = "=" * 40
 CLOSING = "=" * 90

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import torch
 
-from novelgpt.console import printable, say, warn
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.devices import choose_devices, choose_precision, device_words
-from novelgpt.errors import EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_USAGE, UserError, printable, say, warn
 from novelgpt.model import load_model
 from novelgpt.writing.book import Book, corpus_facts, find_book
 from novelgpt.writing.copying import Copied, CopyMeter

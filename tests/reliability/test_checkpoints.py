@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.errors import UserError
+from novelgpt.messages import UserError
 from novelgpt.model import build_model
 from novelgpt.model_config import read_model_config
 from novelgpt.training import checkpoint
