@@ -22,9 +22,7 @@ import transformers
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.devices import has_fast_bf16
-from novelgpt.model import build_model
-from novelgpt.model_config import read_model_config
+from novelgpt.network import build_model, has_fast_bf16, read_model_config
 from novelgpt.writing.decoder import Weights
 from novelgpt.writing.generation import Plan, make_controls, write_samples
 

@@ -30,7 +30,7 @@ from novelgpt.corpus.pieces import Pieces
 from novelgpt.corpus.pipeline import tokenize_corpus
 from novelgpt.corpus.stream import TokenStream
 from novelgpt.files import write_json
-from novelgpt.loss import sum_scores
+from novelgpt.network import sum_scores
 from novelgpt.ngram import ngram_loss
 from novelgpt.training.evaluation import evaluate_stream
 from novelgpt.training.options import TrainOptions

@@ -119,7 +119,7 @@ def run_ours(name: str, device: str, *, dropout: float) -> list[float]:
 
     from novelgpt.corpus.pieces import Pieces
     from novelgpt.corpus.stream import TokenStream
-    from novelgpt.devices import choose_devices, choose_precision
+    from novelgpt.network import choose_devices, choose_precision
     from novelgpt.training.data import WindowData
     from novelgpt.training.engine import Engine
     from novelgpt.training.options import TrainOptions

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from novelgpt.api import TrainResult, Written, evaluate, generate, train
     from novelgpt.corpus.novel_tokenizer import NovelTokenizer
     from novelgpt.messages import UserError
-    from novelgpt.model import load_model
+    from novelgpt.network import load_model
     from novelgpt.training.options import TrainOptions
 
 __version__ = "0.1.0"
@@ -29,7 +29,7 @@ PLACES = {
     "NovelTokenizer": "novelgpt.corpus.novel_tokenizer",
     "TrainOptions": "novelgpt.training.options",
     "UserError": "novelgpt.messages",
-    "load_model": "novelgpt.model",
+    "load_model": "novelgpt.network",
     **dict.fromkeys(("TrainResult", "Written", "evaluate", "generate", "train"), "novelgpt.api"),
 }
 

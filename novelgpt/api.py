@@ -108,10 +108,10 @@ def train(
     }
     options = replace(options, **values)
     with lock_run(options.output_dir):  # before torch is loaded, so that a second start is told at once
-        from novelgpt.devices import kept_determinism
+        from novelgpt.network import restoring_determinism
         from novelgpt.training.session import train as train_run
 
-        with kept_determinism():
+        with restoring_determinism():
             status = train_run(options, watch=progress, exit_at_second=exit_at_second)
     return read_result(options, status)
 
@@ -206,8 +206,7 @@ def open_model(model: "Model", device: str | None) -> tuple:
         if device is not None:
             raise UserError(f"device: found {device!r} for a loaded model", "leave it out", EXIT_USAGE)
         return model
-    from novelgpt.devices import choose_devices
-    from novelgpt.model import load_model
+    from novelgpt.network import choose_devices, load_model
 
     return load_model(model, device=choose_devices(device)[0])
 

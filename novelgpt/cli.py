@@ -10,7 +10,6 @@ The spelling of other tools is taken too (aliases.py).
 """
 
 import argparse
-import difflib
 import errno
 import math
 import os
@@ -22,7 +21,16 @@ from pathlib import Path
 
 from novelgpt.aliases import sort_words, translate, translate_words, vocabulary_of
 from novelgpt.config_file import read_config, spell_yaml
-from novelgpt.messages import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_PIPE, EXIT_USAGE, UserError, say, say_error
+from novelgpt.messages import (
+    EXIT_DONE,
+    EXIT_ENVIRONMENT,
+    EXIT_PIPE,
+    EXIT_USAGE,
+    UserError,
+    nearest_words,
+    say,
+    say_error,
+)
 
 SECTIONS = ("train", "eval", "generate", "clean", "vocabulary", "tokenize", "convert")
 TRUTHS = {"true": True, "1": True, "false": False, "0": False}  # a switch's value on the command line
@@ -94,16 +102,6 @@ def config_actions(parser: argparse.ArgumentParser) -> dict[str, argparse.Action
 def option_actions(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
     """Map the name of every option of a script's own to its argparse action."""
     return {name: action for name, action in config_actions(parser).items() if action.option_strings}
-
-
-def nearest_words(
-    name: str, names: Sequence[str], *, prefix: str = "", aliases: Mapping[str, str] | None = None
-) -> str:
-    """Say which known name an unknown one resembles, or list them all; for an alias, the name it stands for."""
-    aliases = aliases or {}
-    close = difflib.get_close_matches(name, [*names, *aliases], n=1, cutoff=0.5)
-    close = [aliases.get(known, known) for known in close]
-    return f"did you mean {prefix}{close[0]}?" if close else "known: " + ", ".join(prefix + known for known in names)
 
 
 def parse_options(

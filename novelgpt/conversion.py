@@ -20,9 +20,20 @@ from novelgpt.files import MANIFEST, atomic_folder, atomic_writer, read_json, sh
 from novelgpt.gguf_file import write_gguf
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.mindspore_file import CHECKPOINT, read_mindspore, write_mindspore
-from novelgpt.model import build_model, check_model_folder, count_parameters, load_model, save_model, write_configs
-from novelgpt.model_config import read_folder_config, read_model_config
-from novelgpt.weights import OLD_WEIGHTS, WEIGHTS, check_weights, expected_shapes
+from novelgpt.network import (
+    OLD_WEIGHTS,
+    WEIGHTS,
+    build_model,
+    check_model_folder,
+    check_weights,
+    count_parameters,
+    expected_shapes,
+    load_model,
+    read_folder_config,
+    read_model_config,
+    save_model,
+    write_configs,
+)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAGIC = b"GGUF"

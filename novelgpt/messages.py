@@ -8,8 +8,10 @@ Every script ends a failed run with two paragraphs on stderr and an exit code::
 """
 
 import contextlib
+import difflib
 import re
 import sys
+from collections.abc import Mapping, Sequence
 
 EXIT_DONE = 0
 EXIT_USAGE = 2  # a flag or config value is wrong
@@ -77,6 +79,16 @@ def say_error(problem: UserError) -> int:
     """Print an error with its hint on stderr; returns its exit status."""
     say(str(problem))
     return problem.code
+
+
+def nearest_words(
+    name: str, names: Sequence[str], *, prefix: str = "", aliases: Mapping[str, str] | None = None
+) -> str:
+    """Say which known name an unknown one resembles, or list them all; for an alias, the name it stands for."""
+    aliases = aliases or {}
+    close = difflib.get_close_matches(name, [*names, *aliases], n=1, cutoff=0.5)
+    close = [aliases.get(known, known) for known in close]
+    return f"did you mean {prefix}{close[0]}?" if close else "known: " + ", ".join(prefix + known for known in names)
 
 
 def progress_bar(total: int | None, *, unit: str, initial: int = 0, description: str = "", enabled: bool = True):

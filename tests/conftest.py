@@ -39,7 +39,7 @@ sys.addaudithook(refuse_network)
 @pytest.fixture
 def pretrained(tiny_config, tiny_tokenizer, tmp_path) -> Path:
     """A model folder of ours to start from."""
-    from novelgpt.model import build_model, save_model
+    from novelgpt.network import build_model, save_model
 
     save_model(build_model(tiny_config, tiny_tokenizer, seed=3), tiny_tokenizer, tmp_path / "pretrained")
     return tmp_path / "pretrained"

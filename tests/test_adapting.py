@@ -17,7 +17,7 @@ from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
 from novelgpt.files import write_json
 from novelgpt.messages import UserError
-from novelgpt.model import build_model, load_model
+from novelgpt.network import build_model, load_model
 from novelgpt.training.adapting import Adaptation, adapt_embeddings, new_table, plan_rows
 from novelgpt.training.session import train
 from novelgpt.training.setup import load_or_build, prepare_run

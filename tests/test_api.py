@@ -20,7 +20,7 @@ from novelgpt import NovelTokenizer, TrainOptions, UserError, evaluate, generate
 from novelgpt.cli import run
 from novelgpt.files import write_json
 from novelgpt.lock import run_lock
-from novelgpt.model import build_model, save_model
+from novelgpt.network import build_model, save_model
 
 EXAMPLES = (train, evaluate, generate, load_model, NovelTokenizer)
 

@@ -8,9 +8,8 @@ import torch
 from conftest import STORY, TINY
 
 from novelgpt import NovelTokenizer, UserError, evaluate, generate, load_model, train
-from novelgpt.devices import compute_deterministically
 from novelgpt.files import read_json
-from novelgpt.model import build_model, save_model
+from novelgpt.network import build_model, compute_deterministically, save_model
 
 
 @pytest.fixture

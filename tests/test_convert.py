@@ -16,8 +16,7 @@ from novelgpt.conversion import check_output, open_source
 from novelgpt.corpus.vocabulary import save_vocabulary
 from novelgpt.files import find_damage, read_json, sha256_of
 from novelgpt.mindspore_file import from_mindspore, to_mindspore
-from novelgpt.model import build_model, save_model
-from novelgpt.weights import check_weights, expected_shapes
+from novelgpt.network import build_model, check_weights, expected_shapes, save_model
 
 CORPUS = {"path": "data/train.json", "sha256": "0" * 64}
 # by hand from mindformers: the names of a network of one layer

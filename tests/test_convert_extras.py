@@ -16,7 +16,7 @@ import convert
 from novelgpt import NovelTokenizer, load_model
 from novelgpt.cli import run
 from novelgpt.files import find_damage
-from novelgpt.model import build_model, save_model
+from novelgpt.network import build_model, save_model
 
 pytestmark = pytest.mark.extras
 HARD = [

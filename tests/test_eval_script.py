@@ -12,7 +12,7 @@ import eval as eval_script
 from novelgpt.cli import run
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.files import write_json
-from novelgpt.model import build_model, save_model
+from novelgpt.network import build_model, save_model
 
 
 @pytest.fixture

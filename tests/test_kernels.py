@@ -8,7 +8,7 @@ from numba import njit
 
 from novelgpt.compiling import OPTIONS, as_array
 from novelgpt.kernels import arithmetic, training
-from novelgpt.loss import cross_entropy_sum
+from novelgpt.network.loss import cross_entropy_sum
 from novelgpt.training.cpu import Gelu
 
 DTYPES = [torch.float32, torch.bfloat16]

@@ -15,9 +15,8 @@ from transformers import GPT2LMHeadModel
 
 from novelgpt.cli import run
 from novelgpt.files import write_json
-from novelgpt.loss import sum_loss
 from novelgpt.messages import UserError
-from novelgpt.model import build_model, load_model, model_weights, save_model
+from novelgpt.network import build_model, load_model, model_weights, save_model, sum_loss
 from novelgpt.training.checkpoint import list_checkpoints
 from novelgpt.training.engine import Engine
 from novelgpt.training.lora import add_lora, check_lora, plain_model

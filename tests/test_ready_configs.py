@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import train as train_script
 from novelgpt.cli import config_arguments, parse_options, section_values
-from novelgpt.model_config import read_model_config
+from novelgpt.network import read_model_config
 from novelgpt.training.optim import default_lr, default_optimizer
 from novelgpt.training.options import TrainOptions
 

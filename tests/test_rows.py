@@ -16,7 +16,7 @@ from novelgpt.corpus.records import encode_records
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
 from novelgpt.files import write_json
-from novelgpt.loss import sum_loss
+from novelgpt.network import sum_loss
 from novelgpt.training.checkpoint import list_checkpoints
 from novelgpt.training.engine import Engine
 from novelgpt.training.options import TrainOptions

@@ -11,7 +11,7 @@ from test_trainer import StopAfter, read_log
 from novelgpt import train
 from novelgpt.files import read_json, write_json
 from novelgpt.messages import UserError
-from novelgpt.model import build_model, save_model
+from novelgpt.network import build_model, save_model
 from novelgpt.training import session, setup
 from novelgpt.training.checkpoint import list_checkpoints, read_progress
 

@@ -13,8 +13,7 @@ import eval as eval_script
 from novelgpt.cli import run
 from novelgpt.corpus.stream import TokenStream
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.loss import score_tokens
-from novelgpt.model import build_model, save_model
+from novelgpt.network import build_model, save_model, score_tokens
 from novelgpt.training.scoring import score_function
 from novelgpt.training.surprise import Span, find_spans, score_each_token
 from novelgpt.training.surprise_html import MAX_SHOWN, surprise_page

@@ -21,7 +21,7 @@ from novelgpt.cli import run
 from novelgpt.corpus import library
 from novelgpt.corpus.records import encode_records, read_records
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE
-from novelgpt.model import build_model, save_model
+from novelgpt.network import build_model, save_model
 from novelgpt.writing.options import check_options
 from novelgpt.writing.plan import Sample, answer_plan
 from novelgpt.writing.prompts import marked_prefix

@@ -11,8 +11,8 @@ from conftest import STORY
 from safetensors.torch import load_file
 
 from novelgpt.files import find_damage
-from novelgpt.loss import sum_loss
 from novelgpt.messages import UserError
+from novelgpt.network import sum_loss
 from novelgpt.training import parallel
 from novelgpt.training.checkpoint import find_checkpoint, list_checkpoints, read_progress
 from novelgpt.training.session import train

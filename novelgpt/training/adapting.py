@@ -20,8 +20,7 @@ from transformers import GPT2LMHeadModel
 from novelgpt.corpus.tokenizer import has_vocabulary, load_tokenizer
 from novelgpt.corpus.vocabulary import BYTE_TOKENS, split_names
 from novelgpt.messages import EXIT_USAGE, UserError
-from novelgpt.model import check_model_folder, load_model
-from novelgpt.model_config import TIED, read_folder_config
+from novelgpt.network import TIED, check_model_folder, load_model, read_folder_config
 from novelgpt.training.options import TrainOptions
 
 DEFAULT_VOCABULARY = "cache/vocab_small.txt"

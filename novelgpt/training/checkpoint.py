@@ -24,8 +24,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json, write_json
 from novelgpt.messages import EXIT_DIVERGED, EXIT_STATE, UserError, say, warn
-from novelgpt.model import whole_tensor
-from novelgpt.weights import WEIGHTS, check_safetensors_header, read_safetensors, write_safetensors
+from novelgpt.network import WEIGHTS, check_safetensors_header, gather_tensor, read_safetensors, write_safetensors
 
 FOLDER = "checkpoints"
 OPTIMIZER = "optimizer.safetensors"
@@ -225,7 +224,7 @@ def is_value_of(entry: Field, value: object) -> bool:
 def training_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Return the parameters that are trained by name, on the CPU, each tied one once."""
     return {
-        name: whole_tensor(value).to("cpu", copy=True).contiguous()
+        name: gather_tensor(value).to("cpu", copy=True).contiguous()
         for name, value in model.named_parameters()
         if value.requires_grad
     }
@@ -235,7 +234,7 @@ def optimizer_tensors(optimizers: list[torch.optim.Optimizer], model: torch.nn.M
     """Return the optimizers' state by name `index/weight/key`, on the CPU."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
-        f"{index}/{names[id(parameter)]}/{key}": whole_tensor(torch.as_tensor(value)).to("cpu", copy=True).contiguous()
+        f"{index}/{names[id(parameter)]}/{key}": gather_tensor(torch.as_tensor(value)).to("cpu", copy=True).contiguous()
         for index, optimizer in enumerate(optimizers)
         for parameter, entry in optimizer.state.items()
         for key, value in entry.items()

@@ -21,7 +21,7 @@ from transformers import AttentionInterface, GPT2LMHeadModel
 
 from novelgpt.compiling import as_array, share_threads
 from novelgpt.kernels import training as loops
-from novelgpt.loss import CPU_FORMATS
+from novelgpt.network.loss import CPU_FORMATS
 from novelgpt.products import ProductLayer
 from novelgpt.training.attention import SITES_A_LAYER, blocked_attention
 from novelgpt.training.dropout import KeyedDropout, Noise

@@ -12,7 +12,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say, warn
-from novelgpt.model import count_parameters
+from novelgpt.network import count_parameters
 from novelgpt.training.cpu import keep_large_blocks, tune_for_cpu
 from novelgpt.training.feed import load_corpus, rows_to_device
 from novelgpt.training.memory import available_bytes, choose_parts, predict_bytes

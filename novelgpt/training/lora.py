@@ -13,9 +13,8 @@ from transformers import GPT2LMHeadModel
 
 from novelgpt.files import sha256_of
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
-from novelgpt.model import count_parameters, model_weights
+from novelgpt.network import EMBEDDING, HEAD, count_parameters, model_weights, weight_files
 from novelgpt.training.options import TrainOptions
-from novelgpt.weights import EMBEDDING, HEAD, weight_files
 
 LAYERS = ("c_attn", "c_proj", "c_fc")  # GPT-2's names; c_proj is one of attention and one of the MLP
 

@@ -13,10 +13,9 @@ import numpy as np
 from novelgpt.corpus.documents import read_sources
 from novelgpt.corpus.pieces import open_pieces
 from novelgpt.corpus.stream import TokenStream
-from novelgpt.devices import choose_precision
 from novelgpt.files import write_text
-from novelgpt.loss import score_tokens
 from novelgpt.messages import EXIT_USAGE, UserError, say, warn
+from novelgpt.network import choose_precision, score_tokens
 from novelgpt.training import scoring
 from novelgpt.training.evaluation import Evaluation
 from novelgpt.training.surprise import Span, find_spans, score_each_token

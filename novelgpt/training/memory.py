@@ -11,7 +11,7 @@ import os
 import torch
 
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError
-from novelgpt.model_config import count_config_parameters
+from novelgpt.network import count_config_parameters
 from novelgpt.training.attention import BLOCK
 
 BYTES_A_PARAMETER = 16

@@ -7,7 +7,7 @@ import torch
 
 from novelgpt.files import MANIFEST, find_damage, read_json
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, warn
-from novelgpt.model import count_parameters, save_model
+from novelgpt.network import count_parameters, save_model
 from novelgpt.training.checkpoint import Progress
 from novelgpt.training.setup import Run
 

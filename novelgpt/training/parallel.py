@@ -16,8 +16,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import GPT2LMHeadModel
 
-from novelgpt.loss import sum_loss, sum_scores
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError
+from novelgpt.network import sum_loss, sum_scores
 
 
 class LossModule(nn.Module):

@@ -4,7 +4,7 @@ import statistics
 import time
 
 from novelgpt.messages import say
-from novelgpt.model import count_parameters
+from novelgpt.network import count_parameters
 from novelgpt.training.engine import Engine
 from novelgpt.training.memory import available_bytes, predict_bytes
 from novelgpt.training.metrics import duration_words

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from transformers import GPT2LMHeadModel
 
-from novelgpt.devices import device_words
 from novelgpt.files import remove_leftovers
 from novelgpt.lock import LOCK
 from novelgpt.messages import EXIT_DONE, EXIT_STATE, UserError, say, warn
-from novelgpt.model import describe_model
+from novelgpt.network import describe_devices, describe_model
 from novelgpt.training.checkpoint import (
     FOLDER,
     Progress,
@@ -168,7 +167,7 @@ def say_run(run: Run) -> None:
     say(f"steps: {steps}; {run.data.batch_words()}")
     rate = f"{options.optimizer} lr {options.lr:g}, weight decay {options.weight_decay:g}, seed {options.seed}"
     processes = f", {run.world.size} processes" if run.world.size > 1 else ""
-    say(f"device: {device_words(run.devices)}{processes}, {str(run.dtype).removeprefix('torch.')}; {rate}")
+    say(f"device: {describe_devices(run.devices)}{processes}, {str(run.dtype).removeprefix('torch.')}; {rate}")
 
 
 def train_run(run: Run, stop: StopSignals, checkpoint: Path | None, watch: Watch | None = None) -> int:

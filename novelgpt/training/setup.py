@@ -19,11 +19,17 @@ from novelgpt import __version__
 from novelgpt.corpus.manifest import check_fresh
 from novelgpt.corpus.pieces import Pieces, open_pieces
 from novelgpt.corpus.pipeline import expected_state, tokenize_corpus
-from novelgpt.devices import choose_devices, choose_precision, compute_deterministically
 from novelgpt.files import read_json, write_json
 from novelgpt.messages import EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError, say
-from novelgpt.model import build_model
-from novelgpt.model_config import check_model_config, read_model_config
+from novelgpt.network import (
+    build_model,
+    check_model_config,
+    check_versions,
+    choose_devices,
+    choose_precision,
+    compute_deterministically,
+    read_model_config,
+)
 from novelgpt.training.adapting import added_words, check_place, choose_tokenizer, load_pretrained, vocabulary_path
 from novelgpt.training.data import WindowData
 from novelgpt.training.lora import add_lora, check_lora, lora_identity, lora_words
@@ -34,7 +40,6 @@ from novelgpt.training.parallel import World, join_world, local_device, wait_for
 from novelgpt.training.regularize import default_replacement, default_weight_decay
 from novelgpt.training.rows import RowData, check_row_options, open_rows, row_steps
 from novelgpt.training.windows import count_steps, count_windows, epoch_phase
-from novelgpt.versions import check_versions
 
 RUN_FILE = "run.json"
 PIECE_OPTIONS = ("num_pieces", "valid_fraction", "min_length")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from novelgpt.messages import progress_bar, say, warn
-from novelgpt.model import model_weights
+from novelgpt.network import model_weights
 from novelgpt.training.checkpoint import Progress, load_checkpoint, optimizer_tensors, training_weights
 from novelgpt.training.engine import Engine
 from novelgpt.training.evaluation import Evaluation, evaluate_batches

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from novelgpt.alias_table import precision_name
 from novelgpt.checks import check_setting
-from novelgpt.cli import nearest_words, real, whole
-from novelgpt.messages import EXIT_USAGE, UserError
+from novelgpt.cli import real, whole
+from novelgpt.messages import EXIT_USAGE, UserError, nearest_words
 
 DEFAULT_LENGTH, MOST_TOKENS = 1000, 10_000_000  # of a text; the memory for its numbers is taken at once
 STOPS = ("sentence", "paragraph", "chapter", "never")

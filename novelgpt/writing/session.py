@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.devices import choose_devices, choose_precision, device_words
 from novelgpt.messages import EXIT_USAGE, UserError, printable, say, warn
-from novelgpt.model import load_model
+from novelgpt.network import choose_devices, choose_precision, describe_devices, load_model
 from novelgpt.writing.book import Book, corpus_facts, find_book
 from novelgpt.writing.copying import Copied, CopyMeter
 from novelgpt.writing.decoder import Decoder, Weights
@@ -163,7 +162,7 @@ def open_session(options: argparse.Namespace, *, loaded: tuple | None = None) ->
     plan, controls = read_plan(options, model), read_controls(options, tokenizer, device)
     weights = Weights(model, kind=kind, device=device)
     name = options.model_path or "the model"
-    say(f"{name}: {describe(model)}; {kind} on {device_words([device])}; --seed {options.seed}")
+    say(f"{name}: {describe(model)}; {kind} on {describe_devices([device])}; --seed {options.seed}")
     book = find_book(options.model_path, options.corpus) if options.model_path or options.corpus else None
     if book is None and options.max_copy is not None:
         message = "--max_copy: the book that the model was trained on is not at hand"

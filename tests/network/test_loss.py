@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from novelgpt.loss import sum_loss
+from novelgpt.network import sum_loss
 
 
 @pytest.fixture

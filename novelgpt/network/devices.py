@@ -1,15 +1,20 @@
-"""`--device 0,1` -> the torch devices that are there, and the number format they compute in."""
+"""What this machine has: `--device 0,1` -> the torch devices that are there, their number format, the libraries."""
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from novelgpt.messages import EXIT_USAGE, UserError, say, warn
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say, warn
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 HINT = "--device 0 or --device 0,1 for GPUs, --device mps, --device cpu"
+# torch: its restricted loader was unsafe before; transformers: config could load code; safetensors: atomic saves;
+# numba: kernels/ was never compiled by an older one
+FLOORS = {"torch": (2, 10), "transformers": (5, 3), "safetensors": (0, 8), "numba": (0, 68)}
 
 
 def choose_devices(text: str | None = None) -> list[torch.device]:
@@ -103,7 +108,7 @@ def compute_deterministically(device: torch.device) -> None:
 
 
 @contextlib.contextmanager
-def kept_determinism() -> Iterator[None]:
+def restoring_determinism() -> Iterator[None]:
     """Put torch's choice of operations back at the end as it was before compute_deterministically."""
     former = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -118,10 +123,10 @@ def has_fast_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def device_words(devices: list[torch.device]) -> str:
+def describe_devices(devices: list[torch.device]) -> str:
     """Name the devices for people: `cpu (2 threads)`, `2 x NVIDIA H200`.
 
-    >>> device_words([torch.device("cpu")]).startswith("cpu (")
+    >>> describe_devices([torch.device("cpu")]).startswith("cpu (")
     True
     """
     if devices[0].type == "cpu":
@@ -130,3 +135,24 @@ def device_words(devices: list[torch.device]) -> str:
         return "mps"
     names = [torch.cuda.get_device_name(device) for device in devices]
     return f"{len(names)} x {names[0]}" if len(names) > 1 else names[0]
+
+
+def check_versions(find=version) -> None:
+    """Raise when a library is missing or too old.
+
+    Args:
+        find: package name -> version text, raises PackageNotFoundError.
+
+    Raises:
+        UserError: with the command that repairs it.
+    """
+    for package, floor in FLOORS.items():
+        needed = ".".join(map(str, floor))
+        try:
+            found = find(package)
+        except PackageNotFoundError:
+            found = "no version"
+        numbers = tuple(int(number) for number in re.findall(r"\d+", found)[:2])
+        if numbers < floor:
+            message = f"{package}: found {found}, expected {needed} or newer"
+            raise UserError(message, "pip install -r requirements.txt", EXIT_ENVIRONMENT)

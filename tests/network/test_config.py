@@ -8,12 +8,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt.messages import UserError
-from novelgpt.model_config import (
-    check_model_config,
-    count_config_parameters,
-    read_folder_config,
-    read_model_config,
-)
+from novelgpt.network import check_model_config, count_config_parameters, read_folder_config, read_model_config
 
 GOOD = {"n_layer": 2, "n_embd": 64, "n_head": 4, "n_positions": 32}
 RATE = "a number from 0.0 to 0.99"

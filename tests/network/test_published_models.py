@@ -20,7 +20,7 @@ from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.vocabulary import save_vocabulary
 from novelgpt.files import write_json
 from novelgpt.messages import UserError
-from novelgpt.model import load_model, save_model
+from novelgpt.network import load_model, save_model
 
 PREFIX = "那天夜里"
 

@@ -16,8 +16,7 @@ from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
 from novelgpt.files import MANIFEST
 from novelgpt.messages import UserError
-from novelgpt.model import build_model, count_parameters, describe_model, load_model, save_model
-from novelgpt.model_config import read_model_config
+from novelgpt.network import build_model, count_parameters, describe_model, load_model, read_model_config, save_model
 from novelgpt.training.cpu import tune_for_cpu
 
 PREFIX = "[CLS]乔一斗"

@@ -20,8 +20,8 @@ from novelgpt.corpus.novel_tokenizer import NovelTokenizer
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, write_json, write_text
 from novelgpt.messages import EXIT_STATE, UserError, warn
-from novelgpt.model_config import TIED, count_config_parameters, read_folder_config
-from novelgpt.weights import EMBEDDING, HEAD, WEIGHTS, read_weights, write_safetensors
+from novelgpt.network.config import TIED, count_config_parameters, read_folder_config
+from novelgpt.network.weights import EMBEDDING, HEAD, WEIGHTS, read_weights, write_safetensors
 
 CARD = """---
 library_name: transformers
@@ -117,14 +117,14 @@ def model_weights(model: GPT2LMHeadModel) -> dict[str, torch.Tensor]:
     merged = {}
     for name, weight in model.named_parameters():
         if ".lora_" not in name:
-            merged[name.replace(".base_layer.", ".")] = whole_tensor(weight).to("cpu", torch.float32)
+            merged[name.replace(".base_layer.", ".")] = gather_tensor(weight).to("cpu", torch.float32)
     for name, module in model.named_modules():
         if hasattr(module, "get_delta_weight"):
             merged[f"{name}.weight"] = merged[f"{name}.weight"] + module.get_delta_weight("default").detach().cpu()
     return {name: weight.contiguous() for name, weight in merged.items()}
 
 
-def whole_tensor(value: torch.Tensor) -> torch.Tensor:
+def gather_tensor(value: torch.Tensor) -> torch.Tensor:
     """Return a tensor without its graph, gathered from all processes if each holds only a part."""
     value = value.detach()
     return value.full_tensor() if isinstance(value, DTensor) else value

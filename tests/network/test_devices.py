@@ -1,15 +1,17 @@
-"""Every spelling of --device gives devices that exist, or says what is wrong; precision follows the device."""
+"""Every spelling of --device gives devices that exist, or says what is wrong; precision follows the device; old libraries are refused."""
 
 import os
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
 
-from novelgpt.devices import choose_devices, choose_precision, compute_deterministically
 from novelgpt.messages import UserError
+from novelgpt.network import check_versions, choose_devices, choose_precision, compute_deterministically
 
 CPU = torch.device("cpu")
 HINT = "--device 0 or --device 0,1 for GPUs, --device mps, --device cpu"
+GOOD = {"torch": "2.13.0+cpu", "transformers": "5.17.0", "safetensors": "0.8.0", "numba": "0.68.1"}
 
 
 def gpu(*numbers: int) -> list[torch.device]:
@@ -101,7 +103,7 @@ def test_half_precision_is_refused_where_nothing_scales_the_loss():
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_automatic_precision_follows_the_hardware(monkeypatch, fast):
-    monkeypatch.setattr("novelgpt.devices.has_fast_bf16", lambda: fast)
+    monkeypatch.setattr("novelgpt.network.devices.has_fast_bf16", lambda: fast)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: fast or including_emulation)
     assert choose_precision("auto", CPU) == (torch.bfloat16 if fast else torch.float32)
     assert choose_precision("auto", torch.device("cuda", 0)) == (torch.bfloat16 if fast else torch.float16)
@@ -137,3 +139,31 @@ def test_deterministic_on_the_cpu_says_that_it_changes_nothing(capsys, determini
     compute_deterministically(torch.device("cpu"))
     assert not torch.are_deterministic_algorithms_enabled()
     assert capsys.readouterr().err == "--deterministic: the CPU gives the same bits in every run anyway\n"
+
+
+def test_the_versions_here_are_new_enough():
+    check_versions()
+
+
+@pytest.mark.parametrize(
+    ("package", "found", "needed"),
+    [
+        ("torch", "2.9.1", "2.10"),
+        ("transformers", "4.57.6", "5.3"),
+        ("safetensors", "0.7.9rc1", "0.8"),
+        ("numba", "0.67.0", "0.68"),
+    ],
+)
+def test_an_old_library_is_refused_with_the_command_that_repairs_it(package, found, needed):
+    with pytest.raises(UserError) as caught:
+        check_versions({**GOOD, package: found}.__getitem__)
+    expected = f"error: {package}: found {found}, expected {needed} or newer\n\nhint: pip install -r requirements.txt"
+    assert (str(caught.value), caught.value.code) == (expected, 4)
+
+
+def test_a_missing_library_is_named():
+    def find(package):
+        raise PackageNotFoundError(package)
+
+    with pytest.raises(UserError, match=r"torch: found no version, expected 2\.10 or newer"):
+        check_versions(find)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from novelgpt.files import read_json
 from novelgpt.messages import EXIT_STATE, UserError, warn
-from novelgpt.model_config import TIED
+from novelgpt.network.config import TIED
 
 WEIGHTS = "model.safetensors"
 OLD_WEIGHTS = "pytorch_model.bin"
