@@ -3,11 +3,8 @@
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.compiling import as_array, share_threads
-from novelgpt.kernels import training as loops
-from novelgpt.products import multiply
+from novelgpt.compute import CPU_FORMATS, multiply, row_losses_on_cpu
 
-CPU_FORMATS = (torch.float32, torch.bfloat16)
 HEAD_ALIGNMENT = 64  # rows: GPU matrix products want multiples of it, and 13,317 is odd
 
 
@@ -64,16 +61,6 @@ def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor, needs_gradient
     """
     compute = row_losses_on_cpu if logits.device.type == "cpu" and logits.dtype in CPU_FORMATS else row_losses
     return compute(logits, labels, needs_gradient).sum(), logits if needs_gradient else None
-
-
-def row_losses_on_cpu(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool) -> torch.Tensor:
-    """Return the loss (C,) of every row, fp32; where a gradient is needed, it overwrites the logits."""
-    if len(labels) and labels.max() >= logits.shape[1]:
-        raise IndexError(f"label {int(labels.max())} of {logits.shape[1]} tokens")
-    losses = torch.empty(len(logits))
-    share_threads()
-    loops.cross_entropy(as_array(logits), labels.numpy(), losses.numpy(), needs_gradient)
-    return losses
 
 
 def row_losses(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool) -> torch.Tensor:

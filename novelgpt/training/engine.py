@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from transformers import GPT2LMHeadModel
 
+from novelgpt.compute import keep_freed_memory, tune_for_cpu
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say, warn
 from novelgpt.network import count_parameters
-from novelgpt.training.cpu import keep_large_blocks, tune_for_cpu
 from novelgpt.training.feed import load_corpus, rows_to_device
 from novelgpt.training.memory import available_bytes, choose_parts, predict_bytes
 from novelgpt.training.optim import build_optimizers, set_lr
@@ -52,7 +52,7 @@ class Engine:
         self.noise = None
         if self.device.type == "cpu":
             self.noise = tune_for_cpu(run.model, seed=self.options.seed, dtype=run.dtype)
-            keep_large_blocks()
+            keep_freed_memory()
         if self.options.gradient_checkpointing:
             checkpoint_activations(run.model)
         self.loss_module = LossModule(run.model, run.dtype, HEAD_CHUNK[self.device.type])

@@ -10,9 +10,9 @@ import os
 
 import torch
 
+from novelgpt.compute import QUERY_BLOCK
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError
 from novelgpt.network import count_config_parameters
-from novelgpt.training.attention import BLOCK
 
 BYTES_A_PARAMETER = 16
 BYTES_A_FROZEN = 4
@@ -54,7 +54,7 @@ def predict_bytes(
     size = torch.finfo(dtype).bits // 8
     a_layer = ACTIVATION_BYTES[size] * width * tokens
     if device == "cpu":
-        a_layer += size * config["n_head"] * tokens * (length + min(BLOCK, length)) // 2
+        a_layer += size * config["n_head"] * tokens * (length + min(QUERY_BLOCK, length)) // 2
     activations = 4 * layers * width * tokens + a_layer if checkpointing else layers * a_layer
     casts = size * parameters if size == 2 else 0
     ends = 24 * width * tokens + LOGIT_BYTES * min(chunk, tokens) * vocab_size

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
+from novelgpt.compute import tune_for_cpu
 from novelgpt.corpus.pieces import open_pieces
 from novelgpt.corpus.stream import TokenStream
 from novelgpt.corpus.tokens import encode_document
 from novelgpt.messages import EXIT_INPUT, UserError
 from novelgpt.network import sum_scores
-from novelgpt.training.cpu import tune_for_cpu
 from novelgpt.training.evaluation import Evaluation, evaluate_stream
 
 

@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import GPT2LMHeadModel
 
+from novelgpt.compute import MAX_ROWS, capture_graph
 from novelgpt.messages import EXIT_STATE, UserError
 from novelgpt.writing.decoder import Decoder, Weights
 from novelgpt.writing.endings import Endings
-from novelgpt.writing.graph import capture
-from novelgpt.writing.linear import MAX_ROWS
 from novelgpt.writing.plan import BLOCK, Plan, Sample, answer_plan
 from novelgpt.writing.sampling import Controls, choose_tokens, uniform_numbers
 
@@ -69,7 +68,7 @@ class Batch:
             self.uniforms[row, self.count :] = torch.from_numpy(numbers)
         self.place = torch.tensor([self.count], device=device)  # (1,) the count as a GPU sees it
         self.logits = self.read_prefix(prefix)  # (B, V)
-        self.replay = capture(self.decode_token_on_device, device, [self.place, self.decoder.places, self.logits])
+        self.replay = capture_graph(self.decode_token_on_device, device, [self.place, self.decoder.places, self.logits])
 
     def read_prefix(self, prefix: list[int]) -> torch.Tensor:
         """Read the common prefix once and give it to all rows; returns the logits (B, V) after it."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from novelgpt.compute import MAX_ROWS
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.messages import EXIT_USAGE, UserError, printable, say, warn
 from novelgpt.network import choose_devices, choose_precision, describe_devices, load_model
@@ -14,7 +15,6 @@ from novelgpt.writing.book import Book, corpus_facts, find_book
 from novelgpt.writing.copying import Copied, CopyMeter
 from novelgpt.writing.decoder import Decoder, Weights
 from novelgpt.writing.generation import BLOCK, make_controls, write_samples
-from novelgpt.writing.linear import MAX_ROWS
 from novelgpt.writing.options import DEFAULT_LENGTH
 from novelgpt.writing.plan import Plan, Sample, answer_plan
 from novelgpt.writing.prompts import marked_prefix

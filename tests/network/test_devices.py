@@ -1,4 +1,4 @@
-"""Every spelling of --device gives devices that exist, or says what is wrong; precision follows the device; old libraries are refused."""
+"""Every spelling of --device gives devices that exist, or says what is wrong; precision; floors of the libraries."""
 
 import os
 from importlib.metadata import PackageNotFoundError

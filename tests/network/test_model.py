@@ -12,12 +12,12 @@ from conftest import ROOT, STORY
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from novelgpt.compute import tune_for_cpu
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
 from novelgpt.files import MANIFEST
 from novelgpt.messages import UserError
 from novelgpt.network import build_model, count_parameters, describe_model, load_model, read_model_config, save_model
-from novelgpt.training.cpu import tune_for_cpu
 
 PREFIX = "[CLS]乔一斗"
 FRESH_PROCESS = """

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from numba import njit
 
-from novelgpt.compiling import OPTIONS, as_array
-from novelgpt.kernels import arithmetic, training
+from novelgpt.compute.compiling import OPTIONS, as_array
+from novelgpt.compute.kernels import loops
+from novelgpt.compute.tuning import Gelu
 from novelgpt.network.loss import cross_entropy_sum
-from novelgpt.training.cpu import Gelu
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -23,17 +23,17 @@ def seeded():
 def through_fp32(x, y):
     """Write x, taken to fp32 and from there, into y."""
     for i in range(len(x)):
-        y[i] = arithmetic.narrow(arithmetic.widen(x[i]), y[i])
+        y[i] = loops.narrow(loops.widen(x[i]), y[i])
 
 
 @njit(**OPTIONS)  # kept nowhere: Numba would not see that other files have changed
 def exp_of_each(x, y):
     for i in range(len(x)):
-        y[i] = arithmetic.exp(x[i])
+        y[i] = loops.exp(x[i])
 
 
 def exp_as_written(x: np.ndarray) -> np.ndarray:
-    """Return arithmetic.exp by NumPy, one rounded fp32 operation after the other."""
+    """Return loops.exp by NumPy, one rounded fp32 operation after the other."""
     f = np.float32
     x = np.clip(x, f(-87), f(87))
     n = np.floor(x * f(1.4426950408889634) + f(0.5))
@@ -103,10 +103,10 @@ def test_cross_entropy_and_its_gradient_are_those_of_torch(dtype, size):
     expected = F.cross_entropy(exact, labels, reduction="none")
     expected.sum().backward()
     losses, kept = torch.empty(6), logits.clone()
-    training.cross_entropy(as_array(kept), labels.numpy(), losses.numpy(), False)
+    loops.cross_entropy(as_array(kept), labels.numpy(), losses.numpy(), False)
     assert torch.equal(kept, logits)
     assert torch.allclose(losses.double(), expected, atol=1e-5)
-    training.cross_entropy(as_array(logits), labels.numpy(), losses.numpy(), True)
+    loops.cross_entropy(as_array(logits), labels.numpy(), losses.numpy(), True)
     assert torch.allclose(losses.double(), expected, atol=1e-5)
     assert torch.allclose(logits.double(), exact.grad, rtol=1 / 256 if dtype == torch.bfloat16 else 1e-5, atol=1e-7)
 
@@ -115,7 +115,7 @@ def test_cross_entropy_and_its_gradient_are_those_of_torch(dtype, size):
 def test_what_is_no_number_makes_a_loss_that_is_none(bad):
     logits, losses = torch.randn(2, 100), torch.empty(2)
     logits[0, 7] = bad
-    training.cross_entropy(logits.numpy(), np.array([3, 3]), losses.numpy(), True)
+    loops.cross_entropy(logits.numpy(), np.array([3, 3]), losses.numpy(), True)
     assert torch.isnan(losses[0]) and torch.isnan(logits[0]).any()
     assert torch.isfinite(losses[1]) and torch.isfinite(logits[1]).all()
 
@@ -123,9 +123,9 @@ def test_what_is_no_number_makes_a_loss_that_is_none(bad):
 def test_a_row_is_the_same_alone_and_among_others():
     logits, losses = torch.randn(30, 1001).numpy(), np.empty(30, np.float32)
     together = logits.copy()
-    training.cross_entropy(together, np.arange(30), losses, True)
+    loops.cross_entropy(together, np.arange(30), losses, True)
     for row in range(30):
-        assert training.row_cross_entropy(logits[row], row, True) == losses[row]
+        assert loops.row_cross_entropy(logits[row], row, True) == losses[row]
     assert (logits == together).all()
 
 

@@ -19,13 +19,11 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, GPT2LMHeadModel
 
-from novelgpt.compiling import as_array, share_threads
-from novelgpt.kernels import training as loops
-from novelgpt.network.loss import CPU_FORMATS
-from novelgpt.products import ProductLayer
-from novelgpt.training.attention import SITES_A_LAYER, blocked_attention
-from novelgpt.training.dropout import KeyedDropout, Noise
+from novelgpt.compute.attention import SITES_A_LAYER, KeyedDropout, Noise, blocked_attention
+from novelgpt.compute.compiling import CPU_FORMATS, as_array, share_threads
+from novelgpt.compute.kernels import loops
 
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 ATTENTION = "novelgpt_blocked"
 MALLOC_OPTIONS = {-3: 1 << 30, -1: 2**31 - 1, -2: 64 << 20}  # mmap threshold, trim threshold, top pad; bytes
 
@@ -50,11 +48,61 @@ def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int, dtype: torch.dtype = torc
         block.attn.noise = noise
         block.attn.resid_dropout = KeyedDropout(block.attn.resid_dropout.p, noise, SITES_A_LAYER * index + 2)
         block.mlp.dropout = KeyedDropout(block.mlp.dropout.p, noise, SITES_A_LAYER * index + 3)
-        if model.config.activation_function in ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"):
+        if model.config.activation_function in loops.TANH_GELU:
             block.mlp.act = Gelu()
         tune_linear_layers(block, noise, SITES_A_LAYER * len(transformer.h) + 1 + 4 * index, dtype)
     model.train(model.training)  # the new parts are born in training mode
     return noise
+
+
+def multiply(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Return left · right (+ bias) without a graph.
+
+    Args:
+        left: (N, K), any strides.
+        right: (K, M), any strides, of the same dtype and device.
+        bias: (M,).
+
+    >>> multiply(torch.ones(2, 3), torch.ones(3, 1)).tolist()
+    [[3.0], [3.0]]
+    """
+    if HAS_ONEDNN and left.device.type == "cpu" and left.dtype == torch.float32:
+        return torch.ops.mkldnn._linear_pointwise(left, right.t(), bias, "none", [], "")
+    return left @ right if bias is None else torch.addmm(bias, left, right)
+
+
+class LinearFunction(torch.autograd.Function):
+    """input · weight + bias with all three products of a training step through multiply."""
+
+    @staticmethod
+    def forward(ctx, inputs, weight, bias):
+        """Return (N, M) from inputs (N, K), weight (K, M), bias (M,)."""
+        ctx.save_for_backward(inputs, weight)
+        return multiply(inputs, weight, bias)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """Return the gradients of inputs, weight and bias; None for weight and bias where they are frozen."""
+        inputs, weight = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        if not ctx.needs_input_grad[1]:
+            return multiply(gradient, weight.t()), None, None
+        weight_gradient = multiply(gradient.t(), inputs).t()  # the faster of the two orders
+        return multiply(gradient, weight.t()), weight_gradient, gradient.sum(0)
+
+
+class LinearLayer(nn.Module):
+    """GPT-2's Conv1D, a linear layer with an (in, out) weight, through oneDNN. Shares the original's parameters."""
+
+    def __init__(self, conv: nn.Module):
+        super().__init__()
+        self.weight = conv.weight
+        self.bias = conv.bias
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map (..., in) to (..., out)."""
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        return LinearFunction.apply(flat, self.weight, self.bias).view(*hidden.shape[:-1], -1)
 
 
 class Gelu(nn.Module):
@@ -103,10 +151,20 @@ def tune_linear_layers(block: nn.Module, noise: Noise, site: int, dtype: torch.d
             layer.lora_dropout["default"] = KeyedDropout(getattr(dropout, "p", 0.0), noise, site + number)
             part, name, layer = layer, "base_layer", layer.base_layer
         if dtype == torch.float32:
-            setattr(part, name, ProductLayer(layer))
+            setattr(part, name, LinearLayer(layer))
 
 
-def keep_large_blocks() -> bool:
+def row_losses_on_cpu(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool) -> torch.Tensor:
+    """Return the loss (C,) of every row, fp32; where a gradient is needed, it overwrites the logits."""
+    if len(labels) and labels.max() >= logits.shape[1]:
+        raise IndexError(f"label {int(labels.max())} of {logits.shape[1]} tokens")
+    losses = torch.empty(len(logits))
+    share_threads()
+    loops.cross_entropy(as_array(logits), labels.numpy(), losses.numpy(), needs_gradient)
+    return losses
+
+
+def keep_freed_memory() -> bool:
     """Tell glibc's allocator to keep large blocks instead of returning them after every operation.
 
     Fresh pages cost a tuned step 10 to 12 %. Returns False where the C library has no such switch.

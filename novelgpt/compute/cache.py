@@ -5,13 +5,16 @@ small integers where the weights are rounded anyway, and `MaskedCache` for a GPU
 at any number.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 
-from novelgpt.compiling import share_threads
-from novelgpt.kernels.arithmetic import LEAST_SCALE
-from novelgpt.kernels.attention import TILE, attend
+from novelgpt.compute.compiling import share_threads
+from novelgpt.compute.kernels.attention_step import TILE, attend
+from novelgpt.compute.kernels.loops import LEAST_SCALE
 
 LIMITS = {"fp32": 0, "bf16": 32767, "int8": 127}  # greatest integer stored of the kinds of weights, 0 = as it is
+WARM_UPS = 3  # runs before the capture, in which libraries choose their kernels
 FORMATS = {0: torch.float32, 127: torch.int8, 32767: torch.int16}
 
 
@@ -122,3 +125,37 @@ class MaskedCache:
         """Give every row the first `used` tokens of the first one."""
         self.keys[:, 1:, ..., :used] = self.keys[:, :1, ..., :used]
         self.values[:, 1:, :, :used] = self.values[:, :1, :, :used]
+
+
+def cache_for(device: torch.device) -> type[PackedCache] | type[MaskedCache]:
+    """Return the form of cache that suits a device."""
+    return PackedCache if device.type == "cpu" else MaskedCache
+
+
+def capture_graph(
+    step: Callable[[], None], device: torch.device, state: Sequence[torch.Tensor]
+) -> Callable[[], None] | None:
+    """Return something that repeats a step as fast as the device can; None on a CPU, which has a step of its own.
+
+    Args:
+        step: works in place on tensors that stay where they are; looks at no number.
+        device: elsewhere than on NVIDIA GPUs the step itself is returned.
+        state: what the step changes and later steps read; it is put back after the runs that warm up.
+    """
+    if device.type == "cpu":
+        return None
+    if device.type != "cuda":
+        return step
+    saved = [tensor.clone() for tensor in state]
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UPS):
+            step()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    for tensor, value in zip(state, saved, strict=True):
+        tensor.copy_(value)
+    return graph.replay

@@ -17,8 +17,8 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from novelgpt.compiling import compiled
-from novelgpt.kernels.arithmetic import LEAST_SCALE, add_up, as_bytes, gelu_gate, greater, greatest, prefetch_line
+from novelgpt.compute.compiling import compiled
+from novelgpt.compute.kernels.loops import LEAST_SCALE, add_up, as_bytes, gelu_gate, greater, greatest, prefetch_line
 
 LIMIT, OFFSET = 127, 128  # greatest code, and what is added to those of weights
 GROUP = 4  # codes of one lane
@@ -175,7 +175,7 @@ def finish_row(sums, surplus, row_scale, scales, bias, with_gelu, y):
 
 
 @functools.partial(compiled, parallel=True)
-def multiply(x, gain, shift, epsilon, weights, scales, bias, with_gelu, y):
+def multiply_rounded(x, gain, shift, epsilon, weights, scales, bias, with_gelu, y):
     """Write the product of x and a matrix into y.
 
     Args:

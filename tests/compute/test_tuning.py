@@ -7,7 +7,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from novelgpt.training.cpu import tune_for_cpu
+from novelgpt.compute import tune_for_cpu
 from novelgpt.training.engine import checkpoint_activations
 
 LENGTHS = (1, 5, 255, 256, 257, 600)

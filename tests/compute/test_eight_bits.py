@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from conftest import ROOT
 from numba.core.registry import cpu_target
 
-from novelgpt.kernels import eight_bits
-from novelgpt.kernels.eight_bits import MOST_INPUTS, PANEL, ROWS
-from novelgpt.writing.linear import int8_product
+from novelgpt.compute.kernels import eight_bits
+from novelgpt.compute.kernels.eight_bits import MOST_INPUTS, PANEL, ROWS
+from novelgpt.compute.packed import int8_product
 
 NONE = np.zeros(0, np.float32)
 
@@ -64,7 +64,7 @@ def test_a_product_by_hand():
     x = np.array([[127.0, -127.0, 0.4, 0.6], [0, 0, 0, 0]], np.float32)  # a step of 1: 127, -127, 0, 1; all zero
     codes = np.array([[1, 2, 100, -3], [127, 0, 0, 0]], np.int8)
     scales, bias, y = np.array([0.5, 1], np.float32), np.array([10, -1], np.float32), np.empty((2, 2), np.float32)
-    eight_bits.multiply(x, NONE, NONE, np.float32(0), eight_bits.pack_weights(codes), scales, bias, False, y)
+    eight_bits.multiply_rounded(x, NONE, NONE, np.float32(0), eight_bits.pack_weights(codes), scales, bias, False, y)
     # (127 - 254 + 0 - 3) / 2 + 10 and 127 * 127 - 1
     assert y.tolist() == [[-55, 16128], [10, -1]]
 
@@ -118,8 +118,8 @@ OTHER_PROCESSORS = {  # words in the features they lack
 PRODUCT = """
 import sys
 import torch
-from novelgpt.kernels import eight_bits
-from novelgpt.writing.linear import int8_product
+from novelgpt.compute.kernels import eight_bits
+from novelgpt.compute.packed import int8_product
 torch.manual_seed(0)
 weight, x, norm = torch.randn(50, 70), torch.randn(5, 70), (torch.randn(70), torch.randn(70), 1e-5)
 x[4, 0] = torch.inf

@@ -18,17 +18,15 @@ import torch
 import torch.nn.functional as F
 from transformers.activations import ACT2FN
 
-from novelgpt.compiling import share_threads
-from novelgpt.kernels import eight_bits
-from novelgpt.kernels.arithmetic import LEAST_SCALE
+from novelgpt.compute.compiling import share_threads
+from novelgpt.compute.kernels import eight_bits
+from novelgpt.compute.kernels.loops import LEAST_SCALE, TANH_GELU
 from novelgpt.messages import warn
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 Norm = tuple[torch.Tensor, torch.Tensor, float]  # weight and bias (in,) fp32, epsilon
 
 MAX_ROWS = 16  # rows computed at once on a CPU; results are proved equal for 1 to this many
-KINDS = ("fp32", "bf16", "int8")
-TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 
 
 def make_product(
@@ -124,7 +122,7 @@ def int8_product(
         if x.shape[1:] != weight.shape[1:]:
             raise ValueError(f"x of shape {tuple(x.shape)} for a matrix with {weight.shape[1]} inputs")
         y = torch.empty(x.shape[0], len(scale))
-        eight_bits.multiply(x.contiguous().numpy(), *before, packed, *after, y.numpy())
+        eight_bits.multiply_rounded(x.contiguous().numpy(), *before, packed, *after, y.numpy())
         return y
 
     return product

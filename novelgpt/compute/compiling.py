@@ -22,6 +22,7 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from novelgpt.messages import warn
 
+CPU_FORMATS = (torch.float32, torch.bfloat16)  # that the loops take
 # a division by zero gives inf or nan, as everywhere else
 OPTIONS = {"error_model": "numpy"}
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]

@@ -9,8 +9,8 @@ import functools
 import numpy as np
 from numba import prange
 
-from novelgpt.compiling import compiled
-from novelgpt.kernels.arithmetic import CACHE_LINE, LEAST_SCALE, exponentiate, greater, greatest, prefetch
+from novelgpt.compute.compiling import compiled
+from novelgpt.compute.kernels.loops import CACHE_LINE, LEAST_SCALE, exponentiate, greater, greatest, prefetch
 
 TILE = 64
 AHEAD = 4096  # bytes from what is read to what the memory shall send next; measured

@@ -3,19 +3,22 @@
 Numbers are fp32, or bf16 seen as uint16 since NumPy has no such type: `widen` and `narrow` go between them.
 """
 
+import functools
+
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from novelgpt.compiling import OPTIONS, compiled
+from novelgpt.compute.compiling import OPTIONS, compiled
 
 CACHE_LINE = 64  # bytes
 LANES = 64  # numbers taken at once by a sum or a maximum: some vector registers full
 LOG2_E, LEAST_SCALE = np.float32(1.4426950408889634), np.float32(1e-12)
 LN_2_HIGH, LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440054690583e-4)  # few bits: n times it is exact
 GELU_OUTER, GELU_INNER = np.float32(0.7978845608028654), np.float32(0.044715)  # sqrt(2 / pi), and Hendrycks' constant
+TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # the names of that form of GELU in a config
 
 
 def widen(number):
@@ -111,6 +114,62 @@ def gelu_gate(x):
     """Return (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x**3), by which GPT-2's GELU multiplies x."""
     u = GELU_OUTER * (x + GELU_INNER * x * x * x)
     return np.float32(1) / (np.float32(1) + exp(np.float32(-2) * u))
+
+
+@functools.partial(compiled, parallel=True)
+def gelu(x, y):
+    """Write GELU of x (N, D) into y (N, D), both fp32 or bf16."""
+    for row in prange(x.shape[0]):
+        for i in range(x.shape[1]):
+            z = widen(x[row, i])
+            y[row, i] = narrow(z * gelu_gate(z), y[row, i])
+
+
+@functools.partial(compiled, parallel=True)
+def gelu_backward(x, gradient, result):
+    """Write gradient (N, D) times the derivative of GELU at x (N, D) into result (N, D), all fp32 or bf16."""
+    for row in prange(x.shape[0]):
+        for i in range(x.shape[1]):
+            z = widen(x[row, i])
+            gate = gelu_gate(z)
+            inner = GELU_OUTER * (np.float32(1) + np.float32(3) * GELU_INNER * z * z)  # du / dx
+            slope = gate + np.float32(2) * z * gate * (np.float32(1) - gate) * inner
+            result[row, i] = narrow(widen(gradient[row, i]) * slope, result[row, i])
+
+
+@compiled
+def row_cross_entropy(scores, label, needs_gradient):
+    """Do what `cross_entropy` does for one row."""
+    count = scores.shape[0]
+    terms = np.empty(count, np.float32)
+    for i in range(count):
+        terms[i] = widen(scores[i])
+    best, target = greatest(terms, count), terms[label]
+    total = exponentiate(terms, count, best)
+    if needs_gradient:
+        share = np.float32(1) / total
+        terms[label] -= total
+        for i in range(count):
+            scores[i] = narrow(terms[i] * share, scores[i])
+    return best + np.log(total) - target
+
+
+@functools.partial(compiled, parallel=True)
+def cross_entropy(scores, labels, losses, needs_gradient):
+    """Write the cross-entropy of every row into losses (N,) fp32, in nats, and its gradient over the scores.
+
+    Args:
+        scores: (N, V) fp32 or bf16.
+        labels: (N,) int64; a negative one counts nothing.
+        needs_gradient: False leaves the scores alone.
+    """
+    for row in prange(scores.shape[0]):
+        if labels[row] >= 0:
+            losses[row] = row_cross_entropy(scores[row], labels[row], needs_gradient)
+        else:
+            losses[row] = 0
+            for i in range(scores.shape[1] if needs_gradient else 0):
+                scores[row, i] = 0
 
 
 @intrinsic
