@@ -69,9 +69,9 @@ def write_text(path: str | Path, text: str) -> None:
         file.write(text.encode("utf-8"))
 
 
-def write_json(path: str | Path, value: object, *, indent: int | None = 2) -> None:
+def write_json(path: str | Path, value: object) -> None:
     """Write a value as strict JSON (no NaN), readable Chinese, atomically."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path, *, code: int = EXIT_STATE) -> object:

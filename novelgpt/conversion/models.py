@@ -1,8 +1,4 @@
-"""A model from anywhere -> a model for anywhere.
-
-    Hugging Face folder ─┐                ┌─ Hugging Face folder, fp32 bf16 fp16
-    pytorch_model.bin   ─┼─ GPT2LMHead ───┼─ GGUF file            gguf_file.py
-    MindSpore checkpoint ┘   + tokenizer  └─ MindSpore checkpoint  mindspore_file.py
+"""Load a model of any kind, cast its weights, write it as another kind: what the door of this folder offers.
 
 In fp32 every number stays what it is. bf16 keeps 8 bits of each (an error of up to 0.4 %), fp16 keeps 11 (0.05 %) but
 none above 65,504.
@@ -14,12 +10,12 @@ from pathlib import Path
 import torch
 from transformers import GPT2LMHeadModel
 
+from novelgpt.conversion.gguf import write_gguf
+from novelgpt.conversion.mindspore import CHECKPOINT, read_mindspore, write_mindspore
 from novelgpt.corpus.novel_tokenizer import NovelTokenizer
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.files import MANIFEST, atomic_folder, atomic_writer, read_json, sha256_of
-from novelgpt.gguf_file import write_gguf
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError
-from novelgpt.mindspore_file import CHECKPOINT, read_mindspore, write_mindspore
 from novelgpt.network import (
     OLD_WEIGHTS,
     WEIGHTS,
@@ -41,7 +37,7 @@ KEPT_FACTS = ("step", "epoch", "valid_loss", "corpus")  # of the source's manife
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceModel:
     """A model to be written elsewhere.
 
     Attributes:
@@ -90,7 +86,7 @@ def is_gguf(path: Path) -> bool:
 
 def open_source(
     path: str | Path, kind: str = "auto", *, model_config: str | None = None, tokenizer_path: str | None = None
-) -> Source:
+) -> SourceModel:
     """Load what is to be converted.
 
     Args:
@@ -111,7 +107,7 @@ def open_source(
         model, tokenizer = load_model(path, vocabulary=tokenizer_path)
         stems = {Path(name).stem for name in (WEIGHTS, OLD_WEIGHTS)}
         files = [file for file in sorted(path.iterdir()) if file.stem.split("-")[0] in stems and file.suffix != ".json"]
-        return Source(model, tokenizer, facts_of(path, files))
+        return SourceModel(model, tokenizer, facts_of(path, files))
     return open_mindspore(path, model_config, tokenizer_path)
 
 
@@ -122,7 +118,7 @@ def facts_of(folder: Path, files: list[Path]) -> dict:
     return {"source": {str(file): sha256_of(file) for file in files}, **kept}
 
 
-def open_mindspore(path: Path, model_config: str | None, tokenizer_path: str | None) -> Source:
+def open_mindspore(path: Path, model_config: str | None, tokenizer_path: str | None) -> SourceModel:
     """Load a MindSpore checkpoint: of a folder of ours, or a lone one whose config and vocabulary are given."""
     folder = path if path.is_dir() else path.parent
     checkpoint = path / CHECKPOINT if path.is_dir() else path
@@ -139,7 +135,7 @@ def open_mindspore(path: Path, model_config: str | None, tokenizer_path: str | N
     check_weights(weights, expected_shapes(config, tokenizer.vocab_size), place=checkpoint)
     model = build_model(config, tokenizer).eval()
     model.load_state_dict({**weights, "lm_head.weight": weights["transformer.wte.weight"]})
-    return Source(model, tokenizer, facts_of(folder, [checkpoint]))
+    return SourceModel(model, tokenizer, facts_of(folder, [checkpoint]))
 
 
 def cast_weights(model: GPT2LMHeadModel, dtype: str) -> dict[str, torch.Tensor]:
@@ -157,7 +153,7 @@ def cast_weights(model: GPT2LMHeadModel, dtype: str) -> dict[str, torch.Tensor]:
     return weights
 
 
-def write_model(source: Source, output: str | Path, kind: str, *, dtype: str = "fp32") -> None:
+def write_model(source: SourceModel, output: str | Path, kind: str, *, dtype: str = "fp32") -> None:
     """Write a model, complete or not at all.
 
     Args:

@@ -10,12 +10,12 @@ from conftest import STORY, TINY
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import convert
-from novelgpt import NovelTokenizer, UserError, conversion, load_model
+from novelgpt import NovelTokenizer, UserError, load_model
 from novelgpt.cli import run
-from novelgpt.conversion import check_output, open_source
+from novelgpt.conversion import check_output, models, open_source
+from novelgpt.conversion.mindspore import from_mindspore, to_mindspore
 from novelgpt.corpus.vocabulary import save_vocabulary
 from novelgpt.files import find_damage, read_json, sha256_of
-from novelgpt.mindspore_file import from_mindspore, to_mindspore
 from novelgpt.network import build_model, check_weights, expected_shapes, save_model
 
 CORPUS = {"path": "data/train.json", "sha256": "0" * 64}
@@ -172,8 +172,8 @@ def test_a_folder_that_holds_the_source_is_not_replaced(folder, capsys):
 @pytest.fixture
 def checkpoint(folder, tmp_path, monkeypatch):
     """A MindSpore folder; torch writes and reads its values in place of the package."""
-    monkeypatch.setattr(conversion, "write_mindspore", lambda path, weights: torch.save(to_mindspore(weights), path))
-    monkeypatch.setattr(conversion, "read_mindspore", lambda path: from_mindspore(torch.load(path)))
+    monkeypatch.setattr(models, "write_mindspore", lambda path, weights: torch.save(to_mindspore(weights), path))
+    monkeypatch.setattr(models, "read_mindspore", lambda path: from_mindspore(torch.load(path)))
     assert run(convert.main, [str(folder), str(tmp_path / "mind"), "--to=mindspore"]) == 0
     return tmp_path / "mind/model.ckpt"
 
