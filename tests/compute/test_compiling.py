@@ -42,6 +42,32 @@ print(loops.exp(0.0))
     )
 
 
+OTHER_NUMBAS = {
+    "no such class": "del caching.IndexDataCacheFile",
+    "another class": "caching.FunctionCache = object",
+    "another argument": "caching.FunctionCache.load_overload = lambda self, sig, target_context, tier: None",
+    "other insides": "caching.FunctionCache.__init__ = lambda self, py_func: None",
+}
+
+
+@pytest.mark.parametrize("change", OTHER_NUMBAS.values(), ids=OTHER_NUMBAS)
+def test_with_another_numba_the_loops_are_compiled_in_memory_and_it_is_said_once(change):
+    code = f"""
+import numba
+import numba.core.caching as caching
+numba.__version__ = "0.99.0"
+{change}
+from novelgpt.compute.kernels import eight_bits, loops
+print(loops.exp(0.0), loops.greater(1.0, 2.0))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "1.0 2.0\n"
+    assert done.stderr == (
+        "warning: numba 0.99.0 stores compiled code in an unknown way: every start compiles it anew "
+        "(pip install -r requirements.txt brings one that keeps it)\n"
+    )
+
+
 DOUBLED = """
 from novelgpt.compute.compiling import compiled
 from other import FACTOR
