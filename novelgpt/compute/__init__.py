@@ -1,17 +1,19 @@
-"""The engine room: what makes a GPT-2 fast where PyTorch has no operator, mostly on CPUs. It knows no file and no text.
+"""The engine room: what makes a GPT-2 fast where PyTorch has no operator, mostly on CPUs.
 
-    training  tuning     exchanges the slow parts of a GPT2LMHeadModel: linear layers, GELU, cross-entropy
+    training  tuning     replaces the slow parts of a GPT2LMHeadModel: linear layers, GELU, cross-entropy
               attention  block by block of queries, with dropout that is a function of (seed, step, window)
     writing   packed     a weight matrix in the form in which this processor multiplies it fastest
               cache      keys and values of all earlier tokens; on GPUs a step as one CUDA graph
     both      compiling  Python loops (kernels/) -> machine code, kept on disk
 
-Private interfaces of PyTorch and Numba are used in this folder only. Every name is loaded when it is first asked for.
+It knows neither texts nor model folders. Private operators of PyTorch and private classes of Numba are used in this
+folder only. Every name is loaded when it is first asked for, since Numba and torch take seconds.
 """
 
 import importlib
 from typing import Any
 
+# module: the names that others use of it
 MODULES = {
     "compiling": "CPU_FORMATS",
     "attention": "QUERY_BLOCK",

@@ -1,4 +1,16 @@
-"""Causal attention on a CPU, block by block of queries: neither a T x T mask nor the scores above the diagonal."""
+"""Causal attention on a CPU, and dropout whose masks are a function of (seed, step, window, place).
+
+Attention goes block by block of queries, and a block sees no key behind its own end: there is neither a T x T mask nor
+a score computed in vain above the diagonal::
+
+    queries   keys →  0    256   512   768
+      0 … 255         ◣                       ◣ masked, ■ whole
+    256 … 511         ■    ◣
+    512 … 767         ■    ■     ◣
+
+Dropout takes one random byte an element instead of one slow Bernoulli number, and an AND on the bits instead of a
+masked fill. Its masks stay the same however a batch is split over micro-batches and processes.
+"""
 
 import functools
 from collections.abc import Iterator
@@ -7,9 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
-QUERY_BLOCK = 256  # queries a block
-SCORES = 3 << 20  # of the windows computed together; few and large operations, within the cache
-SITES_A_LAYER = 3  # of dropout: attention, after attention, after the MLP
+QUERY_BLOCK = 256  # queries taken at a time
+SCORES = 3 << 20  # numbers of the windows computed together: few and large operations, yet within the cache
+SITES_A_LAYER = 3  # places of dropout: within attention, after it, after the MLP
 
 
 class Noise:
@@ -31,7 +43,7 @@ class Noise:
 
 
 def random_bytes(generator: np.random.Generator, shape: tuple[int, ...]) -> torch.Tensor:
-    """Draw uniform uint8 numbers."""
+    """Draw uniform uint8 numbers, eight from each random word."""
     count = int(np.prod(shape))
     words = generator.integers(0, 2**64 - 1, size=-(-count // 8), dtype=np.uint64, endpoint=True)
     return torch.from_numpy(words.view(np.uint8)[:count]).view(shape)
@@ -53,6 +65,7 @@ def keep_scale(p: float) -> float:
 
 def keep_masks(draws: list[np.random.Generator], shape: tuple[int, ...], p: float) -> torch.Tensor:
     """Draw which elements stay, (N, *shape) from N generators: int8, -1 (all bits) to keep and 0 to drop."""
+    # In place from the drawn bytes on: at or above the threshold -> 1 -> -1.
     parts = [random_bytes(generator, shape) for generator in draws]
     drawn = parts[0][None] if len(parts) == 1 else torch.stack(parts)
     return drawn.ge_(drop_threshold(p)).view(torch.int8).neg_()
@@ -117,9 +130,10 @@ def blocks(rows: int, heads: int, length: int) -> Iterator[tuple[range, int, int
 
 
 class BlockedAttention(torch.autograd.Function):
-    """Attention that remembers its probabilities, and by a minus sign what dropout left of them.
+    """Attention that remembers its probabilities, and by a minus sign which of them dropout left.
 
-    Both the scale of the scores and that of dropout are applied to narrow tensors, never to the (N, Q, K) ones.
+    Probabilities are never negative, so the sign bit is free and no mask has to be kept. The scale of the scores and
+    that of dropout are applied to the narrow tensors (query, value), never to the wide ones (N, Q, K).
     """
 
     @staticmethod
@@ -127,6 +141,7 @@ class BlockedAttention(torch.autograd.Function):
         """Return (B, T, H, D/H) from query, key, value of (B, H, T, D/H)."""
         rows, heads, length, width = query.shape
         query, key, value = (part.reshape(-1, length, width) for part in (query * scale, key, value))  # (B·H, T, D/H)
+        # One stream of random numbers a window, drawn from in the order of its blocks.
         kept_value = value * keep_scale(p)
         output = query.new_empty(rows, length, heads, width)
         draws = [noise.generator(row, site) for row in range(rows)] if p else []
@@ -135,6 +150,7 @@ class BlockedAttention(torch.autograd.Function):
             span = slice(some.start * heads, some.stop * heads)
             weights = block_probabilities(query[span], key[span], start, end)  # (N, Q, K)
             used = weights
+            # What is used is the probability AND the mask; what is kept is the probability with the mask as its sign.
             if p:
                 mask = keep_masks(draws[some.start : some.stop], (heads, end - start, end), p).flatten(0, 1)
                 mask = as_wide_as(weights, mask)
@@ -142,7 +158,7 @@ class BlockedAttention(torch.autograd.Function):
                 weights.copysign_(mask.view(weights.dtype))
             signed.append(weights)
             mixed = torch.bmm(used, kept_value[span, :end]).view(len(some), heads, end - start, width)
-            output[some.start : some.stop, start:end] = mixed.transpose(1, 2)
+            output[some.start : some.stop, start:end] = mixed.transpose(1, 2)  # (windows, Q, H, D/H)
         ctx.save_for_backward(query, key, value, *signed)
         ctx.settings = rows, scale, p
         return output
@@ -153,6 +169,7 @@ class BlockedAttention(torch.autograd.Function):
         query, key, value, *signed = ctx.saved_tensors
         rows, scale, p = ctx.settings
         heads = len(query) // rows
+        # Keys and values gather from several blocks of queries, so their sums are kept in fp32.
         gradient = (gradient * keep_scale(p)).transpose(1, 2).reshape(query.shape)  # (B·H, T, D/H)
         query_gradient = torch.empty_like(query)
         key_gradient, value_gradient = (torch.zeros(key.shape, dtype=torch.float32) for _ in range(2))
@@ -163,7 +180,7 @@ class BlockedAttention(torch.autograd.Function):
             used = weights
             if p:
                 used, weights = split_signs(weights, from_weights)
-            from_scores = torch._softmax_backward_data(from_weights, weights, -1, weights.dtype)
+            from_scores = torch._softmax_backward_data(from_weights, weights, -1, weights.dtype)  # (N, Q, K)
             query_gradient[span, start:end] = torch.bmm(from_scores, key[span, :end])
             key_gradient[span, :end] += torch.bmm(from_scores.transpose(1, 2), query[span, start:end])
             value_gradient[span, :end] += torch.bmm(used.transpose(1, 2), from_output)
@@ -172,7 +189,7 @@ class BlockedAttention(torch.autograd.Function):
 
 
 def split_signs(signed: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the probabilities that dropout left and all of them; zero in place the gradient of those it took.
+    """Return the probabilities that dropout left, and all of them; zero in place the gradient of those it dropped.
 
     Args:
         signed: (N, Q, K), negative where dropout left the probability as it was.
@@ -188,6 +205,7 @@ def split_signs(signed: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Ten
 def block_probabilities(scaled_query, key, start: int, end: int) -> torch.Tensor:
     """Return softmax(query · keyᵀ) of queries start … end over keys 0 … end, (H, end - start, end)."""
     scores = torch.bmm(scaled_query[:, start:end], key[:, :end].transpose(1, 2))
+    # Only the block on the diagonal holds keys that come after a query.
     scores[:, :, start:] += future_bias(end - start, scores.dtype)
     return torch.softmax(scores, dim=-1)
 
@@ -199,8 +217,9 @@ def future_bias(size: int, dtype: torch.dtype) -> torch.Tensor:
 
 
 def blocked_attention(module, query, key, value, attention_mask, *, scaling, dropout=0.0, **_):
-    """Attention function in the form transformers calls; the mask is always causal, so none may be given."""
+    """Attention in the form in which transformers calls it; the mask is always causal, so none may be given."""
     assert attention_mask is None
+    # Below 1/512 the share rounds to no byte value at all: then no mask is drawn.
     site = SITES_A_LAYER * module.layer_idx + 1
     p = dropout if drop_threshold(dropout) else 0.0
     return BlockedAttention.apply(query, key, value, scaling, p, module.noise, site), None

@@ -1,12 +1,16 @@
 """What a plain GPT2LMHeadModel needs to train fast on a CPU, without changing a weight or a result.
 
-Four parts are exchanged in place; the state dict stays the same:
+Four parts are replaced in place; the state dict stays the same:
 
 - dropout draws one cheap random byte an element instead of one slow Bernoulli number, and draws it as a function of
-  (seed, step, window), so the masks do not depend on how a batch is split;
-- attention goes block by block of queries, without a T x T mask or the scores above the diagonal;
-- GELU is one loop instead of eight;
-- without bf16, the linear layers go through oneDNN.
+  (seed, step, window), so the masks do not depend on how a batch is split (attention.py);
+- attention goes block by block of queries, without a T x T mask or the scores above the diagonal (attention.py);
+- GELU is one loop instead of eight operators;
+- in fp32 the linear layers go through oneDNN. PyTorch sends fp32 products on a CPU to MKL, which runs at a third of its
+  speed on processors that are not Intel's; oneDNN, which PyTorch ships too, is fast on all of them. bf16 products go
+  to oneDNN anyway, and GPUs have their own library.
+
+The head's products and its cross-entropy, which the loss does in chunks, are here too.
 """
 
 import ctypes
@@ -24,12 +28,13 @@ from novelgpt.compute.compiling import CPU_FORMATS, as_array, share_threads
 from novelgpt.compute.kernels import loops
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-ATTENTION = "novelgpt_blocked"
-MALLOC_OPTIONS = {-3: 1 << 30, -1: 2**31 - 1, -2: 64 << 20}  # mmap threshold, trim threshold, top pad; bytes
+ATTENTION = "novelgpt_blocked"  # its name in the registry of transformers
+# of glibc: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD; bytes
+MALLOC_OPTIONS = {-3: 1 << 30, -1: 2**31 - 1, -2: 64 << 20}
 
 
 def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int, dtype: torch.dtype = torch.float32) -> Noise:
-    """Exchange dropout, attention, GELU and, in fp32, the linear layers of a GPT-2 in place.
+    """Replace dropout, attention, GELU and, in fp32, the linear layers of a GPT-2 in place.
 
     Args:
         model: trained on the CPU; its weights and their names stay.
@@ -39,9 +44,12 @@ def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int, dtype: torch.dtype = torc
     Returns:
         The source of noise, whose set_position the training loop calls.
     """
+    # Attention is a function that the config names; transformers hands it the block's own module.
     noise = Noise(seed)
     AttentionInterface.register(ATTENTION, blocked_attention)
     model.config._attn_implementation = ATTENTION
+    # Every place where dropout strikes gets a number, so that no two draw the same masks: 0 for the embedding, then
+    # three a layer, then those of LoRA.
     transformer = model.transformer
     transformer.drop = KeyedDropout(transformer.drop.p, noise, 0)
     for index, block in enumerate(transformer.h):
@@ -51,7 +59,7 @@ def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int, dtype: torch.dtype = torc
         if model.config.activation_function in loops.TANH_GELU:
             block.mlp.act = Gelu()
         tune_linear_layers(block, noise, SITES_A_LAYER * len(transformer.h) + 1 + 4 * index, dtype)
-    model.train(model.training)  # the new parts are born in training mode
+    model.train(model.training)  # new modules start in training mode, whatever the model is in
     return noise
 
 
@@ -72,7 +80,7 @@ def multiply(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None 
 
 
 class LinearFunction(torch.autograd.Function):
-    """input · weight + bias with all three products of a training step through multiply."""
+    """input · weight + bias, all three products of a training step through `multiply`."""
 
     @staticmethod
     def forward(ctx, inputs, weight, bias):
@@ -84,10 +92,10 @@ class LinearFunction(torch.autograd.Function):
     def backward(ctx, gradient):
         """Return the gradients of inputs, weight and bias; None for weight and bias where they are frozen."""
         inputs, weight = ctx.saved_tensors
-        gradient = gradient.contiguous()
+        gradient = gradient.contiguous()  # (N, M)
         if not ctx.needs_input_grad[1]:
             return multiply(gradient, weight.t()), None, None
-        weight_gradient = multiply(gradient.t(), inputs).t()  # the faster of the two orders
+        weight_gradient = multiply(gradient.t(), inputs).t()  # (K, M), by the faster of the two orders
         return multiply(gradient, weight.t()), weight_gradient, gradient.sum(0)
 
 
@@ -101,7 +109,7 @@ class LinearLayer(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map (..., in) to (..., out)."""
-        flat = hidden.reshape(-1, hidden.shape[-1])
+        flat = hidden.reshape(-1, hidden.shape[-1])  # (N, in)
         return LinearFunction.apply(flat, self.weight, self.bias).view(*hidden.shape[:-1], -1)
 
 
@@ -114,7 +122,7 @@ class Gelu(nn.Module):
 
 
 class GeluFunction(torch.autograd.Function):
-    """GELU that remembers its input, each way one loop over the numbers."""
+    """GELU that remembers its input; one loop over the numbers each way."""
 
     @staticmethod
     def forward(ctx, hidden):
@@ -142,11 +150,11 @@ def rows_of(tensor: torch.Tensor) -> np.ndarray:
 
 
 def tune_linear_layers(block: nn.Module, noise: Noise, site: int, dtype: torch.dtype) -> None:
-    """Exchange the four linear layers of a block in fp32; where LoRA stands beside one, its dropout too."""
+    """Replace the four linear layers of a block in fp32; where LoRA stands beside one, its dropout too."""
     places = ((block.attn, "c_attn"), (block.attn, "c_proj"), (block.mlp, "c_fc"), (block.mlp, "c_proj"))
     for number, (part, name) in enumerate(places):
         layer = getattr(part, name)
-        if hasattr(layer, "base_layer"):
+        if hasattr(layer, "base_layer"):  # LoRA's wrapper: the layer itself is inside
             dropout = layer.lora_dropout["default"]
             layer.lora_dropout["default"] = KeyedDropout(getattr(dropout, "p", 0.0), noise, site + number)
             part, name, layer = layer, "base_layer", layer.base_layer
@@ -155,17 +163,26 @@ def tune_linear_layers(block: nn.Module, noise: Noise, site: int, dtype: torch.d
 
 
 def row_losses_on_cpu(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool) -> torch.Tensor:
-    """Return the loss (C,) of every row, fp32; where a gradient is needed, it overwrites the logits."""
+    """Return the cross-entropy (C,) of every row, fp32 nats; where a gradient is needed, it overwrites the logits.
+
+    Args:
+        logits: (C, V) in one of CPU_FORMATS.
+        labels: (C,) int64; a negative one does not count.
+        needs_gradient: False leaves the logits alone.
+
+    Raises:
+        IndexError: a label beyond the vocabulary, which the loop would read from foreign memory.
+    """
     if len(labels) and labels.max() >= logits.shape[1]:
         raise IndexError(f"label {int(labels.max())} of {logits.shape[1]} tokens")
-    losses = torch.empty(len(logits))
+    losses = torch.empty(len(logits))  # (C,)
     share_threads()
     loops.cross_entropy(as_array(logits), labels.numpy(), losses.numpy(), needs_gradient)
     return losses
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's allocator to keep large blocks instead of returning them after every operation.
+    """Tell glibc's allocator to keep freed memory instead of returning it to the system after every operation.
 
     Fresh pages cost a tuned step 10 to 12 %. Returns False where the C library has no such switch.
     """

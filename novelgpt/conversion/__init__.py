@@ -10,6 +10,7 @@ Every name is loaded when it is first asked for, since behind all of them stands
 import importlib
 from typing import Any
 
+# name: its module
 PLACES = dict.fromkeys(("check_output", "open_source", "write_model"), "models")
 
 

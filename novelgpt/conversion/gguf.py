@@ -1,8 +1,8 @@
-"""A GPT-2 with a character vocabulary -> one GGUF file, which llama.cpp and what is built on it run.
+"""A GPT-2 with a character vocabulary -> one GGUF file, which llama.cpp and programs built on it run.
 
 llama.cpp has no tokenizer of characters with byte fallback by that name, but the one it calls "llama" (SentencePiece)
-is just that when no two tokens join into a third: it looks every character up and writes the absent ones as bytes. It
-writes a space as ▁ (U+2581), so the space's byte token goes by that name there, and a real ▁ is read as a space.
+is just that when no two tokens join into a third: it looks up every character and writes the absent ones as bytes. It
+writes a space as ▁ (U+2581), so the space's byte token has that name there, and a real ▁ is read as a space.
 
     [UNK]              UNKNOWN         <0x00> … <0xFF>    BYTE
     other marks        CONTROL         <0x20>             NORMAL, named ▁
@@ -21,6 +21,7 @@ from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, UserError, warn
 
 SPACE, SPACE_SIGN = "<0x20>", "\u2581"
 TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # the only activation of llama.cpp's GPT-2
+# our name of a layer: GGUF's
 TABLES = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm", "lm_head": "output"}
 LAYERS = {
     "ln_1": "attn_norm",
@@ -30,6 +31,7 @@ LAYERS = {
     "mlp.c_fc": "ffn_up",
     "mlp.c_proj": "ffn_down",
 }
+# number format: of a tensor, and of the whole file
 TYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 FILE_TYPES = {torch.float32: "ALL_F32", torch.float16: "MOSTLY_F16", torch.bfloat16: "MOSTLY_BF16"}
 
@@ -45,12 +47,12 @@ def tensor_name(name: str) -> str:
     inner, kind = name.removeprefix("transformer.").rsplit(".", 1)
     if inner in TABLES:
         return f"{TABLES[inner]}.{kind}"
-    _, index, layer = inner.split(".", 2)
+    _, index, layer = inner.split(".", 2)  # h.3.attn.c_proj
     return f"blk.{index}.{LAYERS[layer]}.{kind}"
 
 
 def list_tokens(tokenizer: NovelTokenizer) -> tuple[list[str], list[str]]:
-    """Return the names of the tokens in a GGUF file, all different, and their types.
+    """Return the names of the tokens in a GGUF file, all of them different, and their types.
 
     >>> tokenizer = NovelTokenizer.from_texts(["炎▁"])
     >>> names, kinds = list_tokens(tokenizer)
@@ -59,10 +61,11 @@ def list_tokens(tokenizer: NovelTokenizer) -> tuple[list[str], list[str]]:
     >>> names[tokenizer.tokens.index("▁")]
     '<U+2581>'
     """
-    bytes_of = set(BYTE_TOKENS)
+    bytes_of = set(BYTE_TOKENS)  # <0x00> … <0xFF>
     names, kinds = [], []
     for index, token in enumerate(tokenizer.tokens):
         kind = "NORMAL"
+        # The space takes the name ▁, so a real ▁ gets another, under which it is never looked up.
         if token == SPACE:
             token = SPACE_SIGN
         elif token == SPACE_SIGN:
@@ -81,7 +84,7 @@ def list_tokens(tokenizer: NovelTokenizer) -> tuple[list[str], list[str]]:
 
 
 def check_fit(config: GPT2Config, tokenizer: NovelTokenizer) -> None:
-    """Refuse what llama.cpp would compute or read otherwise.
+    """Refuse a model that llama.cpp would compute or read differently.
 
     Raises:
         UserError: another kind of vocabulary, or another activation function.
@@ -97,7 +100,7 @@ def check_fit(config: GPT2Config, tokenizer: NovelTokenizer) -> None:
 
 
 def import_gguf():
-    """Return the package, or say how to get it."""
+    """Return the package, or raise with the command that installs it."""
     try:
         import gguf
     except ImportError as problem:
@@ -126,10 +129,11 @@ def write_gguf(
         dtype: number format of the matrices; norms, biases and positions stay fp32.
 
     Raises:
-        UserError: the package is missing, or the model is none that llama.cpp computes exactly so.
+        UserError: the package is missing, or llama.cpp would not compute the model exactly so.
     """
     check_fit(config, tokenizer)
     gguf = import_gguf()
+    # The network's sizes, under the keys that llama.cpp reads for a GPT-2.
     writer = gguf.GGUFWriter(path, "gpt2")
     writer.add_name(name)
     writer.add_context_length(config.n_positions)
@@ -139,6 +143,7 @@ def write_gguf(
     writer.add_head_count(config.n_head)
     writer.add_layer_norm_eps(config.layer_norm_epsilon)
     writer.add_file_type(getattr(gguf.LlamaFileType, FILE_TYPES[dtype]))
+    # The vocabulary, then the tensors; the file is written in three parts at the end.
     add_tokenizer(writer, gguf, tokenizer)
     for place, weight in weights.items():
         add_tensor(writer, gguf, tensor_name(place), weight, dtype)
@@ -156,6 +161,7 @@ def add_tokenizer(writer, gguf, tokenizer: NovelTokenizer) -> None:
     writer.add_token_list(names)
     writer.add_token_scores([0.0] * len(names))
     writer.add_token_types([getattr(gguf.TokenType, kind) for kind in kinds])
+    # bos = eos = [CLS]; llama.cpp puts it in front of a prompt by itself, and no space.
     writer.add_bos_token_id(tokenizer.cls_id)
     writer.add_eos_token_id(tokenizer.cls_id)
     writer.add_unk_token_id(tokenizer.unk_id)
@@ -166,9 +172,10 @@ def add_tokenizer(writer, gguf, tokenizer: NovelTokenizer) -> None:
 
 
 def add_tensor(writer, gguf, name: str, weight: torch.Tensor, dtype: torch.dtype) -> None:
-    """Write one tensor; the matrices of the layers are turned from (in, out) to (out, in)."""
+    """Write one tensor; the matrices of the layers are transposed from (in, out) to (out, in)."""
     is_matrix = weight.dim() == 2 and name.startswith("blk.")
     values = (weight.t() if is_matrix else weight).contiguous().numpy()
+    # Norms, biases and positions are small, so they stay exact.
     exact = weight.dim() == 1 or name == "position_embd.weight"
     kind = gguf.GGMLQuantizationType[TYPE_NAMES[torch.float32 if exact else dtype]]
     writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)

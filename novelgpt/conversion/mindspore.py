@@ -18,8 +18,9 @@ from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, UserError, say
 
 CHECKPOINT = "model.ckpt"
 HEAD = "lm_head.weight"
-NETWORK = "backbone."  # what stands before every weight; anything else in a checkpoint is of the optimizer
-MASKS = (".attention.beta", ".attention.masked_beta")  # buffers of old conversions, no weights
+NETWORK = "backbone."  # prefix of every weight; anything else in a checkpoint belongs to the optimizer
+MASKS = (".attention.beta", ".attention.masked_beta")  # buffers of old conversions, not weights
+# our name: theirs
 TABLES = {
     "wte.weight": "embedding.word_embedding.embedding_table",
     "wpe.weight": "embedding.position_embedding.embedding_table",
@@ -44,10 +45,10 @@ MINDSPORE_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
 def to_mindspore(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename a GPT-2's weights, and split and turn those of the attention.
+    """Rename a GPT-2's weights, and split and transpose those of attention.
 
     Raises:
-        UserError: a head that is not the embedding, for which mindformers has no place.
+        UserError: a head that is not the embedding; mindformers has no place for it.
 
     >>> renamed = to_mindspore({"transformer.h.0.attn.c_attn.weight": torch.tensor([[1, 2, 3], [4, 5, 6]])})
     >>> {name.split(".", 3)[3]: weight.tolist() for name, weight in renamed.items()}
@@ -67,6 +68,7 @@ def to_mindspore(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if inner in LAYERS:
             renamed[block + LAYERS[inner]] = weight
             continue
+        # One matrix (D, 3·D) of ours is three of theirs, (D, D) each and transposed.
         kind = inner.removeprefix("attn.c_attn.")
         for dense, part in zip(DENSE, weight.chunk(3, dim=-1), strict=True):
             renamed[f"{block}attention.{dense}.{kind}"] = part.t() if kind == "weight" else part
@@ -74,10 +76,11 @@ def to_mindspore(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def from_mindspore(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Do the reverse of to_mindspore; what is not of the network is left out, and what is unknown keeps its name."""
+    """Do the reverse of to_mindspore. What is not of the network is left out; an unknown name stays as it is."""
     tables = {theirs: ours for ours, theirs in TABLES.items()}
     layers = {theirs: ours for ours, theirs in LAYERS.items()}
-    weights, dense = {}, {}
+    # Rename what has one name on either side, and collect query, key and value of each layer.
+    weights, dense = {}, {}  # dense: (layer, weight or bias) -> its parts by name
     for name, value in values.items():
         if not name.startswith(NETWORK) or name.endswith(MASKS):
             continue
@@ -90,7 +93,8 @@ def from_mindspore(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         elif match and (part := re.fullmatch(r"attention\.(dense[123])\.(weight|bias)", match[2])):
             dense.setdefault((match[1], part[2]), {})[part[1]] = value
         else:
-            weights[name] = value
+            weights[name] = value  # check_weights will name it
+    # Join the three parts of each attention.
     for (index, kind), parts in dense.items():
         whole = [parts[name].t() if kind == "weight" else parts[name] for name in DENSE if name in parts]
         weights[f"transformer.h.{index}.attn.c_attn.{kind}"] = torch.cat(whole, dim=-1)
@@ -98,7 +102,7 @@ def from_mindspore(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def import_mindspore():
-    """Return the package, or say how to get it."""
+    """Return the package, or raise with the command that installs it."""
     try:
         import mindspore
     except ImportError as problem:
@@ -121,7 +125,7 @@ def write_mindspore(path: Path, weights: dict[str, torch.Tensor]) -> None:
         for name, weight in to_mindspore(weights).items()
     ]
     mindspore.save_checkpoint(entries, str(path))
-    path.chmod(0o644)  # it leaves the file for its owner's reading only
+    path.chmod(0o644)  # mindspore leaves it readable by its owner only
 
 
 def read_mindspore(path: Path) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ Every name is loaded when it is first asked for, since behind all but the config
 import importlib
 from typing import Any
 
+# module: the names that others use of it
 MODULES = {
     "config": "TIED check_model_config count_config_parameters read_folder_config read_model_config",
     "model": "build_model check_model_folder count_parameters describe_model gather_tensor load_model model_weights "

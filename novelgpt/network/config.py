@@ -1,7 +1,7 @@
 """A GPT-2 config JSON, checked key by key before anything is built from it.
 
 Config files are ours (`config/model_config_small.json`), GPT2-Chinese's of 24 keys, or the `config.json` of a model
-folder. A key outside the table below is refused: no setting passes unseen, and none can name code.
+folder. A key outside the tables below is refused, so no setting is silently ignored and none can name code.
 """
 
 import math
@@ -10,7 +10,7 @@ from pathlib import Path
 from novelgpt.files import read_json
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, nearest_words, say
 
-# name: (type, lowest, highest); these make the network
+# name: (type, lowest, highest); these define the network
 NUMBERS = {
     "n_layer": (int, 1, 200),
     "n_embd": (int, 1, 16_384),
@@ -36,7 +36,7 @@ FIXED = {
     "is_encoder_decoder": False,
     "pruned_heads": {},
 }
-# written by other tools or followed from the vocabulary; they change nothing here
+# written by other tools, or implied by the vocabulary; they change nothing here
 WITHOUT_EFFECT = (
     "_attn_implementation_autoset _commit_hash _name_or_path _num_labels architectures bad_words_ids "
     "begin_suppress_tokens bos_token_id chunk_size_feed_forward cls_token_id cross_attention_hidden_size "
@@ -50,19 +50,14 @@ WITHOUT_EFFECT = (
     "task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype "
     "torchscript transformers_version typical_p unk_token_id use_bfloat16 use_cache xla_device "
 ).split()
-USUAL = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}
+SMALL = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}  # shown where one is missing
 KEYS = [*NUMBERS, "n_ctx", "activation_function", TIED, *FIXED, *WITHOUT_EFFECT]
-USUAL_SILENT = (
-    "architectures",
-    "transformers_version",
-    "dtype",
-    "torch_dtype",
-    "use_cache",
-)  # every HF folder has them
+# every Hugging Face folder has these, so nobody needs to be told
+SILENT = ("architectures", "transformers_version", "dtype", "torch_dtype", "use_cache")
 
 
 def read_model_config(path: str | Path) -> dict:
-    """Read the config JSON of a network to build, and say which of its keys have no effect.
+    """Read the config JSON of a network to build, and print which of its keys have no effect.
 
     Args:
         path: a config JSON file.
@@ -74,16 +69,16 @@ def read_model_config(path: str | Path) -> dict:
         UserError: not a JSON object, an unknown key (with the nearest name), a wrong type, a value out of range.
     """
     values = read_object(path, EXIT_USAGE)
-    unused = [name for name in values if name in WITHOUT_EFFECT and name not in USUAL_SILENT]
+    unused = [name for name in values if name in WITHOUT_EFFECT and name not in SILENT]
     if unused:
         say(f"{path}: without effect here: {', '.join(unused)}")
     return check_model_config(values, name=str(path))
 
 
 def read_folder_config(folder: str | Path) -> dict:
-    """Read the config.json of a model folder as read_model_config does, without a word on idle keys.
+    """Read the config.json of a model folder as read_model_config does, without the line about idle keys.
 
-    Where its n_ctx is not n_positions, the latter holds: to the tools that wrote both, n_ctx was the size of a mask.
+    Where its n_ctx differs from n_positions, the latter counts: for the tools that wrote both, n_ctx was a mask's size.
     """
     path = Path(folder) / "config.json"
     values = read_object(path, EXIT_STATE)
@@ -103,14 +98,21 @@ def read_object(path: str | Path, code: int) -> dict:
 
 
 def check_model_config(values: dict, *, name: str, code: int = EXIT_USAGE) -> dict:
-    """Check a parsed config and return the keys that make the network.
+    """Check a parsed config and return the keys that define the network.
+
+    Args:
+        values: what stood in the file.
+        name: of the file, for messages.
+        code: exit status of a refusal.
 
     >>> check_model_config({"n_layer": 2, "n_embd": 8, "n_head": 2, "n_ctx": 16}, name="tiny")
     {'n_layer': 2, 'n_embd': 8, 'n_head': 2, 'n_positions': 16}
     """
+    # Names first: a misspelled key would otherwise be reported as a missing one.
     for key in values:
         if key not in KEYS:
             raise UserError(f"{name}: unknown key {key}", nearest_words(str(key), KEYS), code)
+    # Each value by itself; null means "not given", as other tools write it.
     checked = {key: check_number(key, values[key], name, code) for key in NUMBERS if values.get(key) is not None}
     for key, usual in FIXED.items():
         if values.get(key, usual) not in (usual, None):
@@ -120,6 +122,7 @@ def check_model_config(values: dict, *, name: str, code: int = EXIT_USAGE) -> di
         checked[TIED] = check_switch(TIED, values[TIED], name, code)
     if values.get("activation_function") is not None:
         checked["activation_function"] = check_activation(values["activation_function"], name, code)
+    # Then what belongs together: the two names of the context, the four required sizes, width and heads.
     if values.get("n_ctx") is not None:
         context = check_number("n_ctx", values["n_ctx"], name, code)
         if checked.setdefault("n_positions", context) != context:
@@ -127,12 +130,12 @@ def check_model_config(values: dict, *, name: str, code: int = EXIT_USAGE) -> di
                 f"{name}: n_ctx is {context} and n_positions is {checked['n_positions']}, expected the same number"
             )
             raise UserError(message, f'"n_ctx": {context}, "n_positions": {context}', code)
-    for key in USUAL:
+    for key in SMALL:
         if key not in checked:
-            raise UserError(f"{name}: {key} is missing", f'"{key}": {USUAL[key]}', code)
+            raise UserError(f"{name}: {key} is missing", f'"{key}": {SMALL[key]}', code)
     if checked["n_embd"] % checked["n_head"]:
         width, heads = checked["n_embd"], checked["n_head"]
-        divisor = max(d for d in range(1, heads + 1) if width % d == 0)
+        divisor = max(d for d in range(1, heads + 1) if width % d == 0)  # the nearest number of heads below
         message = f"{name}: n_embd {width} is not divisible by n_head {heads}"
         raise UserError(message, f'"n_head": {divisor}', code)
     return checked
@@ -142,6 +145,7 @@ def check_number(key: str, value: object, name: str, code: int) -> int | float:
     """Return a config number of the right type and range, or raise with key, value and range."""
     kind, low, high = NUMBERS["n_positions" if key == "n_ctx" else key]
     kinds = (int,) if kind is int else (int, float)
+    # True is an int in Python, and JSON's Infinity and NaN are floats: none of them is a size
     is_number = isinstance(value, kinds) and not isinstance(value, bool) and abs(value) < math.inf
     if not is_number or not low <= value <= high:
         words = "a whole number" if kind is int else "a number"
@@ -158,7 +162,7 @@ def check_switch(key: str, value: object, name: str, code: int) -> bool:
 
 
 def check_activation(value: object, name: str, code: int) -> str:
-    """Return a known activation function's name."""
+    """Return a known activation function's name, or raise."""
     if value not in ACTIVATIONS:
         message = f"{name}: activation_function: found {value!r}, expected one of {', '.join(ACTIVATIONS)}"
         raise UserError(message, '"activation_function": "gelu_new"', code)
@@ -176,7 +180,7 @@ def count_config_parameters(config: dict, vocab_size: int) -> int:
     81894144
     """
     d = config["n_embd"]
-    m = config.get("n_inner") or 4 * d
-    block = 4 * d + 4 * d * d + 4 * d + 2 * d * m + m + d
-    tables = 1 if config.get(TIED, True) else 2
+    m = config.get("n_inner") or 4 * d  # width of the MLP
+    block = 4 * d + (4 * d * d + 4 * d) + (2 * d * m + m + d)  # layer norms, attention, MLP
+    tables = 1 if config.get(TIED, True) else 2  # the embedding, and the head where it is not the same
     return (tables * vocab_size + config["n_positions"]) * d + config["n_layer"] * block + 2 * d

@@ -12,8 +12,8 @@ from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say, warn
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 HINT = "--device 0 or --device 0,1 for GPUs, --device mps, --device cpu"
-# torch: its restricted loader was unsafe before; transformers: config could load code; safetensors: atomic saves;
-# numba: kernels/ was never compiled by an older one
+# torch: its restricted loader was unsafe before; transformers: a config could load code; safetensors: atomic saves;
+# numba: the loops of compute/kernels were never compiled by an older one
 FLOORS = {"torch": (2, 10), "transformers": (5, 3), "safetensors": (0, 8), "numba": (0, 68)}
 
 
@@ -22,7 +22,7 @@ def choose_devices(text: str | None = None) -> list[torch.device]:
 
     Args:
         text: GPU numbers separated by commas ("0,1", "cuda:0"), "cpu", "mps", or None for every GPU there is (else
-            MPS, else CPU). Absent devices are warned about and left out; with none left the CPU is used, said aloud.
+            MPS, else CPU). Absent devices are left out with a warning; with none left, the CPU is used.
 
     Returns:
         At least one device; several only for GPUs.
@@ -35,6 +35,7 @@ def choose_devices(text: str | None = None) -> list[torch.device]:
     """
     if text is None:
         return default_devices()
+    # By name: the CPU, or Apple's GPU where there is one.
     words = [word.strip().lower() for word in text.split(",")]
     if words == ["cpu"]:
         return [torch.device("cpu")]
@@ -43,6 +44,7 @@ def choose_devices(text: str | None = None) -> list[torch.device]:
             return [torch.device("mps")]
         warn("--device mps: no Apple GPU here; using the CPU")
         return [torch.device("cpu")]
+    # By number: every GPU that is there, each once.
     numbers = [word.removeprefix("cuda:") for word in words]
     if not all(number.isascii() and number.isdigit() for number in numbers):
         raise UserError(f"--device: found {text!r}, expected GPU numbers, mps or cpu", HINT, EXIT_USAGE)
@@ -59,7 +61,7 @@ def default_devices() -> list[torch.device]:
 
 
 def present_gpus(numbers: list[int]) -> list[torch.device]:
-    """Keep the GPUs that exist; the CPU when none does."""
+    """Keep the GPUs that exist; the CPU where none does."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     absent = [number for number in numbers if number >= count]
     if absent:
@@ -77,8 +79,8 @@ def choose_precision(name: str, device: torch.device, *, trains: bool = True) ->
 
     Args:
         name: "auto", "bf16", "fp16" or "fp32".
-        device: that computes.
-        trains: whether the message speaks of training, whose scripts alone have --fp16.
+        device: the one that computes.
+        trains: the message speaks of training, whose scripts alone have --fp16.
 
     Raises:
         UserError: fp16 asked for on a device without it.
@@ -96,9 +98,9 @@ def choose_precision(name: str, device: torch.device, *, trains: bool = True) ->
 
 
 def compute_deterministically(device: torch.device) -> None:
-    """Let torch take only operations that give the same bits in every run; where it has none, torch raises.
+    """Let torch use only operations that give the same bits in every run; where it has none, torch raises.
 
-    A CPU of one kind and number of threads computes so anyway; there this changes nothing, and says so.
+    A CPU does so anyway, for one model of processor and number of threads; there this changes nothing, and says so.
     """
     if device.type == "cpu":
         say("--deterministic: the CPU gives the same bits in every run anyway")
@@ -109,7 +111,7 @@ def compute_deterministically(device: torch.device) -> None:
 
 @contextlib.contextmanager
 def restoring_determinism() -> Iterator[None]:
-    """Put torch's choice of operations back at the end as it was before compute_deterministically."""
+    """Undo compute_deterministically at the end of the block: a library call leaves torch's settings as they were."""
     former = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
@@ -120,6 +122,7 @@ def restoring_determinism() -> Iterator[None]:
 
 def has_fast_bf16() -> bool:
     """Tell whether this processor has bf16 dot products."""
+    # private functions, which the pinned torch has
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
@@ -141,7 +144,7 @@ def check_versions(find=version) -> None:
     """Raise when a library is missing or too old.
 
     Args:
-        find: package name -> version text, raises PackageNotFoundError.
+        find: package name -> version text; raises PackageNotFoundError.
 
     Raises:
         UserError: with the command that repairs it.
@@ -152,6 +155,7 @@ def check_versions(find=version) -> None:
             found = find(package)
         except PackageNotFoundError:
             found = "no version"
+        # "2.13.0+cpu" -> (2, 13); a missing package gives (), which is below every floor
         numbers = tuple(int(number) for number in re.findall(r"\d+", found)[:2])
         if numbers < floor:
             message = f"{package}: found {found}, expected {needed} or newer"

@@ -11,7 +11,8 @@ HEAD_ALIGNMENT = 64  # rows: GPU matrix products want multiples of it, and 13,31
 class HeadLoss(torch.autograd.Function):
     """Sum of cross-entropies of a linear head, its gradients computed chunk by chunk on the way forward.
 
-    Only one chunk of logits exists at a time; since the result is a sum, the backward pass is a multiplication.
+    Only one chunk of logits exists at a time. Since the result is a sum, its gradients are known as soon as a chunk is,
+    and the backward pass only multiplies them by a number.
     """
 
     @staticmethod
@@ -19,9 +20,10 @@ class HeadLoss(torch.autograd.Function):
         """Return the fp32 loss sum of hidden (N, D) in the compute dtype, weight (V, D) in any, labels (N,) int64."""
         ctx.weight_dtype = weight.dtype
         weight = weight.to(hidden.dtype)
+        # A frozen head (LoRA) needs no gradient of its own; evaluation needs none at all.
         needs_gradient, trains_head = any(ctx.needs_input_grad[:2]), ctx.needs_input_grad[1]
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        hidden_gradient = torch.empty_like(hidden) if needs_gradient else None
+        hidden_gradient = torch.empty_like(hidden) if needs_gradient else None  # (N, D)
         weight_gradient = None
         head = aligned_head(weight)  # (V', D)
         for rows in torch.arange(hidden.shape[0], device="cpu").split(chunk):
@@ -30,9 +32,9 @@ class HeadLoss(torch.autograd.Function):
             loss, gradient = cross_entropy_sum(logits[:, : weight.shape[0]], labels[span], needs_gradient)
             total += loss
             if needs_gradient:
-                hidden_gradient[span] = multiply(gradient, weight)
+                hidden_gradient[span] = multiply(gradient, weight)  # (C, V) · (V, D)
             if trains_head:
-                part = multiply(gradient.t(), hidden[span])
+                part = multiply(gradient.t(), hidden[span])  # (V, C) · (C, D); summed in fp32 over the chunks
                 weight_gradient = part.float() if weight_gradient is None else weight_gradient.add_(part)
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return total
@@ -46,16 +48,16 @@ class HeadLoss(torch.autograd.Function):
 
 
 def aligned_head(weight: torch.Tensor) -> torch.Tensor:
-    """Return a head's weight (V, D) with zero rows behind it up to a multiple of HEAD_ALIGNMENT, on GPUs only."""
+    """Return a head's weight (V, D), on GPUs with zero rows appended up to a multiple of HEAD_ALIGNMENT."""
     padding = -weight.shape[0] % HEAD_ALIGNMENT if weight.is_cuda else 0
     return torch.nn.functional.pad(weight, (0, 0, 0, padding)) if padding else weight
 
 
 def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool):
-    """Return the summed cross-entropy in nats and its gradient by the logits; labels of -100 count nothing.
+    """Return the summed cross-entropy in nats and its gradient by the logits; labels of -100 do not count.
 
     Args:
-        logits: (C, V), any float dtype; the gradient takes their place.
+        logits: (C, V), any float dtype; overwritten by the gradient.
         labels: (C,) int64.
         needs_gradient: False returns None for the gradient.
     """
@@ -64,7 +66,7 @@ def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor, needs_gradient
 
 
 def row_losses(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool) -> torch.Tensor:
-    """Do the same by operators of PyTorch.
+    """Do the same as row_losses_on_cpu by operators of PyTorch.
 
     The probabilities give the normalizer too: log-sum-exp = greatest score - log of its probability, which is at least
     1 / V and so never underflows.
@@ -73,8 +75,9 @@ def row_losses(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool)
     scored = labels.ge(0)[:, None]  # (C, 1)
     targets = labels.clamp(min=0)[:, None]
     greatest, target_scores = scores.amax(1, keepdim=True), scores.gather(1, targets)
-    probabilities = scores.softmax(1)
+    probabilities = scores.softmax(1)  # (C, V)
     normalizer = greatest - probabilities.amax(1, keepdim=True).log()
+    # The gradient is softmax - one-hot, and 0 in rows that are not scored.
     if needs_gradient:
         probabilities.scatter_add_(1, targets, torch.full_like(targets, -1, dtype=torch.float32))
         logits.copy_(probabilities.mul_(scored))
@@ -95,14 +98,14 @@ def sum_loss(
         model: a GPT-2 with tied or untied head.
         input_ids: (B, T) int64.
         labels: (B, T) int64 aligned with the inputs, -100 = not scored; shifted here, so labels[:, 0] never counts.
-        dtype: format of the matrix products under autocast; None or fp32 for none.
+        dtype: format of the matrix products under autocast; None or fp32 for no autocast.
         chunk: positions whose logits are held at a time.
 
     Returns:
         fp32 scalar, nats summed over scored positions.
     """
     hidden, weight = hidden_and_head(model, input_ids, dtype)
-    return HeadLoss.apply(hidden, weight, labels[:, 1:].reshape(-1), chunk)
+    return HeadLoss.apply(hidden, weight, labels[:, 1:].reshape(-1), chunk)  # labels: (B·(T-1),)
 
 
 def hidden_and_head(
@@ -112,6 +115,7 @@ def hidden_and_head(
     reduced = dtype is not None and dtype != torch.float32
     with torch.autocast(input_ids.device.type, dtype=dtype if reduced else torch.bfloat16, enabled=reduced):
         hidden = model.transformer(input_ids, use_cache=False).last_hidden_state  # (B, T, D)
+    # The last position predicts nothing that the batch holds.
     hidden = hidden[:, :-1].reshape(-1, hidden.shape[-1])  # (B·(T-1), D)
     weight = model.lm_head.weight
     return (hidden.to(dtype) if reduced else hidden), weight
@@ -133,9 +137,10 @@ def score_tokens(
 
     Returns:
         (nats, right): fp32 and bool, (B, T-1) each, for the tokens labels[:, 1:]; right where the likeliest token is
-        the label. 0 and False where nothing is scored.
+        the label, 0 and False where nothing is scored.
     """
     hidden, weight = hidden_and_head(model, input_ids, dtype)
+    # Chunk by chunk, as in HeadLoss: the logits of the whole batch would be gigabytes.
     targets, head, parts = labels[:, 1:].reshape(-1), aligned_head(weight.to(hidden.dtype)), []
     for states, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
         scores = multiply(states, head.t())[:, : len(weight)].float()  # (C, V)
@@ -147,6 +152,6 @@ def score_tokens(
 
 
 def sum_scores(*arguments, **settings) -> torch.Tensor:
-    """Return what score_tokens says of a batch as two sums, fp32 (2,): nats, and tokens whose arg-max is right."""
+    """Return the sums of what score_tokens returns, fp32 (2,): nats, and number of tokens predicted right."""
     nats, right = score_tokens(*arguments, **settings)
     return torch.stack([nats.sum(), right.sum().float()])

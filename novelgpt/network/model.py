@@ -51,7 +51,7 @@ def build_model(config: dict, tokenizer, *, seed: int = 0) -> GPT2LMHeadModel:
         tokenizer: gives vocab_size and the ids of [CLS] (beginning and end) and [PAD].
         seed: the initial weights are a function of it.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # leaves the caller's random numbers as they were
         torch.manual_seed(seed)
         return GPT2LMHeadModel(hf_config(config, tokenizer))
 
@@ -59,14 +59,14 @@ def build_model(config: dict, tokenizer, *, seed: int = 0) -> GPT2LMHeadModel:
 def hf_config(config: dict, tokenizer) -> GPT2Config:
     """Return transformers' config object for a checked config and a tokenizer.
 
-    Without a pad id, since every window is full: with one, transformers looks through the inputs of each pass.
+    It gets no pad id: every window is full, and with one transformers would search the inputs of each pass for it.
     """
     values = {**config, "vocab_size": tokenizer.vocab_size}
     return GPT2Config(**values, bos_token_id=tokenizer.cls_id, eos_token_id=tokenizer.cls_id)
 
 
 def count_parameters(model: torch.nn.Module, *, trainable: bool = False) -> int:
-    """Count the numbers of a model, or those that are trained; a tied head counts once."""
+    """Count the parameters of a model, or only those that are trained; a tied head counts once."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad or not trainable)
 
 
@@ -85,18 +85,20 @@ def save_model(
         model: weights on any device; stored in fp32 unless other weights are given.
         tokenizer: exported beside them.
         folder: replaced if it exists.
-        weights: what model_weights returned, when it was already asked; or the same in another number format.
+        weights: what model_weights returned, where it was called already; or the same in another number format.
         facts: a sentence for the model card.
         manifest: further entries of manifest.json, for example step and corpus hash.
 
     Raises:
         UserError: a weight is not finite (nothing is saved), or the disk refuses.
     """
+    # A network that diverged must not replace a good folder, so this is checked before anything is written.
     weights = model_weights(model) if weights is None else weights
     bad = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
     if bad:
         message = f"{folder}: not saved: {len(bad)} weights are not finite, the first is {bad[0]}"
-        raise UserError(message, "go on from the last good checkpoint with a lower --lr", EXIT_STATE)
+        raise UserError(message, "resume from the last good checkpoint with a lower --lr", EXIT_STATE)
+    # Weights, configs, vocabulary and card appear together, under the manifest that names them all.
     with atomic_folder(folder, **manifest) as hidden:
         write_safetensors(weights, hidden / WEIGHTS)
         write_configs(model.config, tokenizer, hidden, dtype=next(iter(weights.values())).dtype)
@@ -109,15 +111,17 @@ def save_model(
 
 
 def model_weights(model: GPT2LMHeadModel) -> dict[str, torch.Tensor]:
-    """Return the weights as saved: fp32, contiguous, on the CPU; the tied head goes by the embedding's name.
+    """Return the weights as saved: fp32, contiguous, on the CPU; a tied head appears as the embedding only.
 
-    Corrections by LoRA are merged into the weights that they stand beside. Under FSDP every process must call it, since
-    each holds only a part.
+    LoRA's corrections are merged into the weights beside which they stand. Under FSDP every process must call this,
+    since each holds only a part.
     """
+    # The plain weights, under the names they have without LoRA's wrapper.
     merged = {}
     for name, weight in model.named_parameters():
         if ".lora_" not in name:
             merged[name.replace(".base_layer.", ".")] = gather_tensor(weight).to("cpu", torch.float32)
+    # What each adapter has learned is added to the weight that it corrects.
     for name, module in model.named_modules():
         if hasattr(module, "get_delta_weight"):
             merged[f"{name}.weight"] = merged[f"{name}.weight"] + module.get_delta_weight("default").detach().cpu()
@@ -125,20 +129,23 @@ def model_weights(model: GPT2LMHeadModel) -> dict[str, torch.Tensor]:
 
 
 def gather_tensor(value: torch.Tensor) -> torch.Tensor:
-    """Return a tensor without its graph, gathered from all processes if each holds only a part."""
+    """Return a tensor without its graph, gathered from all processes where each holds only a part."""
     value = value.detach()
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def write_configs(config: GPT2Config, tokenizer, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
     """Write config.json and generation_config.json so that any transformers from 4.57 on reads them."""
+    # No version and no private key, which older readers would refuse or warn about.
     values = config.to_diff_dict()
     for name in ("transformers_version", "_attn_implementation_internal"):
         values.pop(name, None)
+    # What to_diff_dict leaves out because it is GPT-2's default, but other tools look for.
     values |= {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_ctx": config.n_positions}
     values |= {name: getattr(config, name) for name in ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")}
     ids = {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.cls_id, "pad_token_id": tokenizer.pad_id}
     write_json(folder / "config.json", {**values, **ids, "torch_dtype": str(dtype).removeprefix("torch.")})
+    # The defaults of generate.py, so that transformers' own generate writes in the same manner.
     generation = {"do_sample": True, "temperature": 1.0, "top_k": 8, "top_p": 1.0}
     write_json(folder / "generation_config.json", generation | ids)
 
@@ -151,7 +158,7 @@ def load_model(
     Args:
         folder: written by save_model, or any GPT-2 folder with config.json, weights and a vocabulary.
         device: where the weights go.
-        vocabulary: what the model was trained with, for a folder that holds none; None is the folder's own.
+        vocabulary: the one that the model was trained with, for a folder that holds none; None = the folder's own.
 
     Returns:
         (GPT2LMHeadModel in fp32 in eval mode, tokenizer).
@@ -171,6 +178,7 @@ def load_model(
     tokenizer = load_own_tokenizer(folder, vocabulary or folder, config)
     weights = read_weights(folder, config, tokenizer.vocab_size)
     config[TIED] = HEAD not in weights
+    # Built without memory and filled by assignment: the weights are held once, and no time is spent on random ones.
     with torch.device("meta"):
         model = GPT2LMHeadModel(hf_config(config, tokenizer))
     model.load_state_dict({HEAD: weights[EMBEDDING], **weights}, assign=True)
@@ -179,8 +187,8 @@ def load_model(
 
 
 def load_own_tokenizer(folder: Path, source: str | Path, config: dict):
-    """Load the tokenizer of a model; where its embedding has rows beyond the list, they become reserved tokens."""
-    tokenizer = load_tokenizer(source, size=0)
+    """Load the tokenizer of a model; rows of its embedding beyond the vocabulary become reserved tokens."""
+    tokenizer = load_tokenizer(source, size=0)  # as listed, whatever the size
     size, listed = config.get("vocab_size", tokenizer.vocab_size), tokenizer.vocab_size
     if size == listed:
         return tokenizer
@@ -202,6 +210,7 @@ def check_model_folder(folder: Path) -> None:
         inner = sorted(path.parent.name for path in folder.glob("*/config.json"))
         hint = f"--model_path {folder / inner[0]}" if inner else hint
         raise UserError(f"{folder}: no config.json in it, so not a model folder", hint, EXIT_STATE)
+    # Folders of other tools have no manifest; there the shapes of the weights are all that can be checked.
     if (folder / MANIFEST).exists() and (damage := find_damage(folder)):
         raise UserError(
             f"{folder}: damaged: {damage}", "use another model folder of the run, or train again", EXIT_STATE
@@ -209,6 +218,6 @@ def check_model_folder(folder: Path) -> None:
 
 
 def describe_model(config: dict, vocab_size: int) -> str:
-    """Say the network in one line, the parameter count as every tool of this family prints it."""
+    """Describe a network: its sizes, and on a second line the parameter count as GPT2-Chinese prints it."""
     sizes = " ".join(f"{name}={config[name]}" for name in ("n_layer", "n_embd", "n_head", "n_positions"))
     return f"{sizes} vocab_size={vocab_size}\nnumber of parameters: {count_config_parameters(config, vocab_size)}"

@@ -1,6 +1,8 @@
 """A weights file of any age -> named fp32 tensors that fit a config, checked before anything is allocated.
 
-Both `model.safetensors` and the older `pytorch_model.bin` are read, the latter only with the loader that runs no code.
+Both `model.safetensors` and the older `pytorch_model.bin` are read, the latter only by the loader that runs no code.
+
+    model.safetensors | pytorch_model.bin | an index of several ─rename─ today's names ─check─ fp32 tensors
 """
 
 import errno
@@ -19,24 +21,31 @@ from novelgpt.network.config import TIED
 WEIGHTS = "model.safetensors"
 OLD_WEIGHTS = "pytorch_model.bin"
 EMBEDDING, HEAD = "transformer.wte.weight", "lm_head.weight"
-MAX_HEADER_BYTES = 64 << 20
+MAX_HEADER_BYTES = 64 << 20  # of safetensors; a longer one is no weights file
 
 
 def read_weights(folder: Path, config: dict, vocab_size: int) -> dict[str, torch.Tensor]:
     """Read fp32 weights under today's names and check that they are exactly the config's.
 
-    A head that the file holds besides the embedding stays in the result only where it is another matrix, which makes
-    the network untied whatever the config says, as in transformers.
+    A head that the file holds beside the embedding stays in the result only where it is another matrix; the network is
+    then untied whatever the config says, as in transformers.
+
+    Args:
+        folder: with the weights, and for the message.
+        config: checked.
+        vocab_size: rows of the embedding.
+
+    Raises:
+        UserError: no weights, a damaged file, a weight that is missing, unknown or of another shape.
     """
     weights = rename_weights({name: value for path in weight_files(folder) for name, value in read_file(path).items()})
     if HEAD in weights and config.get(TIED, True):
-        if same(weights[HEAD], weights.get(EMBEDDING)):
-            del weights[HEAD]
+        if is_same_matrix(weights[HEAD], weights.get(EMBEDDING)):
+            del weights[HEAD]  # many tools save the tied head a second time
         else:
             warn(f"{folder}: {HEAD} is not the embedding, so it stays a matrix of its own")
             config = {**config, TIED: False}
-    expected = expected_shapes(config, vocab_size)
-    check_weights(weights, expected, place=folder)
+    check_weights(weights, expected_shapes(config, vocab_size), place=folder)
     return {name: weight.to(torch.float32) for name, weight in weights.items()}
 
 
@@ -46,7 +55,7 @@ def check_weights(weights: dict[str, torch.Tensor], expected: dict[str, tuple[in
     Args:
         weights: by today's names.
         expected: what expected_shapes returned.
-        place: where they come from, for the message.
+        place: the folder or file they come from, for the message.
     """
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is unknown" for name in weights if name not in expected]
@@ -60,24 +69,24 @@ def check_weights(weights: dict[str, torch.Tensor], expected: dict[str, tuple[in
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the file of the weights, or the files over which an index says they are spread.
+    """Return the weights file of a model folder, or the several files that an index names.
 
     Raises:
-        UserError: none is there, or an index that names files elsewhere.
+        UserError: there is none, or the index names files in another folder.
     """
     for name in (WEIGHTS, OLD_WEIGHTS):
         if (folder / name).is_file():
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            return parts_of(index)
+            return indexed_files(index)
     message = f"{folder}: neither {WEIGHTS} nor {OLD_WEIGHTS} in it"
     raise UserError(message, "give a folder with the weights of a GPT-2", EXIT_STATE)
 
 
-def parts_of(index: Path) -> list[Path]:
-    """Return the files that an index names, all beside it."""
-    values = read_json(index)
+def indexed_files(index: Path) -> list[Path]:
+    """Return the files that an index names, all of them beside it."""
+    values = read_json(index)  # {"weight_map": {"transformer.wte.weight": "model-00001-of-00002.safetensors", ...}}
     places = values.get("weight_map") if isinstance(values, dict) else None
     names = sorted(set(map(str, places.values()))) if isinstance(places, dict) else []
     if not names or any(Path(name).name != name for name in names):
@@ -93,7 +102,7 @@ def read_file(path: Path) -> dict[str, torch.Tensor]:
     return read_safetensors(path)
 
 
-def same(head: torch.Tensor, embedding: torch.Tensor | None) -> bool:
+def is_same_matrix(head: torch.Tensor, embedding: torch.Tensor | None) -> bool:
     """Tell whether a head is the embedding."""
     return embedding is not None and head.shape == embedding.shape and torch.equal(head, embedding)
 
@@ -108,23 +117,25 @@ def write_safetensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
         save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as problem:
         raise OSError(errno.EIO, str(problem)) from problem
-    path.chmod(0o644)  # it leaves the file for its owner's reading only
+    path.chmod(0o644)  # safetensors leaves it readable by its owner only
 
 
 def check_safetensors_header(path: Path) -> None:
-    """Raise unless the header of a safetensors file is sane and describes just the bytes that follow it."""
+    """Raise unless the header of a safetensors file is sane and describes exactly the bytes that follow it.
+
+    The library maps the file into memory; a truncated one would be found only when a tensor's bytes are touched.
+    """
     hint = "download or save the weights again"
     try:
         with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
+            (length,) = struct.unpack("<Q", file.read(8))  # bytes of the JSON header that follows
             if length > min(MAX_HEADER_BYTES, path.stat().st_size - 8):
                 raise ValueError(f"a header of {length:,} bytes")
             header = json.loads(file.read(length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         if max(ends, default=0) != path.stat().st_size - 8 - length:
-            raise ValueError(
-                f"{path.stat().st_size - 8 - length:,} bytes of data, the header says {max(ends, default=0):,}"
-            )
+            found = path.stat().st_size - 8 - length
+            raise ValueError(f"{found:,} bytes of data, the header says {max(ends, default=0):,}")
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error, RecursionError) as problem:
         raise UserError(f"{path}: not a whole safetensors file: {problem}", hint, EXIT_STATE) from problem
 
@@ -139,18 +150,18 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_old_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a PyTorch state dict with the loader that runs no code."""
+    """Read a PyTorch state dict by the loader that runs no code."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # the loader raises many kinds; all mean the same to the user
         first = str(problem).split("\n")[0][:200]
         message = f"{path}: not a plain state dict of tensors: {first}"
         raise UserError(message, "ask its author for model.safetensors", EXIT_STATE) from problem
+    # Lightning and others put the weights one level deeper.
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(
-            f"{path}: not a plain state dict of tensors", "ask its author for model.safetensors", EXIT_STATE
-        )
+        message = f"{path}: not a plain state dict of tensors"
+        raise UserError(message, "ask its author for model.safetensors", EXIT_STATE)
     return state
 
 
@@ -162,10 +173,12 @@ def rename_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     renamed = {}
     for name, weight in weights.items():
+        # left by torch.compile, DataParallel and wrappers
         for prefix in ("_orig_mod.", "module.", "model."):
             name = name.removeprefix(prefix)
         if name.endswith((".attn.bias", ".attn.masked_bias")):
             continue
+        # TensorFlow's names of a layer norm, and the bare GPT2Model, which has no prefix
         name = name.replace(".gamma", ".weight").replace(".beta", ".bias")
         renamed[name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"] = weight
     return renamed
@@ -174,9 +187,10 @@ def rename_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def expected_shapes(config: dict, vocab_size: int) -> dict[str, tuple[int, ...]]:
     """Map every weight of the config's GPT-2 to its shape, without allocating anything."""
     d = config["n_embd"]
-    m = config.get("n_inner") or 4 * d
+    m = config.get("n_inner") or 4 * d  # width of the MLP
     shapes = {EMBEDDING: (vocab_size, d), "transformer.wpe.weight": (config["n_positions"], d)}
     shapes |= {} if config.get(TIED, True) else {HEAD: (vocab_size, d)}
+    # Matrices are (in, out), as GPT-2's Conv1D has them; a bias is as long as its weight's last dimension.
     inner = {"ln_1": (d,), "ln_2": (d,), "attn.c_attn": (d, 3 * d), "attn.c_proj": (d, d)}
     inner |= {"mlp.c_fc": (d, m), "mlp.c_proj": (m, d)}
     blocks = {f"transformer.h.{i}.{name}": shape for i in range(config["n_layer"]) for name, shape in inner.items()}

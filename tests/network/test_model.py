@@ -151,7 +151,7 @@ def test_a_weight_that_is_not_finite_is_not_saved_and_the_former_folder_stays(mo
             save_model(model, tiny_tokenizer, target)
         assert str(caught.value) == (
             f"error: {target}: not saved: 1 weights are not finite, the first is transformer.h.1.mlp.c_fc.bias\n\n"
-            "hint: go on from the last good checkpoint with a lower --lr"
+            "hint: resume from the last good checkpoint with a lower --lr"
         )
         assert caught.value.code == 5
     assert (folder / "model.safetensors").read_bytes() == before

@@ -1,7 +1,7 @@
 """Attention from one new token a row to all tokens before it, whose keys and values lie in tiles.
 
-A tile is 64 x 64: of keys the entries of 64 tokens one after the other, of values the tokens, so that scores and mixed
-values both are sums of rows of tiles, each row times one number.
+A tile is 64 x 64: of keys its rows are the entries of 64 tokens, of values the tokens themselves. So scores and mixed
+values are both sums of rows of tiles, each row times one number.
 """
 
 import functools
@@ -12,8 +12,8 @@ from numba import prange
 from novelgpt.compute.compiling import compiled
 from novelgpt.compute.kernels.loops import CACHE_LINE, LEAST_SCALE, exponentiate, greater, greatest, prefetch
 
-TILE = 64
-AHEAD = 4096  # bytes from what is read to what the memory shall send next; measured
+TILE = 64  # tokens, and entries of a head, in a tile
+AHEAD = 4096  # bytes from what is read to what the memory should send next; measured
 
 
 @compiled
@@ -34,7 +34,7 @@ def add_weighted_rows(weights, tile, total):
 def store(vector, limit, room):
     """Write a vector into room (C, TILE), as integers up to the limit or, with limit 0, as it is; returns its scale.
 
-    A vector with something that is no finite number is left out in integers, and its scale is nan.
+    As integers, a vector with an entry that is not finite is not stored, and its scale is nan.
     """
     scale = np.float32(1)
     if limit > 0:
@@ -67,15 +67,18 @@ def attend_heads(start, count, place, qkv, keys, values, key_scales, value_scale
     last, slot, factor = place // TILE, place % TILE, np.float32(width**-0.5)
     query, mixed = np.zeros((count, panels * TILE), np.float32), np.zeros((count, panels * TILE), np.float32)
     scores, totals = np.zeros((count, (last + 1) * TILE), np.float32), np.zeros(count, np.float32)
+    # The new token: its query scaled, its key and value into the cache.
     for h in range(count):
         for i in range(width):
             query[h, i] = qkv[0, start + h, i] * factor
         key_scales[start + h, place] = store(qkv[1, start + h], limit, keys[last, start + h, :, :, slot])
         value_scales[start + h, place] = store(qkv[2, start + h], limit, values[last, start + h, :, slot])
+    # Scores of all tokens, tile by tile in the order in which they lie in memory.
     for i in range(last + 1):
         for h in range(count):
             for c in range(panels):
                 add_weighted_rows(query[h, c * TILE :], keys[i, start + h, c], scores[h, i * TILE :])
+    # Scores to weights, then the values mixed by them in the same order.
     for h in range(count):
         totals[h] = softmax_terms(scores[h], place + 1, key_scales[start + h], value_scales[start + h])
     for i in range(last + 1):
@@ -89,7 +92,7 @@ def attend_heads(start, count, place, qkv, keys, values, key_scales, value_scale
 
 @functools.partial(compiled, parallel=True)
 def attend(qkv, places, keys, values, key_scales, value_scales, limit, parts, out):
-    """Put a token into every row's cache and attend from it to all tokens up to it. A row knows nothing of the others.
+    """Put a token into every row's cache and attend from it to all tokens up to it. Rows do not affect each other.
 
     Args:
         qkv: (B, 3, H, D/H) fp32.
@@ -97,21 +100,11 @@ def attend(qkv, places, keys, values, key_scales, value_scales, limit, parts, ou
         keys, values: (B, N, H, C, TILE, TILE) fp32 or integers; changed.
         key_scales, value_scales: (B, H, N * TILE) fp32; changed.
         limit: greatest integer stored; 0 = numbers are stored as they are.
-        parts: into how many the heads of a row are divided among the threads; a divisor of H.
+        parts: into how many groups the heads of a row are divided among the threads; a divisor of H.
         out: (B, H, D/H) fp32, the result.
     """
     count = qkv.shape[2] // parts
     for part in prange(qkv.shape[0] * parts):
         row, start = part // parts, part % parts * count
-        attend_heads(
-            start,
-            count,
-            places[row],
-            qkv[row],
-            keys[row],
-            values[row],
-            key_scales[row],
-            value_scales[row],
-            limit,
-            out[row],
-        )
+        cache = keys[row], values[row], key_scales[row], value_scales[row]
+        attend_heads(start, count, places[row], qkv[row], *cache, limit, out[row])

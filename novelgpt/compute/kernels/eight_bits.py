@@ -3,9 +3,9 @@
     x (B, N) ─norm─ one scale a row ─ codes -127..127 ─┐
     weights -127..127, kept as 1..255 = code + 128 ────┴─ whole sums ─ scales ─ + bias ─ GELU ─ y (B, M)
 
-A processor with VNNI multiplies numbers 0..255 by numbers -128..127 and adds four such products to a whole number, in
-one instruction for every lane of a register; elsewhere the same is written out. Sums are whole, so that every order
-gives the same and a row knows nothing of the others. They fit into 32 bits up to MOST_INPUTS.
+A processor with VNNI multiplies numbers 0..255 by numbers -128..127 and adds four such products to an integer, in one
+instruction for every lane of a register; elsewhere the same is written out. Sums are integers, so every order gives the
+same and rows do not affect each other. They fit into 32 bits up to MOST_INPUTS inputs.
 """
 
 import functools
@@ -20,22 +20,23 @@ from numba.extending import intrinsic
 from novelgpt.compute.compiling import compiled
 from novelgpt.compute.kernels.loops import LEAST_SCALE, add_up, as_bytes, gelu_gate, greater, greatest, prefetch_line
 
-LIMIT, OFFSET = 127, 128  # greatest code, and what is added to those of weights
+LIMIT, OFFSET = 127, 128  # greatest code, and what is added to the codes of weights
 GROUP = 4  # codes of one lane
 MOST_INPUTS = (2**31 - 1) // (LIMIT * (LIMIT + OFFSET))
-AHEAD = 6144  # bytes from what is read to what the memory shall send next; measured
+AHEAD = 6144  # bytes from what is read to what the memory should send next; measured
 
-FORMS = {  # feature of a processor: whole numbers in a register, rows whose sums fill the registers, instruction
+FORMS = {  # feature of a processor: integers in a register, rows whose sums fill the registers, instruction
     "+avx512vnni": (16, 12, "llvm.x86.avx512.vpdpbusd.512"),
     "+avxvnni": (8, 4, "llvm.x86.avx512.vpdpbusd.256"),
 }
+# what Numba compiles for: this processor, or what NUMBA_CPU_FEATURES makes of it
 FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 VECTOR, ROWS, INSTRUCTION = next((form for feature, form in FORMS.items() if feature in FEATURES), (8, 2, None))
 PANEL = 2 * VECTOR  # outputs at a time
 
 
 def pack_weights(codes: np.ndarray) -> np.ndarray:
-    """Return codes (M, N) int8 of a matrix in panels (M / PANEL, N / GROUP, PANEL, GROUP) uint8, filled up with zeros.
+    """Return codes (M, N) int8 of a matrix in panels (M / PANEL, N / GROUP, PANEL, GROUP) uint8, padded with zeros.
 
     Raises:
         ValueError: more than MOST_INPUTS.
@@ -50,6 +51,7 @@ def pack_weights(codes: np.ndarray) -> np.ndarray:
     panels, groups = -(-outputs // PANEL), -(-inputs // GROUP)
     room = np.zeros((panels * PANEL, groups * GROUP), np.int16)
     room[:outputs, :inputs] = codes
+    # (panels, PANEL, groups, GROUP): what a register reads at once comes last
     panels_first = room.reshape(panels, PANEL, groups, GROUP).transpose(0, 2, 1, 3)
     return np.ascontiguousarray(panels_first + OFFSET, dtype=np.uint8)
 
@@ -58,7 +60,7 @@ def pack_weights(codes: np.ndarray) -> np.ndarray:
 def add_up_panel(typing_context, weights, codes, sums):
     """Write the products of a panel (N / GROUP, PANEL, GROUP) with ROWS rows of codes into sums (ROWS, PANEL) int32.
 
-    Written in the compiler's own language, since in Python there is no way to say that sums stay in registers.
+    Written in LLVM's own language, since Python has no way to say that the sums stay in registers.
     """
 
     def emit(context, builder, signature, arguments):
@@ -76,21 +78,25 @@ def emit_panel(builder: ir.IRBuilder, panel: ir.Value, codes: ir.Value, sums: ir
     """Emit the loop over the groups of codes, all sums in registers."""
     number, place = ir.IntType(32), ir.IntType(64)
     vector, register = ir.VectorType(number, VECTOR), ir.VectorType(ir.IntType(8), GROUP * VECTOR)
+    # Two registers of sums for each row, all starting at zero.
     totals = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(2 * ROWS)]
     width = builder.mul(groups, place(GROUP))  # of a row of codes, bytes
     with cgutils.for_range(builder, groups) as loop:
+        # The weights of this group: both halves of the panel, and a hint to fetch what comes later.
         here = builder.gep(panel, [builder.mul(loop.index, place(PANEL * GROUP))])
         both = []
         for half in range(2):
             there = builder.gep(here, [place(half * VECTOR * GROUP)])
             both.append(load(builder, there, register))
             prefetch_line(builder, builder.gep(there, [place(AHEAD)]))
+        # Four codes of each row, copied into every lane, times the weights.
         for row in range(ROWS):
             start = builder.add(builder.mul(width, place(row)), builder.mul(loop.index, place(GROUP)))
             four = load(builder, builder.gep(codes, [start]), number)
             spread = builder.bitcast(fill_vector(builder, vector, four), register)
             for half, total in enumerate(totals[2 * row : 2 * row + 2]):
                 builder.store(add_products(builder, builder.load(total), both[half], spread), total)
+    # Registers to memory, once.
     for index, total in enumerate(totals):
         there = builder.gep(sums, [place(index * VECTOR * GROUP)])
         builder.store(builder.load(total), builder.bitcast(there, vector.as_pointer()), align=1)
@@ -114,6 +120,7 @@ def add_products(builder: ir.IRBuilder, total: ir.Value, weights: ir.Value, code
         signature = ir.FunctionType(total.type, [total.type, weights.type, codes.type])
         function = cgutils.get_or_insert_function(builder.module, signature, INSTRUCTION)
         return builder.call(function, [total, weights, codes])
+    # Without the instruction: widen to 16 bits, multiply even and odd numbers, add twice.
     half = ir.VectorType(ir.IntType(16), weights.type.count)
     weights, codes = builder.zext(weights, half), builder.sext(codes, half)
     pairs = [multiply_wide(builder, take(builder, weights, part, 2), take(builder, codes, part, 2)) for part in (0, 1)]
@@ -150,7 +157,7 @@ def normalize(x, gain, shift, epsilon):
 def round_row(x, gain, shift, epsilon, codes):
     """Write x (N,), after a layer norm unless gain is empty, as codes; returns their scale and what OFFSET adds.
 
-    The scale is nan, and the codes stay as they are, where a number is none.
+    Where a number is not finite the scale is nan and the codes stay as they are.
     """
     numbers, total = x.copy(), np.int32(0)
     if gain.shape[0]:
@@ -167,7 +174,7 @@ def round_row(x, gain, shift, epsilon, codes):
 
 @compiled
 def finish_row(sums, surplus, row_scale, scales, bias, with_gelu, y):
-    """Write what sums (PANEL,) stand for, their surplus taken off, into y (at most PANEL,); GELU may follow."""
+    """Write what sums (PANEL,) stand for, less their surplus, into y (at most PANEL,); GELU may follow."""
     for i in range(y.shape[0]):
         y[i] = np.float32(sums[i] - surplus) * (row_scale * scales[i]) + bias[i]
     for i in range(y.shape[0] if with_gelu else 0):
@@ -187,11 +194,13 @@ def multiply_rounded(x, gain, shift, epsilon, weights, scales, bias, with_gelu, 
         with_gelu: GPT-2's GELU follows.
         y: (B, M) fp32, the result.
     """
+    # Rows to codes, padded to a multiple of ROWS by zeros.
     rows = x.shape[0]
     codes = np.zeros((-(-rows // ROWS) * ROWS, weights.shape[1] * GROUP), np.int8)
     row_scales, surplus = np.empty(rows, np.float32), np.empty(rows, np.int32)
     for row in range(rows):
         row_scales[row], surplus[row] = round_row(x[row], gain, shift, epsilon, codes[row])
+    # Every thread takes some panels of the matrix and reads each of them once for ROWS rows.
     for panel in prange(weights.shape[0]):
         first, last = panel * PANEL, min((panel + 1) * PANEL, y.shape[1])
         sums = np.empty((ROWS, PANEL), np.int32)

@@ -1,6 +1,7 @@
-"""What the loops are made of: number formats, e**x, sums and maxima over vector registers, a word to the memory.
+"""What loops are made of, and those of a training step: GELU, its derivative, the head's cross-entropy.
 
-Numbers are fp32, or bf16 seen as uint16 since NumPy has no such type: `widen` and `narrow` go between them.
+The parts are number formats, e**x, sums and maxima over vector registers, and a hint to the memory. Numbers are fp32,
+or bf16 seen as uint16 since NumPy has no such type: `widen` and `narrow` go between them.
 """
 
 import functools
@@ -14,9 +15,11 @@ from numba.extending import intrinsic, overload
 from novelgpt.compute.compiling import OPTIONS, compiled
 
 CACHE_LINE = 64  # bytes
-LANES = 64  # numbers taken at once by a sum or a maximum: some vector registers full
-LOG2_E, LEAST_SCALE = np.float32(1.4426950408889634), np.float32(1e-12)
-LN_2_HIGH, LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440054690583e-4)  # few bits: n times it is exact
+LANES = 64  # numbers taken at once by a sum or a maximum: several vector registers full
+LOG2_E = np.float32(1.4426950408889634)
+LEAST_SCALE = np.float32(1e-12)  # of numbers rounded to integers, where all of them are 0
+# ln(2) in two parts; the first has few bits, so n times it is exact
+LN_2_HIGH, LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440054690583e-4)
 GELU_OUTER, GELU_INNER = np.float32(0.7978845608028654), np.float32(0.044715)  # sqrt(2 / pi), and Hendrycks' constant
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # the names of that form of GELU in a config
 
@@ -27,7 +30,7 @@ def widen(number):
 
 @overload(widen, jit_options=OPTIONS)
 def widen_compiled(number):
-    """Give Numba what widen does for a type: the bits of bf16 are the upper half of those of fp32."""
+    """Tell Numba what widen does for a type: the bits of bf16 are the upper half of those of fp32."""
     if number == types.uint16:
         return lambda number: np.uint32(np.uint32(number) << np.uint32(16)).view(np.float32)
     return lambda number: np.float32(number)
@@ -39,12 +42,13 @@ def narrow(number, like):
 
 @overload(narrow, jit_options=OPTIONS)
 def narrow_compiled(number, like):
-    """Give Numba what narrow does for a type: bf16 is rounded to the nearest, of two to the even one."""
+    """Tell Numba what narrow does for a type: bf16 is rounded to the nearest number, ties to even."""
     return narrow_to_bf16 if like == types.uint16 else (lambda number, like: number)
 
 
 def narrow_to_bf16(number, like):
-    """Return the upper half of the bits, after half of what is cut off is added."""
+    """Return the upper half of the bits after adding half of what is cut off."""
+    # 0x7FFF + 1 where the kept part is odd: exactly half then rounds to even
     bits = np.float32(number).view(np.uint32)
     odd = np.uint32((bits >> np.uint32(16)) & np.uint32(1))
     return np.uint16(np.uint32(bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
@@ -57,10 +61,12 @@ def exp(x):
     e**x = 2**n * e**r with n an integer and |r| <= ln(2) / 2, taken off in two parts (Cody and Waite, 1980), and eight
     terms of the series of e**r.
     """
-    x = np.float32(-87) if x < np.float32(-87) else x  # nan stays nan
+    # Written as comparisons, so that nan stays nan.
+    x = np.float32(-87) if x < np.float32(-87) else x
     x = np.float32(87) if x > np.float32(87) else x
-    n = np.floor(x * LOG2_E + np.float32(0.5))
+    n = np.floor(x * LOG2_E + np.float32(0.5))  # the nearest integer to x / ln(2)
     r = x - n * LN_2_HIGH - n * LN_2_LOW
+    # Horner's scheme from 1 / 7! down; then 2**n by its exponent bits.
     series = np.float32(1 / 5040)
     for factor in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
         series = series * r + np.float32(factor)
@@ -76,6 +82,7 @@ def greater(one, other):
 @compiled
 def greatest(x, count):
     """Return the maximum of the first numbers of x (N,), LANES of them compared at a time; nan if one is nan."""
+    # Whole groups of LANES lane by lane, then the lanes, then the rest.
     lanes, best, whole = np.full(LANES, -np.inf, np.float32), np.float32(-np.inf), count // LANES * LANES
     for i in range(0, whole, LANES):
         for j in range(LANES):
@@ -90,6 +97,7 @@ def greatest(x, count):
 @compiled
 def add_up(x, count):
     """Return the sum of the first numbers of x (N,), LANES of them added at a time."""
+    # The order of the sum is fixed by LANES, whatever the width of the processor's registers.
     lanes, total, whole = np.zeros(LANES, np.float32), np.float32(0), count // LANES * LANES
     for i in range(0, whole, LANES):
         for j in range(LANES):
@@ -141,11 +149,12 @@ def gelu_backward(x, gradient, result):
 def row_cross_entropy(scores, label, needs_gradient):
     """Do what `cross_entropy` does for one row."""
     count = scores.shape[0]
-    terms = np.empty(count, np.float32)
+    terms = np.empty(count, np.float32)  # the row in fp32, then e**(score - best)
     for i in range(count):
         terms[i] = widen(scores[i])
     best, target = greatest(terms, count), terms[label]
     total = exponentiate(terms, count, best)
+    # The gradient is softmax - one-hot: (e**(score - best) - total at the label) / total.
     if needs_gradient:
         share = np.float32(1) / total
         terms[label] -= total
@@ -160,7 +169,7 @@ def cross_entropy(scores, labels, losses, needs_gradient):
 
     Args:
         scores: (N, V) fp32 or bf16.
-        labels: (N,) int64; a negative one counts nothing.
+        labels: (N,) int64; a negative one does not count.
         needs_gradient: False leaves the scores alone.
     """
     for row in prange(scores.shape[0]):
@@ -174,7 +183,7 @@ def cross_entropy(scores, labels, losses, needs_gradient):
 
 @intrinsic
 def prefetch(typing_context, array, distance):
-    """Have the memory send the line that lies `distance` bytes behind the beginning of an array; any place will do."""
+    """Ask the memory for the cache line `distance` bytes behind the start of an array; any address will do."""
 
     def emit(context, builder, signature, arguments):
         start = context.make_array(signature.args[0])(context, builder, arguments[0]).data
