@@ -1,6 +1,6 @@
 """The engine room: what makes a GPT-2 fast where PyTorch has no operator, mostly on CPUs.
 
-    training  tuning     replaces the slow parts of a GPT2LMHeadModel: linear layers, GELU, cross-entropy
+    training  tuning     replaces the slow parts of a GPT2LMHeadModel; the cross-entropy of its head
               attention  block by block of queries, with dropout that is a function of (seed, step, window)
     writing   packed     a weight matrix in the form in which this processor multiplies it fastest
               cache      keys and values of all earlier tokens; on GPUs a step as one CUDA graph

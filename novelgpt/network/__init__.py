@@ -11,11 +11,12 @@ from typing import Any
 
 # module: the names that others use of it
 MODULES = {
-    "config": "TIED check_model_config count_config_parameters read_folder_config read_model_config",
+    "config": "EMBEDDING HEAD TIED check_model_config count_config_parameters expected_shapes read_folder_config "
+    "read_model_config",
     "model": "build_model check_model_folder count_parameters describe_model gather_tensor load_model model_weights "
     "save_model write_configs",
-    "weights": "EMBEDDING HEAD OLD_WEIGHTS WEIGHTS check_safetensors_header check_weights expected_shapes "
-    "read_safetensors weight_files write_safetensors",
+    "weights": "OLD_WEIGHTS WEIGHTS check_safetensors_header check_weights read_safetensors weight_files "
+    "write_safetensors",
     "loss": "score_tokens sum_loss sum_scores",
     "devices": "check_versions choose_devices choose_precision compute_deterministically describe_devices "
     "has_fast_bf16 restoring_determinism",

@@ -26,6 +26,7 @@ NUMBERS = {
 }
 ACTIVATIONS = ("gelu_new", "gelu", "gelu_pytorch_tanh", "gelu_fast", "relu", "silu", "swish", "tanh")
 TIED = "tie_word_embeddings"  # false: the head has a matrix of its own
+EMBEDDING, HEAD = "transformer.wte.weight", "lm_head.weight"  # names of weights
 # GPT-2 variants that this project does not build: the key may stand there with the usual value only
 FIXED = {
     "model_type": "gpt2",
@@ -169,18 +170,30 @@ def check_activation(value: object, name: str, code: int) -> str:
     return value
 
 
+def expected_shapes(config: dict, vocab_size: int) -> dict[str, tuple[int, ...]]:
+    """Map every weight of the GPT-2 that a checked config describes to its shape; a tied head appears as the embedding.
+
+    V·d + T·d numbers in the embeddings; in each block 2 layer norms (4d), attention (4d² + 4d) and the MLP
+    (2·d·m + m + d); a last layer norm 2d; an untied head another V·d.
+    """
+    d = config["n_embd"]
+    m = config.get("n_inner") or 4 * d  # width of the MLP
+    shapes = {EMBEDDING: (vocab_size, d), "transformer.wpe.weight": (config["n_positions"], d)}
+    shapes |= {} if config.get(TIED, True) else {HEAD: (vocab_size, d)}
+    # Matrices are (in, out), as GPT-2's Conv1D has them; a bias is as long as its weight's last dimension.
+    inner = {"ln_1": (d,), "ln_2": (d,), "attn.c_attn": (d, 3 * d), "attn.c_proj": (d, d)}
+    inner |= {"mlp.c_fc": (d, m), "mlp.c_proj": (m, d)}
+    blocks = {f"transformer.h.{i}.{name}": shape for i in range(config["n_layer"]) for name, shape in inner.items()}
+    for name, shape in {**blocks, "transformer.ln_f": (d,)}.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[-1:]}
+    return shapes
+
+
 def count_config_parameters(config: dict, vocab_size: int) -> int:
     """Count the parameters of the GPT-2 that a checked config describes, without building it.
-
-    Embeddings V·d + T·d, per block 2 LayerNorms (4d), attention (4d² + 4d) and MLP (2·d·m + m + d), final LayerNorm 2d;
-    an untied head another V·d.
 
     >>> small = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}
     >>> count_config_parameters(small, 13317)
     81894144
     """
-    d = config["n_embd"]
-    m = config.get("n_inner") or 4 * d  # width of the MLP
-    block = 4 * d + (4 * d * d + 4 * d) + (2 * d * m + m + d)  # layer norms, attention, MLP
-    tables = 1 if config.get(TIED, True) else 2  # the embedding, and the head where it is not the same
-    return (tables * vocab_size + config["n_positions"]) * d + config["n_layer"] * block + 2 * d
+    return sum(math.prod(shape) for shape in expected_shapes(config, vocab_size).values())

@@ -20,8 +20,8 @@ from novelgpt.corpus.novel_tokenizer import NovelTokenizer
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, write_json, write_text
 from novelgpt.messages import EXIT_STATE, UserError, warn
-from novelgpt.network.config import TIED, count_config_parameters, read_folder_config
-from novelgpt.network.weights import EMBEDDING, HEAD, WEIGHTS, read_weights, write_safetensors
+from novelgpt.network.config import EMBEDDING, HEAD, TIED, count_config_parameters, read_folder_config
+from novelgpt.network.weights import WEIGHTS, read_weights, write_safetensors
 
 CARD = """---
 library_name: transformers

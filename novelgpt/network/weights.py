@@ -16,11 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from novelgpt.files import read_json
 from novelgpt.messages import EXIT_STATE, UserError, warn
-from novelgpt.network.config import TIED
+from novelgpt.network.config import EMBEDDING, HEAD, TIED, expected_shapes
 
 WEIGHTS = "model.safetensors"
 OLD_WEIGHTS = "pytorch_model.bin"
-EMBEDDING, HEAD = "transformer.wte.weight", "lm_head.weight"
 MAX_HEADER_BYTES = 64 << 20  # of safetensors; a longer one is no weights file
 
 
@@ -182,18 +181,3 @@ def rename_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         name = name.replace(".gamma", ".weight").replace(".beta", ".bias")
         renamed[name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"] = weight
     return renamed
-
-
-def expected_shapes(config: dict, vocab_size: int) -> dict[str, tuple[int, ...]]:
-    """Map every weight of the config's GPT-2 to its shape, without allocating anything."""
-    d = config["n_embd"]
-    m = config.get("n_inner") or 4 * d  # width of the MLP
-    shapes = {EMBEDDING: (vocab_size, d), "transformer.wpe.weight": (config["n_positions"], d)}
-    shapes |= {} if config.get(TIED, True) else {HEAD: (vocab_size, d)}
-    # Matrices are (in, out), as GPT-2's Conv1D has them; a bias is as long as its weight's last dimension.
-    inner = {"ln_1": (d,), "ln_2": (d,), "attn.c_attn": (d, 3 * d), "attn.c_proj": (d, d)}
-    inner |= {"mlp.c_fc": (d, m), "mlp.c_proj": (m, d)}
-    blocks = {f"transformer.h.{i}.{name}": shape for i in range(config["n_layer"]) for name, shape in inner.items()}
-    for name, shape in {**blocks, "transformer.ln_f": (d,)}.items():
-        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[-1:]}
-    return shapes
