@@ -4,7 +4,7 @@
 
 When a row's context is full, the row goes on from a shorter window: the pinned head and the last part of the text from
 a sentence start, read anew. Sample i is a function of (seed, i) alone: its numbers come from its own counter, its
-logits do not depend on its neighbours (see linear.py), and its windows and its end depend on nothing but its text.
+logits do not depend on its neighbours (compute/packed.py), and its windows and its end depend on nothing but its text.
 """
 
 from collections.abc import Callable, Sequence
