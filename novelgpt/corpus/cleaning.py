@@ -64,6 +64,14 @@ class Cleaned:
         """The paragraphs, separated by a single newline."""
         return "\n".join(filter(None, self.lines))
 
+    def add(self, later: "Cleaned", lines_before: int) -> None:
+        """Add the receipt of the text that follows, whose line 1 comes after so many lines; its lines are left out."""
+        self.counts.update(later.counts)
+        self.code_points.update(later.code_points)
+        for name, shown in later.examples.items():
+            places = self.examples.setdefault(name, [])
+            places += [(lines_before + line, around) for line, around in shown][: NUM_EXAMPLES - len(places)]
+
     def add_examples(self, name: str, text: str, positions: list[int]) -> None:
         """Keep the first few places of a class; positions are offsets into text."""
         shown = self.examples.setdefault(name, [])

@@ -1,4 +1,6 @@
-"""A file of records (one text each) -> one row of token ids a record, cut to a block.
+"""Records: clean chapters -> a table that teaches a network to write titles, and any file of records -> rows of ids.
+
+    第一章 第七口井⏎青石渡的人都说……   →   青石渡的人都说……[TIL]第七口井   →   [CLS] 青 石 … [TIL] 第 七 口 井 [CLS]
 
 A row is framed like a document, and with a mark only what follows the mark is scored, the closing [CLS] included::
 
@@ -11,8 +13,10 @@ the scored part stays whole. Added tokens such as [TIL] count as tokens in a rec
 as in any document.
 """
 
+import csv
+import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,13 +25,92 @@ from pathlib import Path
 
 import numpy as np
 
-from novelgpt.corpus.documents import read_documents
-from novelgpt.corpus.inputs import STANDARD_INPUT
+from novelgpt.corpus.chapters import read_heading
+from novelgpt.corpus.documents import STANDARD_INPUT, read_documents
 from novelgpt.corpus.tokens import encode_document
+from novelgpt.files import atomic_writer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
+TITLE_MARK = "[TIL]"
+EDGES = " \t\u3000:：·、.-—_|~"
+BRACKETS = dict(zip("】])）》>", "【[(（《<", strict=True))
+LETTER = re.compile(r"\w")
 TASK = 1 << 20  # characters that a process encodes at a time
 LINE_END = re.compile(r"\r\n?")
+
+
+def read_title(heading: str) -> str:
+    """Return the words of a heading without volume and number; empty when it has no others.
+
+    >>> [read_title(line) for line in ("上卷 第一一九回　中乡魁", "【第十章：漏诀】", "第二章 剑(上)")]
+    ['中乡魁', '漏诀', '剑(上)']
+    >>> [read_title(line) for line in ("第二章", "尾声 归途", "楔子", "他走了")]
+    ['', '归途', '', '']
+    """
+    found = read_heading(heading)
+    if found is None:
+        return ""
+    title = found.title if found.unit else " ".join(re.split(r"[\s:：]+", heading)[1:])
+    title = title.strip(EDGES)
+    while title and title[-1] in BRACKETS and BRACKETS[title[-1]] not in title:  # closes what the number stands in
+        title = title[:-1].rstrip(EDGES)
+    return title if LETTER.search(title) else ""
+
+
+class TitleTable:
+    """A table with the one column `text`, written while the documents pass by: a library need not fit into memory.
+
+    Args:
+        path: the table.
+
+    Attributes:
+        written: chapters with a title and text.
+        untitled, empty: documents left out for want of a title or of text.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = path
+        self.written = self.untitled = self.empty = 0
+
+    def watch(self, documents: Iterable[str]) -> Iterator[str]:
+        """Yield clean documents unchanged, and write a record of each chapter that has a title and text.
+
+        The first line of a chapter is its heading. The table appears when the last document was taken.
+
+        Raises:
+            UserError: no chapter has a title, or the table cannot be written.
+        """
+        with atomic_writer(self.path) as file:
+            file.write(b"text\n")
+            for document in documents:
+                heading, _, text = document.partition("\n")
+                title = read_title(heading)
+                if not title or TITLE_MARK in document:
+                    self.untitled += 1
+                elif not text.strip():
+                    self.empty += 1
+                else:
+                    self.written += 1
+                    file.write(csv_line(f"{text}{TITLE_MARK}{title}"))
+                yield document
+            if not self.written:
+                number = self.untitled + self.empty
+                message = f"--titles {self.path}: none of {number:,} documents is a chapter with a title"
+                raise UserError(message, "leave --titles out", EXIT_INPUT)
+
+    def describe(self) -> str:
+        """Say what became of the documents: `data/titles.csv: 26 chapters with titles; left out: …`."""
+        parts = ((self.untitled, "without a title"), (self.empty, "without text below the title"))
+        left = [f"{number:,} {'document' if number == 1 else 'documents'} {what}" for number, what in parts if number]
+        left_out = f"; left out: {', '.join(left)}" if left else ""
+        return f"{self.path}: {self.written:,} chapters with titles{left_out}"
+
+
+def csv_line(cell: str) -> bytes:
+    """Return a line of a table with one column."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow([cell])
+    return line.getvalue().encode("utf-8")
 
 
 @dataclass(frozen=True)
