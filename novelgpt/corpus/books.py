@@ -67,80 +67,6 @@ class CleaningOptions:
     vocabulary_path: str | Path | None = None
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Texts cleaned and divided: a whole book, or a block of one.
-
-    Attributes:
-        characters_in: in the texts as they came.
-        receipt: what the cleaning changed.
-        notices: the advertisements and site lines found.
-        chapters: the documents.
-        lines: the clean lines with their blank ones, numbered as in the file; for looking up examples.
-    """
-
-    characters_in: int
-    receipt: Cleaned
-    notices: list[Notice]
-    chapters: Chapters
-    lines: list[str]
-
-
-def prepare_texts(texts: Sequence[str], options: CleaningOptions, *, single: bool) -> Prepared:
-    """Clean the texts of one book and divide them into documents.
-
-    Args:
-        texts: one text, or the elements of a list.
-        options: what the user asked for.
-        single: the text is a whole file and may be divided even without headings.
-
-    >>> text = "第一章 山村\\r\\n　　他走了。\\n(本章完)\\n第二章 城\\n她来了。"
-    >>> prepared = prepare_texts([text], CleaningOptions(), single=True)
-    >>> prepared.chapters.documents
-    ['第一章 山村\\n他走了。', '第二章 城\\n她来了。']
-    >>> prepared.notices
-    [Notice(line=3, text='(本章完)', reason='end-of-chapter mark', kept='')]
-    """
-    receipt, starts = clean_all(texts, options)
-    lines = receipt.lines
-    headings = find_headings(lines)
-
-    # advertisements stand close to headings; where lines change with them, headings may come and go
-    notices: list[Notice] = []
-    if not options.keep_ads:
-        near = {heading.line - 1 for heading in finest_level(headings)}
-        notices = find_notices(lines, near, () if single else starts)
-        lines = remove_notices(lines, notices)
-        headings = look_again(headings, lines, [notice.line for notice in notices])
-
-    chapters = split_chapters(lines, starts=None if single else starts, headings=finest_level(headings))
-    dropped = {line - 1 for line, _, _ in chapters.removed}
-    lines = ["" if index in dropped else line for index, line in enumerate(lines)]
-    return Prepared(sum(map(len, texts)), receipt, notices, chapters, lines)
-
-
-def clean_all(texts: Sequence[str], options: CleaningOptions) -> tuple[Cleaned, list[int]]:
-    """Clean every text; the receipt's lines run through all of them, and the second list says where each begins."""
-    total, starts = Cleaned(), []
-    for text in texts:
-        receipt = clean_text(
-            text,
-            width=options.width,
-            traditional_to_simplified=options.traditional_to_simplified,
-            keep_private=options.keep_private,
-        )
-        starts.append(len(total.lines))
-        total.add(receipt, len(total.lines))
-        total.lines += receipt.lines
-    return total, starts
-
-
-def look_again(headings: list[Heading], lines: list[str], changed: Sequence[int]) -> list[Heading]:
-    """Return the headings after some lines, by number, were changed."""
-    kept = [heading for heading in headings if heading.line not in set(changed)]
-    return sorted([*kept, *find_headings(lines, changed)], key=lambda heading: heading.line)
-
-
 class CleanBook:
     """The clean documents of one file, to be iterated over once; afterwards `facts` says what was done.
 
@@ -177,17 +103,48 @@ class CleanBook:
             self.finish(source, chapters.how)
 
     def prepare(self, texts: Sequence[str], *, single: bool) -> Chapters:
-        """Prepare the next texts of the book and add what is known of them."""
-        part = prepare_texts(texts, self.options, single=single)
+        """Clean the next texts of the book, divide them into documents and note what was done.
+
+        Args:
+            texts: one text, or the elements of a list.
+            single: the text is a whole file, or a block of one, and may be divided even without headings.
+
+        >>> book = CleanBook("novel.txt", CleaningOptions())
+        >>> book.prepare(["第一章 山村\\r\\n　　他走了。\\n(本章完)\\n第二章 城\\n她来了。"], single=True).documents
+        ['第一章 山村\\n他走了。', '第二章 城\\n她来了。']
+        >>> book.notices
+        [{'line': 3, 'text': '(本章完)', 'reason': 'end-of-chapter mark', 'kept': ''}]
+        """
+        receipt, starts = clean_all(texts, self.options)
+        lines = receipt.lines
+        headings = find_headings(lines)
+
+        # advertisements stand close to headings; where lines change with them, headings may come and go
+        notices: list[Notice] = []
+        if not self.options.keep_ads:
+            near = {heading.line - 1 for heading in finest_level(headings)}
+            notices = find_notices(lines, near, () if single else starts)
+            lines = remove_notices(lines, notices)
+            headings = look_again(headings, lines, [notice.line for notice in notices])
+        chapters = split_chapters(lines, starts=None if single else starts, headings=finest_level(headings))
+
+        # what is odd about the text is asked of the clean lines; their numbers stay those of the file
         before = self.signs.num_lines
-        self.signs.add(part.lines, part.chapters.documents)
-        self.characters_in += part.characters_in
-        self.receipt.add(part.receipt, before)
+        dropped = {line - 1 for line, _, _ in chapters.removed}
+        lines = ["" if index in dropped else line for index, line in enumerate(lines)]
+        self.signs.add(lines, chapters.documents)
+        self.characters_in += sum(map(len, texts))
+        self.note_changes(receipt, notices, chapters, before)
+        return chapters
+
+    def note_changes(self, receipt: Cleaned, notices: list[Notice], chapters: Chapters, before: int) -> None:
+        """Add what was changed in a part of the book, whose line 1 comes after so many lines."""
+        self.receipt.add(receipt, before)
         self.receipt.counts = commonest_first(self.receipt.counts)
         self.receipt.code_points = commonest_first(self.receipt.code_points)
-        self.notices += [{**vars(notice), "line": before + notice.line} for notice in part.notices]
+        self.notices += [{**vars(notice), "line": before + notice.line} for notice in notices]
         self.removed += [
-            {"line": before + line, "text": text, "reason": reason} for line, text, reason in part.chapters.removed
+            {"line": before + line, "text": text, "reason": reason} for line, text, reason in chapters.removed
         ]
         self.lengths += [
             {
@@ -196,11 +153,8 @@ class CleanBook:
                 "number": heading.number if heading else None,
                 "characters": len(document),
             }
-            for line, heading, document in zip(
-                part.chapters.lines, part.chapters.headings, part.chapters.documents, strict=True
-            )
+            for line, heading, document in zip(chapters.lines, chapters.headings, chapters.documents, strict=True)
         ]
-        return part.chapters
 
     def describe_blocks(self) -> str:
         """Say how the documents of a streamed book were found."""
@@ -241,6 +195,28 @@ class CleanBook:
             lengths=self.lengths,
             **self.signs.facts(),
         )
+
+
+def clean_all(texts: Sequence[str], options: CleaningOptions) -> tuple[Cleaned, list[int]]:
+    """Clean every text; the receipt's lines run through all of them, and the second list says where each begins."""
+    total, starts = Cleaned(), []
+    for text in texts:
+        receipt = clean_text(
+            text,
+            width=options.width,
+            traditional_to_simplified=options.traditional_to_simplified,
+            keep_private=options.keep_private,
+        )
+        starts.append(len(total.lines))
+        total.add(receipt, len(total.lines))
+        total.lines += receipt.lines
+    return total, starts
+
+
+def look_again(headings: list[Heading], lines: list[str], changed: Sequence[int]) -> list[Heading]:
+    """Return the headings after some lines, by number, were changed."""
+    kept = [heading for heading in headings if heading.line not in set(changed)]
+    return sorted([*kept, *find_headings(lines, changed)], key=lambda heading: heading.line)
 
 
 def commonest_first(counts: Counter[str]) -> Counter[str]:

@@ -175,7 +175,7 @@ def remove_invisible(text: str, receipt: Cleaned, *, keep_private: bool) -> str:
         text = SURROGATE_PAIR.sub(join_pair, text)
         alphabet = set(text)
     removed = {}
-    for char in alphabet.difference(OTHER_BLANKS):
+    for char in sorted(alphabet.difference(OTHER_BLANKS)):
         if name := removal_class(char, keep_private=keep_private):
             removed[char] = name
     if not removed:
@@ -196,7 +196,7 @@ def count_removed(text: str, positions: list[int], removed: dict[str, str], rece
     for char, number in Counter(map(text.__getitem__, positions)).items():
         receipt.counts[removed[char]] += number
         receipt.code_points[f"U+{ord(char):04X}"] += number
-    for name in set(removed.values()):
+    for name in dict.fromkeys(removed.values()):
         places = (position for position in positions if removed[text[position]] == name)
         receipt.add_examples(name, text, list(islice(places, NUM_EXAMPLES)))
 

@@ -10,18 +10,9 @@ import codecs
 import re
 from collections.abc import Iterable, Iterator
 
-from novelgpt.corpus.encodings.detect import choose_codec, find_mark, forced_codec, reported_name
+from novelgpt.corpus.encodings import detect, repair
 from novelgpt.corpus.encodings.likelihood import is_plausible
-from novelgpt.corpus.encodings.repair import (
-    MAX_OFFSETS,
-    WIDE,
-    Decoded,
-    display_name,
-    drop_bad_bytes,
-    family_of,
-    read_as,
-    refuse_bad_bytes,
-)
+from novelgpt.corpus.encodings.repair import MAX_OFFSETS, WIDE, Decoded, display_name, family_of
 from novelgpt.messages import EXIT_INPUT, UserError
 
 MIN_JUDGED = 1000  # characters; a shorter block is not judged alone
@@ -72,28 +63,28 @@ class TextStream:
             yield text.removesuffix("\r")
             rest = unfinished + block
         yield held + self.decode(rest, codec)
-        refuse_bad_bytes(self.bad_offsets[:1] * self.bad_bytes, self.num_bytes, codec, self.name)
+        repair.refuse_bad_bytes(self.bad_offsets[:1] * self.bad_bytes, self.num_bytes, codec, self.name)
 
     def choose(self, head: bytes) -> str:
         """Decide the encoding by the beginning of the file."""
         if self.forced is not None:
-            codec, self.encoding, self.reason = forced_codec(head, self.forced), self.forced, "--encoding says so"
-            return codec
+            self.encoding, self.reason = self.forced, "--encoding says so"
+            return detect.forced_codec(head, self.forced)
         if head.isascii() and b"\0" not in head:
             self.encoding, self.reason = "utf-8", "it begins with plain ASCII"
             return "utf-8"
-        mark = find_mark(head)
-        codec, self.reason = choose_codec(head, mark, self.name)
-        self.encoding = reported_name(codec, mark)
+        mark = detect.find_mark(head)
+        codec, self.reason = detect.choose_codec(head, mark, self.name)
+        self.encoding = detect.reported_name(codec, mark)
         return codec
 
     def decode(self, data: bytes, codec: str) -> str:
         """Decode whole characters, keep count of bad bytes and judge the text."""
-        text, offsets = read_as(data, codec)
+        text, offsets = repair.read_as(data, codec)
         places = tuple(self.num_bytes + offset for offset in offsets[:MAX_OFFSETS])
         self.bad_offsets = (self.bad_offsets + places)[:MAX_OFFSETS]
         self.bad_bytes += len(offsets)
-        text = drop_bad_bytes(text)
+        text = repair.drop_bad_bytes(text)
         if self.num_bytes == 0:
             text = text.removeprefix("\ufeff")
 

@@ -9,22 +9,10 @@ line by line (mixed.py).
 
 import codecs
 
+from novelgpt.corpus.encodings import repair
 from novelgpt.corpus.encodings.likelihood import has_strange_lines, is_plausible, score
 from novelgpt.corpus.encodings.mixed import decode_mixed
-from novelgpt.corpus.encodings.repair import (
-    DOUBLE_BYTE,
-    FAMILIES,
-    SMALL_FILE,
-    WIDE,
-    Decoded,
-    display_name,
-    drop_bad_bytes,
-    family_of,
-    make_decoded,
-    plain_reading,
-    read_as,
-    refuse_bad_bytes,
-)
+from novelgpt.corpus.encodings.repair import DOUBLE_BYTE, WIDE, Decoded, display_name, family_of, make_decoded, read_as
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable
 
 BYTE_ORDER_MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
@@ -79,8 +67,8 @@ def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input
         return mixed
     # the likeliest reading may still be no Chinese
     if codec != "utf-8" and not reason.endswith("mark") and not is_plausible(text):
-        raise implausible(drop_bad_bytes(text), codec, name)
-    refuse_bad_bytes(offsets, len(data), codec, name)
+        raise implausible(repair.drop_bad_bytes(text), codec, name)
+    repair.refuse_bad_bytes(offsets, len(data), codec, name)
     return make_decoded(text, reported_name(codec, mark), reason, offsets)
 
 
@@ -144,7 +132,7 @@ def forced_codec(data: bytes, encoding: str) -> str:
         return mark if mark.startswith(codec) else codec + "-le"
     if family_of(codec) == "big5":
         return max(("cp950", "big5hkscs"), key=lambda candidate: reading_score(data, candidate))
-    return {"utf-8-sig": "utf-8", **FAMILIES}.get(codec, codec)
+    return {"utf-8-sig": "utf-8", **repair.FAMILIES}.get(codec, codec)
 
 
 def choose_codec(data: bytes, mark: str | None, name: str) -> tuple[str, str]:
@@ -197,7 +185,7 @@ def prior_nats(codec: str, marked: str | None) -> float:
 def undecided(data: bytes, best: str, second: str, name: str) -> UserError:
     """Make the error that shows two readings of the same bytes side by side."""
     shown = [
-        f"{family_of(codec)} reads {printable(drop_bad_bytes(read_as(data[:120], codec)[0]).strip()[:20])!r}"
+        f"{family_of(codec)} reads {printable(repair.drop_bad_bytes(read_as(data[:120], codec)[0]).strip()[:20])!r}"
         for codec in (best, second)
     ]
     message = f"{name}: encoding undecided: {shown[0]}, {shown[1]}"
@@ -213,7 +201,7 @@ def implausible(sample: str, best: str, name: str) -> UserError:
 
 def take_samples(data: bytes) -> list[bytes]:
     """Take a small file whole, otherwise blocks spread over it."""
-    if len(data) <= max(SMALL_FILE, NUM_SAMPLES * SAMPLE):
+    if len(data) <= max(repair.SMALL_FILE, NUM_SAMPLES * SAMPLE):
         return [data]
     # Multiples of four: whole characters of UTF-16 and UTF-32.
     starts = [len(data) * part // NUM_SAMPLES & ~3 for part in range(NUM_SAMPLES)]
@@ -222,8 +210,8 @@ def take_samples(data: bytes) -> list[bytes]:
 
 def reading_score(data: bytes, codec: str) -> float:
     """Sum the log-probability of the sampled characters as a codec reads them, in nats."""
-    if codec not in DOUBLE_BYTE or len(data) <= SMALL_FILE:
+    if codec not in DOUBLE_BYTE or len(data) <= repair.SMALL_FILE:
         return sum(score(read_as(block, codec)[0]) for block in take_samples(data))
     return sum(  # a block may begin inside a character
-        max(score(plain_reading(block[skip:], codec)) for skip in (0, 1)) for block in take_samples(data)
+        max(score(repair.plain_reading(block[skip:], codec)) for skip in (0, 1)) for block in take_samples(data)
     )

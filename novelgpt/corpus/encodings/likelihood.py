@@ -74,11 +74,8 @@ def level_characters(codec: str, first: int, last: int, trails: range) -> str:
 
 @functools.cache
 def nats_table() -> np.ndarray:
-    """Build the log-probabilities of all code points.
-
-    Returns:
-        float32 (65537,), nats; the last entry stands for every code point from U+10000 on.
-    """
+    """Build the log-probabilities of all code points in nats: float32 (65537,), the last for all from U+10000 on."""
+    # every character by its class, then the two levels of both standards, the commoner level last
     table = np.array([char_nats(chr(code)) for code in range(ASTRAL)] + [-17.0], np.float32)
     levels = [
         (-13.0, level_characters("gb2312", 0xD8, 0xF7, range(0xA1, 0xFF))),
@@ -88,6 +85,7 @@ def nats_table() -> np.ndarray:
     ]
     for nats, chars in levels:
         table[[ord(char) for char in chars if "\u4e00" <= char <= "\u9fff"]] = nats
+    # the frequent characters by their rank, a traditional one as the fourth as frequent as its simplified form
     for chars, stretch in ((FREQUENT_TRADITIONAL, 4), (FREQUENT, 1)):
         for rank, char in reversed(list(enumerate(chars))):
             table[ord(char)] = -2.2 - math.log(stretch * rank + 8)
@@ -114,13 +112,7 @@ def unicode_codes(text: str) -> np.ndarray:
 
 
 def nats_of(text: str) -> np.ndarray:
-    """Return the log-probability of each character.
-
-    Args:
-        text: any string; lone surrogates stand for bytes that could not be decoded.
-
-    Returns:
-        float32 (len(text),), nats.
+    """Return the log-probability of each character in nats: float32 (len(text),).
 
     >>> nats_of("的燚").round().tolist()
     [-4.0, -13.0]
@@ -155,12 +147,12 @@ def pair_nats(codec: str) -> list[float]:
     Returns:
         65,536 entries indexed by lead * 256 + trail; BAD_BYTE * 3 where the codec has no character.
     """
-    table = [BAD_BYTE * 3] * 65536
+    nats, table = nats_list(), [BAD_BYTE * 3] * 65536
     for lead in range(0x81, 0xFF):
         for trail in range(0x40, 0xFF):
             text = bytes([lead, trail]).decode(codec, "ignore")
             if text and text[0] > "\x7f":
-                table[lead * 256 + trail] = score(text)
+                table[lead * 256 + trail] = sum(nats[min(ord(char), ASTRAL)] for char in text)
     return table
 
 
@@ -172,21 +164,13 @@ def sliding_sums(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def line_sums(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Sum one value a character over each line.
-
-    Args:
-        values: (num_chars,), any number type.
-        codes: uint32 (num_chars,), the code points of the same text.
-
-    Returns:
-        float64 (num_lines,); a line ends after LF, CRLF or a CR alone, which counts to it.
-    """
+    """Sum one value a character, (num_chars,), over each line of the text with these code points: (num_lines,)."""
     totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
     return np.diff(totals[line_ends(codes)], prepend=0.0)
 
 
 def line_ends(codes: np.ndarray) -> np.ndarray:
-    """Find the places after the last character of each line, int64 (num_lines,)."""
+    """Find the places after each line's LF, CRLF or CR alone, and the end of the text: int64 (num_lines,)."""
     lone_return = (codes == 13) & (np.append(codes[1:], 0) != 10)
     ends = np.flatnonzero((codes == 10) | lone_return) + 1
     return ends if len(ends) and ends[-1] == len(codes) else np.append(ends, len(codes))

@@ -14,29 +14,9 @@ import re
 
 import numpy as np
 
-from novelgpt.corpus.encodings.likelihood import (
-    byte_nats,
-    is_plausible,
-    line_ends,
-    line_sums,
-    nats_list,
-    nats_of,
-    pair_nats,
-    score,
-    sliding_sums,
-    unicode_codes,
-)
-from novelgpt.corpus.encodings.repair import (
-    AFTER_BAD,
-    Decoded,
-    char_sizes,
-    display_name,
-    family_of,
-    make_decoded,
-    plain_reading,
-    read_as,
-    refuse_bad_bytes,
-)
+from novelgpt.corpus.encodings import likelihood, repair
+from novelgpt.corpus.encodings.likelihood import nats_of, score, sliding_sums, unicode_codes
+from novelgpt.corpus.encodings.repair import Decoded, family_of
 from novelgpt.messages import EXIT_INPUT, UserError
 
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
@@ -68,7 +48,7 @@ def decode_mixed(data: bytes, main: str, text: str, name: str) -> Decoded | None
     texts, bad, start = [], [], 0
     for first, last, codec in found:
         raw = b"".join(lines[first : last + 1])
-        part, offsets = (text, []) if len(found) == 1 else read_as(raw, codec)
+        part, offsets = (text, []) if len(found) == 1 else repair.read_as(raw, codec)
         refuse_inner_changes(lines[first : last + 1], part, (first, start), (codec, *codecs), name)
         texts.append(part)
         bad += [start + offset for offset in offsets]
@@ -76,10 +56,10 @@ def decode_mixed(data: bytes, main: str, text: str, name: str) -> Decoded | None
     if len(found) == 1:
         return None
 
-    refuse_bad_bytes(bad, len(data), "mixed", name)
+    repair.refuse_bad_bytes(bad, len(data), "mixed", name)
     segments = tuple((first + 1, last + 1, family_of(codec)) for first, last, codec in found)
-    reason = "its lines are in " + " and ".join(sorted({display_name(codec) for _, _, codec in segments}))
-    return make_decoded("".join(texts), "mixed", reason, bad, segments)
+    reason = "its lines are in " + " and ".join(sorted({repair.display_name(codec) for _, _, codec in segments}))
+    return repair.make_decoded("".join(texts), "mixed", reason, bad, segments)
 
 
 def choose_segments(data: bytes, lines: list[bytes], codecs: tuple[str, ...], text: str) -> list[tuple[int, int, str]]:
@@ -89,7 +69,7 @@ def choose_segments(data: bytes, lines: list[bytes], codecs: tuple[str, ...], te
         (first line, last line, codec) of each segment, lines counted from 0; neighbours differ in their codec.
     """
     main, found = codecs[0], []
-    for first, last, codec in find_segments(data, codecs, {main: text}):
+    for first, last, codec in find_segments(data, codecs, text):
         if codec != main and not is_foreign(b"".join(lines[first : last + 1]), codec, main):
             codec = main
         if found and found[-1][2] == codec:
@@ -101,14 +81,12 @@ def choose_segments(data: bytes, lines: list[bytes], codecs: tuple[str, ...], te
 def refuse_inner_changes(
     lines: list[bytes], text: str, place: tuple[int, int], codecs: tuple[str, ...], name: str
 ) -> None:
-    """Raise when a line is partly in another encoding.
+    """Raise when a line of a segment is partly in another encoding.
 
     Args:
-        lines: the bytes of each line of a segment.
-        text: the segment's reading.
+        lines, text: the segment's bytes by line, and its reading.
         place: the number of its first line and of its first byte, from 0.
         codecs: its encoding, then all that are compared.
-        name: the file's name for messages.
     """
     sizes = np.cumsum([0] + [len(line) for line in lines])
     readings = split_lines(text)
@@ -128,24 +106,18 @@ def split_lines(text: str) -> list[str]:
     return LINE.findall(text)
 
 
-def find_segments(data: bytes, codecs: tuple[str, ...], texts: dict[str, str]) -> list[tuple[int, int, str]]:
-    """Divide the lines of a file among encodings.
-
-    Args:
-        data: the file.
-        codecs: the encodings to choose from, the main one first.
-        texts: readings of the whole file that are there already, by encoding.
+def find_segments(data: bytes, codecs: tuple[str, ...], text: str) -> list[tuple[int, int, str]]:
+    """Divide the lines of a file among encodings, the first of which has read it as `text`.
 
     Returns:
         (first line, last line, codec) of each segment, lines counted from 0.
     """
     scores = []
     for codec in codecs:
-        text = texts.get(codec) or (
-            data.decode("utf-8", "surrogateescape") if codec == "utf-8" else plain_reading(data, codec)
-        )
-        scores.append(line_sums(nats_of(text), unicode_codes(text)))
-    path = likeliest_path(np.stack(scores, axis=1))
+        if codec != codecs[0]:
+            text = data.decode(codec, "surrogateescape") if codec == "utf-8" else repair.plain_reading(data, codec)
+        scores.append(likelihood.line_sums(nats_of(text), unicode_codes(text)))
+    path = likeliest_path(np.stack(scores, axis=1))  # (num_lines,)
     borders = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
     return [(start, end - 1, codecs[path[start]]) for start, end in itertools.pairwise(borders)]
 
@@ -153,11 +125,7 @@ def find_segments(data: bytes, codecs: tuple[str, ...], texts: dict[str, str]) -
 def likeliest_path(scores: np.ndarray) -> np.ndarray:
     """Choose a state for each line so that the scores minus the costs of changes are largest.
 
-    Args:
-        scores: float64 (num_lines, num_states), nats.
-
-    Returns:
-        int64 (num_lines,), the states.
+    Takes nats, float64 (num_lines, num_states); returns the states, int64 (num_lines,).
 
     >>> likeliest_path(np.array([[-70.0, -140], [-31, -35], [-190, -110], [-25, -22], [-320, -180]])).tolist()
     [0, 0, 1, 1, 1]
@@ -180,13 +148,15 @@ def likeliest_path(scores: np.ndarray) -> np.ndarray:
 def is_foreign(raw: bytes, codec: str, main: str) -> bool:
     """Say whether a segment reads as Chinese in a codec and does not in the file's main encoding."""
     reading, main_reading = (raw.decode(name, "ignore") for name in (codec, main))
-    return is_plausible(reading) and (not is_plausible(main_reading) or score(reading) > score(main_reading) + 100)
+    if not likelihood.is_plausible(reading):
+        return False
+    return not likelihood.is_plausible(main_reading) or score(reading) > score(main_reading) + 100
 
 
 def strange_lines(text: str) -> list[int]:
     """Number the lines, from 0, that hold a run of characters none of which is frequent."""
     codes = unicode_codes(text)
-    return np.unique(np.searchsorted(line_ends(codes), strange_places(nats_of(text)), side="right")).tolist()
+    return np.unique(np.searchsorted(likelihood.line_ends(codes), strange_places(nats_of(text)), side="right")).tolist()
 
 
 def strange_places(nats: np.ndarray) -> np.ndarray:
@@ -196,15 +166,9 @@ def strange_places(nats: np.ndarray) -> np.ndarray:
 
 
 def changes_inside(raw: bytes, text: str, codec: str, codecs: tuple[str, ...]) -> bool:
-    """Say whether some stretch of a line reads clearly better when its encoding may change within it.
-
-    Args:
-        raw: the bytes of the line.
-        text: its reading, a lone surrogate for each bad byte.
-        codec: the encoding of that reading.
-        codecs: the encodings that may take turns.
-    """
-    ends = np.append(0, np.cumsum(char_sizes(unicode_codes(text), codec)))  # of each character, after a leading 0
+    """Say whether some stretch of a line, read as `text` in a codec, is clearly likelier in several by turns."""
+    sizes = repair.char_sizes(unicode_codes(text), codec)  # bytes
+    ends = np.append(0, np.cumsum(sizes))  # of each character, after a leading 0
     checked = 0  # characters
     for place in strange_places(nats_of(text)).tolist():
         if place >= checked:
@@ -222,13 +186,13 @@ def turns_score(data: bytes, codecs: tuple[str, ...]) -> float:
     >>> turns_score(line, ("utf-8", "gb18030")) > turns_score(line, ("gb18030",)) + 20
     True
     """
-    table, single = nats_list(), byte_nats()
-    pairs = [pair_nats(codec) if codec != "utf-8" else None for codec in codecs]
+    table, single = likelihood.nats_list(), likelihood.byte_nats()
+    pairs = [likelihood.pair_nats(codec) if codec != "utf-8" else None for codec in codecs]
     best = [[0.0] * (len(data) + 1) for _ in codecs]  # nats before each byte, by encoding
     bad_at = [-1] * len(codecs)  # where each codec's latest bad byte ended
     for end, byte in enumerate(data, 1):
         for which, (sums, pair) in enumerate(zip(best, pairs, strict=True)):
-            lone = nats = sums[end - 1] + single[byte] + AFTER_BAD * (byte >= 0x80 and bad_at[which] == end - 1)
+            lone = nats = sums[end - 1] + single[byte] + repair.AFTER_BAD * (byte >= 0x80 and bad_at[which] == end - 1)
             # a character of two bytes, or one of UTF-8 with three: E0 to EF, then two of 80 to BF
             if pair is not None:
                 if byte >= 0x40 and end >= 2:

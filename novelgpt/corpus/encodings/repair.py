@@ -18,14 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from novelgpt.corpus.encodings.likelihood import (
-    byte_nats,
-    nats_of,
-    pair_nats,
-    score,
-    sliding_sums,
-    unicode_codes,
-)
+from novelgpt.corpus.encodings import likelihood
+from novelgpt.corpus.encodings.likelihood import nats_of, score, sliding_sums, unicode_codes
 from novelgpt.messages import EXIT_INPUT, UserError
 
 DOUBLE_BYTE = ("gb18030", "cp950", "big5hkscs")
@@ -186,10 +180,6 @@ def char_sizes(codes: np.ndarray, codec: str) -> np.ndarray:
 def read_double_byte(data: bytes, codec: str) -> tuple[str, list[int]]:
     """Decode GB18030 or Big5; lines with faults, or that read badly, are parsed for the likeliest pairing.
 
-    Args:
-        data: the bytes of a text.
-        codec: "gb18030", "cp950" or "big5hkscs".
-
     Returns:
         The text with a lone surrogate for each bad byte, and the offsets of the bad bytes.
 
@@ -232,9 +222,7 @@ def repair_line(raw: bytes, plain: str, codec: str, *, before: bytes, final: boo
     """Parse one line; its plain reading stays unless it has bad bytes, or a first byte turned ASCII explains it better.
 
     Args:
-        raw: the bytes of the line.
-        plain: its plain reading.
-        codec: "gb18030", "cp950" or "big5hkscs".
+        raw, plain: the bytes of the line and their plain reading.
         before: the byte before the line, empty at the beginning of the file.
         final: the file ends with this line, perhaps inside a character.
 
@@ -300,7 +288,7 @@ def best_parse(data: bytes, codec: str, *, final: bool = False) -> tuple[list[in
 
     Args:
         data: bytes that begin at a character.
-        codec: "gb18030", "cp950" or "big5hkscs".
+        codec: one of DOUBLE_BYTE.
         final: the data end where the file ends, perhaps inside a character.
 
     Returns:
@@ -310,7 +298,7 @@ def best_parse(data: bytes, codec: str, *, final: bool = False) -> tuple[list[in
     >>> best_parse("大A势".encode("gb18030"), "gb18030")[0]
     [2, 1, 2]
     """
-    pairs, single = pair_nats(codec), byte_nats()
+    pairs, single = likelihood.pair_nats(codec), likelihood.byte_nats()
     best = [0.0] * (len(data) + 1)  # nats of the likeliest parse that ends before each byte
     width = [0] * (len(data) + 1)  # bytes of that parse's last step
     for end, byte in enumerate(data, 1):
