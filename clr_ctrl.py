@@ -26,11 +26,11 @@ def build_parser() -> argparse.ArgumentParser:
     switch = argparse.BooleanOptionalAction
     parser.add_argument("paths", nargs="*", metavar="PATH", help="files or folders of novels")
     parser.add_argument("--output", default="data/train.json", metavar="FILE", help="the clean documents")
-    parser.add_argument("--encoding", metavar="NAME", help="encoding of the input; found out if not given")
+    parser.add_argument("--encoding", metavar="NAME", help="encoding of the input; detected if not given")
     parser.add_argument("--field", metavar="NAME", help="key or column of the text; text or content if not given")
     parser.add_argument("--keep_ads", action=switch, default=False, help="leave advertisements and site lines in")
     parser.add_argument("--keep_private", action=switch, default=False, help="leave private-use characters in")
-    parser.add_argument("--width", choices=("half", "full"), help="write all ASCII and full-width signs this way")
+    parser.add_argument("--width", choices=("half", "full"), help="write all ASCII and full-width characters this way")
     parser.add_argument(
         "--traditional_to_simplified", action=switch, default=False, help="convert the script; needs OpenCC"
     )

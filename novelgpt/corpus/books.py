@@ -41,7 +41,7 @@ from novelgpt.corpus.notices import Notice, find_notices, remove_notices
 from novelgpt.messages import UserError, progress_bar
 
 LARGE_TEXT = 64 << 20  # bytes; a larger text is read in blocks
-BLOCK_CHARACTERS = 4 << 20
+BLOCK_CHARACTERS = 4 << 20  # at most, in a block
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class CleaningOptions:
         keep_private: leave private-use characters in.
         width: None, "half" or "full".
         traditional_to_simplified: convert the script.
-        encoding: forced encoding; None finds out.
+        encoding: forced encoding; None detects it.
         field: key or column of the text; None tries `text`, then `content`.
-        vocabulary_path: the vocabulary the characters are held against; GB2312 where there is no such file.
+        vocabulary_path: the vocabulary whose characters the book is checked against; GB2312 if there is no such file.
     """
 
     keep_ads: bool = False
@@ -91,6 +91,7 @@ class CleanBook:
 
     def __iter__(self) -> Iterator[str]:
         if is_large(self.path):
+            # block by block: a document is handed on before the next block is read
             stream = stream_text(self.path, self.options.encoding)
             for block in cut_blocks(stream, size=BLOCK_CHARACTERS, before=HEADING_START):
                 yield from self.prepare([block], single=True).documents
@@ -128,7 +129,7 @@ class CleanBook:
             headings = look_again(headings, lines, [notice.line for notice in notices])
         chapters = split_chapters(lines, starts=None if single else starts, headings=finest_level(headings))
 
-        # what is odd about the text is asked of the clean lines; their numbers stay those of the file
+        # the clean lines are examined; their numbers stay those of the file
         before = self.signs.num_lines
         dropped = {line - 1 for line, _, _ in chapters.removed}
         lines = ["" if index in dropped else line for index, line in enumerate(lines)]
@@ -139,9 +140,11 @@ class CleanBook:
 
     def note_changes(self, receipt: Cleaned, notices: list[Notice], chapters: Chapters, before: int) -> None:
         """Add what was changed in a part of the book, whose line 1 comes after so many lines."""
+        # what the cleaning changed, the commonest first
         self.receipt.add(receipt, before)
         self.receipt.counts = commonest_first(self.receipt.counts)
         self.receipt.code_points = commonest_first(self.receipt.code_points)
+        # what was removed, and the documents that are left
         self.notices += [{**vars(notice), "line": before + notice.line} for notice in notices]
         self.removed += [
             {"line": before + line, "text": text, "reason": reason} for line, text, reason in chapters.removed
@@ -158,12 +161,14 @@ class CleanBook:
 
     def describe_blocks(self) -> str:
         """Say how the documents of a streamed book were found."""
+        # the same words as for a whole book, as far as blocks can tell
         headings = [entry["heading"] for entry in self.lengths if entry["heading"]]
         found = f"{len(headings):,} headings such as {headings[0]!r}" if headings else "no chapter headings"
         return f"{found}; read in {self.num_blocks:,} blocks, {len(self.lengths):,} documents"
 
     def finish(self, source: SourceFile, how: str) -> None:
         """Put the facts together, as the whole book is known now."""
+        # numbers are checked over the whole book, as a volume may begin in one block and end in another
         decoded = source.decoded
         numbers = check_numbers((entry["number"], volume_of(entry["heading"])) for entry in self.lengths)
         self.facts = BookFacts(
@@ -199,7 +204,7 @@ class CleanBook:
 
 def clean_all(texts: Sequence[str], options: CleaningOptions) -> tuple[Cleaned, list[int]]:
     """Clean every text; the receipt's lines run through all of them, and the second list says where each begins."""
-    total, starts = Cleaned(), []
+    total, starts = Cleaned(), []  # starts: indices of lines
     for text in texts:
         receipt = clean_text(
             text,
@@ -258,7 +263,7 @@ class Library:
         Args:
             paths: files and folders.
             output: the documents.
-            watch: sees the documents pass by, as records.watch_titles does.
+            watch: passes the documents on and does something with them, as records.TitleTable.watch does.
 
         Raises:
             UserError: a named file cannot be read, or no text is left after cleaning.
@@ -290,6 +295,7 @@ class Library:
                     yield from documents
                     self.facts.append(facts)
                 bar.update(file_size(path))
+        # raised before the writer has put the file in its place
         if not any(facts.documents for facts in self.facts):
             names = ", ".join(files[:3])
             raise UserError(f"{names}: no text is left after cleaning", "give a file with the text of a novel")
@@ -300,6 +306,7 @@ def prepare_ahead(
     files: Sequence[str], options: CleaningOptions
 ) -> Iterator[Callable[[str], tuple[list[str], BookFacts]]]:
     """Give a function from a path to its documents and facts; several files are prepared ahead on all cores."""
+    # large texts are read in blocks when their turn comes; standard input cannot be read in another process
     ahead = [path for path in files if not is_large(path)]
     if len(ahead) < 2 or STANDARD_INPUT in files:
         yield lambda path: prepare_whole(path, options)

@@ -75,6 +75,7 @@ def parse_number(text: str) -> int:
     text = re.sub(r"\s", "", text).replace("廿", "二十").replace("卅", "三十")
     if not any(char in UNITS for char in text):
         return int("".join(str(DIGITS[char]) if char in DIGITS else char for char in text))
+    # with units: 万 multiplies all before it, 十 百 千 the digit before them, which is 1 where there is none
     total, section, digit = 0, 0, ""
     for char in text:
         if char == "万":
@@ -100,6 +101,7 @@ def read_heading(line: str, number: int = 0) -> Heading | None:
     """
     if len(line) > MAX_HEADING + MAX_VOLUME or line.endswith(NO_HEADING_END):
         return None
+    # a sentence may begin like a heading: it is too long, or goes on behind the number with a comma
     if match := HEADING.match(line):
         if len(line) - len(match["volume"] or "") > MAX_HEADING or len(match["number"]) > 12:
             return None
@@ -244,6 +246,7 @@ def drop_contents(lines: list[str], headings: list[Heading], result: Chapters) -
     if not listed:
         return headings
     result.removed += [(headings[index].line, headings[index].text, CONTENTS) for index in listed]
+    # the word 目录 may stand a few lines above the list, a volume line just above
     first, last = headings[listed[0]].line, headings[listed[-1]].line
     for number in range(max(1, first - 5), last + 1):
         line = lines[number - 1]
@@ -304,6 +307,7 @@ def place_volumes(lines: list[str], headings: list[Heading]) -> dict[int, Headin
     A volume line with text of its own before the next heading starts a document without a heading. Changes lines.
     """
     starts: dict[int, Heading | None] = {heading.line - 1: heading for heading in headings}
+    # volume lines directly above a heading, blank lines aside
     for heading in headings:
         above = heading.line - 2
         while above >= 0 and not lines[above]:
@@ -312,6 +316,7 @@ def place_volumes(lines: list[str], headings: list[Heading]) -> dict[int, Headin
             lines[heading.line - 1] = f"{lines[above]} {heading.text}"
             lines[above] = ""
             starts[heading.line - 1] = replace(heading, text=lines[heading.line - 1])
+    # volume lines with text of their own
     for index, line in enumerate(lines):
         if index not in starts and index > headings[0].line and line and VOLUME_LINE.match(line):
             starts[index] = None
@@ -324,6 +329,7 @@ def divide_plain(lines: list[str], result: Chapters) -> list[int]:
     if total <= EVEN_PART or sum(map(bool, lines)) == 1:
         result.how = "no chapter headings: kept as one document"
         return [0]
+    # the smallest gap that is rare enough to mean something
     for gap in (1, 2, 3):
         starts = section_starts(lines, gap)
         if len(starts) >= 2 and total / len(starts) >= MIN_SECTION:

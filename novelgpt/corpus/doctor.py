@@ -16,7 +16,7 @@ from novelgpt.files import write_json
 
 SMALL_BOOK = 100_000  # characters; below, a model learns a book by heart sooner than its language
 LOST_SHARE = 0.01  # of a book's characters
-REPEATED_SHARE = 0.02  # likewise
+REPEATED_SHARE = 0.02  # of a book's characters
 MAX_BOOK_LINES = 20  # books named one by one on the terminal
 ENCODING_NAMES = {
     "utf-8": "UTF-8",
@@ -87,7 +87,7 @@ def list_numbers(numbers: Sequence[int], limit: int = 12) -> str:
     >>> list_numbers([3, 7, 8, 9, 12])
     '3, 7–9, 12'
     """
-    runs: list[list[int]] = []
+    runs: list[list[int]] = []  # [first, last]
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
             runs[-1][1] = number
@@ -99,6 +99,7 @@ def list_numbers(numbers: Sequence[int], limit: int = 12) -> str:
 
 def find_faults(facts: BookFacts) -> list[str]:
     """List what a reader should look at before training on a book, the worst first."""
+    # (is it so, how to say it), the worst first
     characters = max(facts.characters, 1)
     repeated, lost = facts.repeated_passages["characters"], facts.lost["characters"]
     found = (
@@ -135,12 +136,14 @@ def format_counts(counts: dict[str, int], limit: int = 8) -> str:
 def book_lines(facts: BookFacts) -> list[str]:
     """Report on one book in about a dozen lines."""
     lines = [f"{facts.name}: {name_encoding(facts)}, {facts.reason}; {facts.characters_in:,} characters read"]
+    # the file
     if facts.bad_bytes:
         lines.append(f"  bad bytes: {facts.bad_bytes:,} dropped, first at byte {facts.bad_offsets[0]:,}")
     for first, last, encoding in facts.segments[:5]:
         lines.append(f"  lines {first:,} to {last:,} are {encoding}")
     if facts.repairs:
         lines.append(f"  repaired: {format_counts(facts.repairs)}")
+    # the text
     lines.append(f"  cleaned: {format_counts(facts.cleaned) or 'nothing to clean'}")
     if facts.code_points:
         lines.append(f"  removed: {format_counts(facts.code_points)}")
@@ -167,7 +170,7 @@ def notice_lines(facts: BookFacts) -> list[str]:
 
 def chapter_lines(facts: BookFacts) -> list[str]:
     """Report on the chapters: how they were found, their lengths, what is odd about their numbers."""
-    lengths = [entry["characters"] for entry in facts.lengths]
+    lengths = [entry["characters"] for entry in facts.lengths]  # characters of each document
     middle = sorted(lengths)[len(lengths) // 2]
     lines = [
         f"  chapters: {facts.how}",
@@ -181,11 +184,12 @@ def chapter_lines(facts: BookFacts) -> list[str]:
 
 
 def sign_lines(facts: BookFacts) -> list[str]:
-    """Report on odd characters, quotes, repeated passages and what a vocabulary would lose."""
+    """Report on odd characters, quotes, repeated passages and characters outside a vocabulary."""
     lines = []
     if facts.odd["characters"]:
         shown = " ".join(f"{entry['character']}×{entry['count']:,}" for entry in facts.odd["shown"][:10])
         lines.append(f"  odd characters: {facts.odd['characters']:,} of {facts.odd['kinds']:,} kinds: {shown}")
+    # only pairs that do not match are worth a line
     quotes = facts.quotes
     pairs = ", ".join(
         f"{pair[0]} {both[0]:,} {pair[1]} {both[1]:,}" for pair, both in quotes["pairs"].items() if both[0] != both[1]

@@ -9,7 +9,7 @@ These kinds of files are read, each also packed as `.gz`::
     .jsonl   a string or such an object on each line
     .csv     a table with a heading line and a column `text`, `content`, the one asked for, or the only one
 
-Always a JSON list of strings is written, one on each line.
+What is written is always a JSON list of strings, one on each line.
 """
 
 import contextlib
@@ -35,8 +35,9 @@ FILE_KINDS = {".txt": "txt", ".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
 STANDARD_INPUT = "-"
 READ_BYTES = 1 << 20  # read at a time
 MAX_RATIO = 100  # unpacked to packed size; books pack 2 to 5 times
-FREE_BYTES = 64 << 20  # an unpacked file up to this size may have any ratio
+FREE_BYTES = 64 << 20  # up to this unpacked size any ratio is believed
 FIELDS = ("text", "content")
+# standard input has no ending: how a text begins tells what it is
 LOOKS_LIKE_JSON = re.compile(r'\s*\[\s*["{\]]')
 LOOKS_LIKE_JSONL = re.compile(r'\s*\{\s*"')
 JSON_TYPES = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
@@ -60,6 +61,7 @@ def find_inputs(paths: Iterable[str | Path]) -> list[str]:
     Raises:
         UserError: a path does not exist, or there is nothing to read.
     """
+    # in a folder lie covers and notes as well: only known endings are read there
     found, skipped = [], []
     for path in map(str, paths):
         if path == STANDARD_INPUT or not os.path.isdir(path):
@@ -112,7 +114,7 @@ def name_of(path: str | Path) -> str:
 
 
 def unpack(file, name: str) -> Iterator[bytes]:
-    """Yield the unpacked blocks of an open .gz file, as long as it stays believable."""
+    """Yield the unpacked blocks of an open .gz file; a file that unpacks to an absurd size is refused."""
     size, limit = 0, max(FREE_BYTES, MAX_RATIO * os.fstat(file.fileno()).st_size)
     try:
         with gzip.GzipFile(fileobj=file) as unpacked:
@@ -155,7 +157,7 @@ def read_text(path: str | Path, encoding: str | None = None) -> Decoded:
 
     Args:
         path: a file, `.gz` too, or "-" for standard input.
-        encoding: forced encoding; None finds out.
+        encoding: forced encoding; None detects it.
 
     Raises:
         UserError: unreadable, empty, or of undecided encoding.
@@ -173,7 +175,7 @@ def read_documents(path: str | Path, *, encoding: str | None = None, field: str 
 
     Args:
         path: a file, or "-" for standard input. A file of unknown ending is taken as plain text.
-        encoding: forced encoding; None finds out.
+        encoding: forced encoding; None detects it.
         field: the key or column that holds the text; None tries `text`, then `content`.
 
     Raises:
@@ -183,7 +185,7 @@ def read_documents(path: str | Path, *, encoding: str | None = None, field: str 
     decoded = read_text(path, encoding)
     if not decoded.text.strip():
         raise UserError(f"{name}: only blanks, expected the text of a novel", "give another file", EXIT_INPUT)
-    # the ending tells the kind, but many a .json file holds JSON lines
+    # the ending tells the kind, but some .json files hold JSON Lines
     kind = guess_kind(decoded.text) if str(path) == STANDARD_INPUT else kind_of(path) or "txt"
     if kind == "json" and is_json_lines(decoded.text):
         kind = "jsonl"
@@ -200,7 +202,7 @@ def read_documents(path: str | Path, *, encoding: str | None = None, field: str 
 def read_sources(
     paths: Iterable[str | Path], *, encoding: str | None = None, field: str | None = None
 ) -> Iterator[SourceFile]:
-    """Read files, whole folders and standard input ("-"), one after the other.
+    """Read files, whole folders and standard input ("-") one after another.
 
     Raises:
         UserError: nothing to read, or any file is at fault.
@@ -234,6 +236,7 @@ def read_json_list(text: str, name: str, field: str | None, repairs: Counter) ->
     repairs.update(found)
     if not isinstance(value, list):
         raise wrong_type(name, "the whole file", value, "a list of strings")
+    # each item is checked, so that a message can name the first that is no text
     for index, item in enumerate(value):
         yield take_text(item, f"item {index}", name, field)
 
@@ -251,6 +254,7 @@ def take_text(item: object, place: str, name: str, field: str | None) -> str:
     """Take the text out of one item of a list: itself, or the value of its text field."""
     if isinstance(item, str):
         return item
+    # an object: the field asked for, or the first of the usual ones
     if not isinstance(item, dict):
         raise wrong_type(name, place, item, "a string or an object with a text")
     key = next((key for key in ((field,) if field else FIELDS) if key in item), None)
@@ -272,10 +276,11 @@ def wrong_type(name: str, place: str, value: object, expected: str) -> UserError
 
 def read_table(text: str, name: str, field: str | None, repairs: Counter) -> Iterator[str]:
     """Yield the cells of a table's text column; its first line names the columns."""
+    # a cell may hold a whole book; the limit is global and is put back
     former = csv.field_size_limit(max(len(text), 1))
     try:
         rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-        heading = next(rows)
+        heading = next(rows)  # column names
         column = text_column(heading, name, field)
         for row in rows:
             if row and len(row) <= column:
@@ -308,12 +313,13 @@ def write_documents(path: str | Path, documents: Iterable[str]) -> None:
 
     Args:
         path: final name, usually data/train.json.
-        documents: strings without lone surrogates; taken one by one, so that a corpus need not fit into memory.
+        documents: strings without lone surrogates, taken one by one.
 
     Raises:
         UserError: the place cannot be written.
     """
     with atomic_writer(path) as file:
+        # written item by item: json.dumps of the whole list would need it in memory
         separator = b"[\n"
         for document in documents:
             file.write(separator + json.dumps(document, ensure_ascii=False).encode("utf-8"))

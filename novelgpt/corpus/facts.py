@@ -148,7 +148,7 @@ def character_counts(text: str) -> dict[str, int]:
 
 
 def known_characters(vocabulary_path: str | Path | None) -> tuple[str, set[str]]:
-    """Give the name and the characters of the set a book is held against.
+    """Give the name and the characters of the set that a book is checked against.
 
     Args:
         vocabulary_path: a vocabulary file, one token a line; None, or a file that is not there, stands for GB2312.
@@ -183,6 +183,7 @@ class Examination:
     def add(self, lines: Sequence[str], documents: Sequence[str]) -> None:
         """Look at the next part of the book: its clean lines, blank ones included, and its documents."""
         text = "\n".join(lines)
+        # only odd characters are shown with a place, and only with their first
         counts = character_counts(text)
         for char in counts:
             if char not in self.places and char > "~" and (char not in self.known or not is_ordinary(char)):

@@ -4,7 +4,7 @@ A line goes when it is one of these; a story line with an address in it only los
 
     address        www.site.net, ＷＷw.xiＡo s.nett, site。ｃＯm: the letters of a domain, whatever stands between
     site sentence  speaks of downloads, votes, bookmarks, the site itself, close to a chapter border or again and again
-    book keeping   更新时间:… 本章字数:…   (本章完)   上一页 | 目录 | 下一页
+    bookkeeping    更新时间:… 本章字数:…   (本章完)   上一页 | 目录 | 下一页
     recurring      the same line at the border of many chapters
     rule line      ------- next to a heading or to a line that goes
 
@@ -24,7 +24,7 @@ from novelgpt.corpus.notice_patterns import fold, pair_pattern, simplify
 
 BORDER = 6  # lines that are not blank, counted from a heading or the end, within which site sentences are expected
 EDGE = 30  # lines that are not blank at the end of a book
-MAX_NOTICE = 160  # characters of a site sentence without an address
+MAX_NOTICE = 160  # characters in a site sentence without an address
 
 
 @dataclass
@@ -85,6 +85,7 @@ def border_lines(lines: Sequence[str], headings: set[int]) -> set[int]:
     """List the lines near a heading, before the first heading and at the end of the book."""
     filled = [index for index, line in enumerate(lines) if line]
     places = [place for place, index in enumerate(filled) if index in headings]
+    # without headings, the first lines are a border as well
     border: set[int] = set(filled[: places[0]]) if places else set(filled[:BORDER])
     for place in places:
         border.update(filled[max(0, place - BORDER) : place + BORDER + 1])
@@ -95,7 +96,7 @@ def border_lines(lines: Sequence[str], headings: set[int]) -> set[int]:
 def lines_with(pattern: re.Pattern[str], lines: Sequence[str]) -> list[int]:
     """List the lines in which a pattern occurs, by one search over the whole text."""
     text = "\n".join(lines)
-    starts, position = [], 0
+    starts, position = [], 0  # where each line begins in the text
     for line in lines:
         starts.append(position)
         position += len(line) + 1
@@ -113,12 +114,14 @@ def is_speech(line: str) -> bool:
 
 def find_addresses(lines: Sequence[str], headings: set[int], border: set[int]) -> list[Notice]:
     """Find web addresses, plain or disguised, and decide whether the line or only the address goes."""
+    # folding is slow: only lines with a letter are looked at
     found: dict[int, list[tuple[int, int]]] = {}
     for index in lines_with(patterns.LETTER, lines):
         spans = [match.span() for match in patterns.ADDRESS.finditer(fold(lines[index]))]
         if spans:
             found[index] = spans
     sites = Counter(site_key(lines[index][start:end]) for index, spans in found.items() for start, end in spans)
+    # the whole line goes if it is about the site; a story line loses an address that is disguised or stands often
     notices = []
     for index, spans in found.items():
         line = lines[index]
@@ -155,8 +158,13 @@ def is_site_text(kept: str) -> bool:
     words = set(patterns.SITE_WORD.findall(skeleton))
     if is_speech(kept) or len(skeleton) > 2 * MAX_NOTICE:
         return False
-    needed = 1 if len(patterns.HAN.findall(skeleton)) <= 15 else 2 if len(skeleton) <= 40 else 3
-    return len(words) >= needed + 2 * bool(patterns.STORY_WORD.search(kept))
+    # the longer the text, the more of its words must be about a site; and two more if it tells of people
+    needed = 3
+    if len(patterns.HAN.findall(skeleton)) <= 15:
+        needed = 1
+    elif len(skeleton) <= 40:
+        needed = 2
+    return len(words) >= needed + (2 if patterns.STORY_WORD.search(kept) else 0)
 
 
 def cut_addresses(line: str, spans: Sequence[tuple[int, int]]) -> str:
@@ -212,7 +220,13 @@ def find_sentences(lines: Sequence[str], headings: set[int], border: set[int]) -
         line = simplify(lines[index])
         phrases = sum(bool(phrase.search(line)) for phrase in patterns.SITE_PHRASES)
         aside = (line[0] in patterns.OPEN and line[-1] in patterns.CLOSE) or fold(line).startswith("ps")
-        needed = 3 - (index in border) - (aside or counts[lines[index]] >= 3) + bool(patterns.STORY_WORD.search(line))
+        needed = 3
+        if index in border:
+            needed -= 1
+        if aside or counts[lines[index]] >= 3:
+            needed -= 1
+        if patterns.STORY_WORD.search(line):
+            needed += 1
         if phrases >= max(1, needed):
             notices.append(Notice(index + 1, lines[index], "site sentence"))
     return notices
@@ -225,6 +239,7 @@ def find_recurring(lines: Sequence[str], headings: set[int], border: set[int]) -
     """
     if len(headings) < 5:
         return []
+    # lines of one shape differ in their digits only: dates and chapter numbers
     short = [index for index in border - headings if 6 <= len(lines[index]) <= MAX_NOTICE]
     shapes = {
         index: re.sub(r"\d+", "0", lines[index]) for index in short if len(patterns.HAN.findall(lines[index])) >= 6
@@ -249,6 +264,7 @@ def find_rules(lines: Sequence[str], headings: set[int], notices: dict[int, Noti
     rules = [
         place for place, index in enumerate(filled) if len(lines[index]) >= 6 and patterns.RULE.match(lines[index])
     ]
+    # once down and once up, as a rule line goes with the one beside it
     for order in (rules, rules[::-1]):
         for place in order:
             beside = filled[max(0, place - 1) : place] + filled[place + 1 : place + 2]

@@ -35,7 +35,7 @@ TITLE_MARK = "[TIL]"
 EDGES = " \t\u3000:：·、.-—_|~"
 BRACKETS = dict(zip("】])）》>", "【[(（《<", strict=True))
 LETTER = re.compile(r"\w")
-TASK = 1 << 20  # characters that a process encodes at a time
+TASK = 1 << 20  # characters a process encodes at a time
 LINE_END = re.compile(r"\r\n?")
 
 
@@ -51,8 +51,9 @@ def read_title(heading: str) -> str:
     if found is None:
         return ""
     title = found.title if found.unit else " ".join(re.split(r"[\s:：]+", heading)[1:])
+    # a bracket that opens before the number closes behind the title
     title = title.strip(EDGES)
-    while title and title[-1] in BRACKETS and BRACKETS[title[-1]] not in title:  # closes what the number stands in
+    while title and title[-1] in BRACKETS and BRACKETS[title[-1]] not in title:
         title = title[:-1].rstrip(EDGES)
     return title if LETTER.search(title) else ""
 
@@ -82,6 +83,7 @@ class TitleTable:
         """
         with atomic_writer(self.path) as file:
             file.write(b"text\n")
+            # a mark inside the text would be taken for the one before the title
             for document in documents:
                 heading, _, text = document.partition("\n")
                 title = read_title(heading)
@@ -178,6 +180,7 @@ def read_records(path: str | Path, column: str | None = None) -> list[str]:
     if not Path(path).exists():
         hint = "python clr_ctrl.py --titles data/titles.csv makes one of a novel's chapters; or name a file of your own"
         raise UserError(f"{path}: no such file of records", hint, EXIT_INPUT)
+    # the option has another name here than in clr_ctrl.py
     try:
         source = read_documents(path, field=column)
     except UserError as problem:
@@ -185,6 +188,7 @@ def read_records(path: str | Path, column: str | None = None) -> list[str]:
     if source.kind == "txt" and column:
         message = f"--text_column {column}: {path} has lines, not columns"
         raise UserError(message, "leave --text_column out, or give a .csv, .json or .jsonl file", EXIT_USAGE)
+    # a text file holds a record a line, the other kinds an element or a cell each
     texts = [LINE_END.sub("\n", text) for text in source.documents]
     if source.kind == "txt":
         texts = [line.strip() for line in texts[0].split("\n")]
@@ -223,7 +227,7 @@ def encode_records(
 
 def divide_texts(texts: Sequence[str]) -> Iterator[list[str]]:
     """Yield the texts in order in portions of about a task."""
-    portion, length = [], 0
+    portion, length = [], 0  # characters
     for text in texts:
         portion.append(text)
         length += len(text)
@@ -235,6 +239,7 @@ def divide_texts(texts: Sequence[str]) -> Iterator[list[str]]:
 
 def encode_texts(texts: Sequence[str], *, tokenizer, block_size: int, mark: str | None) -> Records:
     """Encode some records in this process."""
+    # rows end to end; starts has one entry more than there are rows
     rows = [encode_record(text, tokenizer, block_size=block_size, mark=mark) for text in texts]
     kept = [row for row in rows if row]
     return Records(
@@ -254,12 +259,14 @@ def encode_record(text: str, tokenizer, *, block_size: int, mark: str | None = N
     tail = encode_document(tokenizer, scored)
     if not found or not scored.strip() or not len(tail):
         return None
+    # room is what the scored part and both [CLS] leave of the block
     frame = np.array([tokenizer.cls_id], tokenizer.dtype)
     parts, first = [frame], 1
     room = block_size - len(tail) - 2
     if mark:
+        # of a text that is too long the end is kept, next to the mark
         head = encode_document(tokenizer, before)
-        kept = head[len(head) - min(len(head), max(0, room - 1)) :]  # its end, next to the mark
+        kept = head[len(head) - min(len(head), max(0, room - 1)) :]
         parts += [kept, np.array([tokenizer.marks[mark]], tokenizer.dtype)]
         first = 2 + len(kept)
         room -= len(head) + 1

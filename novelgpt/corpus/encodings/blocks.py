@@ -26,7 +26,7 @@ class TextStream:
     Args:
         blocks: the bytes of the file, at least 4 and at most a mebibyte at a time.
         name: the file's name for messages.
-        encoding: forced encoding; None finds out.
+        encoding: forced encoding; None detects it.
 
     Attributes:
         decoded: how the file was read up to here, without its text.
@@ -70,6 +70,7 @@ class TextStream:
         if self.forced is not None:
             self.encoding, self.reason = self.forced, "--encoding says so"
             return detect.forced_codec(head, self.forced)
+        # ASCII reads the same in nearly every encoding: UTF-8 is believed until a block says otherwise
         if head.isascii() and b"\0" not in head:
             self.encoding, self.reason = "utf-8", "it begins with plain ASCII"
             return "utf-8"
@@ -91,8 +92,7 @@ class TextStream:
         # text that reads as nothing, or one bad byte in a hundred, means another encoding than at the beginning
         strange = codec != "utf-8" and len(text) >= MIN_JUDGED and not is_plausible(text)
         if self.forced is None and (strange or len(offsets) * 100 > len(data) >= MIN_JUDGED):
-            message = f"{self.name}: from byte {self.num_bytes:,} on no longer {display_name(codec)}, "
-            message += "as its beginning is"
+            message = f"{self.name}: {display_name(codec)} at first, something else from byte {self.num_bytes:,} on"
             hint = f"cut the file into parts of one encoding, or --encoding {family_of(codec)}"
             raise UserError(message, hint, EXIT_INPUT)
         self.num_bytes += len(data)
@@ -149,6 +149,7 @@ def find_cut(text: str, before: re.Pattern[str] = LINE_END) -> int:
     (4, 4)
     """
     half = len(text) // 2
+    # the last match of the best kind of ending: a block should be full
     for pattern in (before, LINE_END, SENTENCE_END):
         ends = [match.end() for match in pattern.finditer(text, half)]
         if ends:

@@ -1,4 +1,4 @@
-"""Whole files of bytes -> text: which encoding it is, by what is in the file.
+"""The bytes of a whole file -> its text, in the encoding that its content shows.
 
 The order is: byte order mark; strict UTF-8; then every encoding that Chinese books come in (UTF-8 with faults,
 GB18030, Big5, UTF-16 and UTF-32 without a mark) reads the bytes, and the reading that looks most like Chinese prose
@@ -37,7 +37,7 @@ def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input
 
     Args:
         data: the bytes of the file.
-        encoding: reads the file so without asking; None finds out.
+        encoding: forced encoding; None detects it.
         name: the file's name for messages.
 
     Raises:

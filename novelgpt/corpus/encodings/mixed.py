@@ -93,7 +93,7 @@ def refuse_inner_changes(
     for index in strange_lines(text):
         if changes_inside(lines[index], readings[index], codecs[0], codecs[1:]):
             number, start = place[0] + index + 1, place[1] + sizes[index]
-            message = f"{name}: line {number:,} (from byte {start:,}) changes its encoding within, expected one a line"
+            message = f"{name}: line {number:,} (from byte {start:,}) changes encoding midway, expected one per line"
             raise UserError(message, "break the line where the encoding changes, or give --encoding", EXIT_INPUT)
 
 

@@ -110,7 +110,7 @@ def read_as(data: bytes, codec: str) -> tuple[str, list[int]]:
         return text, bad_offsets(text, codec)
     except UnicodeError as problem:
         message = f"--encoding {codec}: the bytes do not fit it at all"
-        raise UserError(message, "leave --encoding out, and the encoding is found", EXIT_INPUT) from problem
+        raise UserError(message, "leave out --encoding to have it detected", EXIT_INPUT) from problem
 
 
 def read_wide(data: bytes, codec: str) -> tuple[str, list[int]]:
@@ -256,7 +256,7 @@ def parse_line(raw: bytes, codec: str, *, final: bool) -> tuple[str, list[int], 
     while start < len(raw):
         section = raw[start : start + SECTION]
         last = start + len(section) == len(raw)
-        # decoding is a hundred times faster than parsing: a sound section is only decoded
+        # decoding is far faster than parsing: a sound section is only decoded
         if not last and (sound := sound_reading(section, codec)):
             parts.append(sound[0])
             start, total = start + sound[1], total + score(sound[0])

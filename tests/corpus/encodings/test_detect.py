@@ -137,8 +137,7 @@ def test_a_codec_that_does_not_fit_at_all_is_refused():
     with pytest.raises(UserError) as caught:
         decode_bytes(SIMPLIFIED.encode("gbk"), "idna")
     assert str(caught.value) == (
-        "error: --encoding idna: the bytes do not fit it at all\n\n"
-        "hint: leave --encoding out, and the encoding is found"
+        "error: --encoding idna: the bytes do not fit it at all\n\nhint: leave out --encoding to have it detected"
     )
 
 
@@ -157,7 +156,7 @@ def test_a_change_of_encoding_within_a_line_is_refused():
         decode_bytes(first + second + b"\n", name="pasted.txt")
     start = first.rindex(b"\n") + 1
     assert str(caught.value) == (
-        f"error: pasted.txt: line 5 (from byte {start}) changes its encoding within, expected one a line\n\n"
+        f"error: pasted.txt: line 5 (from byte {start}) changes encoding midway, expected one per line\n\n"
         "hint: break the line where the encoding changes, or give --encoding"
     )
 
