@@ -1,7 +1,8 @@
-"""What the tests share: the shared novels when they are there, a tiny network, a tiny vocabulary, a tiny piece set."""
+"""What the tests share: the real novels where they are, a tiny network, a tiny vocabulary, a tiny piece set."""
 
 import functools
 import hashlib
+import os
 import socket
 import sys
 from pathlib import Path
@@ -9,7 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CORPORA = ROOT.parent / "shared" / "corpora"
+# Five public-domain novels, each in the encoding it is found in. Nothing is downloaded: whoever has them says where.
+CORPORA = Path(os.environ.get("NOVELGPT_CORPORA") or ROOT.parent / "shared" / "corpora")
+NOVELS = {
+    "chunfeng.utf8bom.txt": "utf-8-sig",
+    "hongloumeng.gbk.txt": "gb18030",
+    "qijian.big5.txt": "cp950",
+    "sanguo.utf8.txt": "utf-8",
+    "xiyouji.utf16le.txt": "utf-16",
+}
+NO_NOVELS = f"set NOVELGPT_CORPORA to a folder with the five public-domain novels {', '.join(NOVELS)}"
+needs_novels = pytest.mark.skipif(not all((CORPORA / name).is_file() for name in NOVELS), reason=NO_NOVELS)
 TINY = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 16, "embd_pdrop": 0.1, "resid_pdrop": 0.1}
 STORY = [
     "第一章 井\n乔一斗坐在井边，数着水里的星星。\n“水又少了一寸。”他说。",
@@ -51,12 +62,11 @@ def no_flushing(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda handle: None)
 
 
-@pytest.fixture
-def corpora() -> Path:
-    """The folder of real novels, or a skip where it is absent."""
-    if not CORPORA.is_dir():
-        pytest.skip("the shared novels are not on this machine")
-    return CORPORA
+def read_novel(name: str) -> str:
+    """Return a real novel as Python decodes it, or skip the test."""
+    if not (CORPORA / name).is_file():
+        pytest.skip(NO_NOVELS)
+    return (CORPORA / name).read_bytes().decode(NOVELS[name])
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from test_trainer import fit
 import clr_ctrl
 import generate
 from novelgpt.cli import run
-from novelgpt.corpus import library
+from novelgpt.corpus import books
 from novelgpt.corpus.records import encode_records, read_records
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE
 from novelgpt.network import build_model, save_model
@@ -73,8 +73,8 @@ def test_chapters_without_a_title_or_without_text_are_left_out_and_counted(tmp_p
 
 
 def test_a_large_file_in_blocks_gives_the_titles_it_gives_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(library, "LARGE", 1_000)
-    monkeypatch.setattr(library, "BLOCK", 6_000)
+    monkeypatch.setattr(books, "LARGE_TEXT", 1_000)
+    monkeypatch.setattr(books, "BLOCK_CHARACTERS", 6_000)
     assert clean(tmp_path, str(SAMPLE / "novel.txt")) == 0
     assert read_records(tmp_path / "titles.csv") == expected_records()
 

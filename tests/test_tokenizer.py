@@ -3,10 +3,10 @@
 import hashlib
 import json
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import NOVELS, ROOT, read_novel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,15 +16,6 @@ from novelgpt.corpus.tokenizer_character import CHUNK, CharacterTokenizer
 from novelgpt.corpus.vocabulary import BYTE_TOKENS, MARKS, build_vocabulary, save_vocabulary
 from novelgpt.messages import EXIT_USAGE, UserError
 
-ROOT = Path(__file__).parent.parent
-CORPORA = ROOT.parent / "shared" / "corpora"
-NOVELS = {
-    "hongloumeng.gbk.txt": "gb18030",
-    "xiyouji.utf16le.txt": "utf-16",
-    "qijian.big5.txt": "big5",
-    "sanguo.utf8.txt": "utf-8",
-    "chunfeng.utf8bom.txt": "utf-8-sig",
-}
 ALL_CHARACTERS = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
 NASTY = [
     "",
@@ -51,12 +42,6 @@ def small() -> CharacterTokenizer:
 @pytest.fixture(scope="module")
 def subwords() -> BpeTokenizer:
     return train_bpe([TRAINING_TEXT], vocab_size=400)
-
-
-def read_novel(name: str) -> str:
-    if not CORPORA.is_dir():
-        pytest.skip(f"needs the novels in {CORPORA}")
-    return (CORPORA / name).read_bytes().decode(NOVELS[name])
 
 
 def test_ids_are_the_line_numbers_of_the_characters_and_of_their_bytes(tmp_path):

@@ -4,8 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from novelgpt.corpus.documents import read_sources
-from novelgpt.corpus.inputs import STANDARD_INPUT, find_inputs, read_blocks
+from novelgpt.corpus.documents import STANDARD_INPUT, find_inputs, read_blocks, read_sources
 from novelgpt.corpus.pieces import write_pieces
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.vocabulary import split_names

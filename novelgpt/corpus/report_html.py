@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from novelgpt.corpus.report import ENCODING_NAMES, list_numbers
+from novelgpt.corpus.doctor import ENCODING_NAMES, list_numbers
 from novelgpt.messages import printable
 
 MAX_LINES = 1_000  # removed lines listed on the page; all of them are in the JSON report
@@ -189,7 +189,7 @@ def html_page(report: dict) -> str:
     """Write the whole report as one HTML page.
 
     Args:
-        report: what report.summarise returns.
+        report: the JSON of doctor.Report.
     """
     many = f'<p class="verdict">{shown(report["verdict"])}</p>' if len(report["books"]) > 1 else ""
     books = "".join(map(book_section, report["books"]))

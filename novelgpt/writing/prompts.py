@@ -4,10 +4,9 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from novelgpt.corpus.chapters import read_heading
 from novelgpt.corpus.cleaning import clean_text
-from novelgpt.corpus.decoding import decode_bytes
-from novelgpt.corpus.headings import read_heading
-from novelgpt.corpus.inputs import name_of, read_blocks
+from novelgpt.corpus.documents import read_text
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
 from novelgpt.writing.book import Book, unseen_characters
 from novelgpt.writing.plan import BLOCK
@@ -68,7 +67,7 @@ def read_chapter(path: str, *, drop_heading: bool) -> str:
         path: a text file.
         drop_heading: leave a heading in the first line out, since it would tell the title that is asked for.
     """
-    text = clean_text(decode_bytes(b"".join(read_blocks(path)), name=name_of(path)).text).text
+    text = clean_text(read_text(path).text).text
     heading, _, rest = text.partition("\n")
     if drop_heading and rest and read_heading(heading):
         say(f"{path}: the heading {heading!r} is left out, since it tells the title")

@@ -7,15 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import CORPORA, NOVELS, ROOT, needs_novels
 
 import clr_ctrl
 from novelgpt.cli import run
-from novelgpt.corpus import library
+from novelgpt.corpus import books
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE
 
-ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data/sample"
-CORPORA = ROOT.parent / "shared" / "corpora"
 STORY = "他推开门，外面下着雪，山路上一个人也没有。"
 NOVEL = f"第一章 山村\r\n　　{STORY}\r\n(本章完)\r\n第二章 城\r\n　　{STORY}\x07\r\n"
 CLEAN = [f"第一章 山村\n{STORY}", f"第二章 城\n{STORY}"]
@@ -87,10 +86,9 @@ def test_without_a_path_the_users_novel_is_taken_and_else_the_bundled_one(capsys
     assert clean() == ["甲"]
 
 
-@pytest.mark.parametrize("name", [path.name for path in sorted(CORPORA.glob("*.txt"))] or ["absent"])
+@needs_novels
+@pytest.mark.parametrize("name", NOVELS)
 def test_the_output_cleaned_again_is_the_same(name):
-    if name == "absent":
-        pytest.skip("the shared novels are not here")
     first = clean(str(CORPORA / name))
     Path("out.json").rename("again.json")
     assert clean("again.json") == first
@@ -171,8 +169,8 @@ def test_a_large_file_in_blocks_gives_the_documents_it_gives_whole(monkeypatch):
     sample = str(SAMPLE / "novel.txt")
     whole = clean(sample)
     facts = json.loads(Path("out.report.json").read_text(encoding="utf-8"))["books"][0]
-    monkeypatch.setattr(library, "LARGE", 1_000)
-    monkeypatch.setattr(library, "BLOCK", 6_000)
+    monkeypatch.setattr(books, "LARGE_TEXT", 1_000)
+    monkeypatch.setattr(books, "BLOCK_CHARACTERS", 6_000)
     assert clean(sample) == whole
     streamed = json.loads(Path("out.report.json").read_text(encoding="utf-8"))["books"][0]
     for key in ("cleaned", "code_points", "notices", "lengths", "missing", "characters", "odd", "lost", "quotes"):

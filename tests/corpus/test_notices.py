@@ -1,17 +1,16 @@
 """Advertisements and site lines go, story lines stay."""
 
 import json
-from pathlib import Path
 
 import pytest
+from conftest import ROOT, read_novel
 from hypothesis import given
 from hypothesis import strategies as st
 
+from novelgpt.corpus.chapters import find_headings, finest_level
 from novelgpt.corpus.cleaning import clean_text
 from novelgpt.corpus.notices import Notice, find_notices, remove_notices
 
-ROOT = Path(__file__).parents[1]
-CORPORA = ROOT.parent / "shared" / "corpora"
 STORY = "他推开门，外面下着雪，山路上一个人也没有。"
 # Read by eye: the two lines at the head, the line after each chapter, the footer. Golden; change only with the file.
 CHUNFENG = [
@@ -26,11 +25,13 @@ FULL = {char: chr(ord(char) + 0xFEE0) for char in "abcdefghijklmnopqrstuvwxyzABC
 LOOK_ALIKE = {"a": "а", "c": "с", "e": "е", "o": "о", "p": "р", "x": "х", "i": "і", "k": "κ", "t": "τ", "w": "ԝ"}
 
 
-def read_lines(name: str, encoding: str) -> list[str]:
-    path = CORPORA / name
-    if not path.exists():
-        pytest.skip("the shared novels are not here")
-    return clean_text(path.read_bytes().decode(encoding)).lines
+def read_lines(name: str) -> list[str]:
+    return clean_text(read_novel(name)).lines
+
+
+def notices_in(lines: list[str]) -> list[Notice]:
+    """Find the notices of lines, beside the headings that are in them."""
+    return find_notices(lines, {heading.line - 1 for heading in finest_level(find_headings(lines))})
 
 
 def write_book(*inner: str, chapters: int = 1) -> list[str]:
@@ -43,29 +44,29 @@ def write_book(*inner: str, chapters: int = 1) -> list[str]:
 
 
 def texts(lines: list[str]) -> list[str]:
-    return [notice.text for notice in find_notices(lines)]
+    return [notice.text for notice in notices_in(lines)]
 
 
 def test_chunfeng_loses_its_63_advertisements_and_nothing_else():
-    notices = find_notices(read_lines("chunfeng.utf8bom.txt", "utf-8-sig"))
+    notices = notices_in(read_lines("chunfeng.utf8bom.txt"))
     assert [notice.line for notice in notices] == CHUNFENG
     assert {notice.kept for notice in notices} == {""}
 
 
 def test_sanguo_loses_its_120_end_marks_and_nothing_else():
-    assert texts(read_lines("sanguo.utf8.txt", "utf-8")) == ["(本章完)"] * 120
+    assert texts(read_lines("sanguo.utf8.txt")) == ["(本章完)"] * 120
 
 
 def test_xiyouji_loses_nothing():
-    assert texts(read_lines("xiyouji.utf16le.txt", "utf-16")) == []
+    assert texts(read_lines("xiyouji.utf16le.txt")) == []
 
 
 def test_qijian_loses_the_navigation_of_one_pasted_page():
-    assert texts(read_lines("qijian.big5.txt", "cp950")) == ["後一頁", "前一頁", "回首頁"]
+    assert texts(read_lines("qijian.big5.txt")) == ["後一頁", "前一頁", "回首頁"]
 
 
 def test_hongloumeng_loses_dates_menus_and_the_download_site():
-    notices = find_notices(read_lines("hongloumeng.gbk.txt", "gb18030"))
+    notices = notices_in(read_lines("hongloumeng.gbk.txt"))
     dates = [notice.line for notice in notices if notice.text.startswith("更新时间:2007-1-12 23:59:")]
     assert len(dates) == 120
     assert sorted({notice.line for notice in notices} - set(dates)) == HONGLOUMENG
@@ -153,27 +154,27 @@ def test_refrains_and_formulas_stay_at_the_end_of_every_chapter(line):
 def test_a_line_at_the_border_of_many_chapters_goes_whatever_it_says():
     line = "天边一只小小鸟提醒您休息一下"
     lines = [part for number in range(1, 31) for part in (f"第{number}回", *[chr(0x4E00 + number) + STORY] * 9, line)]
-    notices = find_notices(lines)
+    notices = notices_in(lines)
     assert [notice.text for notice in notices] == [line] * 30
     assert notices[0].reason == "recurs at the border of 30 chapters"
 
 
 def test_an_address_inside_a_story_line_is_cut_out_and_the_line_stays():
     line = "他走了过去（ｗwW.exAmple.cOm），看见她站在雪里，很久没有说话，也没有回头。"
-    (notice,) = find_notices(write_book(line))
+    (notice,) = notices_in(write_book(line))
     assert notice.kept == "他走了过去，看见她站在雪里，很久没有说话，也没有回头。"
     assert notice.reason == "address in a story line"
 
 
 def test_an_address_in_a_heading_leaves_the_heading():
     lines = ["第一章 山村(www.example.com)", STORY, "第二章 城", STORY]
-    assert find_notices(lines) == [Notice(1, lines[0], "address in a heading", "第一章 山村")]
+    assert notices_in(lines) == [Notice(1, lines[0], "address in a heading", "第一章 山村")]
 
 
 def test_rule_lines_go_next_to_headings_and_removed_lines_only():
     rule = "-" * 30
     lines = ["第一章", rule, STORY, rule, STORY, STORY, rule, "www.example.com", "第二章", STORY]
-    assert [notice.line for notice in find_notices(lines)] == [2, 7, 8]
+    assert [notice.line for notice in notices_in(lines)] == [2, 7, 8]
 
 
 @given(st.data())

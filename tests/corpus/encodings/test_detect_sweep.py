@@ -2,21 +2,13 @@
 
 import random
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from conftest import CORPORA, NOVELS, needs_novels, read_novel
 
-from novelgpt.corpus.decoding import decode_bytes
+from novelgpt.corpus.encodings import decode_bytes
 from novelgpt.messages import UserError
 
-CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
-NOVELS = {
-    "hongloumeng.gbk.txt": "gb18030",
-    "xiyouji.utf16le.txt": "utf-16",
-    "qijian.big5.txt": "cp950",
-    "sanguo.utf8.txt": "utf-8",
-    "chunfeng.utf8bom.txt": "utf-8-sig",
-}
 ENCODINGS = {  # what a file is written in -> what has to be reported, and the bytes of its mark
     "utf-8": ("utf-8", 0),
     "utf-8-sig": ("utf-8-sig", 3),
@@ -35,7 +27,7 @@ DAMAGES = ("none", "cut", "bad", "both")
 NEAR = 8  # characters; damage may blur its neighbours so far, because double-byte text has no landmarks
 OWN_DAMAGE = 8  # private-use characters in one cut: a stretch that the novel itself has garbled, and that gets repaired
 
-pytestmark = pytest.mark.skipif(not CORPORA.is_dir(), reason="the shared novels are not beside this checkout")
+pytestmark = needs_novels
 
 
 def damage(text, data, encoding, kind, rng):
@@ -62,8 +54,8 @@ def changed_span(expected, found):
 def sweep(num_places, lengths):
     """Decode every cut in every encoding and damage; returns counts of outcomes and the faults."""
     outcomes, faults = Counter(), []
-    for novel, written_in in NOVELS.items():
-        novel_text = (CORPORA / novel).read_bytes().decode(written_in)
+    for novel in NOVELS:
+        novel_text = read_novel(novel)
         for length in lengths:
             rng = random.Random(f"{novel} {length}")
             for _ in range(num_places):

@@ -1,14 +1,14 @@
 """The facts of a book, its verdict, and the report on the terminal, as JSON and as HTML."""
 
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
-from novelgpt.corpus.books import Treatment, prepare_texts
-from novelgpt.corpus.examination import Examination, count_characters, known_characters
-from novelgpt.corpus.library import Library
-from novelgpt.corpus.report import find_faults, list_numbers, report_path, summarise, terminal_lines
+from novelgpt.corpus.books import CleaningOptions, Library
+from novelgpt.corpus.doctor import Report, find_faults, list_numbers, report_path, terminal_lines
 from novelgpt.corpus.report_html import html_page
 
 STORY = "他推开门，外面下着雪，山路上一个人也没有。"
@@ -37,62 +37,18 @@ def write_novel(path, extra: str = "") -> None:
     path.write_text("".join(chapters) + "\x07" + extra + "\n(本章完)\n", encoding="utf-8")
 
 
-def report_on(*paths, output="train.json") -> dict:
-    library = Library(Treatment())
+def report_on(*paths, output="train.json") -> Report:
+    library = Library(CleaningOptions())
     library.write([str(path) for path in paths], output)
-    return summarise(library.facts, output, library.left_out)
+    return Report(output, library.facts, library.left_out)
 
 
-def test_characters_are_counted_as_counter_does():
-    text = "萧炎萧😀\nA㐀" * 7
-    assert count_characters(text) == Counter(text)
-
-
-def test_gb2312_has_6763_han_characters_and_a_vocabulary_is_read_line_by_line(tmp_path):
-    name, known = known_characters(None)
-    assert name == "GB2312"
-    assert sum("\u4e00" <= char <= "\u9fff" for char in known) == 6763
-    vocabulary = tmp_path / "vocab.txt"
-    vocabulary.write_text("[PAD]\n<0x00>\n萧\n\u2028\n炎\n", encoding="utf-8")
-    assert known_characters(vocabulary) == (str(vocabulary), {"萧", "\u2028", "炎"})
-
-
-def test_an_examination_in_two_parts_says_the_same_as_in_one():
-    lines = ["“萧Ж炎", STORY, STORY, "□の", ""]
-    whole, parts = Examination(), Examination()
-    whole.add([*lines, *lines, ""], ["“萧", "「」"])
-    parts.add([*lines, ""], ["“萧"])
-    parts.add([*lines, ""], ["「」"])
-    first, second = whole.facts(), parts.facts()
-    first["repeated_passages"] = second["repeated_passages"] = None  # found within a part only
-    assert first == second
-
-
-def test_odd_and_lost_characters_come_with_count_and_first_line():
-    examination = Examination()
-    examination.add(["一", "他Ж走", "Ж镕"], ["“一"])
-    facts = examination.facts()
-    assert facts["odd"]["shown"] == [
-        {
-            "character": "Ж",
-            "code": "U+0416",
-            "name": "CYRILLIC CAPITAL LETTER ZHE",
-            "count": 2,
-            "line": 2,
-            "text": "他Ж走",
-        }
-    ]
-    assert [(entry["character"], entry["line"]) for entry in facts["lost"]["shown"]] == [("镕", 3)]
-    assert facts["quotes"]["unbalanced_documents"] == 1
-
-
-def test_faults_are_listed_the_worst_first(tmp_path):
-    book = prepare_texts([f"第1章\n{STORY}\n第3章 甲\n{STORY}\n第3章 乙\n{STORY}"], Treatment(), single=True)
-    examination = Examination()
-    examination.add(book.lines, book.documents)
-    facts = {**book.facts, **examination.facts(), "bad_bytes": 2, "kind": "txt"}
+def test_faults_are_listed_the_worst_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("novel.txt").write_text(f"第1章\n{STORY}\n第3章 甲\n{STORY}\n第3章 乙\n{STORY}", encoding="utf-8")
+    (facts,) = report_on("novel.txt").books
     # 25 + 27 + 27 characters, of which the story stands twice too often: 42
-    assert find_faults(facts) == [
+    assert find_faults(replace(facts, bad_bytes=2)) == [
         "2 bad bytes",
         "chapters missing: 2",
         "chapters repeated: 3",
@@ -137,7 +93,7 @@ def test_many_books_take_one_line_each_and_twenty_at_most(tmp_path, monkeypatch)
 def test_the_page_is_well_formed_loads_nothing_and_escapes_what_the_book_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_novel(tmp_path / "novel.txt", extra="<script>alert(1)</script>Ж\nwww.example.com<img src=x>小说\n")
-    page = html_page(report_on("novel.txt"))
+    page = html_page(report_on("novel.txt").to_json())
     parser = Strict()
     parser.feed(page)
     assert parser.open == [] and parser.links == []

@@ -42,6 +42,8 @@ BAD_BYTE = -20.0  # nats for a byte that is no part of a character
 ASTRAL = 0x10000  # the one table entry for every code point beyond the basic plane
 PROBE = 1 << 16  # characters that are enough to judge a text
 PLAUSIBLE = -9.7  # nats a character beyond ASCII; prose lies near -7, wrong readings below -10.5
+STRANGE_LINE = -10.0  # the same for a single line, which is then looked at again
+MIN_CHARACTERS = 4  # beyond ASCII; a line of fewer is not judged
 CATEGORY_NATS = {"L": -13.5, "M": -15.0, "N": -12.0, "P": -11.0, "S": -11.5, "Z": -11.0, "Cc": -16.0, "Cf": -12.0}
 
 
@@ -72,11 +74,8 @@ def level_characters(codec: str, first: int, last: int, trails: range) -> str:
 
 @functools.cache
 def nats_table() -> np.ndarray:
-    """Build the log-probabilities of all code points.
-
-    Returns:
-        float32 (65537,), nats; the last entry stands for every code point from U+10000 on.
-    """
+    """Build the log-probabilities of all code points in nats: float32 (65537,), the last for all from U+10000 on."""
+    # every character by its class, then the two levels of both standards, the commoner level last
     table = np.array([char_nats(chr(code)) for code in range(ASTRAL)] + [-17.0], np.float32)
     levels = [
         (-13.0, level_characters("gb2312", 0xD8, 0xF7, range(0xA1, 0xFF))),
@@ -86,6 +85,7 @@ def nats_table() -> np.ndarray:
     ]
     for nats, chars in levels:
         table[[ord(char) for char in chars if "\u4e00" <= char <= "\u9fff"]] = nats
+    # the frequent characters by their rank, a traditional one as the fourth as frequent as its simplified form
     for chars, stretch in ((FREQUENT_TRADITIONAL, 4), (FREQUENT, 1)):
         for rank, char in reversed(list(enumerate(chars))):
             table[ord(char)] = -2.2 - math.log(stretch * rank + 8)
@@ -100,24 +100,24 @@ def nats_list() -> list[float]:
     return nats_table().tolist()
 
 
-def code_points(text: str) -> np.ndarray:
-    """Return the code points of a text, lone surrogates included, as uint32."""
+@functools.cache
+def byte_nats() -> list[float]:
+    """Tabulate the log-probability of every single byte: ASCII as in nats_table, all others as bad bytes."""
+    return [*nats_list()[:0x80], *[BAD_BYTE] * 0x80]
+
+
+def unicode_codes(text: str) -> np.ndarray:
+    """Return the code points of a text, lone surrogates included: uint32 (len(text),)."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 def nats_of(text: str) -> np.ndarray:
-    """Return the log-probability of each character.
-
-    Args:
-        text: any string; lone surrogates stand for bytes that could not be decoded.
-
-    Returns:
-        float32 (len(text),), nats.
+    """Return the log-probability of each character in nats: float32 (len(text),).
 
     >>> nats_of("的燚").round().tolist()
     [-4.0, -13.0]
     """
-    return nats_table()[np.minimum(code_points(text), ASTRAL)]
+    return nats_table()[np.minimum(unicode_codes(text), ASTRAL)]
 
 
 def score(text: str) -> float:
@@ -135,7 +135,7 @@ def is_plausible(text: str) -> bool:
     >>> is_plausible("萧炎大喝一声"), is_plausible("蠓縫湮狟"), is_plausible("OK")
     (True, False, True)
     """
-    codes = code_points(text[:PROBE])
+    codes = unicode_codes(text[:PROBE])
     counted = (codes > 0x7F) & (codes != 0x3000)
     return float(nats_of(text[:PROBE])[counted].sum()) >= PLAUSIBLE * int(counted.sum())
 
@@ -147,10 +147,42 @@ def pair_nats(codec: str) -> list[float]:
     Returns:
         65,536 entries indexed by lead * 256 + trail; BAD_BYTE * 3 where the codec has no character.
     """
-    table = [BAD_BYTE * 3] * 65536
+    nats, table = nats_list(), [BAD_BYTE * 3] * 65536
     for lead in range(0x81, 0xFF):
         for trail in range(0x40, 0xFF):
             text = bytes([lead, trail]).decode(codec, "ignore")
             if text and text[0] > "\x7f":
-                table[lead * 256 + trail] = score(text)
+                table[lead * 256 + trail] = sum(nats[min(ord(char), ASTRAL)] for char in text)
     return table
+
+
+def sliding_sums(values: np.ndarray, width: int) -> np.ndarray:
+    """Sum `width` values from each place on: float64 (num_values,), zeros taken beyond the end."""
+    totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    ends = np.minimum(np.arange(len(values)) + width, len(values))
+    return totals[ends] - totals[:-1]
+
+
+def line_sums(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Sum one value a character, (num_chars,), over each line of the text with these code points: (num_lines,)."""
+    totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    return np.diff(totals[line_ends(codes)], prepend=0.0)
+
+
+def line_ends(codes: np.ndarray) -> np.ndarray:
+    """Find the places after each line's LF, CRLF or CR alone, and the end of the text: int64 (num_lines,)."""
+    lone_return = (codes == 13) & (np.append(codes[1:], 0) != 10)
+    ends = np.flatnonzero((codes == 10) | lone_return) + 1
+    return ends if len(ends) and ends[-1] == len(codes) else np.append(ends, len(codes))
+
+
+def has_strange_lines(text: str) -> bool:
+    """Say whether some line does not read as Chinese.
+
+    >>> has_strange_lines("却说玄德\\n蠓縫湮狟\\n")
+    True
+    """
+    codes = unicode_codes(text)
+    counted = (codes > 0x7F) & (codes != 0x3000)
+    sums, counts = line_sums(nats_of(text) * counted, codes), line_sums(counted, codes)
+    return bool(((counts >= MIN_CHARACTERS) & (sums < STRANGE_LINE * counts)).any())

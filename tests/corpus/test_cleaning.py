@@ -177,3 +177,13 @@ def test_opencc_converts_the_script_when_it_is_there(monkeypatch):
     cleaned = clean_text("龍虎", traditional_to_simplified=True)
     assert cleaned.text == "龙虎"
     assert cleaned.counts["characters simplified"] == 1
+
+
+def test_the_receipt_names_what_was_removed_in_the_same_order_in_every_run():
+    removed = list(clean_text("萧\ufffd\ue000\u200b\x07炎").examples)
+    assert removed == [
+        "control characters",
+        "zero-width and direction marks",
+        "private-use characters",
+        "replacement characters U+FFFD",
+    ]
