@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.corpus.novel_tokenizer import NovelTokenizer
-from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.files import MANIFEST, atomic_folder, atomic_writer, read_json, sha256_of
 from novelgpt.gguf_file import write_gguf
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError

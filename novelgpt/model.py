@@ -16,8 +16,7 @@ from torch.distributed.tensor import DTensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt import __version__
-from novelgpt.corpus.novel_tokenizer import NovelTokenizer
-from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, write_json, write_text
 from novelgpt.messages import EXIT_STATE, UserError, warn
 from novelgpt.model_config import TIED, count_config_parameters, read_folder_config

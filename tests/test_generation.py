@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from novelgpt.corpus.tokenizer_character import CharacterTokenizer
-from novelgpt.corpus.vocabulary import build_vocabulary
+from novelgpt.corpus.tokenizers.character import CharacterTokenizer
+from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.messages import EXIT_STATE, UserError
 from novelgpt.writing.cache import MaskedCache
 from novelgpt.writing.decoder import Decoder, Weights

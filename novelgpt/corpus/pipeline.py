@@ -7,8 +7,7 @@ from pathlib import Path
 from novelgpt.corpus.documents import read_sources
 from novelgpt.corpus.inputs import STANDARD_INPUT, find_inputs, read_blocks
 from novelgpt.corpus.pieces import write_pieces
-from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.vocabulary import split_names
+from novelgpt.corpus.tokenizers import load_tokenizer
 from novelgpt.messages import EXIT_USAGE, UserError, progress_bar, say, warn
 
 
@@ -39,7 +38,7 @@ def tokenize_corpus(
     Raises:
         UserError: the corpus or the vocabulary cannot be used, or the folder not be written.
     """
-    tokenizer = load_tokenizer(tokenizer_path).add_tokens(split_names(add_tokens))
+    tokenizer = load_tokenizer(tokenizer_path, add_tokens=add_tokens)
     source = {"path": str(raw_data_path), "sha256": source_sha256(raw_data_path)}
     with progress_bar(None, unit="char", description="tokenize") as bar:
         manifest = write_pieces(

@@ -23,7 +23,6 @@ import numpy as np
 
 from novelgpt.corpus.documents import read_documents
 from novelgpt.corpus.inputs import STANDARD_INPUT
-from novelgpt.corpus.tokens import encode_document
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
 TASK = 1 << 20  # characters that a process encodes at a time
@@ -123,9 +122,8 @@ def encode_records(
         mark: an added token of the vocabulary; only what follows its first occurrence is scored. None scores all.
         num_workers: processes; the result is the same for any number.
 
-    >>> from novelgpt.corpus.tokenizer_character import CharacterTokenizer
-    >>> from novelgpt.corpus.vocabulary import build_vocabulary
-    >>> tokenizer = CharacterTokenizer(build_vocabulary(["井水来了"])).add_tokens(["[TIL]"])
+    >>> from novelgpt.corpus.tokenizers import NovelTokenizer
+    >>> tokenizer = NovelTokenizer.from_texts(["井水来了"]).add_tokens(["[TIL]"])
     >>> records = encode_records(["井水来了[TIL]井", "来了"], tokenizer, block_size=6, mark="[TIL]")
     >>> tokenizer.decode(records.ids), records.first.tolist(), records.cut, records.skipped
     ('[CLS]来了[TIL]井[CLS]', [4], 1, 1)
@@ -168,19 +166,18 @@ def encode_texts(texts: Sequence[str], *, tokenizer, block_size: int, mark: str 
 def encode_record(text: str, tokenizer, *, block_size: int, mark: str | None = None) -> Row | None:
     """Encode one record; None where the mark is missing or nothing follows it. See encode_records."""
     before, found, scored = text.partition(mark) if mark else ("", True, text)
-    tail = encode_document(tokenizer, scored)
+    tail = tokenizer.encode_document(scored)
     if not found or not scored.strip() or not len(tail):
         return None
-    frame = np.array([tokenizer.cls_id], tokenizer.dtype)
-    parts, first = [frame], 1
+    parts, first = [tail], 1
     room = block_size - len(tail) - 2
     if mark:
-        head = encode_document(tokenizer, before)
+        head = tokenizer.encode_document(before)
         kept = head[len(head) - min(len(head), max(0, room - 1)) :]  # its end, next to the mark
-        parts += [kept, np.array([tokenizer.marks[mark]], tokenizer.dtype)]
+        parts = [kept, np.array([tokenizer.marks[mark]], tokenizer.dtype), tail]
         first = 2 + len(kept)
         room -= len(head) + 1
-    ids = np.concatenate([*parts, tail, frame])[:block_size]  # (T,)
+    ids = np.concatenate([*tokenizer.frame([np.concatenate(parts)])])[:block_size]  # (T,)
     return Row(ids, first, len(tail) + 1, len(scored), is_cut=room < 0)
 
 

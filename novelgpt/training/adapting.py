@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.corpus.tokenizer import has_vocabulary, load_tokenizer
-from novelgpt.corpus.vocabulary import BYTE_TOKENS, split_names
+from novelgpt.corpus.tokenizers import has_vocabulary, load_tokenizer
 from novelgpt.messages import EXIT_USAGE, UserError
 from novelgpt.model import check_model_folder, load_model
 from novelgpt.model_config import TIED, read_folder_config
@@ -26,7 +25,7 @@ from novelgpt.training.options import TrainOptions
 
 DEFAULT_VOCABULARY = "cache/vocab_small.txt"
 NOISE = 0.1  # of the old rows' standard deviation, so that new tokens can part
-ASCII = {token: chr(byte) for byte, token in enumerate(BYTE_TOKENS) if 0x21 <= byte <= 0x7E}  # <0x61> is BERT's a
+ASCII = {f"<0x{byte:02X}>": chr(byte) for byte in range(0x21, 0x7F)}  # <0x61> is BERT's a
 
 
 @dataclass(frozen=True)
@@ -85,13 +84,13 @@ def choose_tokenizer(options: TrainOptions):
     if vocabulary_path(options) == options.pretrained_model and not has_vocabulary(options.pretrained_path):
         message = f"{options.pretrained_model}: holds no vocabulary, neither tokenizer.json nor vocab.txt"
         raise UserError(message, "give the one that it was trained with: --tokenizer_path vocab.txt", EXIT_USAGE)
-    return load_tokenizer(vocabulary_path(options)).add_tokens(split_names(options.add_tokens))
+    return load_tokenizer(vocabulary_path(options), add_tokens=options.add_tokens)
 
 
 def added_words(options: TrainOptions, tokenizer) -> list[str]:
     """Say which ids the added tokens have, in a line if there are any."""
-    ids = {token: index for index, token in enumerate(tokenizer.tokens)}
-    places = [f"{name} is {ids[name]:,}" for name in split_names(options.add_tokens)]
+    names = [name.strip() for name in (options.add_tokens or "").split(",") if name.strip()]
+    places = [f"{name} is {tokenizer.marks[name]:,}" for name in names]
     return [f"--add_tokens: {', '.join(places)}"] if places else []
 
 
@@ -122,7 +121,7 @@ def plan_rows(old, new) -> Adaptation:
     Tokens are the same that have one name; so are an ASCII character of BERT and its byte token, and what stands for a
     newline in either.
 
-    >>> from novelgpt.corpus.tokenizer_wordpiece import WordPieceTokenizer
+    >>> from novelgpt.corpus.tokenizers.wordpiece import WordPieceTokenizer
     >>> old = WordPieceTokenizer(["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "萧"])
     >>> adaptation = plan_rows(old, old.add_tokens(["[TIL]", "[WS]"]))
     >>> adaptation.sources.tolist(), adaptation.dropped

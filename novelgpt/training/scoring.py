@@ -14,7 +14,6 @@ from transformers import GPT2LMHeadModel
 
 from novelgpt.corpus.pieces import open_pieces
 from novelgpt.corpus.stream import TokenStream
-from novelgpt.corpus.tokens import encode_document
 from novelgpt.loss import sum_scores
 from novelgpt.messages import EXIT_INPUT, UserError
 from novelgpt.training.cpu import tune_for_cpu
@@ -56,9 +55,7 @@ def score_function(model: GPT2LMHeadModel, dtype: torch.dtype, score: Callable =
 
 def text_stream(documents: list[str], tokenizer) -> TokenStream:
     """Return documents as one stream: [CLS] before each and after the last one."""
-    mark = np.array([tokenizer.cls_id], tokenizer.dtype)
-    parts = [part for document in documents for part in (mark, encode_document(tokenizer, document))]
-    return TokenStream([np.concatenate([*parts, mark])])
+    return TokenStream([np.concatenate([*tokenizer.frame(map(tokenizer.encode_document, documents))])])
 
 
 def held_out(folder: str | Path, tokenizer) -> tuple[TokenStream, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.corpus.tokenizers import load_tokenizer
 from novelgpt.devices import choose_devices, choose_precision, device_words
 from novelgpt.messages import EXIT_USAGE, UserError, printable, say, warn
 from novelgpt.model import load_model

@@ -8,9 +8,10 @@ counted from 0, is the token's id. The character kind, which this module builds,
     <0x00> ... <0xFF>                     the 256 bytes: ASCII, the newline, and what no character token covers
     的 一 ，...                            characters
 
-A file without byte tokens is read as a BERT WordPiece vocabulary; see tokenizer.py.
+A file without byte tokens is read as a BERT WordPiece vocabulary; see loading.py.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from novelgpt.messages import EXIT_USAGE, UserError, printable, warn
 
 MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
+UNUSED = re.compile(r"\[unused[0-9]{1,9}\]")  # a reserved token
 SMALL_SIZE = 13_317  # tokens of cache/vocab_small.txt
 SMALL_RESERVED = 100  # [unusedN] of cache/vocab_small.txt
 MAX_BYTES = 64 << 20  # of a vocabulary file
@@ -144,13 +146,53 @@ def split_names(text: str | None) -> list[str]:
     return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
-def token_names(text: str) -> str:
-    """Read the value of `--add_tokens`: token names with commas between them.
+def find_marks(tokens: Sequence[str]) -> dict[str, int]:
+    """Map every mark and added token to its id; reserved [unusedN] and byte tokens are none.
 
-    >>> token_names("[TIL], [WS]")
-    '[TIL],[WS]'
+    >>> find_marks(["[CLS]", "[unused1]", "<0x0A>", "的", "[对话]"])
+    {'[CLS]': 0, '[对话]': 4}
     """
-    return ",".join(split_names(text))
+    plain = set(BYTE_TOKENS)
+    return {
+        token: index
+        for index, token in enumerate(tokens)
+        if token in MARKS or (is_mark_name(token) and token not in plain and not UNUSED.fullmatch(token))
+    }
+
+
+def add_names(tokens: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Return a vocabulary with further marks, which take the reserved [unusedN] places first, else the end.
+
+    Raises:
+        UserError: a name that is not two or more characters in [brackets] or <brackets>, or holds a newline.
+
+    >>> add_names(["[unused1]", "的"], ["[对话]", "<end>"])
+    ['[对话]', '的', '<end>']
+    """
+    tokens = list(tokens)
+    free = [index for index, token in enumerate(tokens) if UNUSED.fullmatch(token)][::-1]
+    for name in names:
+        if not is_mark_name(name) or "\n" in name or UNUSED.fullmatch(name) or name in BYTE_TOKENS:
+            hint = "write it like [对话] or <end>"
+            message = f"added token {name!r}: expected two or more characters in [brackets] or <brackets>"
+            raise UserError(message, hint, EXIT_USAGE)
+        if name in tokens:
+            continue
+        if free:
+            tokens[free.pop()] = name
+        else:
+            tokens.append(name)
+    return tokens
+
+
+def pad_tokens(tokens: Sequence[str], size: int) -> list[str]:
+    """Return a vocabulary with further reserved tokens at its end, up to a size.
+
+    >>> pad_tokens(["[CLS]", "[unused7]"], 4)
+    ['[CLS]', '[unused7]', '[unused8]', '[unused9]']
+    """
+    first = 1 + max((int(token[7:-1]) for token in tokens if UNUSED.fullmatch(token)), default=0)
+    return [*tokens, *(f"[unused{first + number}]" for number in range(size - len(tokens)))]
 
 
 def count_characters(texts: Iterable[str]) -> Counter[str]:
@@ -165,7 +207,7 @@ def count_characters(texts: Iterable[str]) -> Counter[str]:
     return counts
 
 
-def frame(reserved: int) -> list[str]:
+def first_tokens(reserved: int) -> list[str]:
     """Return what stands before the characters: marks, reserved tokens, bytes."""
     return [*MARKS, *(f"[unused{number}]" for number in range(1, reserved + 1)), *BYTE_TOKENS]
 
@@ -191,7 +233,7 @@ def build_vocabulary(
     >>> build_vocabulary(["萧炎大喝，萧炎"], reserved=0)[-5:]
     ['炎', '萧', '喝', '大', '，']
     """
-    start = frame(reserved)
+    start = first_tokens(reserved)
     if vocab_size is not None and vocab_size < len(start):
         raise UserError(
             f"--vocab_size: found {vocab_size}, expected at least {len(start)} "
@@ -228,7 +270,7 @@ def small_vocabulary() -> list[str]:
         *decode_rows("big5", 0xA1, 0xC8),
         *sorted(level2, key=lambda char: char not in shared),
     ]
-    return [*frame(SMALL_RESERVED), *dict.fromkeys(characters)][:SMALL_SIZE]
+    return [*first_tokens(SMALL_RESERVED), *dict.fromkeys(characters)][:SMALL_SIZE]
 
 
 def decode_rows(codec: str, first: int, last: int) -> list[str]:

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_tokenizer import ALL_CHARACTERS, NASTY, NOVELS, ROOT, TRAINING_TEXT, read_novel
+from conftest import ROOT
+from helpers import ALL_CHARACTERS, NASTY, NOVELS, TRAINING_TEXT, read_novel
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizer_bpe import train_bpe
-from novelgpt.corpus.vocabulary import save_vocabulary
+from novelgpt.corpus.tokenizers.subword import BpeTokenizer
+from novelgpt.corpus.tokenizers.vocabulary import save_vocabulary
 from novelgpt.messages import UserError
 
 
@@ -94,7 +95,7 @@ def test_ids_of_the_novels_equal_those_of_the_exported_tokenizer(small, folder, 
 
 
 def test_subwords_export_the_same_ids(tmp_path):
-    tokenizer = train_bpe([TRAINING_TEXT], vocab_size=400).add_tokens(["[对话]"])
+    tokenizer = BpeTokenizer.fit([TRAINING_TEXT], vocab_size=400).add_tokens(["[对话]"])
     tokenizer.export(tmp_path)
     reference = load_reference(tmp_path, split_special_tokens=True)
     for text in (*NASTY, TRAINING_TEXT):

@@ -5,11 +5,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from test_tokenizer import ALL_CHARACTERS, NOVELS, read_novel
+from helpers import ALL_CHARACTERS, NOVELS, read_novel
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizer_wordpiece import MAX_RUNS, WordPieceTokenizer
-from novelgpt.corpus.vocabulary import MARKS, save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import MARKS, save_vocabulary
+from novelgpt.corpus.tokenizers.wordpiece import MAX_RUNS, WordPieceTokenizer
 from novelgpt.messages import UserError
 
 LATIN = "abcdefghijklmnopqrstuvwxyz0123456789"

@@ -9,32 +9,53 @@ words, digits, kana)::
 """
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from novelgpt.corpus.export import export_folder, new_wordpiece_backend
-from novelgpt.corpus.tokens import (
-    CODE_POINTS,
-    UNUSED,
-    WordStream,
-    add_names,
-    check_ids,
-    code_points,
-    drop_leading,
-    encode_with_marks,
-    find_marks,
-    fingerprint_of,
-    id_dtype,
-)
+from novelgpt.corpus.tokenizers.base import CODE_POINTS, NovelTokenizer, code_points
+from novelgpt.corpus.tokenizers.export import new_wordpiece_backend
 
+LATIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 CHUNK = 1 << 20  # characters looked up at a time
 MAX_RUNS = 1 << 16  # runs kept before all are forgotten
 DROPPED, IN_RUN, UNASKED = -1, -2, -3  # table entries that are no ids
 
 
-class WordPieceTokenizer:
-    """Text <-> ids of a BERT vocabulary; the attributes and methods are those of CharacterTokenizer.
+class WordStream:
+    """Turns WordPiece ids into text one at a time: `##` joins, and only Latin words get a space between them.
+
+    Args:
+        pieces: what to write for each token.
+
+    >>> stream = WordStream(["大", "new", "##s", "\\n"])
+    >>> [stream.push(token_id) for token_id in (0, 1, 2, 1, 3)]
+    ['大', 'new', 's', ' new', '\\n']
+    """
+
+    def __init__(self, pieces: Sequence[str]):
+        self.pieces = pieces
+        self.last = ""
+
+    def push(self, token_id: int) -> str:
+        """Take the next token and return the text it adds."""
+        return self.append(self.pieces[token_id])
+
+    def append(self, piece: str) -> str:
+        """Take the next token's piece and return the text it adds."""
+        joins = piece.startswith("##") and len(piece) > 2
+        text = piece[2:] if joins else piece
+        if not joins and self.last in LATIN and text[:1] in LATIN:
+            text = " " + text
+        self.last = text[-1:] or self.last
+        return text
+
+    def flush(self) -> str:
+        """Return what is held back, which is never anything here."""
+        return ""
+
+
+class WordPieceTokenizer(NovelTokenizer):
+    """Text <-> ids of a BERT vocabulary.
 
     Args:
         tokens: the vocabulary; the place is the id, wherever the marks stand.
@@ -50,26 +71,16 @@ class WordPieceTokenizer:
     kind = "wordpiece"
 
     def __init__(self, tokens: Sequence[str], *, lowercase: bool = True):
-        self.tokens = list(tokens)
-        self.lowercase = lowercase
-        self.vocab_size = len(self.tokens)
-        self.dtype = id_dtype(self.vocab_size)
-        self.marks = find_marks(self.tokens)
-        self.pad_id, self.unk_id, self.cls_id = (self.marks[name] for name in ("[PAD]", "[UNK]", "[CLS]"))
-        self.sep_id, self.mask_id = self.marks["[SEP]"], self.marks["[MASK]"]
+        super().__init__(tokens, [("lowercase", str(lowercase))])
         self.newline_id = self.sep_id
-        self.fingerprint = fingerprint_of(self.tokens, [("lowercase", str(lowercase))])
-        self.reference = new_wordpiece_backend(self.tokens, lowercase=lowercase)
+        self.lowercase = lowercase
+        self.reference = self.new_backend([])
         self.table = np.full(CODE_POINTS, UNASKED, np.int32)  # (1114112,)
         self.table[ord("\n")] = self.sep_id
         self.runs: dict[str, np.ndarray] = {}
 
     def encode(self, text: str) -> np.ndarray:
-        """Turn text into ids (N,); newlines become [SEP].
-
-        Raises:
-            UserError: a lone surrogate, which is no character; the message names its place.
-        """
+        """Turn text into ids (N,); newlines become [SEP]."""
         parts, start = [np.empty(0, self.dtype)], 0
         while start < len(text):
             stop = (text.find("\n", start + CHUNK) + 1) or len(text)  # no run crosses a newline
@@ -109,30 +120,22 @@ class WordPieceTokenizer:
             self.runs[run] = np.array(self.reference.encode(run).ids, np.int32)
         return self.runs[run]
 
-    def encode_prefix(self, text: str) -> np.ndarray:
-        """Turn a prefix into ids (N,): marks are parsed, and [CLS] stands in front whether typed or not."""
-        return encode_with_marks(text, self.marks, self.encode, self.cls_id)
-
-    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Turn ids into text: [SEP] a newline, other marks as their names, a space only between Latin words."""
-        stream = WordStream(self.tokens, {"[SEP]": "\n"})
-        return "".join(map(stream.push, check_ids(ids, self.vocab_size)))
-
-    def show(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Turn ids into text for people: [CLS] a blank line but at the beginning, [SEP] a line break, no other mark."""
-        stream = self.stream()
-        return "".join(map(stream.push, drop_leading(check_ids(ids, self.vocab_size), self.cls_id)))
-
     def stream(self) -> WordStream:
         """Return an object whose push(token_id) yields text as `show` writes it."""
-        hidden = {token: "" for token in self.tokens if token in self.marks or UNUSED.fullmatch(token)}
-        return WordStream(self.tokens, {**hidden, "[CLS]": "\n\n", "[SEP]": "\n"})
+        return WordStream(self.shown)
 
-    def add_tokens(self, names: Iterable[str]) -> "WordPieceTokenizer":
-        """Return a tokenizer with further marks, in reserved [unusedN] places first, else at the end."""
-        return WordPieceTokenizer(add_names(self.tokens, names), lowercase=self.lowercase)
+    def piece(self, token: str) -> str:
+        """Return what a token adds to a text: [SEP] a newline, any other its name, `##` to be taken off."""
+        return "\n" if token == "[SEP]" else token
 
-    def export(self, folder: str | Path, *, model_max_length: int | None = None) -> None:
-        """Write tokenizer.json, tokenizer_config.json and vocab.txt, which AutoTokenizer loads."""
-        backend = new_wordpiece_backend(self.tokens, lowercase=self.lowercase, marks=self.marks)
-        export_folder(folder, backend, self.tokens, model_max_length=model_max_length)
+    def join(self, pieces: Sequence[str]) -> str:
+        """Turn the pieces of tokens into text, with a space only between Latin words."""
+        return "".join(map(WordStream(pieces).append, pieces))
+
+    def with_tokens(self, tokens: Sequence[str]) -> "WordPieceTokenizer":
+        """Return a tokenizer of another vocabulary that treats case alike."""
+        return WordPieceTokenizer(tokens, lowercase=self.lowercase)
+
+    def new_backend(self, marks: Iterable[str]):
+        """Return the tokenizers.Tokenizer of the vocabulary, which parses these marks."""
+        return new_wordpiece_backend(self.tokens, lowercase=self.lowercase, marks=marks)

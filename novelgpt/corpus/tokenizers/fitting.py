@@ -1,54 +1,63 @@
-"""A corpus -> its vocabulary file and a page that says how well it fits, as `make_vocab.py` writes them."""
+"""Texts -> their vocabulary file and a report of how well it fits, as `make_vocab.py` writes them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from novelgpt.corpus.pipeline import read_corpus
-from novelgpt.corpus.tokenizer_bpe import train_bpe
-from novelgpt.corpus.vocabulary import (
+from novelgpt.corpus.tokenizers.subword import BpeTokenizer
+from novelgpt.corpus.tokenizers.vocabulary import (
     SMALL_SIZE,
     Coverage,
     build_vocabulary,
     count_characters,
     coverage,
     save_vocabulary,
+    small_vocabulary,
 )
 from novelgpt.messages import printable, say
 
 NUM_EXAMPLES = 20
 EXAMPLE_WIDTH = 30  # characters
-WIDTH = 768  # of the small model's embedding
+
+
+def write_small_vocabulary(path: str | Path) -> None:
+    """Write the vocabulary that fits any Chinese novel; see small_vocabulary."""
+    tokens = small_vocabulary()
+    save_vocabulary(path, tokens)
+    say(f"wrote {path}: {len(tokens):,} tokens")
 
 
 def fit_vocabulary(
-    raw_data_path: str | Path,
+    documents: Iterable[str],
     vocab_path: str | Path,
     *,
     kind: str = "character",
     vocab_size: int | None = None,
     min_count: int = 1,
     reserved: int = 20,
+    width: int,
 ) -> str:
     """Build the vocabulary of a corpus, write it, and report on it.
 
     Args:
-        raw_data_path: the corpus.
+        documents: of the corpus, read once.
         vocab_path: the file to write; for kind "bpe" a folder.
         kind: "character" or "bpe".
         vocab_size: at most this many tokens; None is all characters, and 13,317 for "bpe".
         min_count: rarer characters are left to their bytes.
         reserved: how many [unusedN] tokens to keep free.
+        width: numbers a token in the embedding whose size is reported.
 
     Returns:
         The report: coverage, what falls to bytes, tokens per character, parameters of the embedding.
 
     Raises:
-        UserError: the corpus cannot be read, or vocab_size is too small.
+        UserError: vocab_size is too small.
     """
-    texts = list(read_corpus(raw_data_path))
+    texts = list(documents)
     counts = count_characters(texts)
+    # build and write
     if kind == "bpe":
-        tokenizer = train_bpe(texts, vocab_size=vocab_size or SMALL_SIZE, min_count=min_count, reserved=reserved)
+        tokenizer = BpeTokenizer.fit(texts, vocab_size=vocab_size or SMALL_SIZE, min_count=min_count, reserved=reserved)
         tokenizer.export(vocab_path)
         tokens, num_ids = tokenizer.tokens, sum(len(tokenizer.encode(text)) for text in texts)
     else:
@@ -56,13 +65,14 @@ def fit_vocabulary(
         save_vocabulary(vocab_path, tokens)
         num_ids = coverage(counts, tokens).tokens
     say(f"wrote {vocab_path}: {len(tokens):,} tokens")
+    # report; subwords beside the characters that they replace
     fit = coverage(counts, tokens)
     lines = [f"{vocab_path}: {len(tokens):,} tokens of kind {kind}", *coverage_lines(fit, texts)]
     lines.append(rate_line(kind, num_ids, fit.characters))
     if kind == "bpe":
         plain = build_vocabulary(counts, min_count=min_count, reserved=reserved)
         lines.append(rate_line("character", coverage(counts, plain).tokens, fit.characters))
-    return "\n".join([*lines, size_line(len(tokens))])
+    return "\n".join([*lines, size_line(len(tokens), width)])
 
 
 def coverage_lines(fit: Coverage, texts: Sequence[str]) -> list[str]:
@@ -104,15 +114,15 @@ def rate_line(kind: str, num_ids: int, characters: int) -> str:
     return f"tokens per character ({kind}): {num_ids / max(characters, 1):.3f}"
 
 
-def size_line(vocab_size: int) -> str:
-    """Say what a vocabulary costs as the embedding of the small model.
+def size_line(vocab_size: int, width: int) -> str:
+    """Say how many parameters a vocabulary costs as an embedding, beside those of the small vocabulary.
 
-    >>> size_line(5_000)
+    >>> size_line(5_000, 768)
     'embedding at width 768: 3,840,000 parameters, 6,387,456 fewer than the 10,227,456 of 13,317 tokens'
     """
-    difference = (vocab_size - SMALL_SIZE) * WIDTH
+    difference = (vocab_size - SMALL_SIZE) * width
     comparison = f"{abs(difference):,} {'more' if difference > 0 else 'fewer'} than" if difference else "as many as"
     return (
-        f"embedding at width {WIDTH}: {vocab_size * WIDTH:,} parameters, "
-        f"{comparison} the {SMALL_SIZE * WIDTH:,} of {SMALL_SIZE:,} tokens"
+        f"embedding at width {width}: {vocab_size * width:,} parameters, "
+        f"{comparison} the {SMALL_SIZE * width:,} of {SMALL_SIZE:,} tokens"
     )

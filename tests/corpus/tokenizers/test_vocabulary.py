@@ -5,8 +5,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-from novelgpt.corpus.vocabulary import (
+from novelgpt.corpus.tokenizers.vocabulary import (
     BYTE_TOKENS,
     MARKS,
     build_vocabulary,
@@ -17,7 +18,7 @@ from novelgpt.corpus.vocabulary import (
 )
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
-SMALL_FILE = Path(__file__).parent.parent / "cache" / "vocab_small.txt"
+SMALL_FILE = ROOT / "cache" / "vocab_small.txt"
 
 
 def write(path: Path, tokens) -> Path:

@@ -11,7 +11,7 @@ newline is [SEP] both ways, so "[SEP]" typed into a prompt is a newline too.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from novelgpt.corpus.vocabulary import save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import save_vocabulary
 from novelgpt.files import write_json, write_text
 
 INNER_SPACE = r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])"  # a space that does not stand between two Latin words

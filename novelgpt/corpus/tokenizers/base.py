@@ -1,0 +1,316 @@
+"""What every tokenizer does: text -> ids, ids -> text for machines and for people, documents -> one framed stream.
+
+A kind of tokenizer is a subclass that says how text without marks is encoded; all else is here::
+
+    "萧炎"        ─encode→         萧 炎                  names of marks are plain text
+    "[TIL]萧"     ─encode_document→ [TIL] 萧               added tokens are tokens, [CLS] is text
+    "萧[SEP]"     ─encode_prefix→  [CLS] 萧 [SEP]          every mark is parsed, [CLS] stands in front
+    two documents ─frame→          [CLS] 萧 炎 [CLS] 药 老 [CLS]
+"""
+
+import codecs
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from novelgpt.corpus.tokenizers.export import export_folder, new_byte_backend
+from novelgpt.corpus.tokenizers.loading import read_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, UNUSED, add_names, find_marks, split_names
+from novelgpt.messages import EXIT_USAGE, UserError
+
+CODE_POINTS = 0x110000
+SHOWN = {"[CLS]": "\n\n", "[SEP]": "\n"}  # what people see of a mark; of any other nothing
+
+
+class ByteStream:
+    """Turns token ids into text one at a time, holding bytes back until a character is whole.
+
+    Args:
+        pieces: the bytes of each token.
+
+    >>> stream = ByteStream([b"\\xe7", b"\\x82", b"\\x8e", b"!"])
+    >>> [stream.push(token_id) for token_id in (0, 1, 2, 3)]
+    ['', '', '炎', '!']
+    """
+
+    def __init__(self, pieces: Sequence[bytes]):
+        self.pieces = pieces
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token_id: int) -> str:
+        """Take the next token and return the characters that are whole now; broken bytes become U+FFFD."""
+        return self.decoder.decode(self.pieces[token_id])
+
+    def flush(self) -> str:
+        """Return U+FFFD for a character that never became whole, else nothing."""
+        return self.decoder.decode(b"", final=True)
+
+
+class NovelTokenizer:
+    """Text <-> token ids. CharacterTokenizer, BpeTokenizer and WordPieceTokenizer all are one.
+
+    Args:
+        tokens: the vocabulary with its five marks; the place is the id.
+        details: pairs of strings on which the ids depend too, such as merges; they count in the fingerprint.
+
+    Attributes:
+        kind: "character" or "bpe" (lossless), "wordpiece" (BERT's, lossy).
+        tokens, vocab_size, dtype: the vocabulary, its size, uint16 or uint32.
+        cls_id, pad_id, unk_id, sep_id, mask_id, newline_id: ids that others need.
+        marks: names and ids of marks and added tokens.
+        reserved: ids of the free [unusedN] tokens.
+        byte_ids: ids of the byte tokens (256,), or (0,) where the vocabulary has none.
+        pieces, shown: what each token is for machines and for people, to be joined.
+        fingerprint: SHA-256 of the vocabulary in hexadecimal.
+
+    Example::
+
+        tokenizer = NovelTokenizer.from_file("model/final_model")
+        ids = tokenizer.encode("那天夜里没有月亮。")  # (9,) uint16
+        assert tokenizer.decode(ids) == "那天夜里没有月亮。"
+
+    >>> tokenizer = NovelTokenizer.from_texts(["萧炎大喝一声"])
+    >>> tokenizer.decode(tokenizer.encode("萧薰儿\\n")) == "萧薰儿\\n"
+    True
+    >>> isinstance(tokenizer, NovelTokenizer)
+    True
+    """
+
+    kind: str
+    tokens: list[str]
+    vocab_size: int
+    dtype: type
+    marks: dict[str, int]
+    reserved: list[int]
+    cls_id: int
+    pad_id: int
+    unk_id: int
+    sep_id: int
+    mask_id: int
+    newline_id: int
+    byte_ids: np.ndarray
+    pieces: list
+    shown: list
+    fingerprint: str
+
+    def __init__(self, tokens: Sequence[str], details: Sequence[tuple[str, str]] = ()):
+        self.tokens = list(tokens)
+        self.vocab_size = len(self.tokens)
+        self.dtype = id_dtype(self.vocab_size)
+        self.fingerprint = fingerprint_of(self.tokens, details)
+        # the tokens that are no text of their own
+        self.marks = find_marks(self.tokens)
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (self.marks[name] for name in MARKS)
+        self.reserved = [index for index, token in enumerate(self.tokens) if UNUSED.fullmatch(token)]
+        ids = {token: index for index, token in enumerate(self.tokens)}
+        self.byte_ids = np.array([ids[token] for token in BYTE_TOKENS if token in ids], self.dtype)  # (256,) or (0,)
+        self.newline_id = ids.get("<0x0A>", self.sep_id)
+        # the texts of all tokens, which are only joined later
+        self.pieces = [self.piece(token) for token in self.tokens]
+        hidden = {
+            **dict.fromkeys(self.reserved, ""),
+            **{index: SHOWN.get(name, "") for name, index in self.marks.items()},
+        }
+        self.shown = [self.piece(hidden.get(index, token)) for index, token in enumerate(self.tokens)]
+
+    @staticmethod
+    def from_file(path: str | Path, *, size: int | None = None, add_tokens: str | None = None) -> "NovelTokenizer":
+        """Load the tokenizer of a vocabulary file, a tokenizer.json or a model folder.
+
+        Args:
+            path: a vocabulary file, a tokenizer.json, or a folder that holds either.
+            size: append reserved tokens up to this many, 0 for none; None is what a model folder's config.json says,
+                for an embedding may have rows beyond the list.
+            add_tokens: names of further marks with commas between them.
+
+        Raises:
+            UserError: nothing there, not a vocabulary, a tokenizer of a kind that is not ours, a folder whose
+                tokenizer.json and vocab.txt do not agree, or a name that cannot be added.
+        """
+        listing = read_vocabulary(Path(path), size)
+        tokens = add_names(listing.tokens, split_names(add_tokens))
+        return find_kind(listing.kind)(tokens, **listing.details)
+
+    @staticmethod
+    def from_texts(
+        texts: Sequence[str], *, kind: str = "character", vocab_size: int | None = None, min_count: int = 1
+    ) -> "NovelTokenizer":
+        """Fit a tokenizer to documents.
+
+        Args:
+            texts: documents.
+            kind: "character" or "bpe".
+            vocab_size: at most this many tokens; None takes every character, or 8,000 subwords.
+            min_count: leave characters that occur less often to their bytes.
+
+        Raises:
+            UserError: another kind, or vocab_size leaves no room.
+        """
+        if kind not in ("character", "bpe"):
+            raise UserError(f"kind: found {kind!r}, expected 'character' or 'bpe'", 'kind="character"', EXIT_USAGE)
+        return find_kind(kind).fit(texts, vocab_size=vocab_size, min_count=min_count)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Turn text into ids (N,) of the tokenizer's dtype; names of marks in it are plain text.
+
+        Raises:
+            UserError: a lone surrogate, which is no character; the message names its place.
+        """
+        raise NotImplementedError
+
+    def encode_prefix(self, text: str) -> np.ndarray:
+        """Turn a prefix into ids (N,): marks are parsed, and [CLS] stands in front whether typed or not.
+
+        >>> tokenizer = NovelTokenizer.from_texts(["萧炎"])
+        >>> tokenizer.encode_prefix("萧炎").tolist() == tokenizer.encode_prefix("[CLS]萧炎").tolist() == [2, 282, 281]
+        True
+        """
+        ids = self.encode_marked(text, self.marks)
+        return ids if len(ids) and ids[0] == self.cls_id else self.begin(ids)
+
+    def encode_document(self, text: str) -> np.ndarray:
+        """Turn a document into ids (N,): added tokens such as [TIL] are tokens wherever they stand, [CLS] is text.
+
+        >>> tokenizer = NovelTokenizer.from_texts(["萧炎"]).add_tokens(["[TIL]"])
+        >>> tokenizer.encode_document("萧[TIL]").tolist(), len(tokenizer.encode_document("[CLS]"))
+        ([282, 5], 5)
+        """
+        return self.encode_marked(text, {name: index for name, index in self.marks.items() if name not in MARKS})
+
+    def encode_marked(self, text: str, marks: Mapping[str, int]) -> np.ndarray:
+        """Turn a text in which some marks count as marks into ids (N,)."""
+        names = sorted((name for name in marks if name in text), key=len, reverse=True)  # [a]b] before [a]
+        parts = re.split(f"({'|'.join(map(re.escape, names))})", text) if names else [text]
+        # every second part is a mark, the others are text
+        encoded = [
+            np.array([marks[part]], self.dtype) if place % 2 else self.encode(part) for place, part in enumerate(parts)
+        ]
+        return encoded[0] if len(encoded) == 1 else np.concatenate(encoded)
+
+    def begin(self, ids: np.ndarray) -> np.ndarray:
+        """Put the [CLS] in front that every document begins with: ids (N,) -> (N + 1,)."""
+        return np.concatenate([np.array([self.cls_id], self.dtype), ids])
+
+    def frame(self, documents: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the ids of documents, and between them the marks that frame them: [CLS] before each, [CLS] at the end.
+
+        This is the only place of that rule, but for `begin`, where a text is still to be written on.
+
+        >>> tokenizer = NovelTokenizer.from_texts(["萧炎"])
+        >>> [part.tolist() for part in tokenizer.frame([tokenizer.encode("炎"), tokenizer.encode("萧")])]
+        [[2], [281], [2], [282], [2]]
+        """
+        mark = self.begin(np.empty(0, self.dtype))  # (1,)
+        for ids in documents:
+            yield mark
+            yield ids
+        yield mark
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Turn ids (N,) back into text, marks as their names; bytes that form no character become U+FFFD.
+
+        Raises:
+            ValueError: an id outside the vocabulary.
+        """
+        return self.join([self.pieces[index] for index in check_ids(ids, self.vocab_size)])
+
+    def show(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Turn ids (N,) into text for people: [CLS] a blank line but at the beginning, [SEP] a line break."""
+        kept = drop_leading(check_ids(ids, self.vocab_size), self.cls_id)
+        return self.join([self.shown[index] for index in kept])
+
+    def stream(self):
+        """Return an object whose push(token_id) yields text as `show` writes it, whole characters only."""
+        return ByteStream(self.shown)
+
+    def piece(self, token: str) -> bytes | str:
+        """Return what a token adds to a text: of a byte token its byte, of any other its name."""
+        return BYTES.get(token) or token.encode("utf-8")
+
+    def join(self, pieces: Sequence) -> str:
+        """Turn the pieces of tokens into text."""
+        return b"".join(pieces).decode("utf-8", "replace")
+
+    def add_tokens(self, names: Iterable[str]) -> "NovelTokenizer":
+        """Return a tokenizer with further marks such as "[TIL]", in reserved [unusedN] places first, else at the end.
+
+        Raises:
+            UserError: a name that is not two or more characters in brackets.
+        """
+        return self.with_tokens(add_names(self.tokens, names))
+
+    def with_tokens(self, tokens: Sequence[str]) -> "NovelTokenizer":
+        """Return a tokenizer like this one of another vocabulary."""
+        return type(self)(tokens)
+
+    def export(self, folder: str | Path, *, model_max_length: int | None = None) -> None:
+        """Write tokenizer.json, tokenizer_config.json and vocab.txt, which AutoTokenizer loads.
+
+        Args:
+            folder: made if missing; other files in it stay.
+            model_max_length: the model's context in tokens; None, where there is no model, leaves it out.
+        """
+        export_folder(folder, self.new_backend(self.marks), self.tokens, model_max_length=model_max_length)
+
+    def new_backend(self, marks: Iterable[str]):
+        """Return the tokenizers.Tokenizer of the vocabulary, which parses these marks."""
+        return new_byte_backend(self.tokens, [], marks)
+
+
+BYTES = {token: bytes([byte]) for byte, token in enumerate(BYTE_TOKENS)}
+
+
+def find_kind(kind: str) -> type[NovelTokenizer]:
+    """Return the class of a kind; the package loads them all before anyone can ask."""
+    return next(found for found in NovelTokenizer.__subclasses__() if found.kind == kind)
+
+
+def id_dtype(vocab_size: int) -> type:
+    """Return the numpy type of token ids: two bytes, or four from 65,536 tokens on.
+
+    >>> id_dtype(13_317).__name__, id_dtype(65_536).__name__
+    ('uint16', 'uint32')
+    """
+    return np.uint16 if vocab_size < 1 << 16 else np.uint32
+
+
+def fingerprint_of(tokens: Sequence[str], details: Iterable[tuple[str, str]] = ()) -> str:
+    """Return the SHA-256 of a vocabulary in hexadecimal: of its tokens a line each, then of its details."""
+    lines = [*tokens, *(f"{left} {right}" for left, right in details)]
+    return hashlib.sha256("".join(line + "\n" for line in lines).encode("utf-8")).hexdigest()
+
+
+def code_points(text: str, start: int, stop: int) -> np.ndarray:
+    """Return the code points of a stretch of a text, uint32 (stop - start,).
+
+    Raises:
+        UserError: a lone surrogate, which is no character; the message names its place.
+    """
+    try:
+        return np.frombuffer(text[start:stop].encode("utf-32-le"), "<u4")
+    except UnicodeEncodeError as problem:
+        place = start + problem.start
+        message = f"character {place:,} of the text is the lone surrogate U+{ord(text[place]):04X}"
+        raise UserError(message, "clean the text first: python clr_ctrl.py") from problem
+
+
+def check_ids(ids: Sequence[int] | np.ndarray, vocab_size: int) -> list[int]:
+    """Return ids as a list of Python integers; ValueError for one outside the vocabulary."""
+    array = np.asarray(ids, dtype=np.int64).reshape(-1)
+    if len(array) and not 0 <= array.min() <= array.max() < vocab_size:
+        wrong = array.min() if array.min() < 0 else array.max()
+        raise ValueError(f"token id {wrong}, expected 0 to {vocab_size - 1}")
+    return array.tolist()
+
+
+def drop_leading(ids: list[int], cls_id: int) -> list[int]:
+    """Leave out the [CLS] at the very beginning, where no blank line is due.
+
+    >>> drop_leading([2, 2, 7, 2], 2)
+    [7, 2]
+    """
+    start = next((place for place, token_id in enumerate(ids) if token_id != cls_id), len(ids))
+    return ids[start:]

@@ -1,0 +1,181 @@
+"""A vocabulary on disk -> its tokens, and which kind of tokenizer they are for.
+
+vocab.txt with the byte tokens <0x00> to <0xFF>   character
+vocab.txt without them                            wordpiece
+tokenizer.json                                    wordpiece, or bpe where it has merges, else character
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from novelgpt.corpus.tokenizers.vocabulary import (
+    BYTE_TOKENS,
+    MAX_LINES,
+    UNUSED,
+    check_lines,
+    check_marks,
+    is_mark_name,
+    load_vocabulary,
+    pad_tokens,
+    shorten,
+)
+from novelgpt.files import read_json
+from novelgpt.messages import EXIT_INPUT, UserError, warn
+
+HINT = "give a vocabulary file like cache/vocab_small.txt, or a model folder with tokenizer.json or vocab.txt"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a vocabulary on disk says.
+
+    Attributes:
+        kind: "character", "bpe" or "wordpiece".
+        tokens: the place is the id.
+        details: what else a tokenizer of the kind is made of: merges of "bpe", lowercase of "wordpiece".
+    """
+
+    kind: str
+    tokens: list[str]
+    details: dict = field(default_factory=dict)
+
+
+def read_vocabulary(path: Path, size: int | None) -> Listing:
+    """Read a vocabulary file, a tokenizer.json or a model folder; see NovelTokenizer.from_file."""
+    if path.is_dir():
+        return read_folder(path, folder_size(path) if size is None else size)
+    if path.suffix == ".json":
+        return read_whole(path, size or 0)
+    return read_plain(path, pad_tokens(load_vocabulary(path), size or 0))
+
+
+def read_folder(folder: Path, size: int) -> Listing:
+    """Read what a model folder holds: tokenizer.json, or vocab.txt with the added_tokens.json of older tools."""
+    whole, plain = folder / "tokenizer.json", folder / "vocab.txt"
+    tokens = load_vocabulary(plain) if plain.exists() else []
+    if whole.exists():
+        listing = read_whole(whole, size)
+        if tokens != listing.tokens[: len(tokens)]:
+            raise UserError(
+                f"{folder}: tokenizer.json and vocab.txt do not hold the same tokens", "delete the wrong one"
+            )
+        return listing
+    if tokens:
+        return read_plain(plain, pad_tokens(with_added(folder / "added_tokens.json", tokens), size))
+    raise UserError(f"{folder}: neither tokenizer.json nor vocab.txt", HINT)
+
+
+def has_vocabulary(folder: str | Path) -> bool:
+    """Tell whether a model folder holds a vocabulary of its own; GPT2-Chinese writes none."""
+    return any((Path(folder) / name).exists() for name in ("tokenizer.json", "vocab.txt"))
+
+
+def folder_size(folder: Path) -> int:
+    """Return the rows of a model folder's embedding as its config.json has them; 0 where that says nothing."""
+    config = read_json(folder / "config.json", code=EXIT_INPUT) if (folder / "config.json").exists() else {}
+    size = config.get("vocab_size") if isinstance(config, dict) else None
+    return size if isinstance(size, int) and size <= MAX_LINES else 0
+
+
+def with_added(path: Path, tokens: list[str]) -> list[str]:
+    """Return a plain list with the tokens that stand beside it, `{"[TIL]": 21128}`, at its end."""
+    added = read_json(path, code=EXIT_INPUT) if path.exists() else {}
+    try:
+        return order_tokens({**{token: index for index, token in enumerate(tokens)}, **added})
+    except (TypeError, ValueError) as problem:
+        message = f"{path}: its ids do not go on after the {len(tokens):,} tokens of vocab.txt"
+        raise UserError(message, "put back the vocab.txt that belongs to it") from problem
+
+
+def read_plain(path: Path, tokens: list[str]) -> Listing:
+    """Tell the kind of a plain list: a character vocabulary if it has byte tokens, else BERT's."""
+    if BYTE_TOKENS[0] not in tokens:
+        lowercase = wants_lowercase(path.parent / "tokenizer_config.json")
+        return Listing("wordpiece", tokens, {"lowercase": lowercase})
+    check_characters(path, tokens)
+    return Listing("character", tokens)
+
+
+def wants_lowercase(config_path: Path) -> bool:
+    """Tell what the tokenizer_config.json beside a BERT vocabulary says about case; lower case if there is none."""
+    config = read_json(config_path, code=EXIT_INPUT) if config_path.exists() else {}
+    lowercase = not isinstance(config, dict) or config.get("do_lower_case") is not False
+    warn_of_settings(config_path, config, lowercase)
+    return lowercase
+
+
+def warn_of_settings(path: Path, settings: object, lowercase: bool) -> None:
+    """Name the settings of a BERT tokenizer that are rarely changed and not followed here."""
+    settings = settings if isinstance(settings, dict) else {}
+    usual = {
+        "strip_accents": lowercase,
+        "tokenize_chinese_chars": True,
+        "handle_chinese_chars": True,
+        "clean_text": True,
+    }
+    for name, value in usual.items():
+        if settings.get(name, value) not in (value, None):
+            warn(f"{path}: {name} {json.dumps(settings[name])} is not followed; some ids may differ from BERT's")
+
+
+def check_characters(path: Path, tokens: Sequence[str]) -> None:
+    """Refuse a character vocabulary with tokens of several characters that are no marks."""
+    plain = set(BYTE_TOKENS)
+    for number, token in enumerate(tokens, 1):
+        if len(token) > 1 and token not in plain and not is_mark_name(token) and not UNUSED.fullmatch(token):
+            raise UserError(
+                f"{path}: line {number}: {shorten(token)} has several characters, expected one or a mark in brackets",
+                "give the tokenizer.json that belongs to this list",
+            )
+
+
+def read_whole(path: Path, size: int) -> Listing:
+    """Read a tokenizer.json that we or a BERT model wrote, padded to a size."""
+    value = read_json(path, code=EXIT_INPUT)
+    try:
+        model = value["model"]
+        tokens = order_tokens({**model["vocab"], **{entry["content"]: entry["id"] for entry in value["added_tokens"]}})
+        kind, merges = model["type"], [read_merge(pair) for pair in model.get("merges", [])]
+        byte_wise = kind == "BPE" and model["byte_fallback"] is True and BYTE_TOKENS[0] in tokens
+    except (TypeError, KeyError, ValueError, AttributeError) as problem:
+        raise UserError(f"{path}: not a tokenizer.json with a vocabulary", HINT) from problem
+    if not byte_wise and kind != "WordPiece":
+        raise UserError(f"{path}: a tokenizer of the kind {shorten(str(kind))} without byte tokens is not known", HINT)
+    check_lines(path, tokens)
+    check_marks(path, tokens)
+    tokens = pad_tokens(tokens, size)
+    if kind == "WordPiece":
+        lowercase = folds_case(value.get("normalizer"))
+        warn_of_settings(path, value.get("normalizer"), lowercase)
+        return Listing("wordpiece", tokens, {"lowercase": lowercase})
+    if merges:
+        return Listing("bpe", tokens, {"merges": merges})
+    check_characters(path, tokens)
+    return Listing("character", tokens)
+
+
+def order_tokens(ids: Mapping[str, int]) -> list[str]:
+    """List tokens by their ids; ValueError unless the ids are 0, 1, 2, … without a gap.
+
+    >>> order_tokens({"的": 1, "[CLS]": 0})
+    ['[CLS]', '的']
+    """
+    tokens = sorted(ids, key=lambda token: ids[token])
+    if [ids[token] for token in tokens] != list(range(len(tokens))):
+        raise ValueError("ids with gaps")
+    return tokens
+
+
+def read_merge(pair: str | Sequence[str]) -> tuple[str, str]:
+    """Read one merge, written as a pair or as two words with a space between."""
+    left, right = pair.split(" ") if isinstance(pair, str) else pair
+    return left, right
+
+
+def folds_case(normalizer: object) -> bool:
+    """Tell whether a tokenizer.json's normalizer turns text into lower case; BERT's does unless it says otherwise."""
+    if isinstance(normalizer, dict) and normalizer.get("type") == "Sequence":
+        return all(folds_case(part) for part in normalizer["normalizers"])
+    return not isinstance(normalizer, dict) or normalizer.get("lowercase") is not False

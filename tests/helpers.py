@@ -1,0 +1,34 @@
+"""What several test modules share: the shared novels, texts that are hard on a tokenizer."""
+
+import pytest
+from conftest import CORPORA
+
+NOVELS = {
+    "hongloumeng.gbk.txt": "gb18030",
+    "xiyouji.utf16le.txt": "utf-16",
+    "qijian.big5.txt": "big5",
+    "sanguo.utf8.txt": "utf-8",
+    "chunfeng.utf8bom.txt": "utf-8-sig",
+}
+ALL_CHARACTERS = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
+NASTY = [
+    "",
+    "萧炎大喝一声",
+    "[CLS]正文[SEP]里[PAD]的[MASK]方括号[UNK][unused1]",
+    "<0x41><0xE4>",
+    "\x00\x00中\x00",
+    "\r\n\r \t　\u2028\u2029\x85\ufeff",
+    "👨‍👩‍👧‍👦🏳️‍🌈",
+    "한글과 조합 한글",
+    "𠮷𪚥𰻞",
+    "e\u0301\u0323\u200b\u202e",
+    "\ue000\uf8ff\U0010ffff",
+    "##的 ##ing",
+]
+TRAINING_TEXT = "萧炎大喝一声，纵身而起。“萧炎！”药老喝道……\n　　萧炎大喝一声：“来得好！”\n" * 20
+
+
+def read_novel(name: str) -> str:
+    if not CORPORA.is_dir():
+        pytest.skip(f"needs the novels in {CORPORA}")
+    return (CORPORA / name).read_bytes().decode(NOVELS[name])
