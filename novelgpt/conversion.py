@@ -168,7 +168,7 @@ def write_model(source: Source, output: str | Path, kind: str, *, dtype: str = "
         with atomic_folder(output, **facts) as hidden:
             write_mindspore(hidden / CHECKPOINT, weights)
             write_configs(config, tokenizer, hidden)
-            tokenizer.export(hidden)
+            tokenizer.export(hidden, model_max_length=config.n_positions)
     else:
         words = f"Weights in {dtype}, converted."
         save_model(source.model, tokenizer, output, weights=weights, facts=words, **facts)

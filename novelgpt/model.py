@@ -99,7 +99,7 @@ def save_model(
     with atomic_folder(folder, **manifest) as hidden:
         write_safetensors(weights, hidden / WEIGHTS)
         write_configs(model.config, tokenizer, hidden, dtype=next(iter(weights.values())).dtype)
-        tokenizer.export(hidden)
+        tokenizer.export(hidden, model_max_length=model.config.n_positions)
         names = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")
         sizes = {name: getattr(model.config, name) for name in names}
         parameters = sum(weight.numel() for weight in weights.values())

@@ -176,6 +176,8 @@ def checkpoint(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(conversion, "write_mindspore", lambda path, weights: torch.save(to_mindspore(weights), path))
     monkeypatch.setattr(conversion, "read_mindspore", lambda path: from_mindspore(torch.load(path)))
     assert run(convert.main, [str(folder), str(tmp_path / "mind"), "--to=mindspore"]) == 0
+    said = json.loads((tmp_path / "mind/tokenizer_config.json").read_text(encoding="utf-8"))
+    assert said["model_max_length"] == load_model(folder)[0].config.n_positions
     return tmp_path / "mind/model.ckpt"
 
 

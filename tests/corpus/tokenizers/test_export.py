@@ -133,3 +133,16 @@ def test_loading_and_encoding_characters_imports_neither_torch_nor_tokenizers():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_saved_model_tells_its_context_and_a_folder_of_before_still_loads(pretrained, tiny_tokenizer, recwarn, capfd):
+    path = pretrained / "tokenizer_config.json"
+    assert json.loads(path.read_text(encoding="utf-8"))["model_max_length"] == 16  # n_positions of the tiny network
+    assert load_reference(pretrained).model_max_length == 16
+    # folders of before lack the line
+    config = json.loads(path.read_text(encoding="utf-8"))
+    del config["model_max_length"]
+    path.write_text(json.dumps(config), encoding="utf-8")
+    text = "井边的星星。\n"
+    assert load_reference(pretrained)(text)["input_ids"] == load_tokenizer(pretrained).encode(text).tolist()
+    assert [str(warning.message) for warning in recwarn] == [] and capfd.readouterr().err == ""
