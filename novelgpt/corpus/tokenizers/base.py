@@ -12,16 +12,26 @@ import codecs
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import dropwhile
 from pathlib import Path
 
 import numpy as np
 
-from novelgpt.corpus.tokenizers.export import export_folder, new_byte_backend
+from novelgpt.corpus.tokenizers.export import export_backend, new_byte_backend
 from novelgpt.corpus.tokenizers.loading import read_vocabulary
-from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, UNUSED, add_names, find_marks, split_names
+from novelgpt.corpus.tokenizers.vocabulary import (
+    BYTE_TOKENS,
+    MARKS,
+    UNUSED,
+    add_names,
+    find_marks,
+    save_vocabulary,
+    split_names,
+)
 from novelgpt.messages import EXIT_USAGE, UserError
 
 CODE_POINTS = 0x110000
+BYTES = {token: bytes([byte]) for byte, token in enumerate(BYTE_TOKENS)}
 SHOWN = {"[CLS]": "\n\n", "[SEP]": "\n"}  # what people see of a mark; of any other nothing
 
 
@@ -80,27 +90,13 @@ class NovelTokenizer:
     """
 
     kind: str
-    tokens: list[str]
-    vocab_size: int
-    dtype: type
-    marks: dict[str, int]
-    reserved: list[int]
-    cls_id: int
-    pad_id: int
-    unk_id: int
-    sep_id: int
-    mask_id: int
-    newline_id: int
-    byte_ids: np.ndarray
-    pieces: list
-    shown: list
-    fingerprint: str
 
     def __init__(self, tokens: Sequence[str], details: Sequence[tuple[str, str]] = ()):
         self.tokens = list(tokens)
         self.vocab_size = len(self.tokens)
-        self.dtype = id_dtype(self.vocab_size)
-        self.fingerprint = fingerprint_of(self.tokens, details)
+        self.dtype = np.uint16 if self.vocab_size < 1 << 16 else np.uint32  # of every array of ids
+        lines = [*self.tokens, *(f"{left} {right}" for left, right in details)]
+        self.fingerprint = hashlib.sha256("".join(line + "\n" for line in lines).encode("utf-8")).hexdigest()
         # the tokens that are no text of their own
         self.marks = find_marks(self.tokens)
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (self.marks[name] for name in MARKS)
@@ -136,7 +132,12 @@ class NovelTokenizer:
 
     @staticmethod
     def from_texts(
-        texts: Sequence[str], *, kind: str = "character", vocab_size: int | None = None, min_count: int = 1
+        texts: Sequence[str],
+        *,
+        kind: str = "character",
+        vocab_size: int | None = None,
+        min_count: int = 1,
+        reserved: int = 20,
     ) -> "NovelTokenizer":
         """Fit a tokenizer to documents.
 
@@ -145,13 +146,14 @@ class NovelTokenizer:
             kind: "character" or "bpe".
             vocab_size: at most this many tokens; None takes every character, or 8,000 subwords.
             min_count: leave characters that occur less often to their bytes.
+            reserved: how many [unusedN] tokens to keep free for added tokens.
 
         Raises:
             UserError: another kind, or vocab_size leaves no room.
         """
         if kind not in ("character", "bpe"):
             raise UserError(f"kind: found {kind!r}, expected 'character' or 'bpe'", 'kind="character"', EXIT_USAGE)
-        return find_kind(kind).fit(texts, vocab_size=vocab_size, min_count=min_count)
+        return find_kind(kind).fit(texts, vocab_size=vocab_size, min_count=min_count, reserved=reserved)
 
     def encode(self, text: str) -> np.ndarray:
         """Turn text into ids (N,) of the tokenizer's dtype; names of marks in it are plain text.
@@ -219,7 +221,7 @@ class NovelTokenizer:
 
     def show(self, ids: Sequence[int] | np.ndarray) -> str:
         """Turn ids (N,) into text for people: [CLS] a blank line but at the beginning, [SEP] a line break."""
-        kept = drop_leading(check_ids(ids, self.vocab_size), self.cls_id)
+        kept = dropwhile(lambda index: index == self.cls_id, check_ids(ids, self.vocab_size))
         return self.join([self.shown[index] for index in kept])
 
     def stream(self):
@@ -253,34 +255,17 @@ class NovelTokenizer:
             folder: made if missing; other files in it stay.
             model_max_length: the model's context in tokens; None, where there is no model, leaves it out.
         """
-        export_folder(folder, self.new_backend(self.marks), self.tokens, model_max_length=model_max_length)
+        export_backend(folder, self.new_backend(self.marks), model_max_length=model_max_length)
+        save_vocabulary(Path(folder) / "vocab.txt", self.tokens)
 
     def new_backend(self, marks: Iterable[str]):
         """Return the tokenizers.Tokenizer of the vocabulary, which parses these marks."""
         return new_byte_backend(self.tokens, [], marks)
 
 
-BYTES = {token: bytes([byte]) for byte, token in enumerate(BYTE_TOKENS)}
-
-
 def find_kind(kind: str) -> type[NovelTokenizer]:
     """Return the class of a kind; the package loads them all before anyone can ask."""
     return next(found for found in NovelTokenizer.__subclasses__() if found.kind == kind)
-
-
-def id_dtype(vocab_size: int) -> type:
-    """Return the numpy type of token ids: two bytes, or four from 65,536 tokens on.
-
-    >>> id_dtype(13_317).__name__, id_dtype(65_536).__name__
-    ('uint16', 'uint32')
-    """
-    return np.uint16 if vocab_size < 1 << 16 else np.uint32
-
-
-def fingerprint_of(tokens: Sequence[str], details: Iterable[tuple[str, str]] = ()) -> str:
-    """Return the SHA-256 of a vocabulary in hexadecimal: of its tokens a line each, then of its details."""
-    lines = [*tokens, *(f"{left} {right}" for left, right in details)]
-    return hashlib.sha256("".join(line + "\n" for line in lines).encode("utf-8")).hexdigest()
 
 
 def code_points(text: str, start: int, stop: int) -> np.ndarray:
@@ -304,13 +289,3 @@ def check_ids(ids: Sequence[int] | np.ndarray, vocab_size: int) -> list[int]:
         wrong = array.min() if array.min() < 0 else array.max()
         raise ValueError(f"token id {wrong}, expected 0 to {vocab_size - 1}")
     return array.tolist()
-
-
-def drop_leading(ids: list[int], cls_id: int) -> list[int]:
-    """Leave out the [CLS] at the very beginning, where no blank line is due.
-
-    >>> drop_leading([2, 2, 7, 2], 2)
-    [7, 2]
-    """
-    start = next((place for place, token_id in enumerate(ids) if token_id != cls_id), len(ids))
-    return ids[start:]

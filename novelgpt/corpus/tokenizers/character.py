@@ -34,7 +34,12 @@ class CharacterTokenizer(NovelTokenizer):
 
     def __init__(self, tokens: Sequence[str]):
         super().__init__(tokens)
-        self.table = new_table(self.tokens, self.byte_ids)  # (1114112,)
+        self.none = np.iinfo(self.dtype).max  # the entry of a character without a token
+        self.table = np.full(CODE_POINTS, self.none, self.dtype)  # (1114112,)
+        self.table[:128] = self.byte_ids[:128]  # ASCII
+        for index, token in enumerate(self.tokens):
+            if len(token) == 1:
+                self.table[ord(token)] = index
 
     @classmethod
     def fit(cls, texts: Sequence[str], **sizes: int | None) -> "CharacterTokenizer":
@@ -50,7 +55,7 @@ class CharacterTokenizer(NovelTokenizer):
         """Encode one stretch of a text."""
         codes = code_points(text, start, start + CHUNK)  # (N,)
         ids = self.table[codes]  # (N,)
-        missing = ids == none_of(self.dtype)
+        missing = ids == self.none
         return self.expand(codes, ids, missing) if missing.any() else ids
 
     def expand(self, codes: np.ndarray, ids: np.ndarray, missing: np.ndarray) -> np.ndarray:
@@ -60,19 +65,3 @@ class CharacterTokenizer(NovelTokenizer):
         whole = np.repeat(ids, lengths)  # (N + further bytes,)
         whole[np.repeat(missing, lengths)] = self.byte_ids[np.frombuffer(spelled, np.uint8)]
         return whole
-
-
-def none_of(dtype: type) -> int:
-    """Return the table's entry for a character without a token: the largest number of the type."""
-    return int(np.iinfo(dtype).max)
-
-
-def new_table(tokens: Sequence[str], byte_ids: np.ndarray) -> np.ndarray:
-    """Return the id of every code point (1114112,), ASCII as its byte token."""
-    table = np.full(CODE_POINTS, none_of(byte_ids.dtype.type), byte_ids.dtype)
-    table[:128] = byte_ids[:128]
-    single = [(ord(token), index) for index, token in enumerate(tokens) if len(token) == 1]
-    if single:
-        codes, indices = np.array(single).T
-        table[codes] = indices
-    return table

@@ -11,7 +11,6 @@ newline is [SEP] both ways, so "[SEP]" typed into a prompt is a newline too.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from novelgpt.corpus.tokenizers.vocabulary import save_vocabulary
 from novelgpt.files import write_json, write_text
 
 INNER_SPACE = r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])"  # a space that does not stand between two Latin words
@@ -76,13 +75,12 @@ def new_wordpiece_backend(tokens: Sequence[str], *, lowercase: bool, marks: Iter
     return backend
 
 
-def export_folder(folder: str | Path, backend, tokens: Sequence[str], *, model_max_length: int | None = None) -> None:
-    """Write a tokenizer's three files into a folder, each complete or not at all.
+def export_backend(folder: str | Path, backend, *, model_max_length: int | None) -> None:
+    """Write a tokenizer.json and its tokenizer_config.json into a folder, each complete or not at all.
 
     Args:
         folder: made if missing; other files in it stay.
         backend: a tokenizers.Tokenizer.
-        tokens: the vocabulary.
         model_max_length: the model's context in tokens; None leaves it out.
     """
     folder = Path(folder)
@@ -102,4 +100,3 @@ def export_folder(folder: str | Path, backend, tokens: Sequence[str], *, model_m
         config["model_max_length"] = model_max_length
     write_text(folder / "tokenizer.json", backend.to_str(pretty=True))
     write_json(folder / "tokenizer_config.json", config)
-    save_vocabulary(folder / "vocab.txt", tokens)

@@ -1,15 +1,14 @@
 """Texts -> their vocabulary file and a report of how well it fits, as `make_vocab.py` writes them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from novelgpt.corpus.tokenizers.subword import BpeTokenizer
+from novelgpt.corpus.tokenizers.base import NovelTokenizer
 from novelgpt.corpus.tokenizers.vocabulary import (
     SMALL_SIZE,
-    Coverage,
     build_vocabulary,
     count_characters,
-    coverage,
     save_vocabulary,
     small_vocabulary,
 )
@@ -17,6 +16,23 @@ from novelgpt.messages import printable, say
 
 NUM_EXAMPLES = 20
 EXAMPLE_WIDTH = 30  # characters
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How well a vocabulary fits a text.
+
+    Attributes:
+        characters: of the text.
+        covered: characters that have a token of their own or are ASCII.
+        tokens: that the text becomes.
+        missing: characters written as two to four byte tokens, with their counts, the most frequent first.
+    """
+
+    characters: int
+    covered: int
+    tokens: int
+    missing: list[tuple[str, int]]
 
 
 def write_small_vocabulary(path: str | Path) -> None:
@@ -57,7 +73,8 @@ def fit_vocabulary(
     counts = count_characters(texts)
     # build and write
     if kind == "bpe":
-        tokenizer = BpeTokenizer.fit(texts, vocab_size=vocab_size or SMALL_SIZE, min_count=min_count, reserved=reserved)
+        sizes = {"vocab_size": vocab_size or SMALL_SIZE, "min_count": min_count, "reserved": reserved}
+        tokenizer = NovelTokenizer.from_texts(texts, kind=kind, **sizes)
         tokenizer.export(vocab_path)
         tokens, num_ids = tokenizer.tokens, sum(len(tokenizer.encode(text)) for text in texts)
     else:
@@ -73,6 +90,24 @@ def fit_vocabulary(
         plain = build_vocabulary(counts, min_count=min_count, reserved=reserved)
         lines.append(rate_line("character", coverage(counts, plain).tokens, fit.characters))
     return "\n".join([*lines, size_line(len(tokens), width)])
+
+
+def coverage(counts: Mapping[str, int], tokens: Sequence[str]) -> Coverage:
+    """Compare the characters of a text with a character vocabulary.
+
+    Args:
+        counts: how often each character occurs.
+        tokens: the vocabulary.
+
+    >>> coverage({"萧": 1, "炎": 1, "a": 1}, ["萧"])
+    Coverage(characters=3, covered=2, tokens=5, missing=[('炎', 1)])
+    """
+    known = set(tokens)
+    missing = [(char, count) for char, count in counts.items() if char > "\x7f" and char not in known]
+    missing.sort(key=lambda entry: (-entry[1], entry[0]))
+    characters, lost = sum(counts.values()), sum(count for _, count in missing)
+    in_bytes = sum(len(char.encode("utf-8", "surrogatepass")) * count for char, count in missing)
+    return Coverage(characters, characters - lost, characters - lost + in_bytes, missing)
 
 
 def coverage_lines(fit: Coverage, texts: Sequence[str]) -> list[str]:

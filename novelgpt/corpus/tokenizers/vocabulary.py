@@ -14,7 +14,6 @@ A file without byte tokens is read as a BERT WordPiece vocabulary; see loading.p
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from novelgpt.files import write_text
@@ -288,38 +287,3 @@ def trail_bytes(codec: str) -> Iterator[int]:
     if codec == "big5":
         yield from range(0x40, 0x7F)
     yield from range(0xA1, 0xFF)
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How well a vocabulary fits a text.
-
-    Attributes:
-        characters: of the text.
-        covered: characters that have a token of their own or are ASCII.
-        tokens: that the text becomes.
-        missing: characters written as two to four byte tokens, with their counts, the most frequent first.
-    """
-
-    characters: int
-    covered: int
-    tokens: int
-    missing: list[tuple[str, int]]
-
-
-def coverage(counts: Mapping[str, int], tokens: Sequence[str]) -> Coverage:
-    """Compare the characters of a text with a character vocabulary.
-
-    Args:
-        counts: how often each character occurs.
-        tokens: the vocabulary.
-
-    >>> coverage(Counter("萧炎a"), [*BYTE_TOKENS, "萧"])
-    Coverage(characters=3, covered=2, tokens=5, missing=[('炎', 1)])
-    """
-    known = set(tokens)
-    missing = [(char, count) for char, count in counts.items() if char > "\x7f" and char not in known]
-    missing.sort(key=lambda entry: (-entry[1], entry[0]))
-    characters, lost = sum(counts.values()), sum(count for _, count in missing)
-    in_bytes = sum(len(char.encode("utf-8", "surrogatepass")) * count for char, count in missing)
-    return Coverage(characters, characters - lost, characters - lost + in_bytes, missing)

@@ -38,10 +38,7 @@ class WordStream:
 
     def push(self, token_id: int) -> str:
         """Take the next token and return the text it adds."""
-        return self.append(self.pieces[token_id])
-
-    def append(self, piece: str) -> str:
-        """Take the next token's piece and return the text it adds."""
+        piece = self.pieces[token_id]
         joins = piece.startswith("##") and len(piece) > 2
         text = piece[2:] if joins else piece
         if not joins and self.last in LATIN and text[:1] in LATIN:
@@ -130,7 +127,7 @@ class WordPieceTokenizer(NovelTokenizer):
 
     def join(self, pieces: Sequence[str]) -> str:
         """Turn the pieces of tokens into text, with a space only between Latin words."""
-        return "".join(map(WordStream(pieces).append, pieces))
+        return "".join(map(WordStream(pieces).push, range(len(pieces))))
 
     def with_tokens(self, tokens: Sequence[str]) -> "WordPieceTokenizer":
         """Return a tokenizer of another vocabulary that treats case alike."""

@@ -44,6 +44,14 @@ def test_every_class_of_the_wing_is_a_novel_tokenizer():
     assert sorted(kind.kind for kind in tokenizers.KINDS) == sorted(KINDS)
 
 
+def test_every_kind_has_the_attributes_of_the_base_class(tokenizer):
+    ids = {name: getattr(tokenizer, f"{name}_id") for name in ("pad", "unk", "cls", "sep", "mask")}
+    assert ids == {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
+    assert tokenizer.newline_id == (3 if tokenizer.kind == "wordpiece" else 5 + 0x0A)
+    assert len(tokenizer.tokens) == len(tokenizer.pieces) == len(tokenizer.shown) == tokenizer.vocab_size
+    assert tokenizer.dtype is np.uint16 and len(tokenizer.fingerprint) == 64
+
+
 def test_every_kind_shares_marks_texts_and_prefixes(tokenizer):
     for name in ("decode", "show", "add_tokens", "encode_prefix", "encode_document", "begin", "frame", "export"):
         assert getattr(type(tokenizer), name) is getattr(NovelTokenizer, name)
