@@ -31,7 +31,7 @@ from tokenizers import BertWordPieceTokenizer  # noqa: E402
 from novelgpt.corpus.books import Treatment, prepare_texts  # noqa: E402
 from novelgpt.corpus.decoding import decode_bytes  # noqa: E402
 from novelgpt.corpus.pieces import open_pieces, write_pieces  # noqa: E402
-from novelgpt.corpus.tokenizer import load_tokenizer  # noqa: E402
+from novelgpt.corpus.tokenizers import load_tokenizer  # noqa: E402
 from novelgpt.corpus.tokenizers.vocabulary import MARKS  # noqa: E402
 from novelgpt.corpus.tokenizers.wordpiece import WordPieceTokenizer  # noqa: E402
 

@@ -42,7 +42,7 @@ language: zh
 """
 
 
-def build_model(config: dict, tokenizer, *, seed: int = 0) -> GPT2LMHeadModel:
+def build_model(config: dict, tokenizer: NovelTokenizer, *, seed: int = 0) -> GPT2LMHeadModel:
     """Make an untrained GPT-2 in fp32 on the CPU whose vocabulary is the tokenizer's.
 
     Args:
@@ -55,7 +55,7 @@ def build_model(config: dict, tokenizer, *, seed: int = 0) -> GPT2LMHeadModel:
         return GPT2LMHeadModel(hf_config(config, tokenizer))
 
 
-def hf_config(config: dict, tokenizer) -> GPT2Config:
+def hf_config(config: dict, tokenizer: NovelTokenizer) -> GPT2Config:
     """Return transformers' config object for a checked config and a tokenizer.
 
     Without a pad id, since every window is full: with one, transformers looks through the inputs of each pass.
@@ -71,7 +71,7 @@ def count_parameters(model: torch.nn.Module, *, trainable: bool = False) -> int:
 
 def save_model(
     model: GPT2LMHeadModel,
-    tokenizer,
+    tokenizer: NovelTokenizer,
     folder: str | Path,
     *,
     weights: dict[str, torch.Tensor] | None = None,
@@ -129,7 +129,9 @@ def whole_tensor(value: torch.Tensor) -> torch.Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def write_configs(config: GPT2Config, tokenizer, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+def write_configs(
+    config: GPT2Config, tokenizer: NovelTokenizer, folder: Path, *, dtype: torch.dtype = torch.float32
+) -> None:
     """Write config.json and generation_config.json so that any transformers from 4.57 on reads them."""
     values = config.to_diff_dict()
     for name in ("transformers_version", "_attn_implementation_internal"):
@@ -177,7 +179,7 @@ def load_model(
     return model.to(device).eval(), tokenizer
 
 
-def load_own_tokenizer(folder: Path, source: str | Path, config: dict):
+def load_own_tokenizer(folder: Path, source: str | Path, config: dict) -> NovelTokenizer:
     """Load the tokenizer of a model; where its embedding has rows beyond the list, they become reserved tokens."""
     tokenizer = load_tokenizer(source, size=0)
     size, listed = config.get("vocab_size", tokenizer.vocab_size), tokenizer.vocab_size

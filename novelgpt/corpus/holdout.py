@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import UserError, warn
 
 
@@ -38,7 +39,12 @@ class Part:
 
 
 def encode_documents(
-    documents: Iterable[str], tokenizer, path: Path, *, min_length: int, progress: Callable[[int], object]
+    documents: Iterable[str],
+    tokenizer: NovelTokenizer,
+    path: Path,
+    *,
+    min_length: int,
+    progress: Callable[[int], object],
 ) -> Encoded:
     """Write the ids of all documents end to end into one flat file and map it.
 
@@ -89,7 +95,7 @@ def no_documents(lengths: list[int], min_length: int) -> UserError:
     return UserError(f"{len(lengths):,} documents without any text", "python clr_ctrl.py NOVEL.txt")
 
 
-def hold_out(encoded: Encoded, tokenizer, fraction: float) -> dict[str, Part]:
+def hold_out(encoded: Encoded, tokenizer: NovelTokenizer, fraction: float) -> dict[str, Part]:
     """Split off the tail: whole documents from the end until they hold at least a fraction of the tokens.
 
     Where whole documents would take more than twice that much, or all there are, the first of them is cut at the end of
@@ -117,7 +123,7 @@ def hold_out(encoded: Encoded, tokenizer, fraction: float) -> dict[str, Part]:
     return join_parts(encoded, tokenizer, first, cut)
 
 
-def paragraph_end(encoded: Encoded, tokenizer, document: int, limit: int) -> int | None:
+def paragraph_end(encoded: Encoded, tokenizer: NovelTokenizer, document: int, limit: int) -> int | None:
     """Return the place of the last newline of a document up to a limit; of the first document, else the next one."""
     start, stop = encoded.starts[document] + 2, encoded.starts[document + 1] - 1
     places = start + np.flatnonzero(encoded.ids[start:stop] == tokenizer.newline_id)
@@ -127,7 +133,7 @@ def paragraph_end(encoded: Encoded, tokenizer, document: int, limit: int) -> int
     return int(places[0]) if document == 0 and len(places) else None
 
 
-def join_parts(encoded: Encoded, tokenizer, first: int, cut: int | None) -> dict[str, Part]:
+def join_parts(encoded: Encoded, tokenizer: NovelTokenizer, first: int, cut: int | None) -> dict[str, Part]:
     """Make train of what lies before a document (or a place inside it) and valid of the rest, both framed."""
     ids, starts, characters = encoded.ids, encoded.starts, encoded.characters
     before, after = int(characters[:first].sum()), int(characters[first:].sum())

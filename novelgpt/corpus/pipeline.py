@@ -7,7 +7,7 @@ from pathlib import Path
 from novelgpt.corpus.documents import read_sources
 from novelgpt.corpus.inputs import STANDARD_INPUT, find_inputs, read_blocks
 from novelgpt.corpus.pieces import write_pieces
-from novelgpt.corpus.tokenizers import load_tokenizer
+from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.messages import EXIT_USAGE, UserError, progress_bar, say, warn
 
 
@@ -57,7 +57,7 @@ def tokenize_corpus(
     return manifest
 
 
-def describe_vocabulary(path: str | Path, tokenizer) -> dict:
+def describe_vocabulary(path: str | Path, tokenizer: NovelTokenizer) -> dict:
     """Return what the manifest keeps of a vocabulary."""
     return {
         "path": str(path),
@@ -99,7 +99,7 @@ def hash_file(name: str) -> str:
     return digest.hexdigest()
 
 
-def expected_state(raw_data_path: str | Path, tokenizer, **options: object) -> dict:
+def expected_state(raw_data_path: str | Path, tokenizer: NovelTokenizer, **options: object) -> dict:
     """Return what `open_pieces(expect=...)` compares; a corpus that is no longer there is not compared.
 
     Args:

@@ -23,6 +23,7 @@ import numpy as np
 
 from novelgpt.corpus.documents import read_documents
 from novelgpt.corpus.inputs import STANDARD_INPUT
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
 TASK = 1 << 20  # characters that a process encodes at a time
@@ -111,7 +112,7 @@ def read_records(path: str | Path, column: str | None = None) -> list[str]:
 
 
 def encode_records(
-    texts: Sequence[str], tokenizer, *, block_size: int, mark: str | None = None, num_workers: int = 1
+    texts: Sequence[str], tokenizer: NovelTokenizer, *, block_size: int, mark: str | None = None, num_workers: int = 1
 ) -> Records:
     """Encode records into rows.
 
@@ -148,7 +149,7 @@ def divide_texts(texts: Sequence[str]) -> Iterator[list[str]]:
     yield portion
 
 
-def encode_texts(texts: Sequence[str], *, tokenizer, block_size: int, mark: str | None) -> Records:
+def encode_texts(texts: Sequence[str], *, tokenizer: NovelTokenizer, block_size: int, mark: str | None) -> Records:
     """Encode some records in this process."""
     rows = [encode_record(text, tokenizer, block_size=block_size, mark=mark) for text in texts]
     kept = [row for row in rows if row]
@@ -163,7 +164,7 @@ def encode_texts(texts: Sequence[str], *, tokenizer, block_size: int, mark: str 
     )
 
 
-def encode_record(text: str, tokenizer, *, block_size: int, mark: str | None = None) -> Row | None:
+def encode_record(text: str, tokenizer: NovelTokenizer, *, block_size: int, mark: str | None = None) -> Row | None:
     """Encode one record; None where the mark is missing or nothing follows it. See encode_records."""
     before, found, scored = text.partition(mark) if mark else ("", True, text)
     tail = tokenizer.encode_document(scored)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.corpus.tokenizers import has_vocabulary, load_tokenizer
+from novelgpt.corpus.tokenizers import NovelTokenizer, has_vocabulary, load_tokenizer
 from novelgpt.messages import EXIT_USAGE, UserError
 from novelgpt.model import check_model_folder, load_model
 from novelgpt.model_config import TIED, read_folder_config
@@ -73,7 +73,7 @@ def vocabulary_path(options: TrainOptions) -> str:
     return options.tokenizer_path or options.pretrained_model or DEFAULT_VOCABULARY
 
 
-def choose_tokenizer(options: TrainOptions):
+def choose_tokenizer(options: TrainOptions) -> NovelTokenizer:
     """Load the vocabulary of a run with its added tokens.
 
     Raises:
@@ -87,14 +87,14 @@ def choose_tokenizer(options: TrainOptions):
     return load_tokenizer(vocabulary_path(options), add_tokens=options.add_tokens)
 
 
-def added_words(options: TrainOptions, tokenizer) -> list[str]:
+def added_words(options: TrainOptions, tokenizer: NovelTokenizer) -> list[str]:
     """Say which ids the added tokens have, in a line if there are any."""
     names = [name.strip() for name in (options.add_tokens or "").split(",") if name.strip()]
     places = [f"{name} is {tokenizer.marks[name]:,}" for name in names]
     return [f"--add_tokens: {', '.join(places)}"] if places else []
 
 
-def load_pretrained(options: TrainOptions, tokenizer) -> tuple[GPT2LMHeadModel, dict, Adaptation]:
+def load_pretrained(options: TrainOptions, tokenizer: NovelTokenizer) -> tuple[GPT2LMHeadModel, dict, Adaptation]:
     """Load the network to go on from and give it a run's vocabulary.
 
     Args:
@@ -115,7 +115,7 @@ def load_pretrained(options: TrainOptions, tokenizer) -> tuple[GPT2LMHeadModel, 
     return model, config, adaptation
 
 
-def plan_rows(old, new) -> Adaptation:
+def plan_rows(old: NovelTokenizer, new: NovelTokenizer) -> Adaptation:
     """Find the old row of every token of a new vocabulary.
 
     Tokens are the same that have one name; so are an ASCII character of BERT and its byte token, and what stands for a
@@ -143,7 +143,7 @@ def spelled(tokens: Sequence[str]) -> list[str]:
     return [ASCII.get(token, token) for token in tokens]
 
 
-def adapt_embeddings(model: GPT2LMHeadModel, tokenizer, adaptation: Adaptation, *, seed: int) -> None:
+def adapt_embeddings(model: GPT2LMHeadModel, tokenizer: NovelTokenizer, adaptation: Adaptation, *, seed: int) -> None:
     """Give a network the embedding, and the head, of another vocabulary.
 
     Args:

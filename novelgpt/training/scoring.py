@@ -14,6 +14,7 @@ from transformers import GPT2LMHeadModel
 
 from novelgpt.corpus.pieces import open_pieces
 from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.loss import sum_scores
 from novelgpt.messages import EXIT_INPUT, UserError
 from novelgpt.training.cpu import tune_for_cpu
@@ -53,12 +54,12 @@ def score_function(model: GPT2LMHeadModel, dtype: torch.dtype, score: Callable =
     return functools.partial(score, model, dtype=dtype)
 
 
-def text_stream(documents: list[str], tokenizer) -> TokenStream:
+def text_stream(documents: list[str], tokenizer: NovelTokenizer) -> TokenStream:
     """Return documents as one stream: [CLS] before each and after the last one."""
     return TokenStream([np.concatenate([*tokenizer.frame(map(tokenizer.encode_document, documents))])])
 
 
-def held_out(folder: str | Path, tokenizer) -> tuple[TokenStream, int]:
+def held_out(folder: str | Path, tokenizer: NovelTokenizer) -> tuple[TokenStream, int]:
     """Return the held-out stream of a piece set and the characters behind it.
 
     Raises:
@@ -72,7 +73,7 @@ def held_out(folder: str | Path, tokenizer) -> tuple[TokenStream, int]:
     return pieces.valid, pieces.manifest["valid"]["characters"]
 
 
-def chapter_streams(stream: TokenStream, tokenizer) -> list[TokenStream]:
+def chapter_streams(stream: TokenStream, tokenizer: NovelTokenizer) -> list[TokenStream]:
     """Cut a stream at its marks: each chapter with the [CLS] before and after it."""
     places = stream.find(tokenizer.cls_id)
     return [TokenStream([stream[first : last + 1]]) for first, last in itertools.pairwise(places)]
