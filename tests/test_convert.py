@@ -13,7 +13,7 @@ import convert
 from novelgpt import NovelTokenizer, UserError, conversion, load_model
 from novelgpt.cli import run
 from novelgpt.conversion import check_output, open_source
-from novelgpt.corpus.tokenizers.vocabulary import save_vocabulary
+from novelgpt.corpus.tokenizers.loading import save_vocabulary
 from novelgpt.files import find_damage, read_json, sha256_of
 from novelgpt.mindspore_file import from_mindspore, to_mindspore
 from novelgpt.model import build_model, save_model

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary, save_vocabulary
+from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.files import MANIFEST
 from novelgpt.messages import UserError
 from novelgpt.model import build_model, count_parameters, describe_model, load_model, save_model

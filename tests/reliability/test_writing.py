@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary, save_vocabulary
+from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.model import build_model, save_model
 from novelgpt.model_config import check_model_config
 from reliability.harness import ROOT, STORY, TINY, cases

@@ -12,7 +12,8 @@ import make_vocab
 from novelgpt.cli import run
 from novelgpt.corpus.documents import write_documents
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, load_vocabulary
+from novelgpt.corpus.tokenizers.loading import load_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS
 
 SMALL_FILE = ROOT / "cache" / "vocab_small.txt"
 

@@ -18,16 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from novelgpt.corpus.tokenizers.export import export_backend, new_byte_backend
-from novelgpt.corpus.tokenizers.loading import read_vocabulary
-from novelgpt.corpus.tokenizers.vocabulary import (
-    BYTE_TOKENS,
-    MARKS,
-    UNUSED,
-    add_names,
-    find_marks,
-    save_vocabulary,
-    split_names,
-)
+from novelgpt.corpus.tokenizers.loading import read_vocabulary, save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, UNUSED, add_names, find_marks, split_names
 from novelgpt.messages import EXIT_USAGE, UserError
 
 CODE_POINTS = 0x110000

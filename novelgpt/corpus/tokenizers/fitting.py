@@ -5,13 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from novelgpt.corpus.tokenizers.base import NovelTokenizer
-from novelgpt.corpus.tokenizers.vocabulary import (
-    SMALL_SIZE,
-    build_vocabulary,
-    count_characters,
-    save_vocabulary,
-    small_vocabulary,
-)
+from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import SMALL_SIZE, build_vocabulary, count_characters, small_vocabulary
 from novelgpt.messages import printable, say
 
 NUM_EXAMPLES = 20

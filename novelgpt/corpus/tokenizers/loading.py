@@ -10,20 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from novelgpt.corpus.tokenizers.vocabulary import (
-    BYTE_TOKENS,
-    MAX_LINES,
-    UNUSED,
-    check_lines,
-    check_marks,
-    is_mark_name,
-    load_vocabulary,
-    pad_tokens,
-    shorten,
-)
-from novelgpt.files import read_json
-from novelgpt.messages import EXIT_INPUT, UserError, warn
+from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, UNUSED, is_mark_name, pad_tokens
+from novelgpt.files import read_json, write_text
+from novelgpt.messages import EXIT_INPUT, UserError, printable, warn
 
+MAX_BYTES = 64 << 20  # of a vocabulary file
+MAX_LINES = 10_000_000
+REBUILD_HINT = "python make_vocab.py --raw_data_path data/train.json"
 HINT = "give a vocabulary file like cache/vocab_small.txt, or a model folder with tokenizer.json or vocab.txt"
 
 
@@ -179,3 +172,101 @@ def folds_case(normalizer: object) -> bool:
     if isinstance(normalizer, dict) and normalizer.get("type") == "Sequence":
         return all(folds_case(part) for part in normalizer["normalizers"])
     return not isinstance(normalizer, dict) or normalizer.get("lowercase") is not False
+
+
+def load_vocabulary(path: str | Path) -> list[str]:
+    """Read a vocabulary file of either kind and check everything that would shift or lose an id.
+
+    Args:
+        path: a UTF-8 file, one token a line; CRLF line ends and a byte order mark are accepted with a warning.
+
+    Returns:
+        The tokens; the place in the list is the id.
+
+    Raises:
+        UserError: missing or too large file, not UTF-8, blank or duplicate lines (with their numbers, counted from 1),
+            missing marks (with the lines to add), or only some of the 256 byte tokens.
+    """
+    path = Path(path)
+    tokens = split_lines(path, read_bounded(path))
+    check_lines(path, tokens)
+    check_marks(path, tokens)
+    return tokens
+
+
+def read_bounded(path: Path) -> str:
+    """Read a vocabulary file as text after looking at its size."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(
+                f"{path}: {path.stat().st_size:,} bytes, expected a vocabulary of at most {MAX_BYTES:,}", REBUILD_HINT
+            )
+        data = path.read_bytes()
+    except OSError as problem:
+        raise UserError(f"{path}: cannot be read: {problem.strerror}", REBUILD_HINT) from problem
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        line = data.count(b"\n", 0, problem.start) + 1
+        raise UserError(f"{path}: line {line} is not UTF-8", "save the vocabulary as UTF-8") from problem
+    if text.count("\n") > MAX_LINES:
+        raise UserError(f"{path}: more than {MAX_LINES:,} lines, expected a vocabulary", REBUILD_HINT)
+    return text
+
+
+def split_lines(path: Path, text: str) -> list[str]:
+    """Split a vocabulary at its newlines, taking off a byte order mark and CRLF with a warning."""
+    if text.startswith("\ufeff"):
+        warn(f"{path}: begins with a byte order mark, which is left out")
+        text = text[1:]
+    lines = text.split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    if lines and all(line.endswith("\r") for line in lines):
+        warn(f"{path}: has CRLF line ends, which are read as newlines")
+        lines = [line[:-1] for line in lines]
+    return lines
+
+
+def check_lines(path: Path, tokens: Sequence[str]) -> None:
+    """Refuse blank and duplicate lines: either would shift or hide an id."""
+    if not tokens:
+        raise UserError(f"{path}: empty, expected one token a line", REBUILD_HINT)
+    first_lines: dict[str, int] = {}
+    for number, token in enumerate(tokens, 1):
+        if not token.strip(" \t\r"):
+            raise UserError(f"{path}: line {number} is blank, expected a token", f"delete line {number}")
+        if token in first_lines:
+            raise UserError(
+                f"{path}: {shorten(token)} is on line {first_lines[token]} and again on line {number}",
+                f"delete line {number}",
+            )
+        first_lines[token] = number
+
+
+def check_marks(path: Path, tokens: Sequence[str]) -> None:
+    """Refuse a vocabulary without its five marks or with only some of the byte tokens."""
+    known = set(tokens)
+    missing = [mark for mark in MARKS if mark not in known]
+    if missing:
+        lines = "\n".join(missing)
+        raise UserError(
+            f"{path}: the marks {', '.join(missing)} are missing", f"add these lines to {path.name}:\n{lines}"
+        )
+    num_bytes = sum(token in known for token in BYTE_TOKENS)
+    if 0 < num_bytes < 256:
+        first = next(token for token in BYTE_TOKENS if token not in known)
+        raise UserError(
+            f"{path}: {num_bytes} of the 256 byte tokens <0x00> to <0xFF>, {first} is missing; expected all or none",
+            REBUILD_HINT,
+        )
+
+
+def shorten(token: str) -> str:
+    """Quote a token harmlessly and in at most 40 characters."""
+    return printable(token if len(token) <= 40 else token[:40] + "…")
+
+
+def save_vocabulary(path: str | Path, tokens: Sequence[str]) -> None:
+    """Write a vocabulary file atomically, one token a line."""
+    write_text(path, "\n".join(tokens) + "\n")

@@ -13,8 +13,9 @@ from novelgpt.corpus.pieces import open_pieces, write_pieces
 from novelgpt.corpus.records import encode_records
 from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.corpus.tokenizers.character import CharacterTokenizer
+from novelgpt.corpus.tokenizers.loading import save_vocabulary
 from novelgpt.corpus.tokenizers.subword import BpeTokenizer
-from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS
 from novelgpt.corpus.tokenizers.wordpiece import WordPieceTokenizer
 from novelgpt.messages import UserError
 from novelgpt.training.scoring import text_stream

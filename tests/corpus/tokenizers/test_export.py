@@ -11,8 +11,8 @@ from conftest import ROOT
 from helpers import ALL_CHARACTERS, NASTY, NOVELS, TRAINING_TEXT, read_novel
 
 from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.corpus.tokenizers.loading import save_vocabulary
 from novelgpt.corpus.tokenizers.subword import BpeTokenizer
-from novelgpt.corpus.tokenizers.vocabulary import save_vocabulary
 from novelgpt.messages import UserError
 
 

@@ -6,14 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from novelgpt.corpus.tokenizers.vocabulary import (
-    BYTE_TOKENS,
-    MARKS,
-    build_vocabulary,
-    load_vocabulary,
-    save_vocabulary,
-    small_vocabulary,
-)
+from novelgpt.corpus.tokenizers.loading import load_vocabulary, save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, build_vocabulary, small_vocabulary
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
 SMALL_FILE = ROOT / "cache" / "vocab_small.txt"

@@ -8,7 +8,8 @@ import pytest
 from helpers import ALL_CHARACTERS, NOVELS, read_novel
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.vocabulary import MARKS, save_vocabulary
+from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import MARKS
 from novelgpt.corpus.tokenizers.wordpiece import MAX_RUNS, WordPieceTokenizer
 from novelgpt.messages import UserError
 
