@@ -32,3 +32,11 @@ def read_novel(name: str) -> str:
     if not CORPORA.is_dir():
         pytest.skip(f"needs the novels in {CORPORA}")
     return (CORPORA / name).read_bytes().decode(NOVELS[name])
+
+
+def reference_ids(reference, text: str) -> list[int]:
+    """Encode every line by transformers' BertTokenizer without marks, and join the lines with [SEP]."""
+    ids: list[int] = []
+    for line in text.split("\n"):
+        ids += [*reference.encode(line, add_special_tokens=False), reference.sep_token_id]
+    return ids[:-1]

@@ -12,7 +12,7 @@ from novelgpt.corpus.tokenizers.loading import has_vocabulary
 from novelgpt.corpus.tokenizers.subword import BpeTokenizer
 from novelgpt.corpus.tokenizers.wordpiece import WordPieceTokenizer
 
-KINDS = (CharacterTokenizer, BpeTokenizer, WordPieceTokenizer)  # loaded here, so that NovelTokenizer finds them all
+KINDS = (CharacterTokenizer, BpeTokenizer, WordPieceTokenizer)  # imported here, so that NovelTokenizer knows them all
 load_tokenizer = NovelTokenizer.from_file
 
 __all__ = ["NovelTokenizer", "fit_vocabulary", "has_vocabulary", "load_tokenizer", "write_small_vocabulary"]

@@ -1,6 +1,6 @@
 """What every tokenizer does: text -> ids, ids -> text for machines and for people, documents -> one framed stream.
 
-A kind of tokenizer is a subclass that says how text without marks is encoded; all else is here::
+A subclass says how plain text is encoded; everything else is here::
 
     "萧炎"        ─encode→         萧 炎                  names of marks are plain text
     "[TIL]萧"     ─encode_document→ [TIL] 萧               added tokens are tokens, [CLS] is text
@@ -22,9 +22,9 @@ from novelgpt.corpus.tokenizers.loading import read_vocabulary, save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, UNUSED, add_names, find_marks, split_names
 from novelgpt.messages import EXIT_USAGE, UserError
 
-CODE_POINTS = 0x110000
+CODE_POINTS = 0x110000  # of Unicode
 BYTES = {token: bytes([byte]) for byte, token in enumerate(BYTE_TOKENS)}
-SHOWN = {"[CLS]": "\n\n", "[SEP]": "\n"}  # what people see of a mark; of any other nothing
+SHOWN = {"[CLS]": "\n\n", "[SEP]": "\n"}  # what people see of these marks; the others are hidden
 
 
 class ByteStream:
@@ -52,20 +52,20 @@ class ByteStream:
 
 
 class NovelTokenizer:
-    """Text <-> token ids. CharacterTokenizer, BpeTokenizer and WordPieceTokenizer all are one.
+    """Text <-> token ids: the base class of CharacterTokenizer, BpeTokenizer and WordPieceTokenizer.
 
     Args:
         tokens: the vocabulary with its five marks; the place is the id.
-        details: pairs of strings on which the ids depend too, such as merges; they count in the fingerprint.
+        details: pairs of strings on which the ids depend too, such as merges; part of the fingerprint.
 
     Attributes:
         kind: "character" or "bpe" (lossless), "wordpiece" (BERT's, lossy).
         tokens, vocab_size, dtype: the vocabulary, its size, uint16 or uint32.
-        cls_id, pad_id, unk_id, sep_id, mask_id, newline_id: ids that others need.
+        cls_id, pad_id, unk_id, sep_id, mask_id, newline_id: ids of single tokens.
         marks: names and ids of marks and added tokens.
         reserved: ids of the free [unusedN] tokens.
         byte_ids: ids of the byte tokens (256,), or (0,) where the vocabulary has none.
-        pieces, shown: what each token is for machines and for people, to be joined.
+        pieces, shown: what each token adds to a text, for machines and for people.
         fingerprint: SHA-256 of the vocabulary in hexadecimal.
 
     Example::
@@ -89,14 +89,14 @@ class NovelTokenizer:
         self.dtype = np.uint16 if self.vocab_size < 1 << 16 else np.uint32  # of every array of ids
         lines = [*self.tokens, *(f"{left} {right}" for left, right in details)]
         self.fingerprint = hashlib.sha256("".join(line + "\n" for line in lines).encode("utf-8")).hexdigest()
-        # the tokens that are no text of their own
+        # tokens with a meaning of their own
         self.marks = find_marks(self.tokens)
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (self.marks[name] for name in MARKS)
         self.reserved = [index for index, token in enumerate(self.tokens) if UNUSED.fullmatch(token)]
         ids = {token: index for index, token in enumerate(self.tokens)}
         self.byte_ids = np.array([ids[token] for token in BYTE_TOKENS if token in ids], self.dtype)  # (256,) or (0,)
         self.newline_id = ids.get("<0x0A>", self.sep_id)
-        # the texts of all tokens, which are only joined later
+        # the text of every token, so that decoding only has to join
         self.pieces = [self.piece(token) for token in self.tokens]
         hidden = {
             **dict.fromkeys(self.reserved, ""),
@@ -110,13 +110,13 @@ class NovelTokenizer:
 
         Args:
             path: a vocabulary file, a tokenizer.json, or a folder that holds either.
-            size: append reserved tokens up to this many, 0 for none; None is what a model folder's config.json says,
-                for an embedding may have rows beyond the list.
-            add_tokens: names of further marks with commas between them.
+            size: append reserved tokens up to this number, since an embedding may have more rows than the list has
+                tokens; 0 appends none, None takes the number from a model folder's config.json.
+            add_tokens: names of further marks, separated by commas.
 
         Raises:
-            UserError: nothing there, not a vocabulary, a tokenizer of a kind that is not ours, a folder whose
-                tokenizer.json and vocab.txt do not agree, or a name that cannot be added.
+            UserError: nothing there, not a vocabulary, an unknown kind of tokenizer, a folder whose tokenizer.json and
+                vocab.txt do not agree, or a name that cannot be added.
         """
         listing = read_vocabulary(Path(path), size)
         tokens = add_names(listing.tokens, split_names(add_tokens))
@@ -137,7 +137,7 @@ class NovelTokenizer:
             texts: documents.
             kind: "character" or "bpe".
             vocab_size: at most this many tokens; None takes every character, or 8,000 subwords.
-            min_count: leave characters that occur less often to their bytes.
+            min_count: characters that occur less often are written as bytes.
             reserved: how many [unusedN] tokens to keep free for added tokens.
 
         Raises:
@@ -148,7 +148,7 @@ class NovelTokenizer:
         return find_kind(kind).fit(texts, vocab_size=vocab_size, min_count=min_count, reserved=reserved)
 
     def encode(self, text: str) -> np.ndarray:
-        """Turn text into ids (N,) of the tokenizer's dtype; names of marks in it are plain text.
+        """Turn text into ids (N,) of the tokenizer's dtype; names of marks in it are text like any other.
 
         Raises:
             UserError: a lone surrogate, which is no character; the message names its place.
@@ -156,7 +156,7 @@ class NovelTokenizer:
         raise NotImplementedError
 
     def encode_prefix(self, text: str) -> np.ndarray:
-        """Turn a prefix into ids (N,): marks are parsed, and [CLS] stands in front whether typed or not.
+        """Turn a prefix into ids (N,): marks are parsed, and [CLS] comes first, whether typed or not.
 
         >>> tokenizer = NovelTokenizer.from_texts(["萧炎"])
         >>> tokenizer.encode_prefix("萧炎").tolist() == tokenizer.encode_prefix("[CLS]萧炎").tolist() == [2, 282, 281]
@@ -166,7 +166,7 @@ class NovelTokenizer:
         return ids if len(ids) and ids[0] == self.cls_id else self.begin(ids)
 
     def encode_document(self, text: str) -> np.ndarray:
-        """Turn a document into ids (N,): added tokens such as [TIL] are tokens wherever they stand, [CLS] is text.
+        """Turn a document into ids (N,): added tokens such as [TIL] are parsed, the five marks are text.
 
         >>> tokenizer = NovelTokenizer.from_texts(["萧炎"]).add_tokens(["[TIL]"])
         >>> tokenizer.encode_document("萧[TIL]").tolist(), len(tokenizer.encode_document("[CLS]"))
@@ -175,8 +175,8 @@ class NovelTokenizer:
         return self.encode_marked(text, {name: index for name, index in self.marks.items() if name not in MARKS})
 
     def encode_marked(self, text: str, marks: Mapping[str, int]) -> np.ndarray:
-        """Turn a text in which some marks count as marks into ids (N,)."""
-        names = sorted((name for name in marks if name in text), key=len, reverse=True)  # [a]b] before [a]
+        """Turn a text into ids (N,), with some of the marks parsed."""
+        names = sorted((name for name in marks if name in text), key=len, reverse=True)  # [ab]c] before [ab]
         parts = re.split(f"({'|'.join(map(re.escape, names))})", text) if names else [text]
         # every second part is a mark, the others are text
         encoded = [
@@ -185,19 +185,20 @@ class NovelTokenizer:
         return encoded[0] if len(encoded) == 1 else np.concatenate(encoded)
 
     def begin(self, ids: np.ndarray) -> np.ndarray:
-        """Put the [CLS] in front that every document begins with: ids (N,) -> (N + 1,)."""
+        """Put [CLS] in front of the ids (N,) of a document whose end is still to be written; return (N + 1,)."""
         return np.concatenate([np.array([self.cls_id], self.dtype), ids])
 
     def frame(self, documents: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield the ids of documents, and between them the marks that frame them: [CLS] before each, [CLS] at the end.
+        """Yield documents as every stream, row and scored text has them: [CLS] before each and after the last one.
 
-        This is the only place of that rule, but for `begin`, where a text is still to be written on.
+        Args:
+            documents: ids (N,) of each, at most one held at a time.
 
         >>> tokenizer = NovelTokenizer.from_texts(["萧炎"])
         >>> [part.tolist() for part in tokenizer.frame([tokenizer.encode("炎"), tokenizer.encode("萧")])]
         [[2], [281], [2], [282], [2]]
         """
-        mark = self.begin(np.empty(0, self.dtype))  # (1,)
+        mark = self.begin(np.empty(0, self.dtype))  # (1,): beginning, separator and end are the same token
         for ids in documents:
             yield mark
             yield ids
@@ -212,7 +213,7 @@ class NovelTokenizer:
         return self.join([self.pieces[index] for index in check_ids(ids, self.vocab_size)])
 
     def show(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Turn ids (N,) into text for people: [CLS] a blank line but at the beginning, [SEP] a line break."""
+        """Turn ids (N,) into text for people: [CLS] is a blank line (none at the beginning), [SEP] a line break."""
         kept = dropwhile(lambda index: index == self.cls_id, check_ids(ids, self.vocab_size))
         return self.join([self.shown[index] for index in kept])
 
@@ -221,15 +222,15 @@ class NovelTokenizer:
         return ByteStream(self.shown)
 
     def piece(self, token: str) -> bytes | str:
-        """Return what a token adds to a text: of a byte token its byte, of any other its name."""
+        """Return what a token adds to a text: a byte token its byte, any other its name."""
         return BYTES.get(token) or token.encode("utf-8")
 
     def join(self, pieces: Sequence) -> str:
-        """Turn the pieces of tokens into text."""
+        """Join the pieces of tokens."""
         return b"".join(pieces).decode("utf-8", "replace")
 
     def add_tokens(self, names: Iterable[str]) -> "NovelTokenizer":
-        """Return a tokenizer with further marks such as "[TIL]", in reserved [unusedN] places first, else at the end.
+        """Return a tokenizer with further marks such as "[TIL]", in reserved [unusedN] places first, then at the end.
 
         Raises:
             UserError: a name that is not two or more characters in brackets.
@@ -237,7 +238,7 @@ class NovelTokenizer:
         return self.with_tokens(add_names(self.tokens, names))
 
     def with_tokens(self, tokens: Sequence[str]) -> "NovelTokenizer":
-        """Return a tokenizer like this one of another vocabulary."""
+        """Return a tokenizer like this one with another vocabulary."""
         return type(self)(tokens)
 
     def export(self, folder: str | Path, *, model_max_length: int | None = None) -> None:
@@ -256,7 +257,8 @@ class NovelTokenizer:
 
 
 def find_kind(kind: str) -> type[NovelTokenizer]:
-    """Return the class of a kind; the package loads them all before anyone can ask."""
+    """Return the class of a kind."""
+    # the package has imported every kind before anyone can ask, so none is missing
     return next(found for found in NovelTokenizer.__subclasses__() if found.kind == kind)
 
 

@@ -36,7 +36,7 @@ class CharacterTokenizer(NovelTokenizer):
         super().__init__(tokens)
         self.none = np.iinfo(self.dtype).max  # the entry of a character without a token
         self.table = np.full(CODE_POINTS, self.none, self.dtype)  # (1114112,)
-        self.table[:128] = self.byte_ids[:128]  # ASCII
+        self.table[:128] = self.byte_ids[:128]  # ASCII, which has no other tokens
         for index, token in enumerate(self.tokens):
             if len(token) == 1:
                 self.table[ord(token)] = index
@@ -55,13 +55,15 @@ class CharacterTokenizer(NovelTokenizer):
         """Encode one stretch of a text."""
         codes = code_points(text, start, start + CHUNK)  # (N,)
         ids = self.table[codes]  # (N,)
-        missing = ids == self.none
+        missing = ids == self.none  # (N,)
         return self.expand(codes, ids, missing) if missing.any() else ids
 
     def expand(self, codes: np.ndarray, ids: np.ndarray, missing: np.ndarray) -> np.ndarray:
         """Put the byte tokens of the missing characters in their places."""
+        # two to four UTF-8 bytes for each of them
         spelled = "".join(map(chr, codes[missing].tolist())).encode("utf-8")
         lengths = np.where(missing, 2 + (codes > 0x7FF).astype(np.int64) + (codes > 0xFFFF), 1)  # (N,)
+        # make room for the bytes, then fill it
         whole = np.repeat(ids, lengths)  # (N + further bytes,)
         whole[np.repeat(missing, lengths)] = self.byte_ids[np.frombuffer(spelled, np.uint8)]
         return whole

@@ -9,7 +9,7 @@ from novelgpt.corpus.tokenizers.loading import save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import SMALL_SIZE, build_vocabulary, count_characters, small_vocabulary
 from novelgpt.messages import printable, say
 
-NUM_EXAMPLES = 20
+NUM_EXAMPLES = 20  # characters that fall to bytes, the most frequent first
 EXAMPLE_WIDTH = 30  # characters
 
 
@@ -50,13 +50,13 @@ def fit_vocabulary(
     """Build the vocabulary of a corpus, write it, and report on it.
 
     Args:
-        documents: of the corpus, read once.
+        documents: texts of the corpus, read once.
         vocab_path: the file to write; for kind "bpe" a folder.
         kind: "character" or "bpe".
         vocab_size: at most this many tokens; None is all characters, and 13,317 for "bpe".
-        min_count: rarer characters are left to their bytes.
+        min_count: rarer characters are written as bytes.
         reserved: how many [unusedN] tokens to keep free.
-        width: numbers a token in the embedding whose size is reported.
+        width: of the embedding whose size is reported, in numbers a token.
 
     Returns:
         The report: coverage, what falls to bytes, tokens per character, parameters of the embedding.
@@ -106,13 +106,14 @@ def coverage(counts: Mapping[str, int], tokens: Sequence[str]) -> Coverage:
 
 
 def coverage_lines(fit: Coverage, texts: Sequence[str]) -> list[str]:
-    """Say how much of a text has tokens of its own and show what has not, each with a line it stands in."""
+    """Report how much of a text has tokens of its own, and show what has not, with a line it occurs in."""
     share = 100 * fit.covered / max(fit.characters, 1)
     lost = fit.characters - fit.covered
     lines = [
         f"covered: {fit.covered:,} of {fit.characters:,} characters ({share:.3f} %)",
         f"written as bytes: {lost:,} characters of {len(fit.missing):,} kinds",
     ]
+    # a rare character is often damage, which its line tells at a glance
     places = example_lines(dict(fit.missing[:NUM_EXAMPLES]), texts)
     for char, count in fit.missing[:NUM_EXAMPLES]:
         lines.append(f"  U+{ord(char):04X} {printable(char)} × {count:,}: {printable(places[char])}")
@@ -122,7 +123,7 @@ def coverage_lines(fit: Coverage, texts: Sequence[str]) -> list[str]:
 
 
 def example_lines(chars: Mapping[str, int], texts: Sequence[str]) -> dict[str, str]:
-    """Find for each character the surroundings of its first place, within its line."""
+    """Find what surrounds the first occurrence of each character, within its line."""
     examples: dict[str, str] = {}
     for text in texts:
         for char in chars.keys() - examples.keys():
@@ -136,7 +137,7 @@ def example_lines(chars: Mapping[str, int], texts: Sequence[str]) -> dict[str, s
 
 
 def rate_line(kind: str, num_ids: int, characters: int) -> str:
-    """Say how many tokens a character costs.
+    """Report how many tokens a character costs.
 
     >>> rate_line("bpe", 65, 100)
     'tokens per character (bpe): 0.650'
@@ -145,7 +146,7 @@ def rate_line(kind: str, num_ids: int, characters: int) -> str:
 
 
 def size_line(vocab_size: int, width: int) -> str:
-    """Say how many parameters a vocabulary costs as an embedding, beside those of the small vocabulary.
+    """Report how many parameters a vocabulary costs as an embedding, compared with the small vocabulary.
 
     >>> size_line(5_000, 768)
     'embedding at width 768: 3,840,000 parameters, 6,387,456 fewer than the 10,227,456 of 13,317 tokens'

@@ -1,8 +1,11 @@
-"""A vocabulary on disk -> its tokens, and which kind of tokenizer they are for.
+"""A vocabulary on disk <-> its tokens and the kind of tokenizer they belong to.
 
-vocab.txt with the byte tokens <0x00> to <0xFF>   character
-vocab.txt without them                            wordpiece
-tokenizer.json                                    wordpiece, or bpe where it has merges, else character
+    vocab.txt with the byte tokens <0x00> to <0xFF>   character
+    vocab.txt without them                            wordpiece
+    tokenizer.json                                    wordpiece, or bpe if it has merges, else character
+
+A vocab.txt is UTF-8 with one token a line, split on the newline only (U+2028 is a legal token); the line number,
+counted from 0, is the token's id. A mistake in it would silently shift ids, so everything that can be checked is.
 """
 
 import json
@@ -15,7 +18,7 @@ from novelgpt.files import read_json, write_text
 from novelgpt.messages import EXIT_INPUT, UserError, printable, warn
 
 MAX_BYTES = 64 << 20  # of a vocabulary file
-MAX_LINES = 10_000_000
+MAX_LINES = 10_000_000  # beyond any vocabulary; a wrong file is refused at once
 REBUILD_HINT = "python make_vocab.py --raw_data_path data/train.json"
 HINT = "give a vocabulary file like cache/vocab_small.txt, or a model folder with tokenizer.json or vocab.txt"
 
@@ -27,7 +30,7 @@ class Listing:
     Attributes:
         kind: "character", "bpe" or "wordpiece".
         tokens: the place is the id.
-        details: what else a tokenizer of the kind is made of: merges of "bpe", lowercase of "wordpiece".
+        details: further arguments of the tokenizer's class: merges of "bpe", lowercase of "wordpiece".
     """
 
     kind: str
@@ -47,6 +50,7 @@ def read_vocabulary(path: Path, size: int | None) -> Listing:
 def read_folder(folder: Path, size: int) -> Listing:
     """Read what a model folder holds: tokenizer.json, or vocab.txt with the added_tokens.json of older tools."""
     whole, plain = folder / "tokenizer.json", folder / "vocab.txt"
+    # tokenizer.json decides, since it knows merges and case; the list beside it must agree
     tokens = load_vocabulary(plain) if plain.exists() else []
     if whole.exists():
         listing = read_whole(whole, size)
@@ -55,36 +59,37 @@ def read_folder(folder: Path, size: int) -> Listing:
                 f"{folder}: tokenizer.json and vocab.txt do not hold the same tokens", "delete the wrong one"
             )
         return listing
+    # older folders hold a plain list, and what was added later in a file of its own
     if tokens:
         return read_plain(plain, pad_tokens(with_added(folder / "added_tokens.json", tokens), size))
     raise UserError(f"{folder}: neither tokenizer.json nor vocab.txt", HINT)
 
 
 def has_vocabulary(folder: str | Path) -> bool:
-    """Tell whether a model folder holds a vocabulary of its own; GPT2-Chinese writes none."""
+    """Tell whether a model folder holds a vocabulary of its own; those of GPT2-Chinese do not."""
     return any((Path(folder) / name).exists() for name in ("tokenizer.json", "vocab.txt"))
 
 
 def folder_size(folder: Path) -> int:
-    """Return the rows of a model folder's embedding as its config.json has them; 0 where that says nothing."""
+    """Return the number of embedding rows that a model folder's config.json gives, or 0 if it gives none."""
     config = read_json(folder / "config.json", code=EXIT_INPUT) if (folder / "config.json").exists() else {}
     size = config.get("vocab_size") if isinstance(config, dict) else None
     return size if isinstance(size, int) and size <= MAX_LINES else 0
 
 
 def with_added(path: Path, tokens: list[str]) -> list[str]:
-    """Return a plain list with the tokens that stand beside it, `{"[TIL]": 21128}`, at its end."""
+    """Append the tokens of an added_tokens.json, such as `{"[TIL]": 21128}`, to a plain list."""
     added = read_json(path, code=EXIT_INPUT) if path.exists() else {}
     try:
         return order_tokens({**{token: index for index, token in enumerate(tokens)}, **added})
     except (TypeError, ValueError) as problem:
-        message = f"{path}: its ids do not go on after the {len(tokens):,} tokens of vocab.txt"
+        message = f"{path}: its ids do not continue after the {len(tokens):,} tokens of vocab.txt"
         raise UserError(message, "put back the vocab.txt that belongs to it") from problem
 
 
 def read_plain(path: Path, tokens: list[str]) -> Listing:
-    """Tell the kind of a plain list: a character vocabulary if it has byte tokens, else BERT's."""
-    if BYTE_TOKENS[0] not in tokens:
+    """Tell the kind of a plain list: character if it has byte tokens, else BERT's WordPiece."""
+    if BYTE_TOKENS[0] not in tokens:  # one is enough: check_marks has seen all or none
         lowercase = wants_lowercase(path.parent / "tokenizer_config.json")
         return Listing("wordpiece", tokens, {"lowercase": lowercase})
     check_characters(path, tokens)
@@ -92,7 +97,7 @@ def read_plain(path: Path, tokens: list[str]) -> Listing:
 
 
 def wants_lowercase(config_path: Path) -> bool:
-    """Tell what the tokenizer_config.json beside a BERT vocabulary says about case; lower case if there is none."""
+    """Tell whether the tokenizer_config.json beside a BERT vocabulary keeps to lower case, the default."""
     config = read_json(config_path, code=EXIT_INPUT) if config_path.exists() else {}
     lowercase = not isinstance(config, dict) or config.get("do_lower_case") is not False
     warn_of_settings(config_path, config, lowercase)
@@ -100,10 +105,10 @@ def wants_lowercase(config_path: Path) -> bool:
 
 
 def warn_of_settings(path: Path, settings: object, lowercase: bool) -> None:
-    """Name the settings of a BERT tokenizer that are rarely changed and not followed here."""
+    """Warn about unusual settings of a BERT tokenizer, which are not followed here."""
     settings = settings if isinstance(settings, dict) else {}
     usual = {
-        "strip_accents": lowercase,
+        "strip_accents": lowercase,  # null means the same
         "tokenize_chinese_chars": True,
         "handle_chinese_chars": True,
         "clean_text": True,
@@ -114,7 +119,7 @@ def warn_of_settings(path: Path, settings: object, lowercase: bool) -> None:
 
 
 def check_characters(path: Path, tokens: Sequence[str]) -> None:
-    """Refuse a character vocabulary with tokens of several characters that are no marks."""
+    """Refuse a character vocabulary in which a token has several characters and is not a mark."""
     plain = set(BYTE_TOKENS)
     for number, token in enumerate(tokens, 1):
         if len(token) > 1 and token not in plain and not is_mark_name(token) and not UNUSED.fullmatch(token):
@@ -125,8 +130,9 @@ def check_characters(path: Path, tokens: Sequence[str]) -> None:
 
 
 def read_whole(path: Path, size: int) -> Listing:
-    """Read a tokenizer.json that we or a BERT model wrote, padded to a size."""
+    """Read a tokenizer.json written by us or for a BERT model, padded to a size."""
     value = read_json(path, code=EXIT_INPUT)
+    # take out what we need; anything may be missing or of another type
     try:
         model = value["model"]
         tokens = order_tokens({**model["vocab"], **{entry["content"]: entry["id"] for entry in value["added_tokens"]}})
@@ -136,9 +142,11 @@ def read_whole(path: Path, size: int) -> Listing:
         raise UserError(f"{path}: not a tokenizer.json with a vocabulary", HINT) from problem
     if not byte_wise and kind != "WordPiece":
         raise UserError(f"{path}: a tokenizer of the kind {shorten(str(kind))} without byte tokens is not known", HINT)
+    # the same checks as for a plain list
     check_lines(path, tokens)
     check_marks(path, tokens)
     tokens = pad_tokens(tokens, size)
+    # tell the kind
     if kind == "WordPiece":
         lowercase = folds_case(value.get("normalizer"))
         warn_of_settings(path, value.get("normalizer"), lowercase)
@@ -162,20 +170,20 @@ def order_tokens(ids: Mapping[str, int]) -> list[str]:
 
 
 def read_merge(pair: str | Sequence[str]) -> tuple[str, str]:
-    """Read one merge, written as a pair or as two words with a space between."""
-    left, right = pair.split(" ") if isinstance(pair, str) else pair
+    """Read one merge, a pair in new files, two words with a space between them in older ones."""
+    left, right = pair.split(" ") if isinstance(pair, str) else pair  # ValueError unless two
     return left, right
 
 
 def folds_case(normalizer: object) -> bool:
-    """Tell whether a tokenizer.json's normalizer turns text into lower case; BERT's does unless it says otherwise."""
+    """Tell whether the normalizer of a tokenizer.json lowercases text; BERT's does unless it says otherwise."""
     if isinstance(normalizer, dict) and normalizer.get("type") == "Sequence":
         return all(folds_case(part) for part in normalizer["normalizers"])
     return not isinstance(normalizer, dict) or normalizer.get("lowercase") is not False
 
 
 def load_vocabulary(path: str | Path) -> list[str]:
-    """Read a vocabulary file of either kind and check everything that would shift or lose an id.
+    """Read a vocabulary file of either kind and check everything that could shift or lose an id.
 
     Args:
         path: a UTF-8 file, one token a line; CRLF line ends and a byte order mark are accepted with a warning.
@@ -195,7 +203,8 @@ def load_vocabulary(path: str | Path) -> list[str]:
 
 
 def read_bounded(path: Path) -> str:
-    """Read a vocabulary file as text after looking at its size."""
+    """Read a vocabulary file as text, unless it is too large to be one."""
+    # its size comes first: a wrong path may name a whole library
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(
@@ -207,7 +216,7 @@ def read_bounded(path: Path) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as problem:
-        line = data.count(b"\n", 0, problem.start) + 1
+        line = data.count(b"\n", 0, problem.start) + 1  # counted from 1, as editors do
         raise UserError(f"{path}: line {line} is not UTF-8", "save the vocabulary as UTF-8") from problem
     if text.count("\n") > MAX_LINES:
         raise UserError(f"{path}: more than {MAX_LINES:,} lines, expected a vocabulary", REBUILD_HINT)
@@ -215,11 +224,11 @@ def read_bounded(path: Path) -> str:
 
 
 def split_lines(path: Path, text: str) -> list[str]:
-    """Split a vocabulary at its newlines, taking off a byte order mark and CRLF with a warning."""
+    """Split a vocabulary at its newlines; a byte order mark and CRLF are removed with a warning."""
     if text.startswith("\ufeff"):
         warn(f"{path}: begins with a byte order mark, which is left out")
         text = text[1:]
-    lines = text.split("\n")
+    lines = text.split("\n")  # not splitlines, which splits at U+2028 too
     if lines[-1] == "":
         lines.pop()
     if lines and all(line.endswith("\r") for line in lines):
@@ -234,7 +243,7 @@ def check_lines(path: Path, tokens: Sequence[str]) -> None:
         raise UserError(f"{path}: empty, expected one token a line", REBUILD_HINT)
     first_lines: dict[str, int] = {}
     for number, token in enumerate(tokens, 1):
-        if not token.strip(" \t\r"):
+        if not token.strip(" \t\r"):  # U+3000 and other wide spaces are tokens
             raise UserError(f"{path}: line {number} is blank, expected a token", f"delete line {number}")
         if token in first_lines:
             raise UserError(
@@ -263,7 +272,7 @@ def check_marks(path: Path, tokens: Sequence[str]) -> None:
 
 
 def shorten(token: str) -> str:
-    """Quote a token harmlessly and in at most 40 characters."""
+    """Quote a token in at most 40 characters, without control characters."""
     return printable(token if len(token) <= 40 else token[:40] + "…")
 
 

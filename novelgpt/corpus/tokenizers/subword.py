@@ -1,7 +1,7 @@
 """The subword tokenizer: tokens of several characters learned from a corpus, the rest as its bytes. Loses nothing.
 
 Words of a novel (names, idioms, “……”) become one token each, so a window of the model holds more text. ASCII and the
-newline always are byte tokens, and a merged token lies wholly within Han characters or wholly within the rest.
+newline are always byte tokens, and a merged token consists of Han characters alone or of others alone.
 """
 
 import json
@@ -44,7 +44,7 @@ class BpeTokenizer(NovelTokenizer):
         Args:
             texts: documents.
             vocab_size: at most this many tokens, all characters of the texts among them; None is 8,000.
-            min_count: leave characters that occur less often to their bytes.
+            min_count: characters that occur less often are written as bytes.
             reserved: how many [unusedN] tokens to keep free for added tokens.
 
         Raises:
@@ -52,18 +52,19 @@ class BpeTokenizer(NovelTokenizer):
         """
         from tokenizers import Tokenizer, models, trainers
 
-        # what has a token from the start, and whether there is room for it
+        # what has a token from the start, and whether there is room for all of it
         counts, vocab_size = count_characters(texts), vocab_size or NUM_TOKENS
         kept = {char for char, count in counts.items() if count >= min_count and is_character_token(char)}
         start = first_tokens(reserved)
         check_room(vocab_size, len(start), len(kept))
-        # learn from what no byte token stands for; a rare character parts its neighbours
+        # learn merges from runs beyond ASCII; a rare character ends a run, so that no merge crosses it
         rare = {ord(char): " " for char in counts.keys() - kept}
         runs = (run for text in texts for run in BEYOND_ASCII.findall(text.translate(rare)))
         learner = Tokenizer(models.BPE())
         learner.pre_tokenizer = new_splitter()
         sizes = {"vocab_size": vocab_size, "min_frequency": 2, "max_token_length": LONGEST}
         learner.train_from_iterator(runs, trainers.BpeTrainer(special_tokens=start, show_progress=False, **sizes))
+        # the learner's ids follow the order of its lists: first tokens, characters, merges
         model = json.loads(learner.to_str())["model"]
         return cls(sorted(model["vocab"], key=model["vocab"].get), model["merges"])
 
@@ -74,7 +75,7 @@ class BpeTokenizer(NovelTokenizer):
         for line in text.split("\n"):
             ids += self.reference.encode(line).ids
             ids.append(self.newline_id)
-        return np.array(ids[:-1], self.dtype)
+        return np.array(ids[:-1], self.dtype)  # (N,), without the newline after the last line
 
     def with_tokens(self, tokens: Sequence[str]) -> "BpeTokenizer":
         """Return a tokenizer with the same merges."""
@@ -86,7 +87,7 @@ class BpeTokenizer(NovelTokenizer):
 
 
 def check_room(vocab_size: int, num_first: int, num_characters: int) -> None:
-    """Refuse a vocabulary in which the characters of a text would find no room."""
+    """Refuse a vocabulary too small for the characters of the texts."""
     least = num_first + num_characters
     if vocab_size < least:
         message = (

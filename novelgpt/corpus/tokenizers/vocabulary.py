@@ -1,14 +1,13 @@
-"""Texts -> the list of tokens a model knows, and the file that list lives in.
+"""Texts -> the list of tokens a model knows; the place in the list is the token's id.
 
-A vocabulary file is UTF-8 with one token a line, split on the newline only (U+2028 is a legal token); the line number,
-counted from 0, is the token's id. The character kind, which this module builds, is laid out so::
+The character kind, which this module builds, is laid out like this::
 
     [PAD] [UNK] [CLS] [SEP] [MASK]        the five marks
-    [unused1] [unused2] ...               room for marks that a later fine-tuning adds
+    [unused1] [unused2] ...               reserved for marks that a later fine-tuning adds
     <0x00> ... <0xFF>                     the 256 bytes: ASCII, the newline, and what no character token covers
     的 一 ，...                            characters
 
-A file without byte tokens is read as a BERT WordPiece vocabulary; see loading.py.
+A vocabulary without byte tokens is BERT's, of the WordPiece kind; see loading.py for the files.
 """
 
 import re
@@ -19,13 +18,13 @@ from novelgpt.messages import EXIT_USAGE, UserError
 
 MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
-UNUSED = re.compile(r"\[unused[0-9]{1,9}\]")  # a reserved token
+UNUSED = re.compile(r"\[unused[0-9]{1,9}\]")  # a reserved token; int() of thousands of digits would fail
 SMALL_SIZE = 13_317  # tokens of cache/vocab_small.txt
 SMALL_RESERVED = 100  # [unusedN] of cache/vocab_small.txt
 
 
 def is_mark_name(token: str) -> bool:
-    """Tell whether a token can be a mark or added token: two or more characters in [brackets] or <brackets>.
+    """Tell whether a token can be a mark: two or more characters in [brackets] or <brackets>.
 
     >>> is_mark_name("[CLS]"), is_mark_name("<|say|>"), is_mark_name("萧炎")
     (True, True, False)
@@ -43,7 +42,7 @@ def split_names(text: str | None) -> list[str]:
 
 
 def find_marks(tokens: Sequence[str]) -> dict[str, int]:
-    """Map every mark and added token to its id; reserved [unusedN] and byte tokens are none.
+    """Map every mark, added tokens included, to its id; reserved [unusedN] and byte tokens are not marks.
 
     >>> find_marks(["[CLS]", "[unused1]", "<0x0A>", "的", "[对话]"])
     {'[CLS]': 0, '[对话]': 4}
@@ -57,7 +56,7 @@ def find_marks(tokens: Sequence[str]) -> dict[str, int]:
 
 
 def add_names(tokens: Sequence[str], names: Iterable[str]) -> list[str]:
-    """Return a vocabulary with further marks, which take the reserved [unusedN] places first, else the end.
+    """Return a vocabulary with further marks: in reserved [unusedN] places while there are any, then at the end.
 
     Raises:
         UserError: a name that is not two or more characters in [brackets] or <brackets>, or holds a newline.
@@ -66,13 +65,13 @@ def add_names(tokens: Sequence[str], names: Iterable[str]) -> list[str]:
     ['[对话]', '的', '<end>']
     """
     tokens = list(tokens)
-    free = [index for index, token in enumerate(tokens) if UNUSED.fullmatch(token)][::-1]
+    free = [index for index, token in enumerate(tokens) if UNUSED.fullmatch(token)][::-1]  # the first one last, for pop
     for name in names:
         if not is_mark_name(name) or "\n" in name or UNUSED.fullmatch(name) or name in BYTE_TOKENS:
             hint = "write it like [对话] or <end>"
             message = f"added token {name!r}: expected two or more characters in [brackets] or <brackets>"
             raise UserError(message, hint, EXIT_USAGE)
-        if name in tokens:
+        if name in tokens:  # already a mark; its id stays
             continue
         if free:
             tokens[free.pop()] = name
@@ -87,6 +86,7 @@ def pad_tokens(tokens: Sequence[str], size: int) -> list[str]:
     >>> pad_tokens(["[CLS]", "[unused7]"], 4)
     ['[CLS]', '[unused7]', '[unused8]', '[unused9]']
     """
+    # numbers continue after the highest one in use, so that no name occurs twice
     first = 1 + max((int(token[7:-1]) for token in tokens if UNUSED.fullmatch(token)), default=0)
     return [*tokens, *(f"[unused{first + number}]" for number in range(size - len(tokens)))]
 
@@ -104,7 +104,7 @@ def count_characters(texts: Iterable[str]) -> Counter[str]:
 
 
 def first_tokens(reserved: int) -> list[str]:
-    """Return what stands before the characters: marks, reserved tokens, bytes."""
+    """Return what comes before the characters: marks, reserved tokens, bytes."""
     return [*MARKS, *(f"[unused{number}]" for number in range(1, reserved + 1)), *BYTE_TOKENS]
 
 
@@ -129,6 +129,7 @@ def build_vocabulary(
     >>> build_vocabulary(["萧炎大喝，萧炎"], reserved=0)[-5:]
     ['炎', '萧', '喝', '大', '，']
     """
+    # what every vocabulary has
     start = first_tokens(reserved)
     if vocab_size is not None and vocab_size < len(start):
         raise UserError(
@@ -137,6 +138,7 @@ def build_vocabulary(
             f"--vocab_size {SMALL_SIZE}",
             EXIT_USAGE,
         )
+    # the most frequent characters in the places that are left
     counts = texts if isinstance(texts, Mapping) else count_characters(texts)
     wanted = [char for char, count in counts.items() if count >= min_count and is_character_token(char)]
     wanted.sort(key=lambda char: (-counts[char], char))
@@ -164,8 +166,9 @@ def small_vocabulary() -> list[str]:
         *decode_rows("gb2312", 0xA1, 0xF7),
         *decode_rows("gbk", 0xA1, 0xA9),
         *decode_rows("big5", 0xA1, 0xC8),
-        *sorted(level2, key=lambda char: char not in shared),
+        *sorted(level2, key=lambda char: char not in shared),  # sorting is stable: by code within both groups
     ]
+    # dict.fromkeys keeps the first place of each character
     return [*first_tokens(SMALL_RESERVED), *dict.fromkeys(characters)][:SMALL_SIZE]
 
 
@@ -182,5 +185,5 @@ def decode_rows(codec: str, first: int, last: int) -> list[str]:
 def trail_bytes(codec: str) -> Iterator[int]:
     """Yield the second bytes of the two-byte codes: the upper half, and for Big5 part of the lower."""
     if codec == "big5":
-        yield from range(0x40, 0x7F)
-    yield from range(0xA1, 0xFF)
+        yield from range(0x40, 0x7F)  # up to 0x7E
+    yield from range(0xA1, 0xFF)  # up to 0xFE

@@ -1,11 +1,11 @@
-"""The BERT WordPiece tokenizer of an existing Chinese GPT-2: its ids exactly, as fast as a table. Lossy as BERT is.
+"""The BERT WordPiece tokenizer of existing Chinese GPT-2 models: BERT's exact ids at the speed of a table. Lossy.
 
-A newline becomes [SEP]; every line between is what `BertTokenizer(vocab)` makes of it without marks around: lower case,
-no accents, no spaces, [UNK] for what the vocabulary lacks. "[CLS]" in a text is text. The Rust tokenizer answers once
-for every character that stands for itself (Han, punctuation) and once for every distinct run of the others (Latin
+A newline becomes [SEP]; each line becomes what `BertTokenizer(vocab)` makes of it without marks around it: lower case,
+no accents, no spaces, [UNK] for what the vocabulary lacks. "[CLS]" in a text is text. The Rust tokenizer is asked once
+about every character that stands for itself (Han, punctuation) and once about every distinct run of others (Latin
 words, digits, kana)::
 
-    "大喝Hello！\\n" ─table→ 大 喝 run ！ [SEP] ─reference, kept→ 大 喝 hello ！ [SEP]
+    "大喝Hello！\\n" ─table→ 大 喝 run ！ [SEP] ─reference, remembered→ 大 喝 hello ！ [SEP]
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,8 +17,8 @@ from novelgpt.corpus.tokenizers.export import new_wordpiece_backend
 
 LATIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 CHUNK = 1 << 20  # characters looked up at a time
-MAX_RUNS = 1 << 16  # runs kept before all are forgotten
-DROPPED, IN_RUN, UNASKED = -1, -2, -3  # table entries that are no ids
+MAX_RUNS = 1 << 16  # runs remembered before all are forgotten
+DROPPED, IN_RUN, UNASKED = -1, -2, -3  # table entries that are not ids
 
 
 class WordStream:
@@ -69,7 +69,7 @@ class WordPieceTokenizer(NovelTokenizer):
 
     def __init__(self, tokens: Sequence[str], *, lowercase: bool = True):
         super().__init__(tokens, [("lowercase", str(lowercase))])
-        self.newline_id = self.sep_id
+        self.newline_id = self.sep_id  # whatever else the list may hold
         self.lowercase = lowercase
         self.reference = self.new_backend([])
         self.table = np.full(CODE_POINTS, UNASKED, np.int32)  # (1114112,)
@@ -89,10 +89,12 @@ class WordPieceTokenizer(NovelTokenizer):
         """Encode one stretch of a text into arrays to be joined."""
         codes = code_points(text, start, stop)  # (N,)
         entries = self.table[codes]  # (N,)
+        # ask the reference about characters not met before
         if (entries == UNASKED).any():
             for code in np.unique(codes[entries == UNASKED]).tolist():
                 self.table[code] = self.ask(chr(code))
             entries = self.table[codes]
+        # what lies between two borders is a run, to be encoded as a whole
         borders = np.flatnonzero(np.diff(entries == IN_RUN, prepend=False, append=False)).tolist()
         parts, place = [], 0
         for begin, end in zip(borders[::2], borders[1::2], strict=True):
@@ -101,16 +103,17 @@ class WordPieceTokenizer(NovelTokenizer):
         return [part[part != DROPPED].astype(self.dtype) for part in [*parts, entries[place:]]]
 
     def ask(self, char: str) -> int:
-        """Find out from the reference what a character becomes: an id of its own, nothing, or part of a run."""
+        """Ask the reference what a character becomes: an id of its own, nothing, or part of a run."""
         normal = self.reference.normalizer.normalize_str(f"a{char}a")
         words = [word for word, _ in self.reference.pre_tokenizer.pre_tokenize_str(normal)]
         ids = self.reference.encode(char).ids
+        # it stands for itself if letters on both sides stay words of their own
         if len(words) < 2 or words[0] != "a" or words[-1] != "a" or len(ids) > 1:
             return IN_RUN
         return ids[0] if ids else DROPPED
 
     def encode_run(self, run: str) -> np.ndarray:
-        """Encode a run of characters that do not stand for themselves, remembering the answer."""
+        """Encode a run of characters that do not stand for themselves, and remember the answer."""
         if run not in self.runs:
             if len(self.runs) >= MAX_RUNS:
                 self.runs.clear()
@@ -122,15 +125,15 @@ class WordPieceTokenizer(NovelTokenizer):
         return WordStream(self.shown)
 
     def piece(self, token: str) -> str:
-        """Return what a token adds to a text: [SEP] a newline, any other its name, `##` to be taken off."""
+        """Return the text of a token: [SEP] is a newline, any other its name, from which WordStream takes the `##`."""
         return "\n" if token == "[SEP]" else token
 
     def join(self, pieces: Sequence[str]) -> str:
-        """Turn the pieces of tokens into text, with a space only between Latin words."""
+        """Join the pieces of tokens, with spaces between Latin words only."""
         return "".join(map(WordStream(pieces).push, range(len(pieces))))
 
     def with_tokens(self, tokens: Sequence[str]) -> "WordPieceTokenizer":
-        """Return a tokenizer of another vocabulary that treats case alike."""
+        """Return a tokenizer of another vocabulary with the same rule for case."""
         return WordPieceTokenizer(tokens, lowercase=self.lowercase)
 
     def new_backend(self, marks: Iterable[str]):
