@@ -8,9 +8,9 @@ import argparse
 from collections.abc import Sequence
 
 from novelgpt.cli import new_parser, parse_options, run, whole
-from novelgpt.messages import say
 
 DEFAULT_FILES = {"character": "cache/vocab_novel.txt", "bpe": "cache/bpe_novel"}
+WIDTH = 768  # of the embedding in config/model_config_small.json
 SMALL_FILE = "cache/vocab_small.txt"
 
 
@@ -35,23 +35,20 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Build the vocabulary that the command line asks for."""
     options = parse_options(build_parser(), argv, section="vocabulary")
-    from novelgpt.corpus.vocabulary import save_vocabulary, small_vocabulary
+    from novelgpt.corpus.pipeline import read_corpus
+    from novelgpt.corpus.tokenizers import fit_vocabulary, write_small_vocabulary
 
     if options.small:
-        path = options.vocab_file or SMALL_FILE
-        tokens = small_vocabulary()
-        save_vocabulary(path, tokens)
-        say(f"wrote {path}: {len(tokens):,} tokens")
+        write_small_vocabulary(options.vocab_file or SMALL_FILE)
         return 0
-    from novelgpt.corpus.fitting import fit_vocabulary
-
     report = fit_vocabulary(
-        options.raw_data_path,
+        read_corpus(options.raw_data_path),
         options.vocab_file or DEFAULT_FILES[options.kind],
         kind=options.kind,
         vocab_size=options.vocab_size,
         min_count=options.min_count,
         reserved=options.reserved,
+        width=WIDTH,
     )
     print(report)
     return 0

@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 
 from novelgpt.cli import new_parser, parse_options, real, run, whole
-from novelgpt.corpus.vocabulary import token_names
+from novelgpt.training.options import token_names
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -31,9 +31,9 @@ from tokenizers import BertWordPieceTokenizer  # noqa: E402
 from novelgpt.corpus.books import CleanBook, CleaningOptions  # noqa: E402
 from novelgpt.corpus.encodings import decode_bytes  # noqa: E402
 from novelgpt.corpus.pieces import open_pieces, write_pieces  # noqa: E402
-from novelgpt.corpus.tokenizer import load_tokenizer  # noqa: E402
-from novelgpt.corpus.tokenizer_wordpiece import WordPieceTokenizer  # noqa: E402
-from novelgpt.corpus.vocabulary import MARKS  # noqa: E402
+from novelgpt.corpus.tokenizers import load_tokenizer  # noqa: E402
+from novelgpt.corpus.tokenizers.vocabulary import MARKS  # noqa: E402
+from novelgpt.corpus.tokenizers.wordpiece import WordPieceTokenizer  # noqa: E402
 
 LATIN = "abcdefghijklmnopqrstuvwxyz0123456789"
 SHARES = {"hf fast BERT": 8, "python BERT": 16}  # these get one part in so many of the text

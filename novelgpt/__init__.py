@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from novelgpt.api import TrainResult, Written, evaluate, generate, train
-    from novelgpt.corpus.novel_tokenizer import NovelTokenizer
+    from novelgpt.corpus.tokenizers import NovelTokenizer
     from novelgpt.messages import UserError
     from novelgpt.network import load_model
     from novelgpt.training.options import TrainOptions
@@ -26,7 +26,7 @@ __all__ = [
     "train",
 ]
 PLACES = {
-    "NovelTokenizer": "novelgpt.corpus.novel_tokenizer",
+    "NovelTokenizer": "novelgpt.corpus.tokenizers",
     "TrainOptions": "novelgpt.training.options",
     "UserError": "novelgpt.messages",
     "load_model": "novelgpt.network",

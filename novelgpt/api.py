@@ -20,7 +20,7 @@ from novelgpt.training.options import TrainOptions
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
-    from novelgpt.corpus.novel_tokenizer import NovelTokenizer
+    from novelgpt.corpus.tokenizers import NovelTokenizer
 
     Model = str | Path | tuple[GPT2LMHeadModel, NovelTokenizer]
 

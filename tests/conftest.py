@@ -79,7 +79,8 @@ def tiny_config() -> dict:
 def tiny_tokenizer(tmp_path):
     """The character tokenizer of the tiny story."""
     from novelgpt.corpus.tokenizer import load_tokenizer
-    from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
+    from novelgpt.corpus.tokenizers.loading import save_vocabulary
+    from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 
     save_vocabulary(tmp_path / "vocab.txt", build_vocabulary(STORY))
     return load_tokenizer(tmp_path / "vocab.txt")
@@ -95,7 +96,8 @@ def make_tiny_options(folder: Path, documents: list[str] = STORY * 3, config: di
     """Write vocabulary, pieces and config into a folder and return the TrainOptions of a run of about 18 steps."""
     from novelgpt.corpus.pieces import write_pieces
     from novelgpt.corpus.tokenizer import load_tokenizer
-    from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
+    from novelgpt.corpus.tokenizers.loading import save_vocabulary
+    from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
     from novelgpt.files import write_json
     from novelgpt.training.options import TrainOptions
 

@@ -8,8 +8,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt.compute.cache import MaskedCache
 from novelgpt.compute.packed import can_pack, least_rows, new_product
-from novelgpt.corpus.tokenizer_character import CharacterTokenizer
-from novelgpt.corpus.vocabulary import build_vocabulary
+from novelgpt.corpus.tokenizers.character import CharacterTokenizer
+from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.messages import EXIT_STATE, UserError
 from novelgpt.writing.decoder import Decoder, Weights
 from novelgpt.writing.endings import Endings, find_loop

@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from novelgpt.corpus.records import encode_records
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
+from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.files import write_json
 from novelgpt.network import sum_loss
 from novelgpt.training.checkpoint import list_checkpoints

@@ -14,9 +14,7 @@ from pathlib import Path
 import torch
 from transformers import GPT2Config
 
-from novelgpt.corpus.novel_tokenizer import NovelTokenizer
-from novelgpt.corpus.tokens import UNUSED
-from novelgpt.corpus.vocabulary import BYTE_TOKENS
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, UserError, warn
 
 SPACE, SPACE_SIGN = "<0x20>", "\u2581"
@@ -61,7 +59,7 @@ def list_tokens(tokenizer: NovelTokenizer) -> tuple[list[str], list[str]]:
     >>> names[tokenizer.tokens.index("▁")]
     '<U+2581>'
     """
-    bytes_of = set(BYTE_TOKENS)  # <0x00> … <0xFF>
+    bytes_of, reserved = set(tokenizer.byte_ids.tolist()), set(tokenizer.reserved)
     names, kinds = [], []
     for index, token in enumerate(tokenizer.tokens):
         kind = "NORMAL"
@@ -70,13 +68,13 @@ def list_tokens(tokenizer: NovelTokenizer) -> tuple[list[str], list[str]]:
             token = SPACE_SIGN
         elif token == SPACE_SIGN:
             token, kind = "<U+2581>", "UNUSED"
-        elif token in bytes_of:
+        elif index in bytes_of:
             kind = "BYTE"
         elif index == tokenizer.unk_id:
             kind = "UNKNOWN"
         elif token in tokenizer.marks:
             kind = "CONTROL"
-        elif UNUSED.fullmatch(token):
+        elif index in reserved:
             kind = "UNUSED"
         names.append(token)
         kinds.append(kind)

@@ -12,8 +12,7 @@ from transformers import GPT2LMHeadModel
 
 from novelgpt.conversion.gguf import write_gguf
 from novelgpt.conversion.mindspore import CHECKPOINT, read_mindspore, write_mindspore
-from novelgpt.corpus.novel_tokenizer import NovelTokenizer
-from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.files import MANIFEST, atomic_folder, atomic_writer, read_json, sha256_of
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.network import (
@@ -189,7 +188,7 @@ def write_model(source: SourceModel, output: str | Path, kind: str, *, dtype: st
         with atomic_folder(output, **facts) as hidden:
             write_mindspore(hidden / CHECKPOINT, weights)
             write_configs(config, tokenizer, hidden)
-            tokenizer.export(hidden)
+            tokenizer.export(hidden, model_max_length=config.n_positions)
     else:
         card = f"Weights in {dtype}, converted."
         save_model(source.model, tokenizer, output, weights=weights, facts=card, **facts)

@@ -23,6 +23,7 @@ from novelgpt import __version__
 from novelgpt.corpus.holdout import Encoded, Part, encode_documents, hold_out
 from novelgpt.corpus.manifest import FORMAT, check_fresh, damaged, read_manifest, write_manifest
 from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.files import MANIFEST, fsync_path, sha256_of
 from novelgpt.lock import run_lock
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, warn
@@ -47,7 +48,7 @@ class Pieces:
 
 def write_pieces(
     documents: Iterable[str],
-    tokenizer,
+    tokenizer: NovelTokenizer,
     folder: str | Path,
     *,
     num_pieces: int = 100,

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from novelgpt.corpus.documents import STANDARD_INPUT, find_inputs, read_blocks, read_sources
 from novelgpt.corpus.pieces import write_pieces
-from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.vocabulary import split_names
+from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.messages import EXIT_USAGE, UserError, progress_bar, say, warn
 
 
@@ -38,7 +37,7 @@ def tokenize_corpus(
     Raises:
         UserError: the corpus or the vocabulary cannot be used, or the folder not be written.
     """
-    tokenizer = load_tokenizer(tokenizer_path).add_tokens(split_names(add_tokens))
+    tokenizer = load_tokenizer(tokenizer_path, add_tokens=add_tokens)
     source = {"path": str(raw_data_path), "sha256": source_sha256(raw_data_path)}
     with progress_bar(None, unit="char", description="tokenize") as bar:
         manifest = write_pieces(
@@ -57,7 +56,7 @@ def tokenize_corpus(
     return manifest
 
 
-def describe_vocabulary(path: str | Path, tokenizer) -> dict:
+def describe_vocabulary(path: str | Path, tokenizer: NovelTokenizer) -> dict:
     """Return what the manifest keeps of a vocabulary."""
     return {
         "path": str(path),
@@ -99,7 +98,7 @@ def hash_file(name: str) -> str:
     return digest.hexdigest()
 
 
-def expected_state(raw_data_path: str | Path, tokenizer, **options: object) -> dict:
+def expected_state(raw_data_path: str | Path, tokenizer: NovelTokenizer, **options: object) -> dict:
     """Return what `open_pieces(expect=...)` compares; a corpus that is no longer there is not compared.
 
     Args:

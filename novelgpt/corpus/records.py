@@ -27,7 +27,7 @@ import numpy as np
 
 from novelgpt.corpus.chapters import read_heading
 from novelgpt.corpus.documents import STANDARD_INPUT, read_documents
-from novelgpt.corpus.tokens import encode_document
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.files import atomic_writer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
@@ -199,7 +199,7 @@ def read_records(path: str | Path, column: str | None = None) -> list[str]:
 
 
 def encode_records(
-    texts: Sequence[str], tokenizer, *, block_size: int, mark: str | None = None, num_workers: int = 1
+    texts: Sequence[str], tokenizer: NovelTokenizer, *, block_size: int, mark: str | None = None, num_workers: int = 1
 ) -> Records:
     """Encode records into rows.
 
@@ -210,9 +210,8 @@ def encode_records(
         mark: an added token of the vocabulary; only what follows its first occurrence is scored. None scores all.
         num_workers: processes; the result is the same for any number.
 
-    >>> from novelgpt.corpus.tokenizer_character import CharacterTokenizer
-    >>> from novelgpt.corpus.vocabulary import build_vocabulary
-    >>> tokenizer = CharacterTokenizer(build_vocabulary(["井水来了"])).add_tokens(["[TIL]"])
+    >>> from novelgpt.corpus.tokenizers import NovelTokenizer
+    >>> tokenizer = NovelTokenizer.from_texts(["井水来了"]).add_tokens(["[TIL]"])
     >>> records = encode_records(["井水来了[TIL]井", "来了"], tokenizer, block_size=6, mark="[TIL]")
     >>> tokenizer.decode(records.ids), records.first.tolist(), records.cut, records.skipped
     ('[CLS]来了[TIL]井[CLS]', [4], 1, 1)
@@ -237,7 +236,7 @@ def divide_texts(texts: Sequence[str]) -> Iterator[list[str]]:
     yield portion
 
 
-def encode_texts(texts: Sequence[str], *, tokenizer, block_size: int, mark: str | None) -> Records:
+def encode_texts(texts: Sequence[str], *, tokenizer: NovelTokenizer, block_size: int, mark: str | None) -> Records:
     """Encode some records in this process."""
     # rows end to end; starts has one entry more than there are rows
     rows = [encode_record(text, tokenizer, block_size=block_size, mark=mark) for text in texts]
@@ -253,24 +252,23 @@ def encode_texts(texts: Sequence[str], *, tokenizer, block_size: int, mark: str 
     )
 
 
-def encode_record(text: str, tokenizer, *, block_size: int, mark: str | None = None) -> Row | None:
+def encode_record(text: str, tokenizer: NovelTokenizer, *, block_size: int, mark: str | None = None) -> Row | None:
     """Encode one record; None where the mark is missing or nothing follows it. See encode_records."""
     before, found, scored = text.partition(mark) if mark else ("", True, text)
-    tail = encode_document(tokenizer, scored)
+    tail = tokenizer.encode_document(scored)
     if not found or not scored.strip() or not len(tail):
         return None
     # room is what the scored part and both [CLS] leave of the block
-    frame = np.array([tokenizer.cls_id], tokenizer.dtype)
-    parts, first = [frame], 1
+    parts, first = [tail], 1
     room = block_size - len(tail) - 2
     if mark:
         # of a text that is too long the end is kept, next to the mark
-        head = encode_document(tokenizer, before)
+        head = tokenizer.encode_document(before)
         kept = head[len(head) - min(len(head), max(0, room - 1)) :]
-        parts += [kept, np.array([tokenizer.marks[mark]], tokenizer.dtype)]
+        parts = [kept, np.array([tokenizer.marks[mark]], tokenizer.dtype), tail]
         first = 2 + len(kept)
         room -= len(head) + 1
-    ids = np.concatenate([*parts, tail, frame])[:block_size]  # (T,)
+    ids = np.concatenate([*tokenizer.frame([np.concatenate(parts)])])[:block_size]  # (T,)
     return Row(ids, first, len(tail) + 1, len(scored), is_cut=room < 0)
 
 

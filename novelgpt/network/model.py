@@ -16,8 +16,7 @@ from torch.distributed.tensor import DTensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt import __version__
-from novelgpt.corpus.novel_tokenizer import NovelTokenizer
-from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, write_json, write_text
 from novelgpt.messages import EXIT_STATE, UserError, warn
 from novelgpt.network.config import EMBEDDING, HEAD, TIED, count_config_parameters, read_folder_config
@@ -43,7 +42,7 @@ language: zh
 """
 
 
-def build_model(config: dict, tokenizer, *, seed: int = 0) -> GPT2LMHeadModel:
+def build_model(config: dict, tokenizer: NovelTokenizer, *, seed: int = 0) -> GPT2LMHeadModel:
     """Make an untrained GPT-2 in fp32 on the CPU whose vocabulary is the tokenizer's.
 
     Args:
@@ -56,7 +55,7 @@ def build_model(config: dict, tokenizer, *, seed: int = 0) -> GPT2LMHeadModel:
         return GPT2LMHeadModel(hf_config(config, tokenizer))
 
 
-def hf_config(config: dict, tokenizer) -> GPT2Config:
+def hf_config(config: dict, tokenizer: NovelTokenizer) -> GPT2Config:
     """Return transformers' config object for a checked config and a tokenizer.
 
     It gets no pad id: every window is full, and with one transformers would search the inputs of each pass for it.
@@ -72,7 +71,7 @@ def count_parameters(model: torch.nn.Module, *, trainable: bool = False) -> int:
 
 def save_model(
     model: GPT2LMHeadModel,
-    tokenizer,
+    tokenizer: NovelTokenizer,
     folder: str | Path,
     *,
     weights: dict[str, torch.Tensor] | None = None,
@@ -102,7 +101,7 @@ def save_model(
     with atomic_folder(folder, **manifest) as hidden:
         write_safetensors(weights, hidden / WEIGHTS)
         write_configs(model.config, tokenizer, hidden, dtype=next(iter(weights.values())).dtype)
-        tokenizer.export(hidden)
+        tokenizer.export(hidden, model_max_length=model.config.n_positions)
         names = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")
         sizes = {name: getattr(model.config, name) for name in names}
         parameters = sum(weight.numel() for weight in weights.values())
@@ -134,7 +133,9 @@ def gather_tensor(value: torch.Tensor) -> torch.Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def write_configs(config: GPT2Config, tokenizer, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+def write_configs(
+    config: GPT2Config, tokenizer: NovelTokenizer, folder: Path, *, dtype: torch.dtype = torch.float32
+) -> None:
     """Write config.json and generation_config.json so that any transformers from 4.57 on reads them."""
     # No version and no private key, which older readers would refuse or warn about.
     values = config.to_diff_dict()
@@ -186,8 +187,8 @@ def load_model(
     return model.to(device).eval(), tokenizer
 
 
-def load_own_tokenizer(folder: Path, source: str | Path, config: dict):
-    """Load the tokenizer of a model; rows of its embedding beyond the vocabulary become reserved tokens."""
+def load_own_tokenizer(folder: Path, source: str | Path, config: dict) -> NovelTokenizer:
+    """Load the tokenizer of a model; where its embedding has rows beyond the list, they become reserved tokens."""
     tokenizer = load_tokenizer(source, size=0)  # as listed, whatever the size
     size, listed = config.get("vocab_size", tokenizer.vocab_size), tokenizer.vocab_size
     if size == listed:

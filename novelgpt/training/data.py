@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from novelgpt.corpus.pieces import Pieces
 from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.training.evaluation import Evaluation, evaluation_batches
 from novelgpt.training.windows import Batch, epoch_batches
 from novelgpt.training.yardstick import score_ngram
@@ -101,6 +102,6 @@ class WindowData:
         """Say where a batch lies in the text."""
         return f"windows at tokens {', '.join(map(str, batch.starts[:8]))}"
 
-    def opening(self, tokenizer) -> str:
+    def opening(self, tokenizer: NovelTokenizer) -> str:
         """Return a beginning for the sample after each epoch: the first words of the text."""
         return tokenizer.decode(self.pieces.train[1 : 1 + OPENING_TOKENS]).split("\n")[0]

@@ -13,6 +13,7 @@ import numpy as np
 from novelgpt.corpus.documents import read_sources
 from novelgpt.corpus.pieces import open_pieces
 from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.files import write_text
 from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 from novelgpt.network import choose_precision, score_tokens
@@ -37,7 +38,15 @@ class Text:
 class Measure:
     """A model ready to score texts by one protocol."""
 
-    def __init__(self, model, tokenizer, *, stride: int | None = None, batch_size: int = 8, precision: str = "fp32"):
+    def __init__(
+        self,
+        model,
+        tokenizer: NovelTokenizer,
+        *,
+        stride: int | None = None,
+        batch_size: int = 8,
+        precision: str = "fp32",
+    ):
         """Check the protocol.
 
         Args:
@@ -170,7 +179,7 @@ def shorten(value: object) -> object:
 
 
 def find_texts(
-    tokenizer,
+    tokenizer: NovelTokenizer,
     text: str | list[str] | None,
     path: str | Path | list[str | Path] | None,
     pieces: str | Path,
@@ -193,6 +202,6 @@ def find_texts(
     return [Text(f"held out of {pieces}", stream, characters)]
 
 
-def text_of(name: str, documents: list[str], tokenizer) -> Text:
+def text_of(name: str, documents: list[str], tokenizer: NovelTokenizer) -> Text:
     """Turn documents into a text to score."""
     return Text(name, scoring.text_stream(documents, tokenizer), sum(map(len, documents)))

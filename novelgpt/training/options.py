@@ -10,7 +10,15 @@ from pathlib import Path
 
 from novelgpt.alias_table import precision_name
 from novelgpt.cli import real, whole
-from novelgpt.corpus.vocabulary import token_names
+
+
+def token_names(text: str) -> str:
+    """Read token names with commas between them.
+
+    >>> token_names("[TIL], [WS]")
+    '[TIL],[WS]'
+    """
+    return ",".join(name.strip() for name in text.split(",") if name.strip())
 
 
 def option(default, text: str, parse: Callable | None = None, choices: tuple[str, ...] | None = None):

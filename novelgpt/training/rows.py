@@ -19,6 +19,7 @@ import numpy as np
 
 from novelgpt.corpus.pipeline import source_sha256
 from novelgpt.corpus.records import Records, encode_records, read_records
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
 from novelgpt.training.options import TrainOptions
 from novelgpt.training.windows import IGNORED, Batch, count_steps
@@ -125,7 +126,7 @@ class RowData:
         """Say which records a batch holds."""
         return f"records {', '.join(map(str, batch.starts[:8]))}"
 
-    def opening(self, tokenizer) -> str:
+    def opening(self, tokenizer: NovelTokenizer) -> str:
         """Return a beginning for the sample after each epoch: a record up to the mark, or its first words."""
         part = self.valid if len(self.valid) else self.train
         end = int(part.first[0]) if self.mark else min(8, int(part.starts[1]) - 1)
@@ -194,7 +195,7 @@ def is_given(options: TrainOptions, name: str) -> bool:
     return value != getattr(TrainOptions(), name) and (name, value) != ("replace_inputs", 0)
 
 
-def open_rows(options: TrainOptions, tokenizer, context: int, *, talks: bool = True) -> RowData:
+def open_rows(options: TrainOptions, tokenizer: NovelTokenizer, context: int, *, talks: bool = True) -> RowData:
     """Read, divide and encode the records of a run, and say what became of them.
 
     Args:

@@ -15,7 +15,7 @@ from transformers import GPT2LMHeadModel
 from novelgpt.compute import tune_for_cpu
 from novelgpt.corpus.pieces import open_pieces
 from novelgpt.corpus.stream import TokenStream
-from novelgpt.corpus.tokens import encode_document
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_INPUT, UserError
 from novelgpt.network import sum_scores
 from novelgpt.training.evaluation import Evaluation, evaluate_stream
@@ -54,14 +54,12 @@ def score_function(model: GPT2LMHeadModel, dtype: torch.dtype, score: Callable =
     return functools.partial(score, model, dtype=dtype)
 
 
-def text_stream(documents: list[str], tokenizer) -> TokenStream:
+def text_stream(documents: list[str], tokenizer: NovelTokenizer) -> TokenStream:
     """Return documents as one stream: [CLS] before each and after the last one."""
-    mark = np.array([tokenizer.cls_id], tokenizer.dtype)
-    parts = [part for document in documents for part in (mark, encode_document(tokenizer, document))]
-    return TokenStream([np.concatenate([*parts, mark])])
+    return TokenStream([np.concatenate([*tokenizer.frame(map(tokenizer.encode_document, documents))])])
 
 
-def held_out(folder: str | Path, tokenizer) -> tuple[TokenStream, int]:
+def held_out(folder: str | Path, tokenizer: NovelTokenizer) -> tuple[TokenStream, int]:
     """Return the held-out stream of a piece set and the characters behind it.
 
     Raises:
@@ -75,7 +73,7 @@ def held_out(folder: str | Path, tokenizer) -> tuple[TokenStream, int]:
     return pieces.valid, pieces.manifest["valid"]["characters"]
 
 
-def chapter_streams(stream: TokenStream, tokenizer) -> list[TokenStream]:
+def chapter_streams(stream: TokenStream, tokenizer: NovelTokenizer) -> list[TokenStream]:
     """Cut a stream at its marks: each chapter with the [CLS] before and after it."""
     places = stream.find(tokenizer.cls_id)
     return [TokenStream([stream[first : last + 1]]) for first, last in itertools.pairwise(places)]

@@ -19,6 +19,7 @@ from novelgpt import __version__
 from novelgpt.corpus.manifest import check_fresh
 from novelgpt.corpus.pieces import Pieces, open_pieces
 from novelgpt.corpus.pipeline import expected_state, tokenize_corpus
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.files import read_json, write_json
 from novelgpt.messages import EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError, say
 from novelgpt.network import (
@@ -71,7 +72,7 @@ class Run:
     devices: list[torch.device]
     world: World
     dtype: torch.dtype
-    tokenizer: object
+    tokenizer: NovelTokenizer
     model: GPT2LMHeadModel
     data: WindowData | RowData
     config: dict
@@ -117,7 +118,7 @@ def prepare_run(options: TrainOptions) -> Run:
     return Run(options, devices, world, dtype, tokenizer, model.to(devices[0]), data, config, window, steps)
 
 
-def open_windows(options: TrainOptions, tokenizer, window: int) -> WindowData:
+def open_windows(options: TrainOptions, tokenizer: NovelTokenizer, window: int) -> WindowData:
     """Open the pieces as windows of the network's context."""
     if options.stride > window:
         message = f"--stride {options.stride}: longer than the window of {window} tokens, so text would be skipped"
@@ -162,7 +163,7 @@ def make_pieces(options: TrainOptions) -> None:
         say(f"{options.tokenized_data_path}: up to date")
 
 
-def open_fresh_pieces(options: TrainOptions, tokenizer) -> Pieces:
+def open_fresh_pieces(options: TrainOptions, tokenizer: NovelTokenizer) -> Pieces:
     """Open the pieces and refuse them when corpus, vocabulary or an option that was given has changed since."""
     pieces = open_pieces(options.tokenized_data_path)
     defaults = TrainOptions()

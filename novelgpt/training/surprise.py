@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.training.evaluation import Evaluation, evaluation_batches
 
 Scorer = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -59,7 +60,7 @@ def score_each_token(
     return Evaluation(total, int(scored.sum()), len(stream), characters, right), nats
 
 
-def find_spans(ids: Sequence[int], nats: Sequence[float], tokenizer) -> list[Span]:
+def find_spans(ids: Sequence[int], nats: Sequence[float], tokenizer: NovelTokenizer) -> list[Span]:
     """Turn tokens and their losses into the characters that people read and theirs.
 
     Args:

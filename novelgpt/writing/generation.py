@@ -13,6 +13,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from novelgpt.compute import MAX_ROWS, capture_graph
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_STATE, UserError
 from novelgpt.writing.decoder import Decoder, Weights
 from novelgpt.writing.endings import Endings
@@ -128,7 +129,7 @@ class Batch:
 
 def write_samples(
     weights: Weights,
-    tokenizer,
+    tokenizer: NovelTokenizer,
     prefix: Sequence[int],
     indices: Sequence[int],
     *,
@@ -167,14 +168,16 @@ def write_samples(
     return samples
 
 
-def banned_ids(tokenizer) -> list[int]:
+def banned_ids(tokenizer: NovelTokenizer) -> list[int]:
     """Return the ids of tokens that are no text: [UNK], [PAD], [MASK], unused ones, control characters."""
     marks = [tokenizer.unk_id, tokenizer.pad_id, tokenizer.marks.get("[MASK]")]
     other = [i for i, token in enumerate(tokenizer.tokens) if token.startswith("[unused") or token in CONTROLS]
     return sorted({index for index in marks if index is not None} | set(other))
 
 
-def make_controls(tokenizer, device: torch.device, *, bad_words: Sequence[str] = (), **values) -> Controls:
+def make_controls(
+    tokenizer: NovelTokenizer, device: torch.device, *, bad_words: Sequence[str] = (), **values
+) -> Controls:
     """Return controls whose banned tokens and words lie on the device.
 
     Args:
@@ -189,7 +192,7 @@ def make_controls(tokenizer, device: torch.device, *, bad_words: Sequence[str] =
 
 def generate_text(
     model: GPT2LMHeadModel,
-    tokenizer,
+    tokenizer: NovelTokenizer,
     prefix: str,
     *,
     length: int,

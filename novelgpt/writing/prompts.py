@@ -7,6 +7,7 @@ from pathlib import Path
 from novelgpt.corpus.chapters import read_heading
 from novelgpt.corpus.cleaning import clean_text
 from novelgpt.corpus.documents import read_text
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
 from novelgpt.writing.book import Book, unseen_characters
 from novelgpt.writing.plan import BLOCK
@@ -75,7 +76,7 @@ def read_chapter(path: str, *, drop_heading: bool) -> str:
     return text
 
 
-def marked_prefix(text: str, mark: str, tokenizer, room: int) -> list[int]:
+def marked_prefix(text: str, mark: str, tokenizer: NovelTokenizer, room: int) -> list[int]:
     """Return the ids of a text with a mark behind it, as rows are trained: a text that is too long loses its beginning.
 
     Args:
@@ -94,7 +95,7 @@ def marked_prefix(text: str, mark: str, tokenizer, room: int) -> list[int]:
     return [ids[0], *ids[1:][max(0, len(ids) + 1 - room) :], tokenizer.marks[mark]]
 
 
-def examine_prompt(text: str, tokenizer, book: Book | None, context: int) -> None:
+def examine_prompt(text: str, tokenizer: NovelTokenizer, book: Book | None, context: int) -> None:
     """Say in one line each what the model cannot make sense of in a prefix.
 
     Args:

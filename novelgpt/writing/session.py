@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from novelgpt.compute import MAX_ROWS
-from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.messages import EXIT_USAGE, UserError, printable, say, warn
 from novelgpt.network import choose_devices, choose_precision, describe_devices, load_model
 from novelgpt.writing.book import Book, corpus_facts, find_book
@@ -48,7 +48,7 @@ class Session:
 
     options: argparse.Namespace
     weights: Weights
-    tokenizer: object
+    tokenizer: NovelTokenizer
     plan: Plan
     controls: Controls
     book: Book | None
@@ -216,7 +216,7 @@ def choose_kind(options: argparse.Namespace, device: torch.device) -> str:
     return "bf16" if choose_precision("auto", device) == torch.bfloat16 else "fp32"
 
 
-def check_vocabulary(path: str | None, tokenizer, model_path: str) -> None:
+def check_vocabulary(path: str | None, tokenizer: NovelTokenizer, model_path: str) -> None:
     """Raise unless a vocabulary file is the model's own."""
     if path is None:
         return
@@ -254,7 +254,7 @@ def read_plan(options: argparse.Namespace, model: torch.nn.Module) -> Plan:
     return Plan(context if length == -1 else length, options.stop, options.cut_loops, options.keep_head)
 
 
-def read_controls(options: argparse.Namespace, tokenizer, device: torch.device) -> Controls:
+def read_controls(options: argparse.Namespace, tokenizer: NovelTokenizer, device: torch.device) -> Controls:
     """Turn options into controls."""
     if options.topk > tokenizer.vocab_size:
         message = f"--topk: found {options.topk:,}, expected at most the vocabulary's {tokenizer.vocab_size:,} tokens"

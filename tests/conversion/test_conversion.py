@@ -14,7 +14,7 @@ from novelgpt import NovelTokenizer, UserError, load_model
 from novelgpt.cli import run
 from novelgpt.conversion import check_output, models, open_source
 from novelgpt.conversion.mindspore import from_mindspore, to_mindspore
-from novelgpt.corpus.vocabulary import save_vocabulary
+from novelgpt.corpus.tokenizers.loading import save_vocabulary
 from novelgpt.files import find_damage, read_json, sha256_of
 from novelgpt.network import build_model, check_weights, expected_shapes, save_model
 
@@ -175,6 +175,8 @@ def checkpoint(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(models, "write_mindspore", lambda path, weights: torch.save(to_mindspore(weights), path))
     monkeypatch.setattr(models, "read_mindspore", lambda path: from_mindspore(torch.load(path)))
     assert run(convert.main, [str(folder), str(tmp_path / "mind"), "--to=mindspore"]) == 0
+    said = json.loads((tmp_path / "mind/tokenizer_config.json").read_text(encoding="utf-8"))
+    assert said["model_max_length"] == load_model(folder)[0].config.n_positions
     return tmp_path / "mind/model.ckpt"
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from novelgpt.corpus.records import encode_records, read_records
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizer_character import CharacterTokenizer
-from novelgpt.corpus.tokenizer_wordpiece import WordPieceTokenizer
-from novelgpt.corpus.vocabulary import MARKS, build_vocabulary
+from novelgpt.corpus.tokenizers.character import CharacterTokenizer
+from novelgpt.corpus.tokenizers.vocabulary import MARKS, build_vocabulary
+from novelgpt.corpus.tokenizers.wordpiece import WordPieceTokenizer
 from novelgpt.messages import UserError
 
 LINES = ["乔一斗坐在井边，数着水里的星星。", "“水又少了一寸。”他说。", "闻人雀的剑只有半截，半截也够用。"]

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import NOVELS, ROOT, read_novel
+from helpers import reference_ids
 from published import BERT_SIZE, bert_tokens, old_state, publish_new, publish_old, tiny_gpt2
 from safetensors.torch import save_file
-from test_tokenizer import NOVELS, read_novel
-from test_wordpiece import reference_ids
 from transformers import GPT2LMHeadModel
 
 import eval as eval_script
@@ -17,7 +16,7 @@ import generate as generate_script
 import train as train_script
 from novelgpt.cli import run
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.vocabulary import save_vocabulary
+from novelgpt.corpus.tokenizers.loading import save_vocabulary
 from novelgpt.files import write_json
 from novelgpt.messages import UserError
 from novelgpt.network import load_model, save_model
@@ -149,7 +148,8 @@ def test_tokens_that_somebody_added_are_read_from_the_file_beside_the_list(tmp_p
     with pytest.raises(UserError) as caught:
         load_tokenizer(folder)
     assert str(caught.value) == (
-        f"error: {folder / 'added_tokens.json'}: its ids do not go on after the {BERT_SIZE:,} tokens of vocab.txt\n\n"
+        f"error: {folder / 'added_tokens.json'}: "
+        f"its ids do not continue after the {BERT_SIZE:,} tokens of vocab.txt\n\n"
         "hint: put back the vocab.txt that belongs to it"
     )
 

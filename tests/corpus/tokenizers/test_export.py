@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_tokenizer import ALL_CHARACTERS, NASTY, NOVELS, ROOT, TRAINING_TEXT, read_novel
+from conftest import NOVELS, ROOT, read_novel
+from helpers import ALL_CHARACTERS, NASTY, TRAINING_TEXT
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizer_bpe import train_bpe
-from novelgpt.corpus.vocabulary import save_vocabulary
+from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.subword import BpeTokenizer
 from novelgpt.messages import UserError
 
 
@@ -94,7 +95,7 @@ def test_ids_of_the_novels_equal_those_of_the_exported_tokenizer(small, folder, 
 
 
 def test_subwords_export_the_same_ids(tmp_path):
-    tokenizer = train_bpe([TRAINING_TEXT], vocab_size=400).add_tokens(["[对话]"])
+    tokenizer = BpeTokenizer.fit([TRAINING_TEXT], vocab_size=400).add_tokens(["[对话]"])
     tokenizer.export(tmp_path)
     reference = load_reference(tmp_path, split_special_tokens=True)
     for text in (*NASTY, TRAINING_TEXT):
@@ -132,3 +133,16 @@ def test_loading_and_encoding_characters_imports_neither_torch_nor_tokenizers():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_saved_model_tells_its_context_and_a_folder_of_before_still_loads(pretrained, tiny_tokenizer, recwarn, capfd):
+    path = pretrained / "tokenizer_config.json"
+    assert json.loads(path.read_text(encoding="utf-8"))["model_max_length"] == 16  # n_positions of the tiny network
+    assert load_reference(pretrained).model_max_length == 16
+    # folders of before lack the line
+    config = json.loads(path.read_text(encoding="utf-8"))
+    del config["model_max_length"]
+    path.write_text(json.dumps(config), encoding="utf-8")
+    text = "井边的星星。\n"
+    assert load_reference(pretrained)(text)["input_ids"] == load_tokenizer(pretrained).encode(text).tolist()
+    assert [str(warning.message) for warning in recwarn] == [] and capfd.readouterr().err == ""

@@ -6,14 +6,15 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 import make_vocab
 from novelgpt.cli import run
 from novelgpt.corpus.documents import write_documents
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.vocabulary import BYTE_TOKENS, MARKS, load_vocabulary
+from novelgpt.corpus.tokenizers.loading import load_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS
 
-ROOT = Path(__file__).parent.parent
 SMALL_FILE = ROOT / "cache" / "vocab_small.txt"
 
 

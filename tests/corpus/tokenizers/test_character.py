@@ -1,37 +1,21 @@
 """The character and subword tokenizers: exact both ways, marks only where they are parsed, text for people."""
 
 import hashlib
-import json
 import random
 
 import numpy as np
 import pytest
 from conftest import NOVELS, ROOT, read_novel
+from helpers import ALL_CHARACTERS, NASTY, TRAINING_TEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizer_bpe import BpeTokenizer, train_bpe
-from novelgpt.corpus.tokenizer_character import CHUNK, CharacterTokenizer
-from novelgpt.corpus.vocabulary import BYTE_TOKENS, MARKS, build_vocabulary, save_vocabulary
+from novelgpt.corpus.tokenizers.character import CHUNK, CharacterTokenizer
+from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.subword import BpeTokenizer
+from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, build_vocabulary
 from novelgpt.messages import EXIT_USAGE, UserError
-
-ALL_CHARACTERS = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
-NASTY = [
-    "",
-    "萧炎大喝一声",
-    "[CLS]正文[SEP]里[PAD]的[MASK]方括号[UNK][unused1]",
-    "<0x41><0xE4>",
-    "\x00\x00中\x00",
-    "\r\n\r \t　\u2028\u2029\x85\ufeff",
-    "👨‍👩‍👧‍👦🏳️‍🌈",
-    "한글과 조합 한글",
-    "𠮷𪚥𰻞",
-    "e\u0301\u0323\u200b\u202e",
-    "\ue000\uf8ff\U0010ffff",
-    "##的 ##ing",
-]
-TRAINING_TEXT = "萧炎大喝一声，纵身而起。“萧炎！”药老喝道……\n　　萧炎大喝一声：“来得好！”\n" * 20
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +25,7 @@ def small() -> CharacterTokenizer:
 
 @pytest.fixture(scope="module")
 def subwords() -> BpeTokenizer:
-    return train_bpe([TRAINING_TEXT], vocab_size=400)
+    return BpeTokenizer.fit([TRAINING_TEXT], vocab_size=400)
 
 
 def test_ids_are_the_line_numbers_of_the_characters_and_of_their_bytes(tmp_path):
@@ -83,11 +67,6 @@ def test_every_code_point_comes_back(small, subwords):
     assert small.decode(small.encode(ALL_CHARACTERS)) == ALL_CHARACTERS
     shuffled = random.Random(0).sample(ALL_CHARACTERS, 20_000)
     assert subwords.decode(subwords.encode("".join(shuffled))) == "".join(shuffled)
-
-
-@pytest.mark.slow
-def test_every_code_point_comes_back_from_subwords(subwords):
-    assert subwords.decode(subwords.encode(ALL_CHARACTERS)) == ALL_CHARACTERS
 
 
 @pytest.mark.parametrize("text", NASTY)
@@ -194,86 +173,3 @@ def test_a_name_without_brackets_cannot_be_added(small, name):
         f"error: added token {name!r}: expected two or more characters in [brackets] or <brackets>\n\n"
         "hint: write it like [对话] or <end>"
     )
-
-
-def test_a_listing_of_subwords_is_refused_as_a_character_vocabulary(tmp_path):
-    save_vocabulary(tmp_path / "vocab.txt", [*MARKS, *BYTE_TOKENS, "萧", "萧炎"])
-    with pytest.raises(UserError) as caught:
-        load_tokenizer(tmp_path / "vocab.txt")
-    assert str(caught.value) == (
-        f"error: {tmp_path / 'vocab.txt'}: line 263: 萧炎 has several characters, "
-        "expected one or a mark in brackets\n\n"
-        "hint: give the tokenizer.json that belongs to this list"
-    )
-
-
-def test_a_folder_without_a_vocabulary_is_refused(tmp_path):
-    with pytest.raises(UserError) as caught:
-        load_tokenizer(tmp_path)
-    assert str(caught.value) == (
-        f"error: {tmp_path}: neither tokenizer.json nor vocab.txt\n\n"
-        "hint: give a vocabulary file like cache/vocab_small.txt, or a model folder with tokenizer.json or vocab.txt"
-    )
-
-
-def test_subwords_shorten_the_text_they_were_learned_from(small, subwords):
-    assert subwords.kind == "bpe" and subwords.vocab_size <= 400
-    assert len(subwords.encode(TRAINING_TEXT)) < 0.5 * len(small.encode(TRAINING_TEXT))
-    assert "萧炎" in subwords.tokens
-    assert [token for token in subwords.tokens[281:] if any(char < "\x80" for char in token)] == []
-    assert train_bpe([TRAINING_TEXT], vocab_size=400).fingerprint == subwords.fingerprint
-
-
-def test_subwords_round_trip_their_folder(subwords, tmp_path):
-    subwords.export(tmp_path)
-    for path in (tmp_path, tmp_path / "tokenizer.json"):
-        loaded = load_tokenizer(path)
-        assert (loaded.kind, loaded.fingerprint) == ("bpe", subwords.fingerprint)
-        assert np.array_equal(loaded.encode(TRAINING_TEXT), subwords.encode(TRAINING_TEXT))
-    grown = subwords.add_tokens(["[对话]"])
-    assert grown.marks["[对话]"] == 5
-    assert grown.encode_prefix("[对话]萧炎").tolist() == [2, 5, *subwords.encode("萧炎").tolist()]
-
-
-def test_rare_characters_of_a_subword_vocabulary_are_bytes():
-    tokenizer = train_bpe([TRAINING_TEXT + "龘"], vocab_size=400, min_count=2)
-    assert "龘" not in tokenizer.tokens
-    assert tokenizer.decode(tokenizer.encode("萧炎龘")) == "萧炎龘"
-
-
-def test_a_subword_vocabulary_needs_room_for_its_characters():
-    with pytest.raises(UserError) as caught:
-        train_bpe(["萧炎大"], vocab_size=283, reserved=20)
-    assert str(caught.value) == (
-        "error: --vocab_size: found 283, expected more than 284 (281 marks, reserved and bytes, 3 characters)\n\n"
-        "hint: raise --vocab_size or --min_count"
-    )
-
-
-MALFORMED = [
-    "[]",
-    "{}",
-    '{"model": 3, "added_tokens": []}',
-    '{"model": {"type": "BPE", "vocab": {"a": 1}, "merges": []}, "added_tokens": []}',
-    '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [3], "byte_fallback": true}, "added_tokens": []}',
-    '{"model": {"type": "BPE", "vocab": ["a"], "merges": [], "byte_fallback": true}, "added_tokens": []}',
-    '{"model": {"type": "BPE", "vocab": {"a": "0"}, "merges": []}, "added_tokens": [3]}',
-]
-
-
-@pytest.mark.parametrize("text", MALFORMED)
-def test_a_tokenizer_json_without_a_vocabulary_is_refused(tmp_path, text):
-    path = tmp_path / "tokenizer.json"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(UserError) as caught:
-        load_tokenizer(path)
-    assert caught.value.message == f"{path}: not a tokenizer.json with a vocabulary"
-
-
-def test_a_byte_level_tokenizer_of_another_model_is_refused(tmp_path):
-    path = tmp_path / "tokenizer.json"
-    model = {"type": "BPE", "vocab": {"a": 0}, "merges": [], "byte_fallback": False}
-    path.write_text(json.dumps({"model": model, "added_tokens": []}), encoding="utf-8")
-    with pytest.raises(UserError) as caught:
-        load_tokenizer(path)
-    assert caught.value.message == f"{path}: a tokenizer of the kind BPE without byte tokens is not known"

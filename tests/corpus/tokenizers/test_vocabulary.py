@@ -1,23 +1,16 @@
 """The vocabulary file: what is read, what is refused, and what the built ones hold."""
 
 import itertools
-from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-from novelgpt.corpus.vocabulary import (
-    BYTE_TOKENS,
-    MARKS,
-    build_vocabulary,
-    coverage,
-    load_vocabulary,
-    save_vocabulary,
-    small_vocabulary,
-)
+from novelgpt.corpus.tokenizers.loading import load_vocabulary, save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, build_vocabulary, small_vocabulary
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
-SMALL_FILE = Path(__file__).parent.parent / "cache" / "vocab_small.txt"
+SMALL_FILE = ROOT / "cache" / "vocab_small.txt"
 
 
 def write(path: Path, tokens) -> Path:
@@ -87,13 +80,6 @@ def test_a_vocab_size_below_marks_and_bytes_is_refused():
 
 def test_surrogates_and_ascii_get_no_token():
     assert build_vocabulary(["\ud800\udfffa\x00\n\x7f"], reserved=0) == [*MARKS, *BYTE_TOKENS]
-
-
-def test_coverage_counts_what_falls_to_bytes():
-    fit = coverage(Counter("萧炎炎𠮷a\n"), [*BYTE_TOKENS, "萧"])
-    assert fit.missing == [("炎", 2), ("𠮷", 1)]
-    assert (fit.characters, fit.covered) == (6, 3)
-    assert fit.tokens == 1 + 2 * 3 + 4 + 1 + 1  # 萧, 炎 in three bytes twice, 𠮷 in four, a, newline
 
 
 def test_what_is_saved_is_read_back_line_separators_included(tmp_path):

@@ -5,11 +5,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from test_tokenizer import ALL_CHARACTERS, NOVELS, read_novel
+from conftest import NOVELS, read_novel
+from helpers import ALL_CHARACTERS, reference_ids
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizer_wordpiece import MAX_RUNS, WordPieceTokenizer
-from novelgpt.corpus.vocabulary import MARKS, save_vocabulary
+from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import MARKS
+from novelgpt.corpus.tokenizers.wordpiece import MAX_RUNS, WordPieceTokenizer
 from novelgpt.messages import UserError
 
 LATIN = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -45,14 +47,6 @@ def new_reference(folder, **options):
     made = BertTokenizer(str(folder / "vocab.txt"), split_special_tokens=True, **options)
     assert len(made) == len(load_tokenizer(folder).tokens)
     return made
-
-
-def reference_ids(reference, text: str) -> list[int]:
-    """Encode every line without marks and join the lines with [SEP]."""
-    ids: list[int] = []
-    for line in text.split("\n"):
-        ids += [*reference.encode(line, add_special_tokens=False), reference.sep_token_id]
-    return ids[:-1]
 
 
 def test_marks_stand_where_the_file_has_them(tokenizer):
