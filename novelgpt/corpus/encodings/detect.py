@@ -16,16 +16,7 @@ from collections.abc import Iterator
 from novelgpt.corpus.encodings import repair
 from novelgpt.corpus.encodings.likelihood import has_strange_lines, is_plausible, score
 from novelgpt.corpus.encodings.mixed import decode_mixed
-from novelgpt.corpus.encodings.repair import (
-    DOUBLE_BYTE,
-    MAX_OFFSETS,
-    WIDE,
-    Decoded,
-    display_name,
-    family_of,
-    make_decoded,
-    read_as,
-)
+from novelgpt.corpus.encodings.repair import DOUBLE_BYTE, WIDE, Decoded, display_name, family_of, make_decoded, read_as
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable
 
 BYTE_ORDER_MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
@@ -293,8 +284,8 @@ class TextStream:
     def decode(self, data: bytes, codec: str) -> str:
         """Decode whole characters, keep count of bad bytes and judge the text."""
         text, offsets = read_as(data, codec)
-        places = tuple(self.num_bytes + offset for offset in offsets[:MAX_OFFSETS])
-        self.bad_offsets = (self.bad_offsets + places)[:MAX_OFFSETS]
+        places = tuple(self.num_bytes + offset for offset in offsets[: repair.MAX_OFFSETS])
+        self.bad_offsets = (self.bad_offsets + places)[: repair.MAX_OFFSETS]
         self.bad_bytes += len(offsets)
         text = repair.drop_bad_bytes(text)
         if self.num_bytes == 0:
