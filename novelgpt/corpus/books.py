@@ -10,8 +10,9 @@ out and reported; a file that was named on the command line must be readable.
 
 import contextlib
 import os
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +36,14 @@ from novelgpt.corpus.documents import (
     stream_text,
     write_documents,
 )
-from novelgpt.corpus.encodings import cut_blocks
 from novelgpt.corpus.facts import MAX_NUMBERS, BookFacts, Examination, check_numbers
 from novelgpt.corpus.notices import Notice, find_notices, remove_notices
 from novelgpt.messages import UserError, progress_bar
 
 LARGE_TEXT = 64 << 20  # bytes; a larger text is read in blocks
 BLOCK_CHARACTERS = 4 << 20  # at most, in a block
+LINE_END = re.compile(r"\n|\r(?!\Z)")
+SENTENCE_END = re.compile(r"[。！？!?…][”’」』）)]*")
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class CleanBook:
         if is_large(self.path):
             # block by block: a document is handed on before the next block is read
             stream = stream_text(self.path, self.options.encoding)
-            for block in cut_blocks(stream, size=BLOCK_CHARACTERS, before=HEADING_START):
+            for block in cut_blocks(stream, size=BLOCK_CHARACTERS):
                 yield from self.prepare([block], single=True).documents
                 self.num_blocks += 1
             self.finish(SourceFile([], "txt", stream.decoded, name=self.path), self.describe_blocks())
@@ -317,6 +319,45 @@ def prepare_ahead(
         yield lambda path: books.pop(path).result()  # taken out, so that a book is not kept when it is written
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def cut_blocks(texts: Iterable[str], *, size: int) -> Iterator[str]:
+    """Join the texts of a stream into blocks that end where a text may end.
+
+    A block ends before the last chapter heading in its second half, else after the last line end, else after the last
+    sentence, else where it is full. A paragraph cut at the end of a sentence goes on in the next block.
+
+    >>> list(cut_blocks(["他走了\\n她", "来了。\\n我不走。"], size=6))
+    ['他走了\\n', '她来了。\\n', '我不走。']
+    """
+    text = ""
+    for part in texts:
+        text += part
+        while len(text) >= 2 * size:
+            cut = find_cut(text[:size])
+            yield text[:cut]
+            text = text[cut:]
+    while len(text) > size:
+        cut = find_cut(text[:size])
+        yield text[:cut]
+        text = text[cut:]
+    if text:
+        yield text
+
+
+def find_cut(text: str) -> int:
+    """Choose where a full block ends; see cut_blocks.
+
+    >>> find_cut("他走了。她来了"), find_cut("他走了\\n她来了")
+    (4, 4)
+    """
+    half = len(text) // 2
+    # the last match of the best kind of ending: a block should be full
+    for pattern in (HEADING_START, LINE_END, SENTENCE_END):
+        ends = [match.end() for match in pattern.finditer(text, half)]
+        if ends:
+            return ends[-1]
+    return len(text)
 
 
 def file_size(path: str) -> int:

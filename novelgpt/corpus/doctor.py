@@ -160,7 +160,7 @@ def notice_lines(facts: BookFacts) -> list[str]:
     if not notices:
         return ["  advertisements and site lines: none found"]
     lines = [f"  advertisements and site lines: {format_counts(Counter(notice['reason'] for notice in notices))}"]
-    shown: set[str] = set()
+    shown: set[str] = set()  # reasons
     for notice in notices:
         if notice["reason"] not in shown and len(shown) < 3:
             shown.add(notice["reason"])
@@ -222,6 +222,7 @@ def terminal_lines(report: Report) -> list[str]:
     if len(report.books) == 1:
         return book_lines(report.books[0])
     lines = [f"{book.name}: {name_encoding(book)}, {judge_book(book)}" for book in report.books]
+    # a terminal is no place for a thousand lines
     if len(lines) > MAX_BOOK_LINES:
         lines[MAX_BOOK_LINES:] = [f"… and {len(lines) - MAX_BOOK_LINES:,} more books, all in the report"]
     return [*lines, f"verdict: {report.verdict}"]

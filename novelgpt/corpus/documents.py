@@ -69,6 +69,7 @@ def find_inputs(paths: Iterable[str | Path]) -> list[str]:
             continue
         for name in walk_files(path):
             (found if kind_of(name) else skipped).append(name)
+    # the first five are named
     if skipped:
         shown = ", ".join(skipped[:5]) + (f" and {len(skipped) - 5} more" if len(skipped) > 5 else "")
         warn(f"left out, not {', '.join(FILE_KINDS)} or .gz of these: {shown}")
@@ -115,6 +116,7 @@ def name_of(path: str | Path) -> str:
 
 def unpack(file, name: str) -> Iterator[bytes]:
     """Yield the unpacked blocks of an open .gz file; a file that unpacks to an absurd size is refused."""
+    # a few kilobytes can unpack to terabytes: the size is watched while unpacking
     size, limit = 0, max(FREE_BYTES, MAX_RATIO * os.fstat(file.fileno()).st_size)
     try:
         with gzip.GzipFile(fileobj=file) as unpacked:
@@ -301,6 +303,7 @@ def text_column(heading: list[str], name: str, field: str | None) -> int:
     for candidate in wanted:
         if candidate in heading:
             return heading.index(candidate)
+    # a single column needs no name
     if len(heading) == 1 and not field:
         return 0
     names = ", ".join(heading[:8])

@@ -171,6 +171,7 @@ def cut_addresses(line: str, spans: Sequence[tuple[int, int]]) -> str:
     """Take the addresses out of a line, with brackets that held nothing else."""
     for start, end in reversed(spans):
         line = line[:start] + line[end:]
+    # brackets inside brackets empty from within
     while patterns.EMPTY_BRACKETS.search(line):
         line = patterns.EMPTY_BRACKETS.sub("", line)
     return GAP.sub(" ", line).strip()
@@ -178,6 +179,7 @@ def cut_addresses(line: str, spans: Sequence[tuple[int, int]]) -> str:
 
 def drop_site_sentences(line: str, spans: Sequence[tuple[int, int]]) -> str:
     """Take out of a story line the sentences that hold an address and speak of a site."""
+    # addresses are cut from a sentence before it is judged; its offsets begin anew
     kept = []
     for match in patterns.SENTENCE.finditer(line):
         inside = [(s - match.start(), e - match.start()) for s, e in spans if match.start() <= s < match.end()]
@@ -244,7 +246,7 @@ def find_recurring(lines: Sequence[str], headings: set[int], border: set[int]) -
     shapes = {
         index: re.sub(r"\d+", "0", lines[index]) for index in short if len(patterns.HAN.findall(lines[index])) >= 6
     }
-    counts = Counter(shapes.values())
+    counts = Counter(shapes.values())  # chapters at whose border a shape stands
     least = max(5, len(headings) / 3)
     return [
         Notice(index + 1, lines[index], f"recurs at the border of {counts[shape]} chapters")

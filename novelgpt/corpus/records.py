@@ -274,6 +274,7 @@ def encode_record(text: str, tokenizer: NovelTokenizer, *, block_size: int, mark
 
 def join_records(parts: Sequence[Records]) -> Records:
     """Lay the rows of several parts end to end."""
+    # tokens in each row
     lengths = np.concatenate([np.diff(part.starts) for part in parts])
     counts = {name: sum(getattr(part, name) for part in parts) for name in ("tokens", "characters", "cut", "skipped")}
     ids, first = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "first"))

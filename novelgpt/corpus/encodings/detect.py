@@ -1,13 +1,17 @@
-"""The bytes of a whole file -> its text, in the encoding that its content shows.
+"""The bytes of a file -> its text, in the encoding that its content shows: whole, or as a stream of blocks.
 
 The order is: byte order mark; strict UTF-8; then every encoding that Chinese books come in (UTF-8 with faults,
 GB18030, Big5, UTF-16 and UTF-32 without a mark) reads the bytes, and the reading that looks most like Chinese prose
 wins if it wins clearly. "The first that does not raise" would be wrong: GB18030 accepts nearly every Big5 file.
 Around faults the likeliest pairing of bytes is searched (repair.py); pasted chapters in another encoding are told apart
 line by line (mixed.py).
+
+Of a file too large for memory, the first mebibyte decides; everything after is decoded as it comes, bad bytes dropped
+and counted. A block that no longer reads as Chinese is an error, as one pass cannot look back.
 """
 
 import codecs
+from collections.abc import Iterator
 
 from novelgpt.corpus.encodings import repair
 from novelgpt.corpus.encodings.likelihood import has_strange_lines, is_plausible, score
@@ -29,6 +33,7 @@ UTF8_MARGIN = 8.0  # the same for UTF-8 without a fault
 UTF8_BYTES = 32  # so many bytes of UTF-16 are never valid UTF-8 without a NUL
 MARK_NATS = 30.0  # nats a byte order mark counts for, and its absence against UTF-16 and UTF-32
 NUM_SAMPLES, SAMPLE = 8, 1 << 13  # so many stretches of so many bytes are compared in a file that is not small
+MIN_JUDGED = 1000  # characters; a shorter block of a stream is not judged alone
 CLEAR_SEQUENCES = 12  # so many valid UTF-8 characters do not come about by chance
 
 
@@ -215,3 +220,96 @@ def reading_score(data: bytes, codec: str) -> float:
     return sum(  # a block may begin inside a character
         max(score(repair.plain_reading(block[skip:], codec)) for skip in (0, 1)) for block in take_samples(data)
     )
+
+
+class TextStream:
+    """Iterate over the text of a file in blocks of up to a million characters that never part a CRLF.
+
+    Args:
+        blocks: the bytes of the file, at least 4 and at most a mebibyte at a time.
+        name: the file's name for messages.
+        encoding: forced encoding; None detects it.
+
+    Attributes:
+        decoded: how the file was read up to here, without its text.
+
+    Raises:
+        UserError: while iterating: unreadable, empty, undecided, too many bad bytes, or a change of encoding.
+    """
+
+    def __init__(self, blocks: Iterator[bytes], name: str, encoding: str | None = None):
+        self.blocks = blocks
+        self.name = name
+        self.forced = encoding
+        self.encoding = self.reason = ""
+        self.num_bytes = 0  # decoded so far
+        self.bad_bytes = 0
+        self.bad_offsets: tuple[int, ...] = ()
+
+    @property
+    def decoded(self) -> Decoded:
+        """How the file was read up to here, without its text."""
+        return Decoded("", self.encoding, self.reason, self.bad_bytes, self.bad_offsets)
+
+    def __iter__(self) -> Iterator[str]:
+        rest = next(self.blocks, b"")
+        if not rest:
+            raise UserError(f"{self.name}: empty, expected the text of a novel", "give another file", EXIT_INPUT)
+        codec = self.choose(rest)
+        # what a block leaves unfinished, bytes of a character or the CR of a CRLF, goes before the next one
+        held = ""
+        for block in self.blocks:
+            rest, unfinished = split_block(rest, codec)
+            text = held + self.decode(rest, codec)
+            held = "\r" if text.endswith("\r") else ""
+            yield text.removesuffix("\r")
+            rest = unfinished + block
+        yield held + self.decode(rest, codec)
+        repair.refuse_bad_bytes(self.bad_offsets[:1] * self.bad_bytes, self.num_bytes, codec, self.name)
+
+    def choose(self, head: bytes) -> str:
+        """Decide the encoding by the beginning of the file."""
+        if self.forced is not None:
+            self.encoding, self.reason = self.forced, "--encoding says so"
+            return forced_codec(head, self.forced)
+        # ASCII reads the same in nearly every encoding: UTF-8 is believed until a block says otherwise
+        if head.isascii() and b"\0" not in head:
+            self.encoding, self.reason = "utf-8", "it begins with plain ASCII"
+            return "utf-8"
+        mark = find_mark(head)
+        codec, self.reason = choose_codec(head, mark, self.name)
+        self.encoding = reported_name(codec, mark)
+        return codec
+
+    def decode(self, data: bytes, codec: str) -> str:
+        """Decode whole characters, keep count of bad bytes and judge the text."""
+        text, offsets = read_as(data, codec)
+        places = tuple(self.num_bytes + offset for offset in offsets[: repair.MAX_OFFSETS])
+        self.bad_offsets = (self.bad_offsets + places)[: repair.MAX_OFFSETS]
+        self.bad_bytes += len(offsets)
+        text = repair.drop_bad_bytes(text)
+        if self.num_bytes == 0:
+            text = text.removeprefix("\ufeff")
+
+        # text that reads as nothing, or one bad byte in a hundred, means another encoding than at the beginning
+        strange = codec != "utf-8" and len(text) >= MIN_JUDGED and not is_plausible(text)
+        if self.forced is None and (strange or len(offsets) * 100 > len(data) >= MIN_JUDGED):
+            message = f"{self.name}: {display_name(codec)} at first, something else from byte {self.num_bytes:,} on"
+            hint = f"cut the file into parts of one encoding, or --encoding {family_of(codec)}"
+            raise UserError(message, hint, EXIT_INPUT)
+        self.num_bytes += len(data)
+        return text
+
+
+def split_block(data: bytes, codec: str) -> tuple[bytes, bytes]:
+    """Split a block at its last line break, or else before an unfinished character.
+
+    >>> split_block("萧炎".encode("gbk")[:3], "gb18030")
+    (b'\\xcf\\xf4', b'\\xd1')
+    """
+    end = data.rfind(b"\n") + 1
+    if codec in WIDE or end == 0:
+        decoder = codecs.getincrementaldecoder(codec)("surrogatepass" if codec in WIDE else "surrogateescape")
+        decoder.decode(data)
+        end = len(data) - len(decoder.getstate()[0])
+    return data[:end], data[end:]

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from novelgpt.corpus.documents import stream_text
 from novelgpt.corpus.encodings import decode_bytes
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
@@ -227,3 +228,35 @@ def test_an_unknown_encoding_is_a_usage_error(name):
     assert str(caught.value) == (
         f"error: --encoding: unknown encoding {name!r}\n\nhint: --encoding gb18030, big5, utf-8, utf-16-le or utf-16-be"
     )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "gb18030", "utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("newline", ["\r\n", ""])
+def test_a_stream_gives_the_same_text_in_blocks(tmp_path, encoding, newline):
+    text = (SIMPLIFIED * 8000).replace("\n", newline)  # over a million characters
+    path = tmp_path / "novel.txt"
+    path.write_bytes(text.encode(encoding))
+    stream = stream_text(path)
+    blocks = list(stream)
+    assert "".join(blocks) == text
+    assert len(blocks) > 1 and max(map(len, blocks)) <= 1 << 20
+    assert not any(block.endswith("\r") for block in blocks)
+    assert stream.decoded.encoding == {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}.get(encoding, encoding)
+
+
+def test_a_stream_counts_bad_bytes_with_their_places(tmp_path):
+    data = (SIMPLIFIED * 5000).encode()
+    path = tmp_path / "novel.txt"
+    path.write_bytes(data[:2_000_000] + b"\xff" + data[2_000_000:])
+    stream = stream_text(path)
+    text = "".join(stream)
+    # Byte 2,000,000 is the second of a character's three, which are lost with the one between them.
+    assert (stream.bad_bytes, stream.bad_offsets) == (4, (1_999_999, 2_000_000, 2_000_001, 2_000_002))
+    assert len(text) == len(SIMPLIFIED * 5000) - 1
+
+
+def test_a_stream_that_changes_its_encoding_is_refused(tmp_path):
+    path = tmp_path / "novel.txt"
+    path.write_bytes((SIMPLIFIED * 3000).encode("gb18030") + (TRADITIONAL * 6000).encode("big5"))
+    with pytest.raises(UserError, match=r"GB18030 at first, something else from byte [\d,]+ on"):
+        list(stream_text(path))
