@@ -7,9 +7,8 @@ folder. A key outside the table below is refused: no setting passes unseen, and 
 import math
 from pathlib import Path
 
-from novelgpt.cli import nearest_words
 from novelgpt.files import read_json
-from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, say
+from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, nearest_words, say
 
 # name: (type, lowest, highest); these make the network
 NUMBERS = {

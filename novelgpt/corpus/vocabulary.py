@@ -144,15 +144,6 @@ def split_names(text: str | None) -> list[str]:
     return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
-def token_names(text: str) -> str:
-    """Read the value of `--add_tokens`: token names with commas between them.
-
-    >>> token_names("[TIL], [WS]")
-    '[TIL],[WS]'
-    """
-    return ",".join(split_names(text))
-
-
 def count_characters(texts: Iterable[str]) -> Counter[str]:
     """Count every character of some texts.
 

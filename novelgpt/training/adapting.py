@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
+from novelgpt.cli import TrainOptions
 from novelgpt.corpus.tokenizer import has_vocabulary, load_tokenizer
 from novelgpt.corpus.vocabulary import BYTE_TOKENS, split_names
 from novelgpt.messages import EXIT_USAGE, UserError
 from novelgpt.model import check_model_folder, load_model
 from novelgpt.model_config import TIED, read_folder_config
-from novelgpt.training.options import TrainOptions
 
 DEFAULT_VOCABULARY = "cache/vocab_small.txt"
 NOISE = 0.1  # of the old rows' standard deviation, so that new tokens can part
