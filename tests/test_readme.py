@@ -119,7 +119,7 @@ def test_a_printed_config_file_holds_only_keys_of_its_scripts(tmp_path):
         path.write_text(body, encoding="utf-8")
         assert set(read_config(str(path))) <= set(SECTIONS.values())
         for script, section in SECTIONS.items():
-            read_options(str(path), parser_of(script).table, section=section, beside={}, hint="")
+            read_options(str(path), parser_of(script).table, section=section)
 
 
 @pytest.mark.parametrize("name", READMES)

@@ -25,7 +25,7 @@ SECTIONS = ("train", "eval", "generate", "clean", "vocabulary", "tokenize", "con
 
 
 def read_options(
-    path: str, table: type, *, section: str, beside: Mapping[str, object], hint: str = "see --help"
+    path: str, table: type, *, section: str, beside: Mapping[str, object] | None = None
 ) -> dict[str, object]:
     """Read the options that a config file gives to one script.
 
@@ -34,7 +34,6 @@ def read_options(
         table: the script's options.
         section: the script's section, for example "train".
         beside: what the command line gives, name -> value; the meaning of some foreign names depends on it.
-        hint: of a value out of range.
 
     Returns:
         Name -> value, as the command line would store it. A null leaves the default.
@@ -46,20 +45,22 @@ def read_options(
     entries, values = entries_of(table), {}
     for name, value in given.items():
         if name not in entries:
-            suggestion = nearest_words(str(name), list(entries), aliases=NAMES.get(section))
-            raise UserError(f"{path}: unknown key {name}", suggestion, EXIT_USAGE)
-        if value is not None:
-            check_kind(name, entries[name], value, path)
-            try:
-                values[name] = option_value(entries[name], value)
-            except argparse.ArgumentTypeError as refusal:
-                raise UserError(f"{path}: --{name}: {refusal}", hint, EXIT_USAGE) from None
+            nearest = nearest_words(str(name), list(entries), aliases=NAMES.get(section))
+            raise UserError(f"{path}: unknown key {name}", nearest, EXIT_USAGE)
+        if value is None:
+            continue
+        check_kind(name, entries[name], value, path)
+        try:
+            values[name] = option_value(entries[name], value)
+        except argparse.ArgumentTypeError as refusal:
+            raise UserError(f"{path}: --{name}: {refusal}", f"see --{name} in --help", EXIT_USAGE) from None
     return values
 
 
 def section_values(path: str, section: str) -> dict[str, object]:
     """Return the entries of a config file for one script, as they stand there."""
     values = read_config(path)
+    # sections are told by their names and by holding mappings, or nothing; all else is a script's own options
     if not any(name in SECTIONS and (isinstance(value, dict) or value is None) for name, value in values.items()):
         return values
     for name in values:
@@ -93,8 +94,9 @@ def option_value(entry: Field, value: object) -> object:
     """
     if is_switch(entry):
         return value
-    if entry.metadata["many"]:
+    if entry.metadata["many"]:  # one value stands for a list of one
         return tuple(reader(entry)(str(item)) for item in (value if isinstance(value, list) else [value]))
+    # a list of numbers, such as the GPUs 0 and 1, is written with commas on the command line
     return reader(entry)(",".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
@@ -148,6 +150,7 @@ def load_yaml(text: str) -> object:
     class Loader(yaml.SafeLoader):
         """PyYAML's safe loader, but for numbers, dates and keys that stand twice."""
 
+    # numbers and dates stay text
     dropped = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp")}
     Loader.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag not in dropped]
@@ -155,9 +158,10 @@ def load_yaml(text: str) -> object:
     }
 
     def construct_mapping(loader, node):
+        # a key that stands twice in the file itself, not by way of `<<: *other`, whose keys may stand again
         own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         unique_keys([(loader.construct_object(key, deep=True), None) for key in own])
-        loader.flatten_mapping(node)  # `<<: *other`, whose keys may stand again
+        loader.flatten_mapping(node)
         return loader.construct_mapping(node, deep=True)
 
     Loader.add_constructor("tag:yaml.org,2002:map", construct_mapping)
@@ -183,7 +187,8 @@ def spell_yaml(value: object, *, readable: bool = True) -> str:
 
     settings = {"allow_unicode": readable, "default_flow_style": True, "width": 10**6}
     text = yaml.safe_dump(value, **settings).removesuffix("...\n").removesuffix("\n")
-    if len(text.splitlines()) > 1:  # line breaks, of which Unicode has several, are folded unless written as escapes
+    # line breaks, of which Unicode has several, are folded unless written as escapes
+    if len(text.splitlines()) > 1:
         text = yaml.safe_dump(value, default_style='"', **settings).removesuffix("\n")
     return text
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from novelgpt.cli.aliases import precision_name
 from novelgpt.cli.table import option, real, whole
 
+FORMATS = ("auto", "bf16", "fp16", "fp32")
 MOST_TOKENS = 10_000_000  # of a text; the memory for its numbers is taken at once
 
 # the role `resume`: what a resumed run must share with the run that was stopped
@@ -73,24 +74,16 @@ class TrainOptions:
     # the network and its vocabulary
     model_config: str = content("config/model_config_small.json", "config JSON of the network to train from scratch")
     tokenizer_path: str | None = content(None, "vocabulary; default: the model's own, else cache/vocab_small.txt")
-    add_tokens: str | None = content(
-        None, "further tokens of the vocabulary, for example [TIL],[WS]; reserved places first", token_names
-    )
+    add_tokens: str | None = content(None, "further tokens, for example [TIL],[WS]; reserved places first", token_names)
     # the data: windows of a book, or one text a record
     raw_data_path: str = content("data/train.json", "cleaned chapters, written by clr_ctrl.py", only="windows")
     tokenized_data_path: str = content("data/tokenized/", "folder of the numbered piece files", only="windows")
     raw: bool = free(False, "tokenize raw_data_path into pieces first", only="windows")
     num_pieces: int = content(100, "piece files to cut the tokens into", whole(1, 1_000_000), only="windows")
-    min_length: int = content(
-        0, "leave out chapters of fewer characters (counted and reported)", whole(0), only="windows"
-    )
+    min_length: int = content(0, "leave out chapters of fewer characters and report them", whole(0), only="windows")
     valid_fraction: float = content(0.05, "share of the tokens held out at the end of the book", real(0, 0.9))
-    rows: bool | None = content(
-        None, "train on one text a record of --train_file instead of windows of a book; default: if one is given", bool
-    )
-    train_file: str | None = content(
-        None, "records: .txt (one a line), .csv, .json or .jsonl; with --rows", only="rows"
-    )
+    rows: bool | None = content(None, "train on one text a record of --train_file; default: if one is given", bool)
+    train_file: str | None = content(None, "records: .txt (one a line), .csv, .json, .jsonl; with --rows", only="rows")
     validation_file: str | None = content(
         None, "records held out; default: the last valid_fraction of --train_file", only="rows"
     )
@@ -98,13 +91,9 @@ class TrainOptions:
     block_size: int | None = content(
         None, "tokens a record, more are cut off; default: the context", whole(4), only="rows"
     )
-    loss_after: str | None = content(
-        None, "score only what follows this token in a record, for example [TIL]", only="rows"
-    )
+    loss_after: str | None = content(None, "score only what follows this token, for example [TIL]", only="rows")
     max_train_samples: int = content(0, "train on the first so many records only; 0 = all", whole(0), only="rows")
-    preprocessing_num_workers: int = free(
-        1, "processes that tokenize records; same result", whole(1, 1024), only="rows"
-    )
+    preprocessing_num_workers: int = free(1, "processes that tokenize; same result", whole(1, 1024), only="rows")
     # where the weights start
     pretrained_model: str | None = content(None, "model folder to start from instead of random weights")
     lora_rank: int = content(
@@ -118,14 +107,10 @@ class TrainOptions:
     output_dir: str = free("model/", "folder of the run: model folders, checkpoints, run.json, log.jsonl")
     epochs: int = changeable(15, "passes over the windows", whole(1, 1_000_000))
     batch_size: int = fixed(8, "windows a step, over all devices and micro-batches", whole(1, 1_000_000))
-    stride: int = fixed(
-        512, "tokens from one window's start to the next, at most the context", whole(1), only="windows"
-    )
+    stride: int = fixed(512, "tokens from window to window, at most the context", whole(1), only="windows")
     random_phase: bool = fixed(True, "move the grid of windows by a random amount in every epoch", only="windows")
     # how the weights move
-    lr: float | None = changeable(
-        None, "peak learning rate; default: by the optimizer and the network's width", real(0, 1)
-    )
+    lr: float | None = changeable(None, "peak learning rate; default: by optimizer and network width", real(0, 1))
     warmup_steps: float = changeable(0.02, "steps of linear warm-up, a count or a share of all steps", count_or_share)
     lr_scheduler: str = changeable(
         "linear",
@@ -142,9 +127,7 @@ class TrainOptions:
     beta1: float = changeable(0.9, "decay of Adam's first moment", real(0, 0.9999))
     beta2: float = changeable(0.999, "decay of Adam's second moment", real(0, 0.999999))
     max_grad_norm: float = changeable(1.0, "gradient norm above which gradients are scaled down; 0 = never", real(0))
-    dropout: float | None = changeable(
-        None, "one rate for embedding, residual and attention; default: the config's", real(0, 0.9)
-    )
+    dropout: float | None = changeable(None, "of embedding, residual, attention; default: the config's", real(0, 0.9))
     replace_inputs: float | None = changeable(
         None,
         "share of the tokens read in training exchanged for random ones; default: 0.15 if all is read over 4 times",
@@ -157,25 +140,19 @@ class TrainOptions:
         False, "recompute activations in the backward pass: less memory, a third slower"
     )
     shard: bool = free(False, "under torchrun: share every weight out over the processes (FSDP2)")
-    precision: str = changeable(
-        "auto", "number format of the matrix products", precision_name, choices=("auto", "bf16", "fp16", "fp32")
-    )
+    precision: str = changeable("auto", "number format of the matrix products", precision_name, choices=FORMATS)
     fp16: bool = free(False, "the same as --precision fp16")
     compile: str = free("auto", "torch.compile: auto = on GPUs when the run repays it", choices=("auto", "on", "off"))
     device: str | None = free(None, "GPU numbers such as 0,1, or mps, or cpu; default: every GPU there is")
-    deterministic: bool = changeable(
-        False, "on GPUs only operations that give the same bits in every run; slower (CPUs do so anyway)"
-    )
+    deterministic: bool = changeable(False, "the same bits in every run on GPUs; slower (CPUs do so anyway)")
     seed: int = fixed(0, "initial weights, window order and dropout are functions of it", whole(0, 2**31 - 1))
     # resuming, checkpoints, evaluations
     plan: bool = free(False, "print what the run would do and take on this machine, and stop")
-    resume: str = free("auto", "auto = go on with an unfinished run; never = move it aside; or a checkpoint's folder")
+    resume: str = free("auto", "auto = resume an unfinished run; never = move it aside; or a checkpoint's folder")
     allow_change: str = free("", "options that may differ from the unfinished run's, for example lr,epochs,log_step")
     save_steps: int = free(0, "steps between two checkpoints; 0 = by time and at the end of epochs", whole(0))
     save_minutes: float = free(15, "minutes between two checkpoints; 0 = at the end of epochs only", real(0))
-    eval_steps: int = changeable(
-        0, "steps between two evaluations within an epoch; 0 = at its end only", whole(0), needs="held out"
-    )
+    eval_steps: int = changeable(0, "steps between evaluations; 0 = after epochs only", whole(0), needs="held out")
     early_stopping_patience: int = changeable(
         0,
         "end after so many evaluations in a row without a lower held-out loss; 0 = train to the end",
@@ -185,8 +162,8 @@ class TrainOptions:
     load_best_model_at_end: bool = changeable(False, "final_model gets the weights of best_model", needs="held out")
     save_total_limit: int = free(2, "resumable checkpoints to keep", whole(1))
     # when to stop, and what to show
-    max_hours: float = free(0, "stop by itself after so many hours, ready to go on; 0 = no limit", real(0))
-    until: str | None = free(None, "stop by itself when the clock shows this time, for example 07:00", clock_time)
+    max_hours: float = free(0, "stop after so many hours, ready to be resumed; 0 = no limit", real(0))
+    until: str | None = free(None, "stop at this time of the clock, for example 07:00", clock_time)
     log_step: int = changeable(200, "steps between two log lines", whole(1))
     writer_dir: str | None = free(None, "folder for TensorBoard curves; default: none")
     sample_prefix: str = free("", "prefix of the sample written after each epoch; default: the book's own opening")
@@ -253,19 +230,15 @@ class EvaluateOptions:
 
     model_path: str = option("model/final_model", "model folder")
     tokenized_data_path: str = option("data/tokenized/", "pieces whose held-out part is scored")
-    text_path: str | None = option(
-        None, "score this text instead: .txt, .json, .jsonl, .csv or a folder, in any encoding"
-    )
+    text_path: str | None = option(None, "score this text instead: .txt, .json, .jsonl, .csv, or a folder of them")
     text: str | None = option(None, "score this sentence instead")
     encoding: str | None = python(None, "encoding of text_path; default: found out")
     stride: int | None = python(None, "tokens between windows, at most the context (default half of it)", whole(1))
     batch_size: int = python(8, "windows a pass", whole(1))
     per_chapter: bool = python(False, "score every chapter by itself too")
-    html: str | None = python(
-        None, "also write a page on which every character is coloured by its surprise", metavar="FILE"
-    )
+    html: str | None = python(None, "also write a page that colours each character by its surprise", metavar="FILE")
     baseline: bool = python(False, "also score by a 4-gram of the training pieces")
-    precision: str = python("fp32", "number format", precision_name, choices=("auto", "bf16", "fp16", "fp32"))
+    precision: str = python("fp32", "number format", precision_name, choices=FORMATS)
     device: str | None = python(None, "a GPU number, mps or cpu; default: the first GPU there is")
 
 
@@ -277,13 +250,11 @@ class GenerateOptions:
     tokenizer_path: str | None = option(None, "its vocabulary again, only to check that it is the one meant")
     device: str | None = python(None, "one GPU number, mps or cpu (default: the first GPU, else the CPU)")
     prefix: str = option("[CLS]萧炎大喝一声", "what the text begins with")
-    prefix_file: str | None = option(None, "a text to go on from, in any encoding, instead of --prefix", metavar="FILE")
-    mark: str | None = option(
-        None, "write only what this token asks for, such as a title after [TIL], to its end", metavar="TOKEN"
-    )
+    prefix_file: str | None = option(None, "a text to continue, in any encoding, instead of --prefix", metavar="FILE")
+    mark: str | None = option(None, "write only what this token asks for, such as a title after [TIL]", metavar="TOKEN")
     length: int = recorded(1000, "new tokens; -1 fills the model's context", whole(-1, MOST_TOKENS))
     stop: str = recorded(
-        "sentence", "after --length go on to the end of this", choices=("sentence", "paragraph", "chapter", "never")
+        "sentence", "after --length continue to the end of this", choices=("sentence", "paragraph", "chapter", "never")
     )
     nsamples: int = python(10, "how many texts", whole(1))
     batch_size: int = python(10, "texts written at a time; has no influence on them", whole(1))
@@ -297,9 +268,7 @@ class GenerateOptions:
     bad_words: tuple[str, ...] = sampling((), "words never written", many=True, metavar="WORD")
     cut_loops: bool = recorded(True, "end a text that repeats itself")
     keep_head: int = recorded(0, "tokens of the beginning that are never forgotten", whole(0))
-    seed: int | None = python(
-        None, "text i is a function of (seed, i); default: a new one, printed", whole(0, 2**64 - 1)
-    )
+    seed: int | None = python(None, "text i is a function of (seed, i); default: a new one", whole(0, 2**64 - 1))
     precision: str = python(
         "auto", "auto: bf16 where the machine has it", precision_name, choices=("auto", "fp32", "bf16")
     )
@@ -315,7 +284,7 @@ class GenerateOptions:
     corpus: str | None = python(None, "the book it was trained on (default: where it was then)", metavar="FILE")
     copies: bool = option(True, "measure what is copied from the book")
     max_copy: int | None = python(
-        None, "write a text that copies more than N characters in a row anew", whole(1), metavar="N"
+        None, "rewrite a text that copies more than N characters in a row", whole(1), metavar="N"
     )
     find: str | None = option(None, "only show openings of the book that hold these words", metavar="WORDS")
     openings: int = option(5, "how many of them", whole(1))
@@ -327,9 +296,7 @@ class GenerateOptions:
 class ConvertOptions:
     """Options of convert.py."""
 
-    places: tuple[str, ...] = option(
-        (), "the source and the output: a folder or .ckpt; for gguf a file", positional=True, metavar="PLACE"
-    )
+    places: tuple[str, ...] = option((), "source and output: folder, .ckpt, .gguf", positional=True, metavar="PLACE")
     to: str = option("hf", "what to write; hf is a model folder", choices=("hf", "gguf", "mindspore"))
     source: str = option("auto", "what the source is; auto finds out", choices=("auto", "hf", "mindspore"), flag="from")
     dtype: str = option("fp32", "number format of the weights", choices=("fp32", "bf16", "fp16"))

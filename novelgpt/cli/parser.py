@@ -42,12 +42,13 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
     """
 
     def __init__(self, table: type[Options], description: str, *, section: str):
-        # what is not given is left out, so that a config file may give it
-        settings = {"allow_abbrev": False, "argument_default": argparse.SUPPRESS}
+        # an option that is not given is left out of the result, so that a config file may give it
+        settings = {"argument_default": argparse.SUPPRESS, "allow_abbrev": False}
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
         self.table, self.section, self.entries = table, section, entries_of(table)
+        # what every script has; none of it may stand in a config file
         self.add_argument(
-            "--config", metavar="FILE", help="YAML or JSON file with options; the command line goes before it"
+            "--config", metavar="FILE", help="YAML or JSON file with options; the command line overrides it"
         )
         self.add_argument("--print_config", action="store_true", help="print the resolved options as YAML and stop")
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -60,6 +61,7 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         if is_switch(entry):
             self.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, **settings)
             return
+        # the reader refuses what is none of the choices, in the words of config files and Python
         shown = "{" + ",".join(facts["choices"]) + "}" if facts["choices"] else facts["metavar"]
         settings |= {"type": reader(entry), "metavar": shown}
         if facts["positional"]:
@@ -80,33 +82,27 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         parsed, unknown = self.parse_known_args(words)
         if unknown:
             self.refuse_word(unknown[0])
-        given = vars(parsed)
-        values = {name: given[name] for name in self.entries if name in given}
-        if "config" in given:
-            settings = {"section": self.section, "beside": values, "hint": self.help_command}
-            values = read_options(given["config"], self.table, **settings) | values
-        options = self.table(**{self.entries[name].name: self.stored(value) for name, value in values.items()})
-        if "print_config" in given:
+        values = {name: value for name, value in vars(parsed).items() if name in self.entries}
+        # the file comes second: what some foreign names in it mean depends on the command line, which overrides it
+        if "config" in parsed:
+            values = read_options(parsed.config, self.table, section=self.section, beside=values) | values
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        options = self.table(**{self.entries[name].name: value for name, value in (values | lists).items()})
+        if "print_config" in parsed:
             print_options(options, self.section)
             raise SystemExit(EXIT_DONE)
         return options
 
-    @staticmethod
-    def stored(value: object) -> object:
-        """Return a value as a table holds it: several values as a tuple."""
-        return tuple(value) if isinstance(value, list) else value
-
-    @property
-    def help_command(self) -> str:
-        """The command that lists the options."""
-        return f"python {self.prog} --help"
+    def command(self, argv: Sequence[str] | None = None) -> list[str]:
+        """Return the words of the command line, script first; argv as in parse_options."""
+        return list(sys.argv) if argv is None else [self.prog, *argv]
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse complains about as a UserError."""
-        raise UserError(message.removeprefix("argument "), self.help_command, EXIT_USAGE)
+        raise UserError(message.removeprefix("argument "), f"python {self.prog} --help", EXIT_USAGE)
 
     def refuse_word(self, word: str) -> NoReturn:
-        """Raise the error of a word that is no option: it names what another tool's option is here, or the nearest."""
+        """Raise the error of a word that is no option, with our name of what another tool calls so, or the nearest."""
         name = word.split("=")[0].lstrip("-")
         flags = [flag for flag, entry in self.entries.items() if not entry.metadata["positional"]]
         nearest = nearest_words(name, flags, prefix="--", aliases=NAMES.get(self.section))
@@ -118,18 +114,18 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         Where a script has positional arguments, a word after a switch is one of them.
         """
         switches = {f"--{name}" for name, entry in self.entries.items() if is_switch(entry)}
-        takes_words = any(entry.metadata["positional"] for entry in self.entries.values())
-        last = words.index("--") if "--" in words else len(words)
+        has_positional = any(entry.metadata["positional"] for entry in self.entries.values())
+        end = words.index("--") if "--" in words else len(words)  # behind it are no flags
         result: list[str] = []
-        for word in words[:last]:
+        for word in words[:end]:
             flag, equals, text = word.partition("=")
             if flag in switches and equals and text.lower() in TRUTHS:
-                result.append(switch_word(flag, text))
-            elif not takes_words and result and result[-1] in switches and word.lower() in TRUTHS:
-                result[-1] = switch_word(result[-1], word)
+                result.append(switch_word(flag, text))  # --fp16=True
+            elif not has_positional and result and result[-1] in switches and word.lower() in TRUTHS:
+                result[-1] = switch_word(result[-1], word)  # --fp16 True
             else:
                 result.append(word)
-        return result + words[last:]
+        return result + words[end:]
 
 
 def switch_word(flag: str, text: str) -> str:
@@ -149,6 +145,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         argv: command line without the program's name.
     """
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
+    # a terminal without Chinese shows escapes
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -166,12 +163,13 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         has_reader = not isinstance(problem, BrokenPipeError)
         if has_reader and problem.errno != errno.ENOSPC:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer has no place
+        # what is left in the buffer of stdout has no place to go, and Python would complain about it at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         full = UserError("no space left on the disk", "free some space", EXIT_ENVIRONMENT)
         return say_error(full) if has_reader else EXIT_PIPE
     except KeyboardInterrupt:
         say("stopped")
-        return 128 + signal.SIGINT
+        return 128 + signal.SIGINT  # as a shell counts it
     except MemoryError:
         hint = "close other programs, or use a smaller batch or input"
         return say_error(UserError("not enough memory", hint, EXIT_ENVIRONMENT))

@@ -160,6 +160,7 @@ def with_changes(options, changes: Mapping[str, object], allowed: tuple[str, ...
         UserError: a name that is unknown or has no meaning here, or a value that the command line would refuse, in the
             same words.
     """
+    # the options of a script that mean nothing to a caller in Python are refused, wherever they are given
     given = [entry.name for entry in fields(options) if getattr(options, entry.name) != entry.default]
     for name in (*given, *changes):
         if name not in allowed:
@@ -189,6 +190,7 @@ def check_value(entry: Field, value: object) -> object:
     many, help_text = entry.metadata["many"], entry.metadata["help"]
     if value is None and (entry.default is None or many):
         return entry.default
+    # the hint is a value that is right: the default, or what the option does where there is none
     right = f"{entry.name}: {help_text}" if entry.default is None or many else f"{entry.name}={entry.default!r}"
     try:
         if not many:
@@ -203,11 +205,13 @@ def check_value(entry: Field, value: object) -> object:
 
 def read_value(entry: Field, value: object) -> object:
     """Return a single value, read as its text would be; raise ArgumentTypeError as a reader of text does."""
+    # Python's True is also the number 1, which no option means by it
     if is_switch(entry) or isinstance(value, bool):
         if is_switch(entry) and isinstance(value, bool):
             return value
         kind = "True or False" if is_switch(entry) else "another kind"
         raise argparse.ArgumentTypeError(f"found {value!r}, expected {kind}")
+    # numbers may be given as text, and paths as Path objects
     if entry.metadata["read"]:
         value = str(value)
     elif isinstance(value, os.PathLike):

@@ -227,6 +227,13 @@ def test_no_bad_value_of_any_flag_makes_a_traceback_and_every_message_names_its_
     assert tried > 15
 
 
+def test_the_command_is_the_script_and_its_words(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["some/train.py", "--raw"])
+    parser = Parser(SomeOptions, "A script.", section="train")
+    assert parser.command() == ["some/train.py", "--raw"]
+    assert parser.command(["--lr=1"]) == ["train.py", "--lr=1"]
+
+
 # --- exit codes ---
 
 

@@ -43,7 +43,7 @@ def test_the_small_network_has_the_parameters_of_the_readme():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
 def test_a_recipe_is_a_file_of_sections_that_train_py_takes(path):
-    assert read_options(str(path), TrainOptions, section="train", beside={}, hint="")
+    assert read_options(str(path), TrainOptions, section="train")
 
 
 def options_of(name: str) -> TrainOptions:
