@@ -79,24 +79,24 @@ def train(
     exit_at_second: bool = False,
     **changes: object,
 ) -> TrainResult:
-    """Train, or go on with an unfinished run, under the lock of the run folder.
+    """Train, or resume an unfinished run, under the lock of the run folder.
 
-    In the main thread Ctrl-C and SIGTERM save and stop between two steps; the former handlers are put back at the end.
-    In another thread the signals stay with whoever has them.
+    In the main thread Ctrl-C and SIGTERM save and stop between two steps; the former handlers are restored at the end.
+    In another thread signals are left alone.
 
     Args:
         options: the same names, ranges and defaults as the flags of train.py; None is the defaults.
         progress: called with every record of log.jsonl as it is written, for example
             {"step": 200, "epoch": 1, "loss": 5.1, "lr": 0.001, "tokens_per_second": 4100.0}.
         exit_at_second: a second signal ends the process at once, as in train.py; else it raises KeyboardInterrupt.
-        changes: options by name, which go before `options`.
+        changes: options by name, which override `options`.
 
     Returns:
         Where the run stands.
 
     Raises:
         KeyboardInterrupt: a second signal before the first one's checkpoint was saved; the former one is whole.
-        UserError: anything the user can mend: an option out of its range, missing pieces, a folder in use.
+        UserError: anything the user can repair: an option out of range, missing pieces, a folder in use.
 
     Example::
 
@@ -154,7 +154,7 @@ def evaluate(
         options: how it is measured, as flags of eval.py: encoding, stride, batch_size, per_chapter, html, baseline,
             precision, device. None is the defaults. Every token but the first is scored once, after at least
             context - stride tokens; with stride = context the first of every window is not.
-        changes: the same by name, which go before `options`.
+        changes: the same by name, which override `options`.
 
     Returns:
         loss and nats_per_character in nats, perplexity, accuracy (0 to 1), bits_per_character (None for an empty text),
@@ -171,7 +171,7 @@ def evaluate(
     """
     options = with_changes(options or EvaluateOptions(), changes, names_with(EvaluateOptions, python=True))
     if not isinstance(pieces, (str, os.PathLike)):
-        raise UserError(f"pieces: found {pieces!r}, expected text", 'pieces="data/tokenized/"', EXIT_USAGE)
+        raise UserError(f"pieces: found {pieces!r}, expected text", "pieces='data/tokenized/'", EXIT_USAGE)
     from novelgpt.training.measure import Measure, find_texts
 
     network, tokenizer = open_model(model, options.device)
@@ -208,7 +208,7 @@ def generate(model: "Model", prefix: str, options: GenerateOptions | None = None
         options: the same names, ranges and defaults as the flags of generate.py: length, stop, nsamples, batch_size,
             temperature, topk, topp, min_p, repetition_penalty, penalty_window, no_repeat_ngram_size,
             bad_words (a list), cut_loops, keep_head, seed, precision, quantize, device, corpus, max_copy.
-        changes: the same by name, which go before `options`.
+        changes: the same by name, which override `options`.
 
     Returns:
         nsamples texts; text i is a function of (seed, i).

@@ -1,8 +1,8 @@
-"""How other tools call what this one has, so that their config files mean here what they mean there.
+"""The names that other tools give to our options, so that their config files mean the same here.
 
-The names are those of Hugging Face's TrainingArguments and run_clm.py, Lightning, nanoGPT and transformers' generate().
-Config files may use them; each is said in one line, and `--print_config` prints ours. On the command line a foreign
-name is an error that tells our own.
+They come from Hugging Face's TrainingArguments and run_clm.py, Lightning, nanoGPT and transformers' generate(). Config
+files may use them: one line on stderr lists each with our name, and `--print_config` prints ours. On the command line
+such a name is an error whose hint is ours.
 """
 
 import os
@@ -87,7 +87,7 @@ PRECISIONS = {
     "16": "fp16", "16-mixed": "fp16", "float16": "fp16", "32": "fp32", "32-true": "fp32", "float32": "fp32",
     "no": "fp32", "bf16-mixed": "bf16", "bfloat16": "bf16",
 }  # fmt: skip
-# what one might not expect of an option of ours
+# what might surprise in an option of ours
 REMARKS = {
     "batch_size": ", the batch of a whole step over all devices",
     "gradient_accumulation": ", which splits the batch of a step",
@@ -104,13 +104,14 @@ def precision_name(text: str) -> str:
 
 
 def hint_for(name: str, section: str) -> str | None:
-    """Say what an option of another tool is called here; None for a name that is none of theirs.
+    """Return a hint with our name for an option of another tool; None for a name that no other tool has.
 
     >>> hint_for("learning_rate", "train"), hint_for("bf16", "train"), hint_for("do_train", "train")
     ('here it is --lr', 'here it is --precision bf16', 'it has no counterpart here: leave it out')
     """
     if name in NAMES.get(section, {}):
-        switch = VALUES[name].get("true") if name in CLOSED else None  # what their switch is when it is on
+        # a switch of theirs may be one value of our option
+        switch = VALUES[name].get("true") if name in CLOSED else None
         return f"here it is --{NAMES[section][name]}" + (f" {switch}" if switch else "")
     return "it has no counterpart here: leave it out" if name in WITHOUT_EFFECT.get(section, {}) else None
 
@@ -118,7 +119,7 @@ def hint_for(name: str, section: str) -> str | None:
 def translate(
     given: Mapping[str, object], *, section: str, path: str, beside: Mapping[str, object] | None = None
 ) -> dict[str, object]:
-    """Return the entries of a config file under our names: what is renamed is said, what has no effect is named.
+    """Return the entries of a config file under our names; report what was renamed and what has no effect.
 
     Args:
         given: name -> value, ours and theirs, as YAML and JSON make them; None is not given.
@@ -132,6 +133,7 @@ def translate(
     >>> translate({"epochs": 3, "learning_rate": "1e-4"}, section="train", path="my.json")
     {'epochs': 3, 'lr': '1e-4'}
     """
+    # keys that change nothing are taken out first, with one warning
     names, idle = NAMES.get(section, {}), WITHOUT_EFFECT.get(section, {})
     check_idle(given, idle, path)
     result = {name: value for name, value in given.items() if name not in names and name not in idle}
@@ -142,12 +144,12 @@ def translate(
             continue
         ours, meant = names[name], our_value(name, value, (beside or {}, given), names, path)
         former = result.get(ours)
-        # of the ratio and the steps of warm-up one is usually 0, and the other counts
+        # a warm-up may be given as a ratio and as steps; whichever is not 0 counts
         is_ratio = name == "warmup_ratio"
         if meant is None or (is_ratio and former is not None and is_same(meant, 0)):
             continue
         said.append(describe_alias(name, value, ours, meant))
-        # a strategy decides over the number of steps beside it
+        # a strategy overrides the number of steps given with it; any other two values must agree
         settles = name in STRATEGIES or (is_ratio and is_same(former, 0))
         if former is not None and not settles and not is_same(former, meant):
             message = f"{path}: {name} {value} and {sources[ours]} {given[sources[ours]]}: one option, two values"
@@ -170,14 +172,17 @@ def our_value(
         path: of the file, for messages.
     """
     text = spelled(value)
+    # the strategy "steps" takes its number from the file or the command line, else Hugging Face's default
     if name in STRATEGIES and text == "steps":
         steps = [place.get(spelling) for spelling in STEPS[STRATEGIES[name]] for place in places]
         return next((step for step in steps if step is not None and not is_same(step, 0)), VALUES[name][text])
     if name in VALUES and text in VALUES[name]:
         return VALUES[name][text]
+    # every other value of these would change the result in a way we do not have
     if name in CLOSED:
         refuse_value(name, value, VALUES[name], path)
-    if name == "warmup_ratio" and not is_share(text):
+    # their units in ours: shares, percent, whole epochs, the batch of one device and one micro-batch
+    if name == "warmup_ratio" and not (is_number(text) and 0 <= float(text) < 1):
         message = f"{path}: {name}: found {text!r}, expected a number from 0 to below 1"
         raise UserError(message, "warmup_steps takes a number of steps too", EXIT_USAGE)
     if name == "validation_split_percentage" and is_number(text):
@@ -190,14 +195,14 @@ def our_value(
 
 
 def accumulation(places: tuple[Mapping[str, object], ...], names: Mapping[str, str]) -> int:
-    """Return the micro-batches that their batch size is multiplied by, under whatever name."""
+    """Return the number of micro-batches, by which their batch size is multiplied, under any of its names."""
     entries = [entry for place in places for entry in place.items() if entry[1] is not None]
     values = [spelled(value) for name, value in entries if names.get(name, name) == "gradient_accumulation"]
     return int(values[0]) if values and values[0].isdecimal() else 1
 
 
 def check_idle(given: Mapping[str, object], idle: Mapping[str, tuple[str, ...]], path: str) -> None:
-    """Name the keys without effect in one warning; refuse a value of theirs that would have one."""
+    """Warn once about the keys without effect; refuse a value of theirs that would have an effect."""
     names = [name for name, value in given.items() if name in idle and value is not None]
     for name in names:
         if idle[name] and not any(is_same(given[name], value) for value in idle[name]):
@@ -207,13 +212,13 @@ def check_idle(given: Mapping[str, object], idle: Mapping[str, tuple[str, ...]],
 
 
 def refuse_value(name: str, value: object, allowed: Collection[str], path: str) -> None:
-    """Raise the error of a value that would change the result and that is not supported."""
+    """Refuse a value that would change the result and is not supported."""
     message = f"{path}: {name}: found {spelled(value)!r}, supported is {' or '.join(allowed)}"
     raise UserError(message, "leave it out, or see --help for what there is", EXIT_USAGE)
 
 
 def describe_alias(name: str, value: object, ours: str, meant: object) -> str:
-    """Say what an alias is: the names, the values where they differ, and what one might not expect.
+    """Describe an alias: both names, both values where they differ, and what might surprise.
 
     >>> describe_alias("warmup_ratio", 0.1, "warmup_steps", "0.1"), describe_alias("bf16", True, "precision", "bf16")
     ('warmup_ratio is warmup_steps', 'bf16 true is precision bf16')
@@ -229,7 +234,7 @@ def is_first_process() -> bool:
 
 
 def spelled(value: object) -> str:
-    """Spell a value of YAML or JSON as on the command line.
+    """Return a value of YAML or JSON as the command line would spell it.
 
     >>> spelled(True), spelled("True"), spelled(["none"]), spelled(1e-4)
     ('true', 'true', 'none', '0.0001')
@@ -247,11 +252,6 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def is_share(text: str) -> bool:
-    """Tell whether a text is a number from 0 to below 1."""
-    return is_number(text) and 0 <= float(text) < 1
 
 
 def is_same(one: object, other: object) -> bool:

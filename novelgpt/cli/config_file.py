@@ -7,7 +7,7 @@ own, so that one file can drive a whole experiment::
     generate: {topk: 8, nsamples: 10}
 
 Numbers and dates stay the text that the file says (`12:30` is no count of minutes and `010` no octal number): the
-options themselves know what they are. A key that stands twice is an error, since one of the two would be ignored.
+options themselves know what they are. A duplicate key is an error, since one of the two would be ignored.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def read_options(
 def section_values(path: str, section: str) -> dict[str, object]:
     """Return the entries of a config file for one script, as they stand there."""
     values = read_config(path)
-    # sections are told by their names and by holding mappings, or nothing; all else is a script's own options
+    # a file of sections is recognised by a section name that holds a mapping or nothing
     if not any(name in SECTIONS and (isinstance(value, dict) or value is None) for name, value in values.items()):
         return values
     for name in values:
@@ -104,7 +104,7 @@ def read_config(path: str) -> dict:
     """Read a YAML or JSON mapping; every value stays what the file says.
 
     Raises:
-        UserError: missing, not YAML or JSON, not a mapping, or a key stands twice.
+        UserError: missing, not YAML or JSON, not a mapping, or a duplicate key.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -126,7 +126,7 @@ def read_config(path: str) -> dict:
 
 
 def unique_keys(pairs: list[tuple[object, object]]) -> dict:
-    """Make a mapping of pairs; ValueError when a key stands twice.
+    """Make a mapping of pairs; ValueError for a duplicate key.
 
     >>> unique_keys([("lr", 1), ("epochs", 2)])
     {'lr': 1, 'epochs': 2}
@@ -134,7 +134,7 @@ def unique_keys(pairs: list[tuple[object, object]]) -> dict:
     mapping: dict = {}
     for key, value in pairs:
         if key in mapping:
-            raise ValueError(f"the key {key} stands twice")
+            raise ValueError(f"the key {key} appears twice")
         mapping[key] = value
     return mapping
 
@@ -148,7 +148,7 @@ def load_yaml(text: str) -> object:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """PyYAML's safe loader, but for numbers, dates and keys that stand twice."""
+        """PyYAML's safe loader, except for numbers, dates and duplicate keys."""
 
     # numbers and dates stay text
     dropped = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp")}
@@ -158,7 +158,7 @@ def load_yaml(text: str) -> object:
     }
 
     def construct_mapping(loader, node):
-        # a key that stands twice in the file itself, not by way of `<<: *other`, whose keys may stand again
+        # duplicates within the mapping are refused; keys merged by `<<: *other` may be overridden
         own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         unique_keys([(loader.construct_object(key, deep=True), None) for key in own])
         loader.flatten_mapping(node)

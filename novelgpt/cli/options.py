@@ -1,4 +1,4 @@
-"""Every option of the seven scripts with its default, help, range and roles: the one place where they are written.
+"""Every option of the seven scripts with its default, help, range and roles; written nowhere else.
 
 A script makes its flags from its table, `--print_config` prints it, the Python API takes it, run.json stores it.
 """
@@ -20,10 +20,10 @@ changeable = partial(option, resume="changeable")  # the value, unless --allow_c
 content = partial(option, resume="content")  # not the value but what it leads to: text, vocabulary, network
 free = partial(option, resume="free")  # nothing
 
-# roles of what one may give in Python, of that the part which samples.jsonl keeps, of that what chooses a token
-python = partial(option, python=True)
-recorded = partial(python, recorded=True)
-sampling = partial(recorded, sampling=True)
+# roles of writing and evaluating; each includes the one above it
+python = partial(option, python=True)  # may be given to evaluate() or generate()
+recorded = partial(python, recorded=True)  # is kept in samples.jsonl
+sampling = partial(recorded, sampling=True)  # decides which token is chosen
 
 
 def token_names(text: str) -> str:
@@ -61,10 +61,10 @@ def clock_time(text: str) -> str:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Options of train.py. Lengths are in tokens, rates per step; None means: decided by the machine or the data.
+    """Options of train.py. Lengths are in tokens, rates per step; None leaves the choice to the machine or the data.
 
-    The word before each parenthesis is the role `resume`. Two more roles: `only`, the one kind of data for which an
-    option means something, "windows" of a book or "rows", one text a record; `needs`, what has to be there for it.
+    The word before each parenthesis is the role `resume`. Two further roles: `only`, the kind of data an option applies
+    to, "windows" of a book or "rows" (one text a record); `needs`, what must be there for it to have an effect.
 
     >>> options = TrainOptions(epochs=3, output_dir="runs/first")
     >>> options.epochs, options.batch_size, options.output_path.name
@@ -188,10 +188,12 @@ class CleanOptions:
     output: str = option("data/train.json", "the clean documents", metavar="FILE")
     encoding: str | None = option(None, "encoding of the input; found out if not given", metavar="NAME")
     field: str | None = option(None, "key or column of the text; text or content if not given", metavar="NAME")
+    # what is done to the text
     keep_ads: bool = option(False, "leave advertisements and site lines in")
     keep_private: bool = option(False, "leave private-use characters in")
     width: str | None = option(None, "write all ASCII and full-width signs this way", choices=("half", "full"))
     traditional_to_simplified: bool = option(False, "convert the script; needs OpenCC")
+    # what else is written
     report: str | None = option(None, "also write the report as one HTML page", metavar="FILE")
     titles: str | None = option(None, "also write chapters with titles as records: text[TIL]title", metavar="FILE")
 
@@ -230,8 +232,10 @@ class EvaluateOptions:
 
     model_path: str = option("model/final_model", "model folder")
     tokenized_data_path: str = option("data/tokenized/", "pieces whose held-out part is scored")
+    # what is scored; the held-out part of the pieces where neither is given
     text_path: str | None = option(None, "score this text instead: .txt, .json, .jsonl, .csv, or a folder of them")
     text: str | None = option(None, "score this sentence instead")
+    # how it is read and measured
     encoding: str | None = python(None, "encoding of text_path; default: found out")
     stride: int | None = python(None, "tokens between windows, at most the context (default half of it)", whole(1))
     batch_size: int = python(8, "windows a pass", whole(1))
@@ -246,18 +250,22 @@ class EvaluateOptions:
 class GenerateOptions:
     """Options of generate.py."""
 
+    # the model
     model_path: str = option("model/final_model", "folder of the model")
     tokenizer_path: str | None = option(None, "its vocabulary again, only to check that it is the one meant")
     device: str | None = python(None, "one GPU number, mps or cpu (default: the first GPU, else the CPU)")
+    # what the text begins with
     prefix: str = option("[CLS]萧炎大喝一声", "what the text begins with")
     prefix_file: str | None = option(None, "a text to continue, in any encoding, instead of --prefix", metavar="FILE")
     mark: str | None = option(None, "write only what this token asks for, such as a title after [TIL]", metavar="TOKEN")
+    # where it ends, and how many there are
     length: int = recorded(1000, "new tokens; -1 fills the model's context", whole(-1, MOST_TOKENS))
     stop: str = recorded(
         "sentence", "after --length continue to the end of this", choices=("sentence", "paragraph", "chapter", "never")
     )
     nsamples: int = python(10, "how many texts", whole(1))
     batch_size: int = python(10, "texts written at a time; has no influence on them", whole(1))
+    # how each token is chosen
     temperature: float = sampling(1.0, "lower is safer; 0 takes the best token always", real(0))
     topk: int = sampling(8, "choose among so many tokens; 0 = all", whole(0))
     topp: float = sampling(1.0, "choose among the best tokens of this probability; 0 or 1 = all", real(0, 1))
@@ -266,21 +274,26 @@ class GenerateOptions:
     penalty_window: int = sampling(256, "how many recent tokens that means; 0 = all", whole(0))
     no_repeat_ngram_size: int = sampling(0, "never write a run of so many tokens twice; 0 = may", whole(0))
     bad_words: tuple[str, ...] = sampling((), "words never written", many=True, metavar="WORD")
+    # what is done along the way
     cut_loops: bool = recorded(True, "end a text that repeats itself")
     keep_head: int = recorded(0, "tokens of the beginning that are never forgotten", whole(0))
     seed: int | None = python(None, "text i is a function of (seed, i); default: a new one", whole(0, 2**64 - 1))
+    # how the machine computes it
     precision: str = python(
         "auto", "auto: bf16 where the machine has it", precision_name, choices=("auto", "fp32", "bf16")
     )
     quantize: str | None = python(
         None, "eight-bit weights, keys and values; prints what that costs in perplexity", choices=("int8",)
     )
+    # how it is shown
     stream: bool = option(False, "show characters as they are written")
     interactive: bool = option(False, "write by turns with the model")
+    # several beginnings in one run
     prompts_file: str | None = option(None, "one prefix a line; --nsamples of each", metavar="FILE")
     titles: tuple[str, ...] = option((), "write a text to each title, one file a text", many=True, metavar="TITLE")
     titles_file: str | None = option(None, "the titles, one a line", metavar="FILE")
     articles_per_title: int = option(5, "texts of each title", whole(1))
+    # the book the model was trained on: what is copied from it, how it begins
     corpus: str | None = python(None, "the book it was trained on (default: where it was then)", metavar="FILE")
     copies: bool = option(True, "measure what is copied from the book")
     max_copy: int | None = python(
@@ -288,6 +301,7 @@ class GenerateOptions:
     )
     find: str | None = option(None, "only show openings of the book that hold these words", metavar="WORDS")
     openings: int = option(5, "how many of them", whole(1))
+    # where the texts are kept
     save_samples: bool = option(False, "write the samples to files")
     save_samples_path: str = option("mnt/", "where to", metavar="FOLDER")
 

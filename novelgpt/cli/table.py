@@ -1,4 +1,4 @@
-"""One option, one line: its default, help, range and roles, in a frozen dataclass from which all else is made.
+"""One option, one line: its default, help, range and roles, in a frozen dataclass from which everything else follows.
 
 ::
 
@@ -31,7 +31,7 @@ def option(
     flag: str | None = None,
     **roles: object,
 ):
-    """Declare one option of a script.
+    """Declare one option of a script; stands where a dataclass has a default.
 
     Args:
         default: used where neither a config file nor the command line gives a value; None: decided later. True and
@@ -44,7 +44,7 @@ def option(
         positional: stands without a flag on the command line, and takes several values.
         metavar: what stands for the value in `--help`.
         flag: the name on the command line and in config files, where that cannot be the field's name.
-        roles: what else is true of it, for example only="windows".
+        roles: what else holds for it, for example only="windows".
     """
     facts = {"help": help, "read": read, "choices": choices, "many": many or positional, "positional": positional}
     return field(default=default, metadata={**facts, "metavar": metavar, "flag": flag, **roles})
@@ -92,7 +92,7 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
         try:
             value = int(text)
         except ValueError:
-            value = None
+            value = None  # as wrong as one out of range
         if value is None or value < low or (high is not None and value > high):
             raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number {describe_range(low, high)}")
         return value
@@ -111,7 +111,7 @@ def real(low: float, high: float = math.inf, *, above: bool = False) -> Callable
         try:
             value = float(text)
         except ValueError:
-            value = math.nan
+            value = math.nan  # refused below, like "nan" itself
         if not math.isfinite(value) or value < low or value > high or (above and value == low):
             words = describe_range(low, high, above=above)
             raise argparse.ArgumentTypeError(f"found {text!r}, expected a number {words}")
@@ -160,7 +160,7 @@ def with_changes(options, changes: Mapping[str, object], allowed: tuple[str, ...
         UserError: a name that is unknown or has no meaning here, or a value that the command line would refuse, in the
             same words.
     """
-    # the options of a script that mean nothing to a caller in Python are refused, wherever they are given
+    # options that mean nothing to a caller in Python are refused, whether in the object or by name
     given = [entry.name for entry in fields(options) if getattr(options, entry.name) != entry.default]
     for name in (*given, *changes):
         if name not in allowed:
@@ -205,7 +205,7 @@ def check_value(entry: Field, value: object) -> object:
 
 def read_value(entry: Field, value: object) -> object:
     """Return a single value, read as its text would be; raise ArgumentTypeError as a reader of text does."""
-    # Python's True is also the number 1, which no option means by it
+    # True is also the number 1 in Python, and no option means that by it
     if is_switch(entry) or isinstance(value, bool):
         if is_switch(entry) and isinstance(value, bool):
             return value

@@ -206,9 +206,9 @@ def test_a_mapping_or_a_switch_where_a_value_belongs_is_refused_in_every_script(
 @pytest.mark.parametrize(
     ("name", "text", "message", "hint"),
     [
-        ("a.yaml", "train:\n  lr: 1\n  lr: 2\n", "--config {path}: the key lr stands twice", CORRECT),
-        ("a.yaml", "train: {}\ntrain: {}\n", "--config {path}: the key train stands twice", CORRECT),
-        ("a.json", '{"lr": 1, "lr": 2}', "--config {path}: the key lr stands twice", CORRECT),
+        ("a.yaml", "train:\n  lr: 1\n  lr: 2\n", "--config {path}: the key lr appears twice", CORRECT),
+        ("a.yaml", "train: {}\ntrain: {}\n", "--config {path}: the key train appears twice", CORRECT),
+        ("a.json", '{"lr": 1, "lr": 2}', "--config {path}: the key lr appears twice", CORRECT),
         ("a.yaml", "train: 5\neval: {}\n", "{path}: section train: found '5', expected options", BELOW),
         ("a.yaml", "train: [lr]\neval:\n", "{path}: section train: found ['lr'], expected options", BELOW),
         ("a.yaml", "trian: {lr: 1}\neval:\n", "{path}: unknown section trian", "did you mean train?"),
