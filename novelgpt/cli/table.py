@@ -78,9 +78,6 @@ def describe_option(entry: Field) -> str:
     return entry.metadata["help"] + shown
 
 
-# --- text -> value ---
-
-
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
     """Return a reader of whole numbers from low to high.
 
@@ -143,9 +140,6 @@ def reader(entry: Field) -> Callable[[object], object]:
         return value
 
     return read_choice
-
-
-# --- values given in Python ---
 
 
 def with_changes(options, changes: Mapping[str, object], allowed: tuple[str, ...]):
