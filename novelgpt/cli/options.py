@@ -186,12 +186,12 @@ class CleanOptions:
 
     paths: tuple[str, ...] = option((), "files or folders of novels", positional=True, metavar="PATH")
     output: str = option("data/train.json", "the clean documents", metavar="FILE")
-    encoding: str | None = option(None, "encoding of the input; found out if not given", metavar="NAME")
+    encoding: str | None = option(None, "encoding of the input; detected if not given", metavar="NAME")
     field: str | None = option(None, "key or column of the text; text or content if not given", metavar="NAME")
     # what is done to the text
     keep_ads: bool = option(False, "leave advertisements and site lines in")
     keep_private: bool = option(False, "leave private-use characters in")
-    width: str | None = option(None, "write all ASCII and full-width signs this way", choices=("half", "full"))
+    width: str | None = option(None, "write all ASCII and full-width characters this way", choices=("half", "full"))
     traditional_to_simplified: bool = option(False, "convert the script; needs OpenCC")
     # what else is written
     report: str | None = option(None, "also write the report as one HTML page", metavar="FILE")
@@ -236,7 +236,7 @@ class EvaluateOptions:
     text_path: str | None = option(None, "score this text instead: .txt, .json, .jsonl, .csv, or a folder of them")
     text: str | None = option(None, "score this sentence instead")
     # how it is read and measured
-    encoding: str | None = python(None, "encoding of text_path; default: found out")
+    encoding: str | None = python(None, "encoding of text_path; detected if not given")
     stride: int | None = python(None, "tokens between windows, at most the context (default half of it)", whole(1))
     batch_size: int = python(8, "windows a pass", whole(1))
     per_chapter: bool = python(False, "score every chapter by itself too")
@@ -312,7 +312,9 @@ class ConvertOptions:
 
     places: tuple[str, ...] = option((), "source and output: folder, .ckpt, .gguf", positional=True, metavar="PLACE")
     to: str = option("hf", "what to write; hf is a model folder", choices=("hf", "gguf", "mindspore"))
-    source: str = option("auto", "what the source is; auto finds out", choices=("auto", "hf", "mindspore"), flag="from")
+    source: str = option(
+        "auto", "what the source is; auto detects it", choices=("auto", "hf", "mindspore"), flag="from"
+    )
     dtype: str = option("fp32", "number format of the weights", choices=("fp32", "bf16", "fp16"))
     model_config: str | None = option(None, "config JSON of a lone MindSpore checkpoint, which holds none")
     tokenizer_path: str | None = option(None, "vocabulary of a lone MindSpore checkpoint, or of a folder without one")
