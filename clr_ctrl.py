@@ -7,11 +7,10 @@ Takes .txt, .json, .jsonl, .csv, each also as .gz, whole folders, and "-" for st
 a path it reads data/input.json or data/input.txt, or else the bundled novel.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from novelgpt.cli import new_parser, parse_options, run
+from novelgpt.cli import CleanOptions, Parser, run
 from novelgpt.files import write_text
 from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 
@@ -20,23 +19,9 @@ SAMPLE = "data/sample/novel.txt"
 VOCABULARY = "cache/vocab_small.txt"
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
-    parser = new_parser(__doc__)
-    switch = argparse.BooleanOptionalAction
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="files or folders of novels")
-    parser.add_argument("--output", default="data/train.json", metavar="FILE", help="the clean documents")
-    parser.add_argument("--encoding", metavar="NAME", help="encoding of the input; detected if not given")
-    parser.add_argument("--field", metavar="NAME", help="key or column of the text; text or content if not given")
-    parser.add_argument("--keep_ads", action=switch, default=False, help="leave advertisements and site lines in")
-    parser.add_argument("--keep_private", action=switch, default=False, help="leave private-use characters in")
-    parser.add_argument("--width", choices=("half", "full"), help="write all ASCII and full-width characters this way")
-    parser.add_argument(
-        "--traditional_to_simplified", action=switch, default=False, help="convert the script; needs OpenCC"
-    )
-    parser.add_argument("--report", metavar="FILE", help="also write the report as one HTML page")
-    parser.add_argument("--titles", metavar="FILE", help="also write chapters with titles as records: text[TIL]title")
-    return parser
+def build_parser() -> Parser[CleanOptions]:
+    """Return the command line of clr_ctrl.py."""
+    return Parser(CleanOptions, __doc__, section="clean")
 
 
 def choose_paths(given: Sequence[str]) -> list[str]:
@@ -51,7 +36,7 @@ def choose_paths(given: Sequence[str]) -> list[str]:
     return [SAMPLE if Path(SAMPLE).exists() else str(sample)]
 
 
-def check_outputs(options: argparse.Namespace, report: Path) -> None:
+def check_outputs(options: CleanOptions, report: Path) -> None:
     """Refuse two outputs in one file.
 
     Args:
@@ -69,7 +54,7 @@ def check_outputs(options: argparse.Namespace, report: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Clean the novels and write documents and report."""
-    options = parse_options(build_parser(), argv, section="clean")
+    options = build_parser().parse_options(argv)
     from novelgpt.corpus.books import CleaningOptions, Library
     from novelgpt.corpus.doctor import Report, report_path, terminal_lines, write_report
 

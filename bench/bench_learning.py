@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import clr_ctrl
 import make_vocab
 import train
-from novelgpt.cli import parse_options
 from novelgpt.corpus.pieces import Pieces
 from novelgpt.corpus.pipeline import tokenize_corpus
 from novelgpt.corpus.stream import TokenStream
@@ -33,7 +32,6 @@ from novelgpt.files import write_json
 from novelgpt.network import sum_scores
 from novelgpt.ngram import ngram_loss
 from novelgpt.training.evaluation import evaluate_stream
-from novelgpt.training.options import TrainOptions
 from novelgpt.training.setup import Run, prepare_run
 from novelgpt.training.stopping import StopSignals
 from novelgpt.training.trainer import Trainer
@@ -94,8 +92,7 @@ def open_run(preset: str, folder: Path, options: argparse.Namespace, seed: int) 
     argv += ["--tokenizer_path", str(folder / "vocab.txt"), "--tokenized_data_path", str(folder / "pieces")]
     argv += ["--epochs", str(options.epochs), "--stride", str(options.stride), "--batch_size", "8"]
     argv += ["--seed", str(seed), "--output_dir", str(folder / preset), "--log_step", "500", "--device", "cpu"]
-    values = parse_options(train.build_parser(), argv, section="train")
-    return prepare_run(TrainOptions(**{entry.name: getattr(values, entry.name) for entry in fields(TrainOptions)}))
+    return prepare_run(train.build_parser().parse_options(argv))
 
 
 def looks_of(total: int) -> set[int]:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from novelgpt.api import TrainResult, Written, evaluate, generate, train
+    from novelgpt.cli import EvaluateOptions, GenerateOptions, TrainOptions
     from novelgpt.corpus.tokenizers import NovelTokenizer
     from novelgpt.messages import UserError
     from novelgpt.network import load_model
-    from novelgpt.training.options import TrainOptions
 
 __version__ = "0.1.0"
 __all__ = [
+    "EvaluateOptions",
+    "GenerateOptions",
     "NovelTokenizer",
     "TrainOptions",
     "TrainResult",
@@ -27,9 +29,9 @@ __all__ = [
 ]
 PLACES = {
     "NovelTokenizer": "novelgpt.corpus.tokenizers",
-    "TrainOptions": "novelgpt.training.options",
     "UserError": "novelgpt.messages",
     "load_model": "novelgpt.network",
+    **dict.fromkeys(("EvaluateOptions", "GenerateOptions", "TrainOptions"), "novelgpt.cli"),
     **dict.fromkeys(("TrainResult", "Written", "evaluate", "generate", "train"), "novelgpt.api"),
 }
 

@@ -94,12 +94,12 @@ def tiny_options(tmp_path):
 
 def make_tiny_options(folder: Path, documents: list[str] = STORY * 3, config: dict | None = None, **changes):
     """Write vocabulary, pieces and config into a folder and return the TrainOptions of a run of about 18 steps."""
+    from novelgpt.cli import TrainOptions
     from novelgpt.corpus.pieces import write_pieces
     from novelgpt.corpus.tokenizer import load_tokenizer
     from novelgpt.corpus.tokenizers.loading import save_vocabulary
     from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
     from novelgpt.files import write_json
-    from novelgpt.training.options import TrainOptions
 
     save_vocabulary(folder / "vocab.txt", build_vocabulary(STORY))
     tokenizer = load_tokenizer(folder / "vocab.txt")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from test_trainer import StopAfter, fit, result_of
 from transformers import GPT2LMHeadModel
 
-from novelgpt.cli import run
+from novelgpt.cli import TrainOptions, run
 from novelgpt.files import write_json
 from novelgpt.messages import UserError
 from novelgpt.network import build_model, load_model, model_weights, save_model, sum_loss
@@ -21,7 +21,6 @@ from novelgpt.training.checkpoint import list_checkpoints
 from novelgpt.training.engine import Engine
 from novelgpt.training.lora import add_lora, check_lora, plain_model
 from novelgpt.training.optim import default_lr
-from novelgpt.training.options import TrainOptions
 from novelgpt.training.session import train
 from novelgpt.training.setup import load_or_build, prepare_run
 from novelgpt.training.windows import epoch_batches

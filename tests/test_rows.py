@@ -12,6 +12,7 @@ from test_distributed import assert_same_losses, run_cases
 from test_trainer import StopAfter, assert_survives_stops, fit, read_log, refusal_of, step_losses
 from transformers import AutoModelForCausalLM
 
+from novelgpt.cli import TrainOptions
 from novelgpt.corpus.records import encode_records
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.tokenizers.loading import save_vocabulary
@@ -20,7 +21,6 @@ from novelgpt.files import write_json
 from novelgpt.network import sum_loss
 from novelgpt.training.checkpoint import list_checkpoints
 from novelgpt.training.engine import Engine
-from novelgpt.training.options import TrainOptions
 from novelgpt.training.rows import make_rows
 from novelgpt.training.session import train
 from novelgpt.training.setup import prepare_run, write_run_file

@@ -9,11 +9,11 @@ from conftest import STORY
 from safetensors.torch import load_file
 from test_trainer import assert_survives_a_stop_anywhere, assert_survives_stops, fit, read_log, result_of
 
+from novelgpt.cli import TrainOptions
 from novelgpt.files import find_damage, read_json
 from novelgpt.messages import UserError
 from novelgpt.training import trainer
 from novelgpt.training.checkpoint import list_checkpoints, read_progress
-from novelgpt.training.options import TrainOptions
 from novelgpt.training.selection import check_habits
 from novelgpt.training.session import train
 

@@ -61,11 +61,8 @@ def test_a_run_that_stopped_in_its_last_epochs_end_says_the_last_epoch():
         ["--resume=never"],
         ["--resume", "never"],
         ["--resume", "model/checkpoints/step-00000002"],
-        ["--overwrite_output_dir"],
-        ["--overwrite_output_dir", "true"],
-        ["--overwrite_output_dir=True"],
-        ["--resume_from_checkpoint=model/checkpoints/step-00000002"],
-        ["--resume_from_checkpoint", "false", "--resume", "never"],
+        ["--resume=model/checkpoints/step-00000002"],
+        ["--resume", "model/checkpoints/step-00000002", "--resume", "never"],
         [],  # of a config file
     ],
 )

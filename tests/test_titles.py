@@ -22,9 +22,8 @@ from novelgpt.corpus import books
 from novelgpt.corpus.records import encode_records, read_records
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE
 from novelgpt.network import build_model, save_model
-from novelgpt.writing.options import check_options
 from novelgpt.writing.plan import Sample, answer_plan
-from novelgpt.writing.prompts import marked_prefix
+from novelgpt.writing.prompts import marked_prefix, resolve_options
 from novelgpt.writing.session import open_session
 
 pytestmark = pytest.mark.usefixtures("no_flushing")
@@ -195,9 +194,7 @@ def wide(tiny_tokenizer, tmp_path):
 
     def start(length: int):
         words = ["--model_path", str(tmp_path / "wide"), "--mark", "[TIL]", "--device", "cpu", "--length", str(length)]
-        options = generate.build_parser().parse_args(words)
-        check_options(options)
-        return open_session(options)
+        return open_session(resolve_options(generate.build_parser().parse_options(words)))
 
     return start
 

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
+from novelgpt.cli import TrainOptions
 from novelgpt.corpus.tokenizers import NovelTokenizer, has_vocabulary, load_tokenizer
 from novelgpt.messages import EXIT_USAGE, UserError
 from novelgpt.network import TIED, check_model_folder, load_model, read_folder_config
-from novelgpt.training.options import TrainOptions
 
 DEFAULT_VOCABULARY = "cache/vocab_small.txt"
 NOISE = 0.1  # of the old rows' standard deviation, so that new tokens can part

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
+from novelgpt.cli import TrainOptions
 from novelgpt.files import sha256_of
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 from novelgpt.network import EMBEDDING, HEAD, count_parameters, model_weights, weight_files
-from novelgpt.training.options import TrainOptions
 
 LAYERS = ("c_attn", "c_proj", "c_fc")  # GPT-2's names; c_proj is one of attention and one of the MLP
 

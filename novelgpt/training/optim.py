@@ -5,8 +5,8 @@ import math
 import torch
 from torch import nn
 
+from novelgpt.cli import TrainOptions
 from novelgpt.training.muon import Muon
-from novelgpt.training.options import TrainOptions
 
 DEFAULT_LR = {"adamw": 8e-4, "muon": 2e-3}  # of a network 768 wide, from scratch
 PRETRAINED_LR = {"adamw": 1.5e-4, "muon": 3e-4}  # weights that know something are not to be shaken

@@ -17,20 +17,16 @@ from functools import cached_property
 
 import numpy as np
 
+from novelgpt.cli import TrainOptions, names_with
 from novelgpt.corpus.pipeline import source_sha256
 from novelgpt.corpus.records import Records, encode_records, read_records
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
-from novelgpt.training.options import TrainOptions
 from novelgpt.training.windows import IGNORED, Batch, count_steps
 
 WIDTH = 32  # rows are padded to a multiple of it, tokens
-ONLY_ROWS = (
-    "train_file validation_file text_column block_size loss_after max_train_samples preprocessing_num_workers"
-).split()
-ONLY_WINDOWS = (
-    "raw raw_data_path tokenized_data_path num_pieces min_length stride random_phase replace_inputs"
-).split()
+ONLY_ROWS = names_with(TrainOptions, only="rows")
+ONLY_WINDOWS = names_with(TrainOptions, only="windows")
 
 
 @dataclass(frozen=True)

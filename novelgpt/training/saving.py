@@ -4,9 +4,9 @@ import time
 
 import torch
 
+from novelgpt.cli import TrainOptions
 from novelgpt.messages import EXIT_DIVERGED, UserError, say, warn
 from novelgpt.training.checkpoint import Progress, list_checkpoints, save_checkpoint
-from novelgpt.training.options import TrainOptions
 from novelgpt.training.parallel import sum_over_processes
 from novelgpt.training.setup import Run
 from novelgpt.training.stopping import StopSignals

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import torch
 
+from novelgpt.cli import TrainOptions, names_with
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, say, warn
 from novelgpt.training.checkpoint import Progress
 from novelgpt.training.evaluation import Evaluation
-from novelgpt.training.options import TrainOptions
 from novelgpt.training.outputs import BEST, FINAL, is_written, try_model, write_model
 from novelgpt.training.parallel import sum_over_processes
 from novelgpt.training.setup import Run
 
-NEEDS_HELD_OUT = ("eval_steps", "early_stopping_patience", "load_best_model_at_end")
+NEEDS_HELD_OUT = names_with(TrainOptions, needs="held out")
 
 
 def check_habits(options: TrainOptions, *, holds_out: bool) -> None:

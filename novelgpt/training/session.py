@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers import GPT2LMHeadModel
 
+from novelgpt.cli import TrainOptions
 from novelgpt.files import remove_leftovers
 from novelgpt.lock import LOCK
 from novelgpt.messages import EXIT_DONE, EXIT_STATE, UserError, say, warn
@@ -24,7 +25,6 @@ from novelgpt.training.checkpoint import (
 )
 from novelgpt.training.lora import plain_model
 from novelgpt.training.metrics import duration_words
-from novelgpt.training.options import TrainOptions
 from novelgpt.training.outputs import FINAL, check_disk, is_written
 from novelgpt.training.parallel import wait_for_all
 from novelgpt.training.plan import print_plan

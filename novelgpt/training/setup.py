@@ -16,6 +16,7 @@ import transformers
 from transformers import GPT2LMHeadModel
 
 from novelgpt import __version__
+from novelgpt.cli import TrainOptions, names_with
 from novelgpt.corpus.manifest import check_fresh
 from novelgpt.corpus.pieces import Pieces, open_pieces
 from novelgpt.corpus.pipeline import expected_state, tokenize_corpus
@@ -36,7 +37,6 @@ from novelgpt.training.data import WindowData
 from novelgpt.training.lora import add_lora, check_lora, lora_identity, lora_words
 from novelgpt.training.memory import check_weights_fit
 from novelgpt.training.optim import default_lr, default_optimizer
-from novelgpt.training.options import TrainOptions
 from novelgpt.training.parallel import World, join_world, local_device, wait_for_all
 from novelgpt.training.regularize import default_replacement, default_weight_decay
 from novelgpt.training.rows import RowData, check_row_options, open_rows, row_steps
@@ -45,11 +45,8 @@ from novelgpt.training.windows import count_steps, count_windows, epoch_phase
 RUN_FILE = "run.json"
 PIECE_OPTIONS = ("num_pieces", "valid_fraction", "min_length")
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
-CHANGEABLE = (  # may differ when a run goes on
-    "epochs lr lr_end warmup_steps lr_scheduler weight_decay beta1 beta2 max_grad_norm dropout replace_inputs "
-    "precision log_step eval_steps early_stopping_patience load_best_model_at_end deterministic"
-).split()
-FIXED = "stride random_phase batch_size optimizer seed".split()  # the position in the run means nothing without them
+CHANGEABLE = names_with(TrainOptions, resume="changeable")  # may differ when a run goes on
+FIXED = names_with(TrainOptions, resume="fixed")  # the position in the run means nothing without them
 IDENTITY = CHANGEABLE + FIXED
 
 

@@ -12,8 +12,6 @@
 import shlex
 from collections.abc import Sequence
 
-from novelgpt.alias_table import NAMES
-from novelgpt.aliases import split_at_flags
 from novelgpt.training.checkpoint import Progress
 from novelgpt.training.metrics import duration_words
 
@@ -68,11 +66,10 @@ def command_words(words: Sequence[str], *, resume: str, processes: int) -> str:
 
 
 def without_resume(words: Sequence[str]) -> list[str]:
-    """Leave out every spelling of --resume with its value.
+    """Leave out --resume with its value, in both spellings.
 
-    >>> without_resume(["train.py", "--overwrite_output_dir", "--raw", "--resume", "model/checkpoints/step-00000002"])
+    >>> without_resume(["train.py", "--resume=never", "--raw", "--resume", "model/checkpoints/step-00000002"])
     ['train.py', '--raw']
     """
-    names = {"resume", *(alias for alias, name in NAMES["train"].items() if name == "resume")}
-    parts = split_at_flags(list(words))
-    return [word for part in parts if part[0].removeprefix("--").split("=")[0] not in names for word in part]
+    pairs = zip(["", *words], words, strict=False)
+    return [word for before, word in pairs if before != "--resume" and word.split("=")[0] != "--resume"]

@@ -155,7 +155,7 @@ def test_a_missing_file_is_an_error_and_writes_nothing(capsys):
 
 def test_an_unknown_width_is_a_usage_error(capsys):
     assert run(clr_ctrl.main, ["--width", "wide"]) == EXIT_USAGE
-    expected = "error: --width: invalid choice: 'wide' (choose from 'half', 'full')\n"
+    expected = "error: --width: found 'wide', expected one of half, full\n"
     assert capsys.readouterr().err.startswith(expected)
 
 

@@ -80,7 +80,7 @@ def test_the_small_vocabulary_is_rebuilt_byte_for_byte(tmp_path, capsys):
     [
         (["--vocab_size", "0"], 2, "error: --vocab_size: found '0', expected a whole number from 1 to 1000000\n"),
         (["--vocab_size", "280"], 2, "error: --vocab_size: found 280, expected at least 281 (5 marks, 20 reserved,"),
-        (["--kind", "word"], 2, "error: --kind: invalid choice: 'word' (choose from"),
+        (["--kind", "word"], 2, "error: --kind: found 'word', expected one of bpe, character"),
         (["--min_cuont", "3"], 2, "error: unknown option --min_cuont\n\nhint: did you mean --min_count?\n"),
         (["--raw_data_path", "no/such.json"], 3, "error: no/such.json: cannot be read: No such file or directory\n"),
     ],

@@ -1,6 +1,7 @@
-"""The spelling of other tools means ours, on the command line and in files, and what they cannot say is refused."""
+"""The names of other tools mean ours in files; the command line tells ours; what cannot be said here is refused."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import yaml
@@ -9,8 +10,7 @@ import clr_ctrl as clean_script
 import eval as eval_script
 import generate as generate_script
 import train as train_script
-from novelgpt.alias_table import NAMES, VALUES, WITHOUT_EFFECT, precision_name
-from novelgpt.cli import option_actions, parse_options
+from novelgpt.cli.aliases import NAMES, VALUES, WITHOUT_EFFECT, precision_name
 from novelgpt.messages import UserError
 
 SCRIPTS = {"train": train_script, "eval": eval_script, "generate": generate_script}
@@ -47,7 +47,7 @@ TITLE_RUN = {
 
 def parse(*argv: str, section: str = "train"):
     """Parse a command line of a script."""
-    return parse_options(SCRIPTS[section].build_parser(), list(argv), section=section)
+    return SCRIPTS[section].build_parser().parse_options(list(argv))
 
 
 def refusal_of(*argv: str, section: str = "train") -> tuple[str, str, int]:
@@ -109,42 +109,72 @@ TRANSLATIONS = [
 
 
 @pytest.mark.parametrize(("name", "text", "ours", "value"), TRANSLATIONS)
-def test_a_name_of_another_tool_means_ours_on_the_command_line_and_in_files(write, name, text, ours, value):
-    read = [parse(f"--{name}", text), parse(f"--{name}={text}"), parse("--config", write({name: text}))]
+def test_a_name_of_another_tool_means_ours_in_files(write, name, text, ours, value):
+    read = [parse("--config", write({name: text}))]
     read += [parse("--config", write({"train": {name: yaml.safe_load(text)}}, "my.yaml"))]
-    assert [getattr(options, ours) for options in read] == [value] * 4
+    assert [getattr(options, ours) for options in read] == [value] * 2
     assert all(not hasattr(options, name) for options in read if name != ours)
+
+
+@pytest.mark.parametrize("section", NAMES)
+def test_a_name_of_another_tool_on_the_command_line_is_told_ours(section):
+    for name, ours in NAMES[section].items():
+        message, hint, code = refusal_of(f"--{name}", "1", section=section)
+        assert (message, code) == (f"unknown option --{name}", 2)
+        assert hint.split()[:4] == ["here", "it", "is", f"--{ours}"]
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("--learning_rate 1e-4", "here it is --lr"),
+        ("--num_train_epochs=3", "here it is --epochs"),
+        ("--epochs 3 --bf16", "here it is --precision bf16"),
+        ("--no_cuda", "here it is --device cpu"),
+        ("--overwrite_output_dir", "here it is --resume never"),
+        ("--warmup_ratio 0.1", "here it is --warmup_steps"),
+        ("--evaluation_strategy epoch", "here it is --eval_steps"),
+        ("--do_train", "it has no counterpart here: leave it out"),
+        ("--report_to none wandb", "it has no counterpart here: leave it out"),
+    ],
+)
+def test_the_hint_of_a_foreign_name_is_what_to_write(words, hint):
+    name = next(word for word in words.split() if word != "--epochs" and word.startswith("--")).split("=")[0]
+    assert refusal_of(*words.split()) == (f"unknown option {name}", hint, 2)
 
 
 def test_every_alias_stands_for_an_option_there_is_and_hides_none():
     for section, names in NAMES.items():
-        own = option_actions(SCRIPTS[section].build_parser())
-        assert set(names.values()) <= set(own)
-        assert not set(names) & set(own)
+        own = set(SCRIPTS[section].build_parser().entries)
+        assert set(names.values()) <= own
+        assert not {*names, *WITHOUT_EFFECT[section]} & own
         assert not set(names) & set(WITHOUT_EFFECT[section])
     assert set(VALUES) <= {name for names in NAMES.values() for name in names}
 
 
 @pytest.mark.parametrize(
-    ("section", "argv", "ours"),
+    ("section", "values", "ours"),
     [
-        ("generate", "--top_k 5 --top_p 0.9 --max_new_tokens 20 --num_return_sequences 3 --prompt 井", {
-            "topk": 5, "topp": 0.9, "length": 20, "nsamples": 3, "prefix": "井",
-        }),
-        ("generate", "--do_sample false --precision 32 --use_cache true", {"temperature": 0.0, "precision": "fp32"}),
-        ("eval", "--model_name_or_path m --per_device_eval_batch_size 4", {"model_path": "m", "batch_size": 4}),
+        (
+            "generate",
+            {"top_k": 5, "top_p": 0.9, "max_new_tokens": 20, "num_return_sequences": 3, "prompt": "井"},
+            {"topk": 5, "topp": 0.9, "length": 20, "nsamples": 3, "prefix": "井"},
+        ),
+        ("generate", {"do_sample": False, "precision": 32, "use_cache": True}, {"temperature": 0, "precision": "fp32"}),
+        ("eval", {"model_name_or_path": "m", "per_device_eval_batch_size": 4}, {"model_path": "m", "batch_size": 4}),
     ],
-)  # fmt: skip
-def test_the_other_scripts_take_their_names_too(section, argv, ours):
-    options = vars(parse(*argv.split(), section=section))
-    assert {name: options[name] for name in ours} == ours
+)
+def test_the_other_scripts_take_their_names_too(write, section, values, ours):
+    options = parse("--config", write(values), section=section)
+    assert {name: getattr(options, name) for name in ours} == ours
 
 
-def test_an_alias_is_said_once_and_printed_as_ours(capsys):
+def test_an_alias_is_said_once_and_printed_as_ours(write, capsys):
+    path = write({"learning_rate": "1e-4"})
     with pytest.raises(SystemExit):
-        parse("--learning_rate", "1e-4", "--print_config")
+        parse("--config", path, "--print_config")
     said = capsys.readouterr()
-    assert said.err == "here --learning_rate is --lr\n"
+    assert said.err == f"{path}: here learning_rate is lr\n"
     assert "\n  lr: 0.0001\n" in said.out and "learning_rate" not in said.out
 
 
@@ -153,44 +183,34 @@ def test_no_alias_stands_in_the_help():
     assert not [name for name in NAMES["train"] if f"--{name} " in text]
 
 
-def test_only_the_first_of_several_processes_says_it(capsys, monkeypatch):
+def test_only_the_first_of_several_processes_says_it(write, capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    assert parse("--learning_rate", "1e-4", "--do_train").lr == 1e-4
+    assert parse("--config", write({"learning_rate": 1e-4, "do_train": True})).lr == 1e-4
     assert capsys.readouterr().err == ""
 
 
-def test_a_batch_of_one_device_is_multiplied_by_the_accumulation_of_the_same_place(write, capsys):
-    theirs = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 16}
-    for options in (
-        parse("--config", write(theirs)),
-        parse(*"--per_device_train_batch_size 2 --gradient_accumulation_steps 16".split()),
-        parse(*"--per_device_train_batch_size 2 --gradient_accumulation 16".split()),
-    ):
-        assert (options.batch_size, options.gradient_accumulation) == (32, 16)
+@pytest.mark.parametrize("theirs", ["gradient_accumulation_steps", "gradient_accumulation", "accumulate"])
+def test_a_batch_of_one_device_is_multiplied_by_the_accumulation(write, capsys, theirs):
+    options = parse("--config", write({"per_device_train_batch_size": 2, theirs: 16}))
+    assert (options.batch_size, options.gradient_accumulation) == (32, 16)
     assert "per_device_train_batch_size 2 is batch_size 32, the batch of a whole step" in capsys.readouterr().err
-    own = parse(*"--batch_size 32 --accumulate 16".split())  # ours is the batch of a step: split, not multiplied
+    own = parse("--config", write({"batch_size": 32, theirs: 16}))  # the batch of a step: split, not multiplied
     assert (own.batch_size, own.gradient_accumulation) == (32, 16)
 
 
-@pytest.mark.parametrize(
-    ("values", "argv"),
-    [
-        ({"per_device_train_batch_size": 2}, "--gradient_accumulation_steps 16"),
-        ({"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}, "--accumulate 16"),
-        ({"gradient_accumulation_steps": 16}, "--per_device_train_batch_size 2"),
-        ({"gradient_accumulation": 16, "batch_size": 3}, "--per_device_train_batch_size 2"),
-    ],
-)
-def test_a_batch_of_one_device_and_the_accumulation_may_stand_in_two_places(write, values, argv):
-    options = parse("--config", write(values), *argv.split())
+@pytest.mark.parametrize("further", [{}, {"gradient_accumulation_steps": 4}, {"gradient_accumulation": 4}])
+def test_the_accumulation_of_a_batch_of_one_device_may_stand_on_the_command_line(write, further):
+    path = write({"per_device_train_batch_size": 2, **further})
+    options = parse("--config", path, "--gradient_accumulation", "16")
     assert (options.batch_size, options.gradient_accumulation) == (32, 16)
 
 
 def test_an_alias_and_ours_may_say_the_same_but_not_something_else(write):
-    assert parse("--learning_rate", "1e-4", "--lr", "0.0001").lr == 1e-4
-    assert refusal_of("--learning_rate", "1e-4", "--lr", "2e-4") == (
-        "--learning_rate 1e-4 and --lr 2e-4: one option, two values",
-        "leave one of them out; here it is called --lr",
+    assert parse("--config", write({"learning_rate": "1e-4", "lr": "0.0001"})).lr == 1e-4
+    path = write({"learning_rate": "1e-4", "lr": "2e-4"})
+    assert refusal_of("--config", path) == (
+        f"{path}: learning_rate 1e-4 and lr 2e-4: one option, two values",
+        "leave one of them out; here it is called lr",
         2,
     )
     path = write({"max_epochs": 3, "num_train_epochs": 4})
@@ -205,13 +225,12 @@ def test_the_command_line_goes_before_an_alias_in_the_file(write):
     path = write({"learning_rate": 1e-4, "overwrite_output_dir": True})
     options = parse("--config", path, "--lr", "2e-4", "--resume", "auto")
     assert (options.lr, options.resume) == (2e-4, "auto")
-    assert parse("--config", write({"lr": 1e-4}), "--learning_rate", "2e-4").lr == 2e-4
 
 
 @pytest.mark.parametrize("name", ["my.json", "my.yaml"])
 def test_the_file_of_a_title_run_is_understood(write, capsys, name):
     path = write(TITLE_RUN, name)
-    options = vars(parse("--config", path))
+    options = asdict(parse("--config", path))
     expected = {
         "pretrained_model": "models/gpt2-base-chinese", "output_dir": "model/titles", "resume": "never",
         "batch_size": 4, "save_steps": 0, "eval_steps": 0, "log_step": 100, "lr": 1e-4, "save_total_limit": 3,
@@ -248,21 +267,22 @@ def test_their_strategies_are_our_numbers_of_steps(write, values, steps):
 
 
 @pytest.mark.parametrize(
-    ("argv", "steps"),
+    ("values", "argv", "steps"),
     [
-        ("--eval_strategy steps --save_strategy steps", (50, 30)),
-        ("--eval_strategy=steps --eval_steps 20", (20, 30)),
-        ("--evaluation_strategy epoch --save_strategy no", (0, 0)),
+        ({"eval_strategy": "steps"}, "--eval_steps 20", (20, 0)),
+        ({"eval_strategy": "steps"}, "--log_step 70", (70, 0)),
+        ({"save_strategy": "steps", "save_steps": 20}, "--save_steps 30", (0, 30)),
+        ({"evaluation_strategy": "epoch", "save_strategy": "no"}, "--eval_steps 20", (20, 0)),
     ],
 )
-def test_their_strategies_on_the_command_line_find_the_numbers_of_the_file(write, argv, steps):
-    options = parse("--config", write({"eval_steps": 50, "save_steps": 30}), *argv.split())
+def test_their_strategies_find_the_numbers_of_the_command_line(write, values, argv, steps):
+    options = parse("--config", write(values), *argv.split())
     assert (options.eval_steps, options.save_steps) == steps
 
 
 def test_a_printed_number_of_no_steps_is_none_that_their_strategies_could_take(write):
-    path = write({"eval_steps": 0, "save_steps": 0, "log_step": 70})
-    options = parse("--config", path, "--eval_strategy", "steps", "--save_strategy", "steps")
+    strategies = {"eval_strategy": "steps", "save_strategy": "steps"}
+    options = parse("--config", write({"eval_steps": 0, "save_steps": 0, "log_step": 70, **strategies}))
     assert (options.eval_steps, options.save_steps) == (70, 500)
 
 
@@ -270,11 +290,10 @@ def test_a_printed_number_of_no_steps_is_none_that_their_strategies_could_take(w
 def test_of_the_ratio_and_the_steps_of_a_warm_up_the_one_that_is_not_0_counts(write, ratio, steps, warmup):
     values = {"warmup_ratio": ratio, "warmup_steps": steps}
     both = dict(reversed(values.items()))
-    words = [f"--{name}={value}" for name, value in values.items()]
-    read = [parse("--config", write(values)), parse("--config", write(both)), parse(*words), parse(*words[::-1])]
-    assert [options.warmup_steps for options in read] == [warmup] * 4
+    read = [parse("--config", write(values)), parse("--config", write(both))]
+    assert [options.warmup_steps for options in read] == [warmup] * 2
     with pytest.raises(UserError):
-        parse("--warmup_ratio", "0.1", "--warmup_steps", "70")
+        parse("--config", write({"warmup_ratio": 0.1, "warmup_steps": 70}))
 
 
 @pytest.mark.parametrize(
@@ -299,10 +318,11 @@ def test_a_key_that_would_change_the_result_and_is_not_supported_is_refused(writ
     assert refusal_of("--config", path) == (f"{path}: {name}: {message}", hint, 2)
 
 
-def test_a_share_of_warm_up_is_no_count():
-    assert refusal_of("--warmup_ratio", "1") == (
-        "--warmup_ratio: found '1', expected a number from 0 to below 1",
-        "--warmup_steps takes a number of steps too",
+def test_a_share_of_warm_up_is_no_count(write):
+    path = write({"warmup_ratio": 1})
+    assert refusal_of("--config", path) == (
+        f"{path}: warmup_ratio: found '1', expected a number from 0 to below 1",
+        "warmup_steps takes a number of steps too",
         2,
     )
 
@@ -314,14 +334,14 @@ def test_values_without_effect_and_nulls_pass_in_silence_or_with_one_warning(wri
     assert capsys.readouterr().err == ""
 
 
-def test_switches_and_lists_of_words_on_the_command_line():
-    words = "--do_train --do_eval --report_to none wandb --overwrite_output_dir --fp16 --max_steps -1 --epochs 3"
-    options = parse(*words.split())
+def test_switches_and_lists_of_words_of_other_tools(write):
+    theirs = {"do_train": True, "report_to": ["none", "wandb"], "overwrite_output_dir": True, "max_steps": -1}
+    options = parse("--config", write(theirs | {"do_eval": True, "fp16": True, "epochs": 3}))
     assert (options.resume, options.fp16, options.epochs) == ("never", True, 3)
 
 
 def test_our_switches_take_the_truth_values_of_other_tools_on_the_command_line(write):
-    words = "--fp16 True --random_phase false --deterministic=TRUE --raw=0 --shard 1 --epochs 1 --do_train True"
+    words = "--fp16 True --random_phase false --deterministic=TRUE --raw=0 --shard 1 --epochs 1"
     options = parse(*words.split())
     assert (options.fp16, options.random_phase, options.deterministic, options.raw) == (True, False, True, False)
     assert (options.shard, options.epochs) == (True, 1)
@@ -338,11 +358,8 @@ def test_another_word_after_a_switch_is_unknown(argv, name):
 
 
 def test_a_word_after_a_switch_of_a_script_that_reads_files_is_a_file():
-    def read(*argv: str):
-        return parse_options(clean_script.build_parser(), list(argv), section="clean")
-
-    options = read("--keep_ads", "true", "--traditional_to_simplified=true")
-    assert (options.keep_ads, options.paths, options.traditional_to_simplified) == (True, ["true"], True)
+    options = clean_script.build_parser().parse_options(["--keep_ads", "true", "--traditional_to_simplified=true"])
+    assert (options.keep_ads, options.paths, options.traditional_to_simplified) == (True, ("true",), True)
 
 
 @pytest.mark.parametrize(
@@ -350,15 +367,24 @@ def test_a_word_after_a_switch_of_a_script_that_reads_files_is_a_file():
     [
         ("--learning_rat 1", "unknown option --learning_rat", "did you mean --lr?"),
         ("--num_train_epoch 1", "unknown option --num_train_epoch", "did you mean --epochs?"),
-        ("--learning_rate 7", "--lr: found '7', expected a number from 0 to 1", "--help"),
-        ("--learning_rate --epochs 3", "--lr: expected one argument", "--help"),
-        ("--max_epochs 2.5", "--epochs: found '2.5', expected a whole number from 1 to 1000000", "--help"),
     ],
 )
-def test_a_wrong_alias_or_value_is_refused_under_our_name(argv, message, hint):
-    found = refusal_of(*argv.split())
-    assert (found[0], found[2]) == (message, 2)
-    assert found[1].endswith(hint)
+def test_a_misspelt_name_of_theirs_is_told_ours(argv, message, hint):
+    assert refusal_of(*argv.split()) == (message, hint, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learning_rate": 7}, "--lr: found '7', expected a number from 0 to 1"),
+        ({"max_epochs": 2.5}, "--epochs: found '2.5', expected a whole number from 1 to 1000000"),
+    ],
+)
+def test_a_wrong_value_of_theirs_is_refused_under_our_name(write, values, message):
+    path = write(values)
+    found = refusal_of("--config", path)
+    assert (found[0], found[2]) == (f"{path}: {message}", 2)
+    assert found[1].endswith("--help")
 
 
 def test_a_misspelt_key_of_theirs_is_told_what_it_is_here(write):

@@ -9,10 +9,10 @@ from conftest import ROOT
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import train as train_script
-from novelgpt.cli import config_arguments, parse_options, section_values
+from novelgpt.cli import TrainOptions
+from novelgpt.cli.config_file import read_options
 from novelgpt.network import read_model_config
 from novelgpt.training.optim import default_lr, default_optimizer
-from novelgpt.training.options import TrainOptions
 
 PUBLISHED = {  # parameters of gpt2, gpt2-medium, gpt2-large and gpt2-xl, 50,257 tokens, as published: 124M to 1.5B
     "gpt2_small": 124_439_808,
@@ -43,12 +43,12 @@ def test_the_small_network_has_the_parameters_of_the_readme():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
 def test_a_recipe_is_a_file_of_sections_that_train_py_takes(path):
-    assert config_arguments(train_script.build_parser(), section_values(str(path), "train"), str(path), "train")
+    assert read_options(str(path), TrainOptions, section="train")
 
 
-def options_of(name: str) -> dict:
+def options_of(name: str) -> TrainOptions:
     """Return the options that a recipe gives."""
-    return vars(parse_options(train_script.build_parser(), [f"--config={ROOT / 'config' / name}"], section="train"))
+    return train_script.build_parser().parse_options([f"--config={ROOT / 'config' / name}"])
 
 
 def test_our_recipe_is_what_the_defaults_come_to():
@@ -68,4 +68,4 @@ def test_the_ancestors_recipe_is_that_of_gpt2_chinese():
         "lr_scheduler": "linear", "lr_end": 0.0, "weight_decay": 0.0, "max_grad_norm": 1.0, "dropout": 0.1,
         "beta1": 0.9, "beta2": 0.999, "replace_inputs": 0.0, "random_phase": False, "gradient_accumulation": 1,
     }  # fmt: skip
-    assert {name: options[name] for name in theirs} == theirs
+    assert {name: getattr(options, name) for name in theirs} == theirs

@@ -1,13 +1,22 @@
 """Values given to the Python API: taken as the command line takes them, and refused with its words."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import STORY, TINY
 
-from novelgpt import NovelTokenizer, UserError, evaluate, generate, load_model, train
+from novelgpt import (
+    EvaluateOptions,
+    GenerateOptions,
+    NovelTokenizer,
+    UserError,
+    evaluate,
+    generate,
+    load_model,
+    train,
+)
 from novelgpt.files import read_json
 from novelgpt.network import build_model, compute_deterministically, save_model
 
@@ -99,3 +108,37 @@ def test_train_puts_the_choice_of_operations_back(tiny_options, monkeypatch, for
     finally:
         torch.use_deterministic_algorithms(before)
     assert now == former
+
+
+def test_options_and_changes_by_name_mean_the_same(folder, tmp_path):
+    model = load_model(folder)
+    options = GenerateOptions(seed=3, stop="never", nsamples=1, device="cpu", cut_loops=False, length=5)
+    assert generate(model, "水", options, length=8) == generate(model, "水", replace(options, length=8))
+    settings = {entry.name: getattr(options, entry.name) for entry in fields(options)}
+    by_name = {name: settings[name] for name in ("seed", "stop", "nsamples", "device", "cut_loops", "length")}
+    assert generate(model, "水", options) == generate(model, "水", **by_name)
+    assert evaluate(model, STORY[0], options=EvaluateOptions(stride=4)) == evaluate(model, STORY[0], stride=4)
+
+
+def test_train_takes_changes_by_name_over_options(tiny_options, tmp_path):
+    result = train(tiny_options(epochs=5), epochs=1, output_dir=tmp_path / "other")
+    assert result.finished and result.folder == tmp_path / "other"
+    assert read_json(tmp_path / "other/run.json")["options"]["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message", "hint"),
+    [
+        (lambda: train(epoch=3), "unknown setting epoch", "did you mean epochs?"),
+        (lambda: evaluate("m", "水", strid=3), "unknown setting strid", "did you mean stride?"),
+        (lambda: evaluate("m", "水", text_path="a"), "unknown setting text_path", None),
+        (lambda: evaluate("m", "水", options=EvaluateOptions(text="a")), "unknown setting text", None),
+        (lambda: generate("m", "水", GenerateOptions(stream=True)), "unknown setting stream", None),
+        (lambda: generate("m", "水", top_p=0.5), "unknown setting top_p", "did you mean topp?"),
+    ],
+)
+def test_a_name_that_means_nothing_in_python_is_refused_with_the_nearest(call, message, hint):
+    with pytest.raises(UserError) as refusal:
+        call()
+    assert (refusal.value.message, refusal.value.code) == (message, 2)
+    assert hint is None or refusal.value.hint == hint

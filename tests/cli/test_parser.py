@@ -1,11 +1,11 @@
 """One precedence of options, one kind of message, one exit code each."""
 
-import argparse
 import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 import yaml
@@ -13,27 +13,28 @@ from conftest import ROOT
 
 import eval as eval_script
 import train as train_script
-from novelgpt.cli import new_parser, parse_options, real, run, whole
+from novelgpt.cli import Parser, run
+from novelgpt.cli.table import entries_of, is_switch, option, real, whole
 from novelgpt.messages import UserError, printable
 
 BAD_VALUES = ("", " ", "abc", "-1", "0", "1.5", "1e400", "nan", "inf", "None", "9" * 30, "０", "\x1b[31m", "十")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return a parser with an option of every kind."""
-    parser = new_parser("A script.")
-    parser.add_argument("--epochs", type=whole(1, 100), default=15, help="passes, 100 % of them")
-    parser.add_argument("--lr", type=real(0, 1), default=1e-4)
-    parser.add_argument("--raw", action=argparse.BooleanOptionalAction, default=False)
-    parser.add_argument("--device")
-    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
-    parser.add_argument("--marks", nargs="*", default=[])
-    return parser
+@dataclass(frozen=True)
+class SomeOptions:
+    """An option of every kind."""
+
+    epochs: int = option(15, "passes, 100 % of them", whole(1, 100))
+    lr: float = option(1e-4, "rate", real(0, 1))
+    raw: bool = option(False, "raw")
+    device: str | None = option(None, "device")
+    optimizer: str = option("adamw", "optimizer", choices=("adamw", "muon"))
+    marks: tuple[str, ...] = option((), "marks", many=True)
 
 
-def parse(*argv: str) -> argparse.Namespace:
-    """Parse a command line of the script."""
-    return parse_options(make_parser(), list(argv), section="train")
+def parse(*argv: str, section: str = "train") -> SomeOptions:
+    """Parse a command line of a script."""
+    return Parser(SomeOptions, "A script.", section=section).parse_options(list(argv))
 
 
 def refusal_of(*argv: str) -> UserError:
@@ -65,10 +66,10 @@ def test_the_command_line_goes_before_the_config_file_and_that_before_the_defaul
 
 def test_json_and_yaml_say_the_same(write_config):
     values = {"epochs": 3, "lr": 1e-3, "device": "0,1", "marks": ["[甲]", "[乙]"]}
-    from_yaml = vars(parse("--config", write_config(values)))
-    from_json = vars(parse("--config", write_config(json.dumps(values), "my.json")))
-    assert {**from_yaml, "config": ""} == {**from_json, "config": ""}
-    assert from_yaml["marks"] == ["[甲]", "[乙]"]
+    from_yaml = parse("--config", write_config(values))
+    from_json = parse("--config", write_config(json.dumps(values), "my.json"))
+    assert from_yaml == from_json
+    assert from_yaml.marks == ("[甲]", "[乙]")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_a_device_may_be_a_number_a_text_or_a_list(write_config, text, device):
 def test_a_script_reads_its_own_section_and_no_other(write_config):
     path = write_config({"train": {"epochs": 3}, "generate": {"topk": 8}, "eval": None})
     assert parse("--config", path).epochs == 3
-    assert parse_options(make_parser(), ["--config", path], section="eval").epochs == 15
+    assert parse("--config", path, section="eval").epochs == 15
 
 
 def test_an_unknown_section_is_named(write_config):
@@ -118,6 +119,7 @@ def test_a_wrong_entry_of_a_config_file_is_named_with_the_file(write_config, val
         (["--lr", "nan"], "--lr: found 'nan', expected a number from 0 to 1"),
         (["--lr=-1"], "--lr: found '-1', expected a number from 0 to 1"),
         (["--lr"], "--lr: expected one argument"),
+        (["--optimizer", "sgd"], "--optimizer: found 'sgd', expected one of adamw, muon"),
         (["--config"], "--config: expected one argument"),
     ],
 )
@@ -193,13 +195,11 @@ def test_the_printed_options_fed_back_are_the_same_options(name, tmp_path, capsy
     }[name]
     for argv in ([], changes.split()):
         with pytest.raises(SystemExit) as stopped:
-            parse_options(script.build_parser(), [*argv, "--print_config"], section=name)
+            script.build_parser().parse_options([*argv, "--print_config"])
         assert stopped.value.code == 0
         (tmp_path / "printed.yaml").write_text(capsys.readouterr().out, encoding="utf-8")
         given = ["--config", str(tmp_path / "printed.yaml")]
-        again = vars(parse_options(script.build_parser(), given, section=name))
-        once = vars(parse_options(script.build_parser(), argv, section=name))
-        assert {**again, "config": None} == once
+        assert script.build_parser().parse_options(given) == script.build_parser().parse_options(argv)
 
 
 @pytest.mark.parametrize("name", ["train", "eval"])
@@ -207,13 +207,13 @@ def test_no_bad_value_of_any_flag_makes_a_traceback_and_every_message_names_its_
     script = {"train": train_script, "eval": eval_script}[name]
 
     def parse_only(argv):
-        parse_options(script.build_parser(), argv, section=name)
+        script.build_parser().parse_options(argv)
         return 0
 
     tried = 0
-    for action in script.build_parser()._actions:
-        flag = action.option_strings[-1] if action.option_strings else ""
-        if action.nargs == 0 or flag in ("--help", "--config"):
+    for option_name, entry in entries_of(script.build_parser().table).items():
+        flag = f"--{option_name}"
+        if is_switch(entry):
             continue
         for value in BAD_VALUES:
             status = run(parse_only, [f"{flag}={value}"])
@@ -225,6 +225,13 @@ def test_no_bad_value_of_any_flag_makes_a_traceback_and_every_message_names_its_
                 assert printable(repr(value)) in said
                 assert "Traceback" not in said and "\x1b" not in said
     assert tried > 15
+
+
+def test_the_command_is_the_script_and_its_words(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["some/train.py", "--raw"])
+    parser = Parser(SomeOptions, "A script.", section="train")
+    assert parser.command() == ["some/train.py", "--raw"]
+    assert parser.command(["--lr=1"]) == ["train.py", "--lr=1"]
 
 
 # --- exit codes ---
