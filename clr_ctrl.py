@@ -82,9 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = summarise(library.facts, options.output, library.left_out)
     write_report(report_path(options.output), report)
     if options.report:
-        from novelgpt.corpus.report_html import html_page
+        from novelgpt.pages import report_page
 
-        write_text(options.report, html_page(report))
+        write_text(options.report, report_page(report))
     for line in terminal_lines(report):
         say(line)
     if options.titles:

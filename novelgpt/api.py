@@ -5,6 +5,7 @@ UserError, as everywhere; nothing here ends the process.
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -184,15 +185,17 @@ def evaluate(
     settings = {"stride": stride, "batch_size": batch_size, "precision": precision, "device": device, "html": html}
     settings |= {"encoding": encoding, "per_chapter": per_chapter, "baseline": baseline}
     settings = check_eval_settings(**settings)
-    from novelgpt.training.measure import Measure, find_texts
+    from novelgpt import pages
+    from novelgpt.evaluation import Measure
 
     protocol = {name: settings[name] for name in ("stride", "batch_size", "precision")}
     pieces = check_value("pieces", pieces, "data/tokenized/")
     network, tokenizer = open_model(model, settings["device"])
     measure = Measure(network, tokenizer, **protocol)
-    texts = find_texts(tokenizer, text, path, pieces, encoding=settings["encoding"])
+    texts = measure.find_texts(text, path, pieces, encoding=settings["encoding"])
     facts = {"model": str(model)} if isinstance(model, (str, Path)) else {}
-    report = measure.report(texts, per_chapter=per_chapter, html=settings["html"], **facts)
+    page = functools.partial(pages.write_surprise_page, settings["html"]) if html else None
+    report = measure.report(texts, per_chapter=per_chapter, page=page, **facts)
     return report | measure.baseline(texts, pieces, report["loss"]) if baseline else report
 
 
