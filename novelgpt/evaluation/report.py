@@ -146,7 +146,7 @@ class Measure:
         nll = float(scores.nats.sum(dtype=np.float64))  # the sum of what the page shows, to the last digit
         _, scored, right = scores.totals()
         places = scored_places(len(text.stream), self.protocol.window, self.protocol.stride)
-        chapters = find_chapters(text.stream, places, scores.nats, self.tokenizer)
+        chapters = find_chapters(text.stream.read(), places, scores.nats, self.tokenizer)
         return Evaluation(nll, scored, len(text.stream), text.characters, right), chapters
 
     def chapters_of(self, text: Text) -> list[dict]:

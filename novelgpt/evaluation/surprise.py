@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from novelgpt.corpus.stream import TokenStream
-
 
 @dataclass(frozen=True)
 class Span:
@@ -22,20 +20,21 @@ class Span:
     nats: float
 
 
-def find_chapters(stream: TokenStream, places: np.ndarray, nats: np.ndarray, tokenizer) -> list[list[Span]]:
+def find_chapters(ids: np.ndarray, places: np.ndarray, nats: np.ndarray, tokenizer) -> list[list[Span]]:
     """Return the spans of each chapter of a text: of what stands between two [CLS].
 
     Args:
-        stream: N tokens.
+        ids: (N,), all tokens of the text.
         places: int64 (S,), those of the scored tokens.
         nats: (S,), what each of them cost.
         tokenizer: of the model.
     """
-    every = np.full(len(stream), np.nan, np.float32)  # (N,)
+    every = np.full(len(ids), np.nan, np.float32)  # (N,)
     every[places] = nats
-    marks = stream.find(tokenizer.cls_id)
+    # two marks in a row enclose no chapter
+    marks = np.flatnonzero(ids == tokenizer.cls_id)
     cuts = [(first + 1, last) for first, last in itertools.pairwise(marks) if last > first + 1]
-    return [find_spans(stream[first:last], every[first:last], tokenizer) for first, last in cuts]
+    return [find_spans(ids[first:last], every[first:last], tokenizer) for first, last in cuts]
 
 
 def find_spans(ids: Sequence[int], nats: Iterable[float], tokenizer) -> list[Span]:
@@ -56,4 +55,5 @@ def find_spans(ids: Sequence[int], nats: Iterable[float], tokenizer) -> list[Spa
             spans.append(Span(text, held))
             held = 0.0
     rest = stream.flush()
+    # bytes that never became a character show as a replacement sign
     return [*spans, Span(rest, held)] if rest else spans

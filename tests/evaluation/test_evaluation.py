@@ -222,7 +222,7 @@ def test_loss_accuracy_chapters_and_surprise_equal_one_token_at_a_time(tiny_toke
 def test_a_token_that_is_not_scored_has_no_figure(tiny_tokenizer):
     stream = text_stream(STORY[:1], tiny_tokenizer)
     places = scored_places(len(stream), WINDOW, WINDOW)
-    ((first, *rest),) = find_chapters(stream, places, np.ones(len(places)), tiny_tokenizer)
+    ((first, *rest),) = find_chapters(stream.read(), places, np.ones(len(places)), tiny_tokenizer)
     assert first.nats == 1.0 and [number for number, span in enumerate(rest, 2) if math.isnan(span.nats)] == [16, 32]
 
 

@@ -1,5 +1,6 @@
-"""The 4-gram against the textbook formula written with dictionaries, and against a distribution worked by hand."""
+"""The 4-gram: against the textbook formula and figures worked by hand, and beside a network on the same split."""
 
+import json
 import math
 from collections import Counter
 
@@ -7,7 +8,13 @@ import numpy as np
 import pytest
 from conftest import CORPORA, STORY
 
-from novelgpt.evaluation.ngram import ORDER, fit_ngram, ngram_nll
+import eval as eval_script
+from novelgpt.cli import run
+from novelgpt.corpus.pieces import open_pieces
+from novelgpt.corpus.stream import TokenStream
+from novelgpt.evaluation import ngram
+from novelgpt.evaluation.ngram import ORDER, compare_losses, fit_ngram, ngram_nll, score_ngram
+from novelgpt.training.session import train
 
 
 class BruteForce:
@@ -103,3 +110,49 @@ def test_a_real_novel_costs_about_four_nats_a_character():
     names, ids = np.unique(np.array(list(text)), return_inverse=True)
     cut = len(ids) * 9 // 10
     assert 3.5 < ngram_nll(fit_ngram(ids[:cut]), ids[cut:], len(names)).mean() < 4.5  # three novels cost 3.96 to 4.08
+
+
+def stream_of(*ids: int) -> TokenStream:
+    """Return ids as a stream in two arrays."""
+    return TokenStream([np.array(ids[:2], np.uint16), np.array(ids[2:], np.uint16)])
+
+
+def test_all_tokens_but_the_first_are_scored_and_carried_over_to_characters():
+    result = score_ngram(stream_of(1, 2, 1, 2, 3), stream_of(1, 2, 3), vocab_size=8, characters=4)
+    expected = ngram_nll(fit_ngram(np.array([1, 2, 1, 2, 3])), np.array([1, 2, 3]), 8).mean()
+    assert (result.scored, result.tokens, result.characters) == (2, 3, 4)
+    assert result.loss == pytest.approx(expected)
+    assert result.nats_per_character == pytest.approx(expected * 3 / 4)
+
+
+def test_too_long_a_text_is_left_out_with_a_word(monkeypatch, capsys):
+    monkeypatch.setattr(ngram, "MAX_TOKENS", 4)
+    assert score_ngram(stream_of(1, 2, 1, 2, 3), stream_of(1, 2), vocab_size=8, characters=2) is None
+    said = "4-gram: left out for 5 training tokens of a vocabulary of 8; at most 4 and 65,536 are counted\n"
+    assert capsys.readouterr().err == said
+
+
+def test_ids_that_do_not_fit_are_left_out_with_a_word(capsys):
+    assert score_ngram(stream_of(1, 2), stream_of(1, 2), vocab_size=65_537, characters=2) is None
+    assert "a vocabulary of 65,537" in capsys.readouterr().err
+
+
+def test_a_difference_within_two_hundredths_is_none():
+    assert compare_losses(4.01, 4.0) == "level with a 4-gram of the same text (4.0000)"
+
+
+@pytest.mark.usefixtures("no_flushing")
+def test_a_run_ends_with_the_comparison_and_eval_prints_the_same_figure(tiny_options, capsys):
+    options = tiny_options(epochs=1)
+    assert train(options) == 0
+    pieces = open_pieces(options.tokenized_data_path)
+    vocab_size = json.loads((options.output_path / "final_model/config.json").read_text())["vocab_size"]
+    expected = ngram_nll(fit_ngram(pieces.train.read()), pieces.valid.read(), vocab_size).mean()
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"a 4-gram of the same text ({expected:.4f})" in last
+
+    argv = [f"--model_path={options.output_path / 'final_model'}", "--device=cpu", "--baseline"]
+    assert run(eval_script.main, [*argv, f"--tokenized_data_path={options.tokenized_data_path}"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["ngram_loss"] == pytest.approx(expected)
+    assert result["ngram_nats_per_character"] == pytest.approx(expected * result["tokens"] / result["characters"])
