@@ -111,6 +111,7 @@ def evaluation_starts(num_tokens: int, window: int, stride: int) -> np.ndarray:
     """
     if num_tokens < 2:
         return np.zeros(0, dtype=np.int64)
+    # the window at s is needed while the one before it, at s - stride, ends before the text does
     return np.arange(0, max(1, num_tokens - window + stride), stride, dtype=np.int64)
 
 
@@ -132,7 +133,7 @@ def evaluation_batches(stream: TokenStream, window: int, stride: int, batch_size
         window, stride: tokens; stride at most window.
         batch_size: rows a batch; the last one may be smaller.
     """
-    starts = evaluation_starts(len(stream), window, stride)
+    starts = evaluation_starts(len(stream), window, stride)  # (W,)
     for first in range(0, len(starts), batch_size):
         rows = [evaluation_row(stream, int(start), window, stride) for start in starts[first : first + batch_size]]
         input_ids, labels = (np.stack(part) for part in zip(*rows, strict=True))  # (B, T) each
@@ -141,7 +142,7 @@ def evaluation_batches(stream: TokenStream, window: int, stride: int, batch_size
 
 def evaluation_row(stream: TokenStream, start: int, window: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
     """Return one padded window and its labels, (T,) int64 each."""
-    tokens = stream[start : start + window]
+    tokens = stream[start : start + window]  # fewer than a window at the end of the text
     input_ids = np.zeros(window, dtype=np.int64)
     labels = np.full(window, NOT_SCORED, dtype=np.int64)
     input_ids[: len(tokens)] = tokens
@@ -171,12 +172,14 @@ def score_batches(
     nats, right, nll = [], [], 0.0
     with torch.no_grad():
         for number, batch in enumerate(batches):
+            # every process asks before every batch, its own or not: in the question all of them may meet
             before_batch()
             if number % world != rank:
                 continue
             input_ids, labels = (torch.from_numpy(part).to(device) for part in (batch.input_ids, batch.labels))
             losses, hits = scorer(input_ids, labels)  # (B, T-1) each
-            # padding costs 0, so a batch is summed where it lies; the fp32 sum is what logs have always held
+            # padding costs 0, so a batch is summed as it is, on its device; keep to fp32 here, or the figures of
+            # unfinished runs change in the last digit when they are resumed
             nll += float(losses.sum())
             # the model shifts: row i, column j of the losses is the label of column j + 1
             wanted = batch.labels[:, 1:] != NOT_SCORED  # (B, T-1)
@@ -192,7 +195,7 @@ def make_scorer(model: GPT2LMHeadModel, dtype: torch.dtype) -> Scorer:
         model: left as it is.
         dtype: format of the matrix products.
     """
-    twin = share_weights(model)
+    twin = share_weights(model)  # the fast parts are put into the twin
     if next(twin.parameters()).device.type == "cpu":
         tune_for_cpu(twin, seed=0, dtype=dtype)
     return functools.partial(score_tokens, twin, dtype=dtype)

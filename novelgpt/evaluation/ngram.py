@@ -59,6 +59,7 @@ def window_keys(ids: np.ndarray, length: int) -> np.ndarray:
     >>> window_keys(np.array([1, 2, 3]), 2).tolist() == [1 << 16 | 2, 2 << 16 | 3]
     True
     """
+    # move what is there up by one token and put the next one below, for all places at once
     count = max(0, len(ids) - length + 1)
     keys = np.zeros(count, np.uint64)
     for place in range(length):
@@ -73,6 +74,7 @@ def make_level(keys: np.ndarray, counts: np.ndarray) -> Level:
         keys: (K,) distinct n-grams, ascending.
         counts: (K,) their counts.
     """
+    # keys ascend, so those with one history (all but the last token) lie side by side
     histories, first, types = np.unique(keys >> np.uint64(BITS), return_index=True, return_counts=True)
     once, twice = int((counts == 1).sum()), int((counts == 2).sum())
     discount = once / (once + 2 * twice) if once else 0.5  # a text of few n-grams may have none that occurs once

@@ -17,7 +17,14 @@ from novelgpt.corpus.pieces import open_pieces
 from novelgpt.corpus.stream import TokenStream
 from novelgpt.corpus.tokens import encode_document
 from novelgpt.devices import choose_precision
-from novelgpt.evaluation.evaluation import Evaluation, evaluation_batches, make_scorer, score_batches, scored_places
+from novelgpt.evaluation.evaluation import (
+    Evaluation,
+    Scores,
+    evaluation_batches,
+    make_scorer,
+    score_batches,
+    scored_places,
+)
 from novelgpt.evaluation.ngram import compare_losses, score_ngram
 from novelgpt.evaluation.surprise import Span, find_chapters
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
@@ -62,7 +69,8 @@ class Measure:
         Raises:
             UserError: a stride beyond the context, or a precision that the device lacks.
         """
-        window = model.config.n_positions
+        # every window is a full context long; the stride decides how much of it is only read, not scored
+        window = model.config.n_positions  # tokens
         stride = max(1, window // 2) if stride is None else stride
         if stride > window:
             raise UserError(f"--stride {stride}: longer than the context of {window}", f"--stride {window}", EXIT_USAGE)
@@ -108,16 +116,16 @@ class Measure:
         """
         results, entries, chapters = [], [], []
         for text in texts:
-            # the text as a whole, and what a page shows of it
+            # the text as a whole; a page needs every token's figure, and takes its sum from the same pass
             result, spans = self.surprise_of(text) if page else (self.result_of(text.stream, text.characters), [])
             entry = {"name": text.name, **figures_of(result), "unknown_tokens": self.count_unknown(text)}
-            # its chapters
+            # its chapters, each in a pass of its own
             entry |= {"chapters": self.chapters_of(text)} if per_chapter else {}
             results, chapters = [*results, result], [*chapters, *spans]
             entries.append(entry)
             if len(texts) > 1:
                 say(f"{result.loss:.4f}  {text.name}")
-        # the sum of all texts
+        # all texts together: sums are added and means taken once, so a long text weighs more than a short one
         total = sum_evaluations(results)
         say_result(total)
         if len(texts) > 1:
@@ -130,21 +138,23 @@ class Measure:
             page(", ".join(text.name for text in texts[:3]), report, chapters)
         return report
 
-    def score(self, stream: TokenStream):
-        """Return the Scores of one stream."""
-        windows = (self.protocol.window, self.protocol.stride, self.protocol.batch_size)
-        return score_batches(self.scorer, evaluation_batches(stream, *windows), self.device)
+    def score(self, stream: TokenStream) -> Scores:
+        """Score every token of one stream."""
+        protocol = self.protocol
+        batches = evaluation_batches(stream, protocol.window, protocol.stride, protocol.batch_size)
+        return score_batches(self.scorer, batches, self.device)
 
     def result_of(self, stream: TokenStream, characters: int) -> Evaluation:
-        """Score one stream."""
+        """Score one stream and add its tokens up."""
         nll, scored, right = self.score(stream).totals()
         return Evaluation(nll, scored, len(stream), characters, right)
 
     def surprise_of(self, text: Text) -> tuple[Evaluation, list[list[Span]]]:
         """Score one text and return the spans of each of its chapters."""
         scores = self.score(text.stream)
-        nll = float(scores.nats.sum(dtype=np.float64))  # the sum of what the page shows, to the last digit
         _, scored, right = scores.totals()
+        # the sum of exactly what the page shows; it differs from the sum batch by batch in the ninth digit
+        nll = float(scores.nats.sum(dtype=np.float64))
         places = scored_places(len(text.stream), self.protocol.window, self.protocol.stride)
         chapters = find_chapters(text.stream.read(), places, scores.nats, self.tokenizer)
         return Evaluation(nll, scored, len(text.stream), text.characters, right), chapters
@@ -153,11 +163,12 @@ class Measure:
         """Score every chapter of a text by itself."""
         chapters = []
         for part in chapter_streams(text.stream, self.tokenizer):
-            words = self.tokenizer.show(part[1 : len(part) - 1])
-            result = self.result_of(part, len(words))
+            text = self.tokenizer.show(part[1 : len(part) - 1])  # between the marks
+            result = self.result_of(part, len(text))
+            heading = text.split("\n")[0][:HEADING]
             figures = {"loss": result.loss, "accuracy": result.accuracy, "tokens": result.tokens}
-            chapters.append({"heading": words.split("\n")[0][:HEADING], **figures})
-            say(f"{result.loss:.4f}  {chapters[-1]['heading']}")
+            chapters.append({"heading": heading, **figures})
+            say(f"{result.loss:.4f}  {heading}")
         return chapters
 
     def count_unknown(self, text: Text) -> int:
@@ -172,7 +183,9 @@ class Measure:
 
     def baseline(self, texts: list[Text], pieces_folder: str | Path, loss: float) -> dict:
         """Score the same texts by a 4-gram of the training pieces; return its figures for the report."""
+        # token ids mean the same in text and pieces only under one vocabulary
         pieces = open_pieces(pieces_folder, expect={"vocabulary_sha256": self.tokenizer.fingerprint})
+        # the texts laid end to end: all tokens but the very first are scored
         stream = TokenStream([text.stream.read() for text in texts])
         characters = sum(text.characters for text in texts)
         ngram = score_ngram(pieces.train, stream, vocab_size=self.tokenizer.vocab_size, characters=characters)
@@ -206,6 +219,7 @@ def held_out(folder: str | Path, tokenizer) -> Text:
     Raises:
         UserError: the pieces are damaged, of another vocabulary, or hold nothing out.
     """
+    # the path stands in the hint that tells how to make pieces for this model
     expect = {"vocabulary_sha256": tokenizer.fingerprint, "vocabulary_path": "THE_MODEL_FOLDER"}
     pieces = open_pieces(folder, expect=expect)
     if len(pieces.valid) < 2:
@@ -221,7 +235,7 @@ def sum_evaluations(results: list[Evaluation]) -> Evaluation:
 
 def figures_of(result: Evaluation) -> dict:
     """Return an evaluation as JSON values; a figure of an empty text is None."""
-    figures = {name: getattr(result, name) for name in FIGURES}
+    figures = {name: getattr(result, name) for name in FIGURES}  # JSON knows neither nan nor infinity
     return {
         **{name: value if math.isfinite(value) else None for name, value in figures.items()},
         "scored_tokens": result.scored,

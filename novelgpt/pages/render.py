@@ -50,7 +50,7 @@ def fill(template: str, **values: object) -> str:
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=make_visible,
+        finalize=make_visible,  # before escaping
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -85,10 +85,12 @@ def draw_lengths(lengths: Sequence[Mapping]) -> dict:
     Returns:
         size and label of the drawing, and its bars: place, size, title, and whether it is without a heading.
     """
+    # documents to bars, as few to each as MAX_BARS allows
     per_bar = -(-len(lengths) // MAX_BARS)
     groups = [lengths[start : start + per_bar] for start in range(0, len(lengths), per_bar)]
     means = [sum(entry["characters"] for entry in group) / len(group) for group in groups]
     highest, width = max(means), CHART_WIDTH / len(groups)
+    # bars to places: the longest reaches ten units below the top, the shortest is still a line
     bars = []
     for index, (group, mean) in enumerate(zip(groups, means, strict=True)):
         first, height = group[0], max(1.0, mean / highest * (CHART_HEIGHT - 10))
@@ -129,6 +131,7 @@ def surprise_page(title: str, facts: Sequence[tuple[str, object]], chapters: Seq
         chapters: the spans of each chapter: a text, nearly always of one character, and its nats, NaN where nothing
             was scored. Beyond MAX_SHOWN characters chapters are left out, and the page says so.
     """
+    # whole chapters while they fit, and always the first; a browser chokes on millions of spans
     kept, size = [], 0
     for spans in chapters:
         size += sum(len(span.text) for span in spans)
@@ -150,6 +153,7 @@ def surprise_page(title: str, facts: Sequence[tuple[str, object]], chapters: Seq
 def show_chapter(spans: Sequence) -> dict:
     """Return what the page shows of a chapter: its first line, its figure, and kind, title and text of each span."""
     paragraphs = cut_paragraphs(spans)
+    # a class and a title for each span: the colour tells the size, the pointer the figure
     return {
         "heading": paragraph_text(paragraphs[0]) if paragraphs else "—",
         "figure": f"{mean_nats(spans):.3f} nats a character",
@@ -183,6 +187,7 @@ def show_breaks(text: str) -> str:
 def find_strangest(chapters: Iterable[Sequence]) -> list[tuple[str, str]]:
     """Return figure and beginning of the paragraphs that cost most a character, the strangest first."""
     paragraphs = [part for spans in chapters for part in cut_paragraphs(spans)]
+    # a mean of a few characters says little, and none of them may have been scored
     long = [part for part in paragraphs if sum(len(span.text) for span in part) >= SHORTEST]
     scored = [part for part in long if not math.isnan(mean_nats(part))]
     scored.sort(key=mean_nats, reverse=True)
