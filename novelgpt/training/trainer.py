@@ -214,7 +214,7 @@ class Trainer:
             return None
         world = World() if self.options.shard else self.run.world  # shared weights meet in every pass of every process
         scorer = functools.partial(self.engine.loss_module, score=True)
-        part = {"before_batch": self.give_way, "rank": world.rank, "world": world.size}
+        part = {"before_batch": self.raise_if_stopped, "rank": world.rank, "world": world.size}
         self.run.model.eval()
         try:
             scores = score_batches(scorer, data.valid_batches(), self.engine.device, **part)
@@ -263,7 +263,7 @@ class Trainer:
         progress.scaler = self.engine.scaler.state_dict()
         self.saver.save(progress, weights, moments, is_last=is_last)
 
-    def give_way(self) -> None:
+    def raise_if_stopped(self) -> None:
         """Raise Stopped if any process was asked to stop."""
         if self.stop_now():
             raise Stopped
