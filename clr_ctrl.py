@@ -82,9 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = Report(options.output, library.facts, library.left_out)
     write_report(report)
     if options.report:
-        from novelgpt.corpus.report_html import html_page
+        from novelgpt.pages import report_page
 
-        write_text(options.report, html_page(report.to_json()))
+        write_text(options.report, report_page(report.to_json()))
     for line in terminal_lines(report):
         say(line)
     if titles:

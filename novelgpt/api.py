@@ -5,6 +5,7 @@ UserError, as everywhere; nothing here ends the process.
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -172,14 +173,16 @@ def evaluate(
     options = with_changes(options or EvaluateOptions(), changes, names_with(EvaluateOptions, python=True))
     if not isinstance(pieces, (str, os.PathLike)):
         raise UserError(f"pieces: found {pieces!r}, expected text", "pieces='data/tokenized/'", EXIT_USAGE)
-    from novelgpt.training.measure import Measure, find_texts
+    from novelgpt import pages
+    from novelgpt.evaluation import Measure
 
     network, tokenizer = open_model(model, options.device)
     protocol = {name: getattr(options, name) for name in ("stride", "batch_size", "precision")}
     measure = Measure(network, tokenizer, **protocol)
-    texts = find_texts(tokenizer, text, path, os.fspath(pieces), encoding=options.encoding)
+    texts = measure.find_texts(text, path, os.fspath(pieces), encoding=options.encoding)
     facts = {"model": str(model)} if isinstance(model, (str, Path)) else {}
-    report = measure.report(texts, per_chapter=options.per_chapter, html=options.html, **facts)
+    page = functools.partial(pages.write_surprise_page, options.html) if options.html else None
+    report = measure.report(texts, per_chapter=options.per_chapter, page=page, **facts)
     return report | measure.baseline(texts, os.fspath(pieces), report["loss"]) if options.baseline else report
 
 

@@ -149,9 +149,3 @@ def score_tokens(
         parts.append((losses.mul(scored), scores.argmax(dim=1).eq(wanted)))
     nats, right = (torch.cat(part).view(len(labels), -1) for part in zip(*parts, strict=True))
     return nats, right
-
-
-def sum_scores(*arguments, **settings) -> torch.Tensor:
-    """Return the sums of what score_tokens returns, fp32 (2,): nats, and number of tokens predicted right."""
-    nats, right = score_tokens(*arguments, **settings)
-    return torch.stack([nats.sum(), right.sum().float()])

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from novelgpt.corpus.pieces import Pieces
 from novelgpt.corpus.stream import TokenStream
 from novelgpt.corpus.tokenizers import NovelTokenizer
-from novelgpt.training.evaluation import Evaluation, evaluation_batches
+from novelgpt.evaluation import Evaluation, evaluation_batches, score_ngram
 from novelgpt.training.windows import Batch, epoch_batches
-from novelgpt.training.yardstick import score_ngram
 
 OPENING_TOKENS = 12  # of the book's opening, for the sample after each epoch
 
@@ -70,7 +69,8 @@ class WindowData:
 
     def valid_batches(self) -> Iterator[Batch]:
         """Yield the held-out text in batches that score every token once."""
-        return evaluation_batches(self.pieces.valid, self.window, self.stride, self.batch_size)
+        rows = evaluation_batches(self.pieces.valid, self.window, self.stride, self.batch_size)
+        return (Batch(*part) for part in rows)
 
     def score_ngram(self, vocab_size: int) -> Evaluation | None:
         """Score the held-out text by a 4-gram of the training text; None where that would take too long."""

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 from novelgpt.cli import TrainOptions, names_with
+from novelgpt.evaluation import Evaluation
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, say, warn
 from novelgpt.training.checkpoint import Progress
-from novelgpt.training.evaluation import Evaluation
 from novelgpt.training.outputs import BEST, FINAL, is_written, try_model, write_model
 from novelgpt.training.parallel import sum_over_processes
 from novelgpt.training.setup import Run

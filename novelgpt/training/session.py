@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import GPT2LMHeadModel
 
 from novelgpt.cli import TrainOptions
+from novelgpt.evaluation import compare_losses
 from novelgpt.files import remove_leftovers
 from novelgpt.lock import LOCK
 from novelgpt.messages import EXIT_DONE, EXIT_STATE, UserError, say, warn
@@ -33,7 +34,6 @@ from novelgpt.training.setup import RUN_FILE, Run, check_identity, prepare_run, 
 from novelgpt.training.stopping import StopSignals, seconds_until
 from novelgpt.training.summary import command_words, stop_words
 from novelgpt.training.trainer import Stopped, Trainer, Watch
-from novelgpt.training.yardstick import compare_words
 from novelgpt.writing.generation import generate_text
 
 
@@ -234,4 +234,4 @@ def compare_with_ngram(progress: Progress, run: Run) -> str:
     if progress.best_loss is None:
         return ""
     ngram = run.data.score_ngram(run.tokenizer.vocab_size)
-    return "" if ngram is None else f"; {compare_words(progress.best_loss, ngram.loss)}"
+    return "" if ngram is None else f"; {compare_losses(progress.best_loss, ngram.loss)}"

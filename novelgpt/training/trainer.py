@@ -3,17 +3,18 @@
 Whatever happens between two steps can be stopped and gone on with: the position in the run is the whole state.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable
 
 import torch
 
+from novelgpt.evaluation import Evaluation, score_batches
 from novelgpt.messages import progress_bar, say, warn
 from novelgpt.network import model_weights
 from novelgpt.training.checkpoint import Progress, load_checkpoint, optimizer_tensors, training_weights
 from novelgpt.training.engine import Engine
-from novelgpt.training.evaluation import Evaluation, evaluate_batches
 from novelgpt.training.metrics import Meter, RunLog, say_step
 from novelgpt.training.optim import lr_share
 from novelgpt.training.outputs import try_model
@@ -212,23 +213,16 @@ class Trainer:
         if data.num_valid < 2:
             return None
         world = World() if self.options.shard else self.run.world  # shared weights meet in every pass of every process
+        scorer = functools.partial(self.engine.loss_module, score=True)
+        part = {"before_batch": self.raise_if_stopped, "rank": world.rank, "world": world.size}
         self.run.model.eval()
-        result = evaluate_batches(
-            self.engine.loss_module,
-            data.valid_batches(),
-            tokens=data.num_valid,
-            characters=data.valid_characters,
-            device=self.engine.device,
-            interrupted=self.stop_now,
-            rank=world.rank,
-            world=world.size,
-        )
-        self.engine.reshard()
-        self.run.model.train()
-        if result is None:
-            raise Stopped
-        nll, scored, right = sum_over_processes([result.nll, result.scored, result.right], world)
-        result = Evaluation(nll, int(scored), result.tokens, result.characters, int(right))
+        try:
+            scores = score_batches(scorer, data.valid_batches(), self.engine.device, **part)
+        finally:
+            self.engine.reshard()
+            self.run.model.train()
+        nll, scored, right = sum_over_processes([*scores.totals()], world)
+        result = Evaluation(nll, int(scored), data.num_valid, data.valid_characters, int(right))
         self.note_evaluation(result, epoch)
         return result
 
@@ -268,6 +262,11 @@ class Trainer:
         progress.micro_batches = self.engine.micro_batches
         progress.scaler = self.engine.scaler.state_dict()
         self.saver.save(progress, weights, moments, is_last=is_last)
+
+    def raise_if_stopped(self) -> None:
+        """Raise Stopped if any process was asked to stop."""
+        if self.stop_now():
+            raise Stopped
 
     def stop_now(self) -> bool:
         """Tell whether any process was asked to stop."""

@@ -1,35 +1,12 @@
-"""The facts of a book, its verdict, and the report on the terminal, as JSON and as HTML."""
+"""The facts of a book, its verdict, and the report on the terminal and as JSON."""
 
-from collections import Counter
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
-
-import pytest
 
 from novelgpt.corpus.books import CleaningOptions, Library
 from novelgpt.corpus.doctor import Report, find_faults, list_numbers, report_path, terminal_lines
-from novelgpt.corpus.report_html import html_page
 
 STORY = "他推开门，外面下着雪，山路上一个人也没有。"
-VOID = {"meta"}
-
-
-class Strict(HTMLParser):
-    """Collect tags and attributes; fail where a tag is closed that is not open."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.tags, self.links = [], Counter(), []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags[tag] += 1
-        self.links += [value for name, value in attributes if name in ("src", "href", "srcset", "xlink:href")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 def write_novel(path, extra: str = "") -> None:
@@ -88,28 +65,6 @@ def test_many_books_take_one_line_each_and_twenty_at_most(tmp_path, monkeypatch)
     lines = terminal_lines(report_on("books"))
     assert len(lines) == 22
     assert lines[20:] == ["… and 3 more books, all in the report", "verdict: 23 books: 0 good, 23 to look at"]
-
-
-def test_the_page_is_well_formed_loads_nothing_and_escapes_what_the_book_says(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_novel(tmp_path / "novel.txt", extra="<script>alert(1)</script>Ж\nwww.example.com<img src=x>小说\n")
-    page = html_page(report_on("novel.txt").to_json())
-    parser = Strict()
-    parser.feed(page)
-    assert parser.open == [] and parser.links == []
-    assert parser.tags["script"] == parser.tags["img"] == parser.tags["b"] == 0
-    assert parser.tags["svg"] == 1 and parser.tags["rect"] == 3
-    assert 'name="viewport"' in page and "http://" not in page and "https://" not in page
-    assert "第1章 山村&lt;b&gt;: 74" in page
-    assert "\\x07" in page and "\x07" not in page
-
-
-@pytest.mark.parametrize("number", [600, 601, 2500])
-def test_many_chapters_share_the_bars_of_the_picture(number):
-    from novelgpt.corpus.report_html import draw_lengths
-
-    page = draw_lengths([{"line": 1, "heading": "第1章", "characters": 10}] * number)
-    assert page.count("<rect") == -(-number // -(-number // 600)) <= 600
 
 
 def test_the_json_report_lies_beside_the_output():

@@ -17,8 +17,8 @@ from novelgpt.corpus.tokenizers.loading import save_vocabulary
 from novelgpt.corpus.tokenizers.subword import BpeTokenizer
 from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS
 from novelgpt.corpus.tokenizers.wordpiece import WordPieceTokenizer
+from novelgpt.evaluation.report import text_stream
 from novelgpt.messages import UserError
-from novelgpt.training.scoring import text_stream
 from novelgpt.writing.interactive import write_by_turns
 
 KINDS = {
