@@ -26,7 +26,8 @@ from novelgpt.devices import has_fast_bf16
 from novelgpt.model import build_model
 from novelgpt.model_config import read_model_config
 from novelgpt.writing.decoder import Weights
-from novelgpt.writing.generation import Plan, make_controls, write_samples
+from novelgpt.writing.generation import make_controls, write_samples
+from novelgpt.writing.text import StopRule
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "萧炎大喝一声"
@@ -57,7 +58,8 @@ def our_competitor(weights: Weights, tokenizer, length: int, batch: int) -> Call
     """Return our decoder with the same filter."""
     controls = make_controls(tokenizer, weights.device)
     prefix = tokenizer.encode_prefix(PREFIX)
-    return lambda: write_samples(weights, tokenizer, prefix, range(batch), plan=Plan(length), controls=controls, seed=0)
+    rule = StopRule(length)
+    return lambda: write_samples(weights, tokenizer, prefix, range(batch), stop_rule=rule, controls=controls, seed=0)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from novelgpt.files import sha256_of
 from novelgpt.messages import printable
 from novelgpt.model import build_model, save_model
 from novelgpt.writing.copying import CopyMeter
-from novelgpt.writing.samples import format_sample
+from novelgpt.writing.run import format_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = [
@@ -132,6 +132,17 @@ def test_prompts_and_titles_come_from_files(place, tmp_path, capsys):
     assert (tmp_path / "b/风起-2.txt").read_text(encoding="utf-8").startswith("风起\n")
 
 
+def test_every_prompt_is_encoded_once(place, tmp_path, monkeypatch):
+    encoded, encode = [], CharacterTokenizer.encode_prefix
+    monkeypatch.setattr(
+        CharacterTokenizer, "encode_prefix", lambda self, text: encoded.append(text) or encode(self, text)
+    )
+    (tmp_path / "prompts.txt").write_text("萧炎\n月落\n", encoding="utf-8")
+    words = ["--prompts_file", str(tmp_path / "prompts.txt"), "--nsamples", "3", "--batch_size", "2", "--max_copy", "1"]
+    assert call(place, *words, "--stream") == 0
+    assert encoded == ["萧炎", "月落"]
+
+
 def test_openings_are_lines_of_the_book(place, capsys):
     assert call(place, "--find", "月落", "--openings", "3") == 0
     assert capsys.readouterr().out == "月落乌啼霜满天，江枫渔火对愁眠。姑苏城外寒山寺，夜半钟声到客船。\n"
@@ -162,12 +173,12 @@ def test_texts_that_copy_too_much_are_written_anew(place, tmp_path, capsys, monk
     from novelgpt.writing.copying import Copied
     from novelgpt.writing.session import Session
 
-    def copied_of(session, sample):  # sample 2 copies less at its third try, sample 3 always too much
+    def measure_copies(session, sample):  # sample 2 copies less at its third try, sample 3 always too much
         longest = {0: 5, 1: 30 - sample.attempt * 10, 2: 40 - sample.attempt}[sample.index]
         return Copied(longest, 0, 0, 0, 0.0)
 
     free = samples_of(place, tmp_path / "free", "--nsamples", "3")
-    monkeypatch.setattr(Session, "copied_of", copied_of)
+    monkeypatch.setattr(Session, "measure_copies", measure_copies)
     kept = samples_of(place, tmp_path / "kept", "--nsamples", "3", "--max_copy", "12")
     assert [one == other for one, other in zip(free, kept, strict=True)] == [True, False, False]
     lines = (tmp_path / "kept/samples.jsonl").read_text(encoding="utf-8").split("\n")[:3]
@@ -227,7 +238,7 @@ def test_a_file_is_the_beginning_of_what_is_written_by_turns(place, tmp_path, mo
     assert call(place, *words) == 0
     assert (tmp_path / "story.txt").read_text(encoding="utf-8") == "风起了"
     given, story = tmp_path / "chapter.txt", tmp_path / "story.txt"
-    line = f"warning: --prefix_file {given}: not used, since {story} is gone on with; move it away to begin anew\n"
+    line = f"warning: --prefix_file {given}: not used, since {story} is continued; move it away to start a new one\n"
     assert line in capsys.readouterr().err
 
 
@@ -299,7 +310,7 @@ def test_an_index_that_cannot_be_kept_costs_no_run(tmp_path, capsys):
     (tmp_path / "cache").write_text("a file")
     meter = CopyMeter(["月落乌啼霜满天"], tmp_path / "cache" / "copies.npy")
     assert meter.measure("乌啼霜").longest == 3
-    assert capsys.readouterr().err.endswith("; the book's index is made anew in every run\n")
+    assert capsys.readouterr().err.endswith("; the book's index is built anew in every run\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

@@ -150,6 +150,13 @@ class Decoder:
         return weights.head(x)
 
 
+def perplexity(weights: Weights, ids: list[int]) -> float:
+    """Return the perplexity of a text of at most one context, at least two tokens."""
+    tokens = torch.tensor(ids, device=weights.device)
+    logits = Decoder(weights, rows=1, slots=len(ids)).prefill(0, tokens, every=True)  # (N, V)
+    return float(F.cross_entropy(logits[:-1], tokens[1:]).exp())
+
+
 def cache_for(device: torch.device) -> type[PackedCache] | type[MaskedCache]:
     """Return the form of cache that suits a device."""
     return PackedCache if device.type == "cpu" else MaskedCache

@@ -1,35 +1,44 @@
-"""What to write from: prefixes of the command line, of files, titles; and what may be wrong with them."""
+"""The options of generate.py -> prompts: the tokens a model continues, where the texts stop, and what may be wrong."""
 
 import argparse
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from novelgpt.corpus.cleaning import clean_text
 from novelgpt.corpus.decoding import decode_bytes
 from novelgpt.corpus.headings import read_heading
 from novelgpt.corpus.inputs import name_of, read_blocks
+from novelgpt.corpus.novel_tokenizer import NovelTokenizer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
-from novelgpt.writing.book import Book, unseen_characters
-from novelgpt.writing.plan import BLOCK
+from novelgpt.writing.book import Book, corpus_facts, unseen_characters
+from novelgpt.writing.options import DEFAULT_LENGTH
+from novelgpt.writing.text import CHECK_EVERY, StopRule, answer_rule
 
 SHOWN = 6  # characters or names listed in one warning
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prefix.
+    """What a model is to continue.
 
     Attributes:
-        text: as given to the model.
+        text: as the user gave it.
         title: what its files are called, empty when the samples go to samples.txt.
+        text_ids: token ids of all of the text.
+        ids: what the model is given: the same, or with a mark the text's last part and the mark.
+        stop_rule: where its texts stop.
     """
 
     text: str
-    title: str = ""
+    title: str
+    text_ids: list[int]
+    ids: list[int]
+    stop_rule: StopRule
 
 
-def read_prompts(options: argparse.Namespace) -> list[Prompt]:
-    """Return the prefixes that the options name: --titles, --titles_file, --prompts_file, --prefix_file, else --prefix.
+def read_texts(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """Return texts and titles as named by --titles, --titles_file, --prompts_file, --prefix_file, or else --prefix.
 
     Raises:
         UserError: two of them at once, or a file that is missing, empty or not UTF-8.
@@ -39,11 +48,11 @@ def read_prompts(options: argparse.Namespace) -> list[Prompt]:
         message = f"--{given[0]} and --{given[1]}: found both, expected one of them"
         raise UserError(message, f"leave --{given[1]} out", EXIT_USAGE)
     if options.prompts_file:
-        return [Prompt(line) for line in read_lines("--prompts_file", options.prompts_file)]
+        return [(line, "") for line in read_lines("--prompts_file", options.prompts_file)]
     if options.prefix_file:
-        return [Prompt(read_chapter(options.prefix_file, drop_heading=bool(options.mark)))]
+        return [(read_chapter(options.prefix_file, drop_heading=bool(options.mark)), "")]
     titles = options.titles or (read_lines("--titles_file", options.titles_file) if options.titles_file else [])
-    return [Prompt(f"{title}\n", title) for title in titles] or [Prompt(options.prefix)]
+    return [(f"{title}\n", title) for title in titles] or [(options.prefix, "")]
 
 
 def read_lines(flag: str, path: str) -> list[str]:
@@ -76,11 +85,56 @@ def read_chapter(path: str, *, drop_heading: bool) -> str:
     return text
 
 
-def marked_prefix(text: str, mark: str, tokenizer, room: int) -> list[int]:
+def encode_prompts(
+    texts: Sequence[tuple[str, str]], options: argparse.Namespace, tokenizer: NovelTokenizer, context: int
+) -> list[Prompt]:
+    """Turn texts into what the model is to continue.
+
+    Args:
+        texts: with their titles, as from read_texts.
+        options: of generate.py: length, stop, cut_loops, mark and model_path are used.
+        tokenizer: of the model.
+        context: tokens the model can hold.
+
+    Raises:
+        UserError: the vocabulary has no such mark.
+    """
+    if options.mark:
+        return encode_marked_prompts(texts, options, tokenizer, context)
+    rule = StopRule(options.length, options.stop, options.cut_loops)
+    prompts = []
+    for text, title in texts:
+        ids = tokenizer.encode_prefix(text).tolist()
+        # --length -1 fills what this prefix leaves of the context
+        length = max(1, context - len(ids)) if options.length == -1 else options.length
+        prompts.append(Prompt(text, title, ids, ids, replace(rule, length=length)))
+    return prompts
+
+
+def encode_marked_prompts(
+    texts: Sequence[tuple[str, str]], options: argparse.Namespace, tokenizer: NovelTokenizer, context: int
+) -> list[Prompt]:
+    """Do the same for texts with a mark behind them, which asks for something short, such as a title."""
+    # a row of training held a text, its mark and the answer, of which a quarter of the row is the most
+    row = min(context, corpus_facts(options.model_path).get("block_size") or context)  # tokens
+    most = max(1, row // 4)
+    if options.length > most and options.length != DEFAULT_LENGTH:
+        warn(f"--length {options.length}: what --mark asks for gets at most {most} tokens, a quarter of a row of {row}")
+    rule = answer_rule(most if options.length == -1 else min(options.length, most), cut_loops=options.cut_loops)
+    # the text keeps as much as in training, less room for the answer
+    room = max(row // 2, min(row, context - CHECK_EVERY) - rule.max_tokens)
+    prompts = []
+    for text, title in texts:
+        ids = tokenizer.encode_prefix(text).tolist()
+        prompts.append(Prompt(text, title, ids, add_mark(ids, options.mark, tokenizer, room), rule))
+    return prompts
+
+
+def add_mark(ids: list[int], mark: str, tokenizer: NovelTokenizer, room: int) -> list[int]:
     """Return the ids of a text with a mark behind it, as rows are trained: a text that is too long loses its beginning.
 
     Args:
-        text: the prefix.
+        ids: of the text, [CLS] in front.
         mark: an added token.
         tokenizer: of the model.
         room: tokens that all of it may take, at least 3.
@@ -91,32 +145,32 @@ def marked_prefix(text: str, mark: str, tokenizer, room: int) -> list[int]:
     if mark not in tokenizer.marks:
         message = f"--mark {mark}: not a token of the model"
         raise UserError(message, f'train with --rows --add_tokens "{mark}" --loss_after "{mark}"', EXIT_USAGE)
-    ids = tokenizer.encode_prefix(text).tolist()
     return [ids[0], *ids[1:][max(0, len(ids) + 1 - room) :], tokenizer.marks[mark]]
 
 
-def examine_prompt(text: str, tokenizer, book: Book | None, context: int) -> None:
-    """Say in one line each what the model cannot make sense of in a prefix.
+def examine_prompt(prompt: Prompt, tokenizer: NovelTokenizer, context: int, book: Book | None) -> None:
+    """Say in one line each what the model cannot make sense of in a text.
 
     Args:
-        text: the prefix as typed.
+        prompt: what it is to continue.
         tokenizer: of the model.
-        book: what the model has read, None when it is not at hand.
         context: tokens the model can hold.
+        book: what the model has read, None when it is not at hand or the text is too long to be looked up.
     """
-    ids = tokenizer.encode_prefix(text).tolist()
-    plain = tokenizer.show(ids)
+    ids, plain = prompt.text_ids, tokenizer.show(prompt.text_ids)
     if not plain.strip():
         say("the prefix is empty: the text begins like a chapter")
     if unknown := ids.count(tokenizer.unk_id):
         warn(f"prefix: {unknown} characters are not in the model's vocabulary; it reads [UNK] for them")
-    if len(ids) + BLOCK > context:
-        room = f"the context of {context:,} leaves room for {context - BLOCK:,}"
+    if len(ids) + CHECK_EVERY > context:
+        room = f"the context of {context:,} leaves room for {context - CHECK_EVERY:,}"
         warn(f"prefix: {len(ids):,} tokens, {room}; the model reads the last part of it")
     if book is None:
         return
-    if unseen := unseen_characters(plain, book.documents):
-        warn(f"prefix: never in the book: {' '.join(unseen[:SHOWN])}{' …' * (len(unseen) > SHOWN)}")
+    # single characters first; a name is only suspicious if the book has all its characters, and another like it
+    unseen = unseen_characters(plain, book.documents)
+    if unseen:
+        warn(f"prefix: never in the book: {' '.join(unseen[:SHOWN])}{' …' if len(unseen) > SHOWN else ''}")
     if names := [pair for pair in book.unknown_runs(plain) if pair[1] and not set(pair[0]) & set(unseen)]:
-        words = ", ".join(f"{name} (the book has {near})" for name, near in names[:SHOWN])
-        warn(f"prefix: the book never writes {words}{' …' * (len(names) > SHOWN)}")
+        listed = ", ".join(f"{name} (the book has {near})" for name, near in names[:SHOWN])
+        warn(f"prefix: the book never writes {listed}{' …' if len(names) > SHOWN else ''}")
