@@ -59,7 +59,7 @@ def our_competitor(weights: Weights, tokenizer, length: int, batch: int) -> Call
     controls = make_controls(tokenizer, weights.device)
     prefix = tokenizer.encode_prefix(PREFIX)
     rule = StopRule(length)
-    return lambda: write_samples(weights, tokenizer, prefix, range(batch), stop_rule=rule, controls=controls, seed=0)
+    return lambda: write_samples(weights, tokenizer, prefix, range(batch), rule=rule, controls=controls, seed=0)
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ def weights(model):
 def write(weights, tokenizer, indices, *, rule, seed=5, prefix="萧炎", controls=None, **values):
     controls = controls or make_controls(tokenizer, torch.device("cpu"), **values)
     ids = tokenizer.encode_prefix(prefix)
-    return write_samples(weights, tokenizer, ids, indices, stop_rule=rule, controls=controls, seed=seed)
+    return write_samples(weights, tokenizer, ids, indices, rule=rule, controls=controls, seed=seed)
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("fp32", 1e-5), ("bf16", 0.03), ("int8", 0.05)])
@@ -71,7 +71,7 @@ def test_greedy_text_is_that_of_transformers_and_of_plain_rereading(model, weigh
     prefix = tokenizer.encode_prefix("萧炎大喝")
     controls = Controls(temperature=0)
     (sample,) = write_samples(
-        weights["fp32"], tokenizer, prefix, [0], stop_rule=StopRule(CONTEXT - len(prefix)), controls=controls, seed=0
+        weights["fp32"], tokenizer, prefix, [0], rule=StopRule(CONTEXT - len(prefix)), controls=controls, seed=0
     )
     start = torch.from_numpy(prefix.astype("int64"))[None]
     expected = model.generate(
@@ -99,8 +99,8 @@ def reread(model, ids: list[int], length: int, tokenizer, *, keep_head: int = 0)
 def test_beyond_the_context_the_text_is_that_of_rereading_the_same_windows(model, weights, tokenizer, keep_head):
     prefix = tokenizer.encode_prefix("萧炎大喝一声").tolist()
     batch = SampleBatch(
-        weights["fp32"], Endings(tokenizer), Controls(temperature=0), max_tokens=5 * CONTEXT, keep_head=keep_head,
-        seed=0, samples=[Sample(index, prefix) for index in range(2)],
+        weights["fp32"], Endings(tokenizer), Controls(temperature=0, keep_head=keep_head), StopRule(5 * CONTEXT),
+        [Sample(index, prefix) for index in range(2)], seed=0,
     )  # fmt: skip
     while batch.count < 5 * CONTEXT:
         batch.decode_many(CHECK_EVERY)
@@ -117,7 +117,7 @@ def test_five_thousand_characters_of_a_1024_token_model_are_those_of_rereading(t
     prefix = tokenizer.encode_prefix("萧炎").tolist()
     weights = Weights(model)
     (sample,) = write_samples(
-        weights, tokenizer, prefix, [0], stop_rule=StopRule(5000), controls=Controls(temperature=0), seed=0
+        weights, tokenizer, prefix, [0], rule=StopRule(5000), controls=Controls(temperature=0), seed=0
     )
     endings, window, text = Endings(tokenizer), list(prefix), list(prefix)
     with torch.no_grad():
@@ -159,7 +159,7 @@ def test_samples_of_the_full_size_are_the_same_in_every_batch(tokenizer, kind):
 
 
 def assert_every_batch_writes_the_same_ids(weights, tokenizer):
-    settings = {"stop_rule": StopRule(300), "controls": Controls(topk=0), "seed": 3}
+    settings = {"rule": StopRule(300), "controls": Controls(topk=0), "seed": 3}
     alone = [write_samples(weights, tokenizer, [2, 5], [index], **settings)[0].ids for index in range(10)]
     together = [sample.ids for sample in write_samples(weights, tokenizer, [2, 5], range(10), **settings)]
     assert alone == together
@@ -168,16 +168,15 @@ def assert_every_batch_writes_the_same_ids(weights, tokenizer):
 def test_the_step_for_gpus_writes_what_the_step_for_cpus_writes(weights, tokenizer, monkeypatch):
     controls = make_controls(
         tokenizer, torch.device("cpu"), repetition_penalty=1.2, penalty_window=9, no_repeat_ngram_size=3, topp=0.9,
-        min_p=0.01, bad_words=["走", "大喝"],
+        min_p=0.01, bad_words=["走", "大喝"], keep_head=4,
     )  # fmt: skip
     texts = []
     for on_device in (False, True):
         samples = [Sample(index, tokenizer.encode_prefix("萧炎").tolist()) for index in range(3)]
         if on_device:
             monkeypatch.setattr("novelgpt.writing.decoder.cache_for", lambda device: MaskedCache)
-        batch = SampleBatch(
-            weights["fp32"], Endings(tokenizer), controls, max_tokens=3 * CONTEXT, keep_head=4, seed=1, samples=samples
-        )
+        rule = StopRule(3 * CONTEXT)
+        batch = SampleBatch(weights["fp32"], Endings(tokenizer), controls, rule, samples, seed=1)
         if on_device:
             batch.replay = batch.decode_token_on_device
         while batch.count < 3 * CONTEXT:

@@ -179,18 +179,15 @@ class CopyMeter:
 
 
 def limit_copies(
-    samples: Sequence, limit: int, *, longest_run: Callable[[object], int], rewrite: Callable[[list[int], int], list]
+    samples: Sequence, limit: int, rewrite: Callable[[list[int], int], Sequence], longest_run: Callable[[object], int]
 ) -> list:
-    """Write samples that copy too much again, a few times, and keep the best try of each.
+    """Write samples that copy too much again, a few times; return the best try of each and warn of what is left.
 
     Args:
         samples: their first tries.
         limit: characters that a run shared with the book may have.
-        longest_run: returns the characters of a sample's longest such run.
         rewrite: writes the samples of some indices again; its second argument counts the tries from 1.
-
-    Returns:
-        The samples in their order; a warning names those that stay above the limit.
+        longest_run: returns the characters of a sample's longest run.
     """
     longest = {sample.index: longest_run(sample) for sample in samples}
     best = {sample.index: sample for sample in samples}

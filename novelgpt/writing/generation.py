@@ -41,17 +41,9 @@ def fit_window(ids: list[int], context: int, keep_head: int, endings: Endings) -
 
 
 class SampleBatch:
-    """Some samples decoded together.
+    """Some samples of one prefix decoded together; arguments as for grow_samples.
 
-    Args:
-        weights: of the model.
-        endings: of its vocabulary.
-        controls: how tokens are chosen.
-        max_tokens: new tokens of a sample at most.
-        keep_head: tokens of the beginning that stay in every window.
-        seed: of the run.
-        samples: to be filled; all have the same prefix.
-        is_answer: the end of a document is no first token.
+    All rows stand in one history, prefix and what was written; the decoder holds of each row what its window holds.
     """
 
     def __init__(
@@ -59,19 +51,16 @@ class SampleBatch:
         weights: Weights,
         endings: Endings,
         controls: Controls,
-        *,
-        max_tokens: int,
-        seed: int,
+        rule: StopRule,
         samples: list[Sample],
-        keep_head: int = 0,
-        is_answer: bool = False,
+        *,
+        seed: int,
     ):
         self.weights, self.endings, self.controls, self.samples = weights, endings, controls, samples
-        self.keep_head = keep_head
         prefix, device = samples[0].prefix, weights.device
         # a GPU always computes MAX_ROWS rows, since its kernels change with their number and more rows cost nothing
         rows = len(samples) if device.type == "cpu" else max(MAX_ROWS, len(samples))
-        steps = max_tokens + CHECK_EVERY
+        steps = rule.max_tokens + CHECK_EVERY
         self.decoder = Decoder(weights, rows=rows, slots=min(weights.context, len(prefix) + steps))
         # every text from its prefix on, with columns left for what will be written
         self.count = len(prefix)  # columns written so far
@@ -83,14 +72,14 @@ class SampleBatch:
             numbers = uniform_numbers(seed, sample.index, steps, attempt=sample.attempt)
             self.uniforms[row, self.count :] = torch.from_numpy(numbers)
         self.place = torch.tensor([self.count], device=device)  # (1,) the count as a GPU sees it
-        self.logits = self.read_prefix(prefix, is_answer=is_answer)  # (B, V)
+        self.logits = self.read_prefix(prefix, is_answer=rule.is_answer)  # (B, V)
         self.replay = capture(self.decode_token_on_device, device, [self.place, self.decoder.places, self.logits])
 
     def read_prefix(self, prefix: list[int], *, is_answer: bool) -> torch.Tensor:
         """Read the common prefix once and give it to all rows; returns the logits (B, V) after it."""
         window, context = prefix, self.weights.context
         if len(prefix) + CHECK_EVERY > context:
-            window = fit_window(prefix, context, self.keep_head, self.endings)
+            window = fit_window(prefix, context, self.controls.keep_head, self.endings)
         logits = self.decoder.prefill(0, torch.tensor(window, device=self.weights.device))  # (1, V)
         if not torch.isfinite(logits).all():
             message = "the model's output is not a number"
@@ -140,7 +129,7 @@ class SampleBatch:
                 self.decoder.set_length(row, self.decoder.slots // 2)
                 continue
             ids = self.history[row, : self.count].tolist()
-            window = fit_window(ids, self.weights.context, self.keep_head, self.endings)
+            window = fit_window(ids, self.weights.context, self.controls.keep_head, self.endings)
             self.decoder.prefill(row, torch.tensor(window, device=self.weights.device))
 
 
@@ -150,24 +139,21 @@ def grow_samples(
     prefix: Sequence[int],
     indices: Sequence[int],
     *,
-    stop_rule: StopRule,
+    rule: StopRule,
     controls: Controls,
     seed: int,
-    keep_head: int = 0,
     attempt: int = 0,
     check_every: int = CHECK_EVERY,
 ) -> Iterator[list[Sample]]:
     """Write some samples of one prefix together and yield all of them again and again as they grow.
 
     Args:
-        weights: of the model.
-        tokenizer: of the model.
+        weights, tokenizer: of the model.
         prefix: token ids, at least one.
         indices: which samples of the run; at most MAX_ROWS of them on a CPU.
-        stop_rule: where they stop.
+        rule: where they stop.
         controls: how tokens are chosen.
         seed: of the run.
-        keep_head: tokens of the beginning that stay in every window, at most a quarter of the context.
         attempt: for further tries of the same samples.
         check_every: tokens between two yields.
 
@@ -176,20 +162,11 @@ def grow_samples(
     """
     endings = Endings(tokenizer)
     samples = [Sample(index, list(map(int, prefix)), attempt=attempt) for index in indices]
-    batch = SampleBatch(
-        weights,
-        endings,
-        controls,
-        max_tokens=stop_rule.max_tokens,
-        seed=seed,
-        samples=samples,
-        keep_head=keep_head,
-        is_answer=stop_rule.is_answer,
-    )
+    batch = SampleBatch(weights, endings, controls, rule, samples, seed)
     while not all(sample.ended for sample in samples):
-        left = stop_rule.max_tokens - max(len(sample.ids) for sample in samples if not sample.ended)
+        left = rule.max_tokens - max(len(sample.ids) for sample in samples if not sample.ended)
         for sample, tokens in zip(samples, batch.decode_many(min(check_every, left)), strict=True):
-            sample.extend(tokens, stop_rule, endings)
+            sample.extend(tokens, rule, endings)
         yield samples
 
 
@@ -221,7 +198,7 @@ def banned_ids(tokenizer: NovelTokenizer) -> list[int]:
 def make_controls(
     tokenizer: NovelTokenizer, device: torch.device, *, bad_words: Sequence[str] = (), **values
 ) -> Controls:
-    """Return controls whose banned tokens and words lie on the device.
+    """Return controls for the logits on a device: what is no text is banned, and so are bad words.
 
     Args:
         tokenizer: of the model.
@@ -246,7 +223,7 @@ def generate_text(
     topp: float = 1.0,
     is_answer: bool = False,
 ) -> list[str]:
-    """Let a model write a few texts; for use in the middle of a training.
+    """Let a model write a few texts and return them as people read them, prefix included; for use while it is trained.
 
     Args:
         model: left as it is, its mode and device too.
@@ -257,19 +234,9 @@ def generate_text(
         seed: text i is a function of (seed, i).
         temperature, topk, topp: as in Controls.
         is_answer: the prefix ends with a mark; see answer_rule.
-
-    Returns:
-        The texts, prefix included, as people read them.
     """
     weights = Weights(model, kind="fp32")
     controls = make_controls(tokenizer, weights.device, temperature=temperature, topk=topk, topp=topp)
-    samples = write_samples(
-        weights,
-        tokenizer,
-        tokenizer.encode_prefix(prefix),
-        range(num_samples),
-        stop_rule=answer_rule(length) if is_answer else StopRule(length),
-        controls=controls,
-        seed=seed,
-    )
+    rule, ids = answer_rule(length) if is_answer else StopRule(length), tokenizer.encode_prefix(prefix)
+    samples = write_samples(weights, tokenizer, ids, range(num_samples), rule=rule, controls=controls, seed=seed)
     return [tokenizer.show(sample.prefix + sample.ids) for sample in samples]

@@ -99,22 +99,22 @@ def encode_prompts(
     Raises:
         UserError: the vocabulary has no such mark.
     """
-    if options.mark:
-        return encode_marked_prompts(texts, options, tokenizer, context)
     rule = StopRule(options.length, options.stop, options.cut_loops)
+    if options.mark:
+        rule, room = answer_limits(options, context)
     prompts = []
     for text, title in texts:
-        ids = tokenizer.encode_prefix(text).tolist()
-        # --length -1 fills what this prefix leaves of the context
-        length = max(1, context - len(ids)) if options.length == -1 else options.length
-        prompts.append(Prompt(text, title, ids, ids, replace(rule, length=length)))
+        ids = given = tokenizer.encode_prefix(text).tolist()
+        if options.mark:
+            given = add_mark(ids, options.mark, tokenizer, room)
+        elif options.length == -1:  # what this prefix leaves of the context
+            rule = replace(rule, length=max(1, context - len(ids)))
+        prompts.append(Prompt(text, title, ids, given, rule))
     return prompts
 
 
-def encode_marked_prompts(
-    texts: Sequence[tuple[str, str]], options: argparse.Namespace, tokenizer: NovelTokenizer, context: int
-) -> list[Prompt]:
-    """Do the same for texts with a mark behind them, which asks for something short, such as a title."""
+def answer_limits(options: argparse.Namespace, context: int) -> tuple[StopRule, int]:
+    """Return where the answer to a mark stops, and how many tokens the text with the mark may take before it."""
     # a row of training held a text, its mark and the answer, of which a quarter of the row is the most
     row = min(context, corpus_facts(options.model_path).get("block_size") or context)  # tokens
     most = max(1, row // 4)
@@ -122,12 +122,7 @@ def encode_marked_prompts(
         warn(f"--length {options.length}: what --mark asks for gets at most {most} tokens, a quarter of a row of {row}")
     rule = answer_rule(most if options.length == -1 else min(options.length, most), cut_loops=options.cut_loops)
     # the text keeps as much as in training, less room for the answer
-    room = max(row // 2, min(row, context - CHECK_EVERY) - rule.max_tokens)
-    prompts = []
-    for text, title in texts:
-        ids = tokenizer.encode_prefix(text).tolist()
-        prompts.append(Prompt(text, title, ids, add_mark(ids, options.mark, tokenizer, room), rule))
-    return prompts
+    return rule, max(row // 2, min(row, context - CHECK_EVERY) - rule.max_tokens)
 
 
 def add_mark(ids: list[int], mark: str, tokenizer: NovelTokenizer, room: int) -> list[int]:

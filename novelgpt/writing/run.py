@@ -106,7 +106,7 @@ def write_all(session: Session, prompts: Sequence[Prompt], options: argparse.Nam
 
     Args:
         session: the model.
-        prompts: with titles, each text gets a file of its own; without, all stand in samples.txt.
+        prompts: with titles, each text gets a file of its own too.
         options: of generate.py: nsamples, stream, save_samples, save_samples_path and what samples.jsonl keeps.
     """
     # the folder is made first: one that cannot be written to is told before the first text
@@ -115,40 +115,48 @@ def write_all(session: Session, prompts: Sequence[Prompt], options: argparse.Nam
     for aside in folder.moved if folder else []:
         say(f"moved the samples of an earlier run to {aside}")
     # samples are numbered through all prompts, for the number decides what is written
-    output, start = Output(session, folder, options), time.perf_counter()
-    check_every = 1 if options.stream else CHECK_EVERY  # tokens
+    start, check_every = time.perf_counter(), 1 if options.stream else CHECK_EVERY  # tokens
     total = options.nsamples * sum(prompt.stop_rule.length for prompt in prompts)
     with progress_bar(total, unit=" tokens") as bar:
-        progress = Progress(session, folder, bar, is_streamed=options.stream)
+        output = Output(session, folder, bar, options)
         for turn, prompt in enumerate(prompts):
             for indices in session.batches(turn * options.nsamples, options.nsamples):
                 for samples in session.grow_batch(prompt.ids, prompt.stop_rule, indices, check_every=check_every):
-                    progress.update(samples, prompt)
+                    output.update(samples, prompt)
                 for sample in session.limit_copies(samples, prompt.stop_rule):
                     output.add(sample, prompt)
-    # the growing texts are finished now; say what came of it
+    # all texts are finished: say how it went
     if folder:
         folder.close()
         say(f"{len(output.texts)} samples: {folder.text_path} and {folder.lines_path}")
-    report_speed(output.num_tokens, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    say(f"{output.num_tokens:,} tokens in {seconds:.1f} s: {output.num_tokens / max(seconds, 1e-9):.1f} tokens/s")
     if not options.mark:  # a title has no style
         say(format_style(measure_style(output.texts), session.book and measure_style(session.book.documents)))
 
 
-class Progress:
-    """Shows texts as they grow: moves the bar, streams new characters, saves what there is.
+class Output:
+    """What becomes of samples: growing ones move the bar and are streamed, finished ones are saved and printed.
 
     Args:
         session: the model.
-        folder: where growing texts are saved, None when nothing is.
+        folder: where samples are saved, None when they are not.
         bar: counts tokens.
-        is_streamed: print the first sample of every batch character by character.
+        options: of generate.py.
     """
 
-    def __init__(self, session: Session, folder: SampleFolder | None, bar, *, is_streamed: bool):
-        self.session, self.folder, self.bar, self.is_streamed = session, folder, bar, is_streamed
+    def __init__(self, session: Session, folder: SampleFolder | None, bar, options: argparse.Namespace):
+        self.session, self.folder, self.bar, self.is_streamed = session, folder, bar, options.stream
+        self.per_prompt = options.nsamples  # samples
+        self.model_path, self.settings = str(options.model_path), {name: getattr(options, name) for name in SETTINGS}
         self.counted: dict[int, int] = {}  # tokens of each sample that the bar has seen
-        self.shown, self.stream = 0, None
+        self.streamed, self.stream = 0, None  # tokens of the sample that is being streamed, and what decodes them
+        self.texts: list[str] = []  # what the model wrote of each finished sample
+        self.num_tokens = 0  # of all of them
+
+    def text_of(self, sample: Sample, prompt: Prompt) -> str:
+        """Return what people want of a sample: all of it, or only the answer that a mark asked for."""
+        return self.session.show_new(sample) if prompt.stop_rule.is_answer else self.session.show(sample)
 
     def update(self, samples: list[Sample], prompt: Prompt) -> None:
         """Take the samples of a batch, which have grown."""
@@ -158,55 +166,35 @@ class Progress:
         if self.is_streamed:
             self.stream_new(samples[0], prompt)
         if self.folder:
-            self.folder.keep_unfinished(
-                lambda: {sample.index + 1: text_to_keep(self.session, sample, prompt) for sample in samples}
-            )
+            self.folder.keep_unfinished(lambda: {sample.index + 1: self.text_of(sample, prompt) for sample in samples})
 
     def stream_new(self, sample: Sample, prompt: Prompt) -> None:
         """Print the characters since the last time; the very last token waits, for it may lie behind the end."""
         if self.stream is None:
-            self.stream, self.shown = self.session.tokenizer.stream(), 0
+            self.stream, self.streamed = self.session.tokenizer.stream(), 0
             beginning = "" if prompt.stop_rule.is_answer else printable(self.session.tokenizer.show(sample.prefix))
             print(f"{BANNER} SAMPLE {sample.index + 1} {BANNER}\n{beginning}", end="")
         ready = len(sample.ids) if sample.ended else len(sample.ids) - 1
-        new = "".join(self.stream.push(token) for token in sample.ids[self.shown : ready])
-        self.shown = max(ready, self.shown)
+        new = "".join(self.stream.push(token) for token in sample.ids[self.streamed : ready])
+        self.streamed = max(ready, self.streamed)
         print(printable(new), end="", flush=True)
         if sample.ended:
             print(f"{printable(self.stream.flush())}\n{CLOSING}", flush=True)
             self.stream = None
-
-
-class Output:
-    """Saves, prints and judges finished samples.
-
-    Args:
-        session: the model.
-        folder: where samples are saved, None when they are not.
-        options: of generate.py.
-
-    Attributes:
-        texts: what the model wrote of each sample.
-        num_tokens: of all samples.
-    """
-
-    def __init__(self, session: Session, folder: SampleFolder | None, options: argparse.Namespace):
-        self.session, self.folder, self.is_streamed = session, folder, options.stream
-        self.per_prompt = options.nsamples  # samples
-        self.model_path, self.settings = str(options.model_path), {name: getattr(options, name) for name in SETTINGS}
-        self.texts: list[str] = []
-        self.num_tokens = 0
 
     def add(self, sample: Sample, prompt: Prompt) -> None:
         """Take one more finished sample."""
         self.texts.append(self.session.show_new(sample))
         self.num_tokens += len(sample.ids)
         # to the disk first: what is printed is saved
-        text, copied = text_to_keep(self.session, sample, prompt), self.session.measure_copies(sample)
+        text, copied = self.text_of(sample, prompt), self.session.measure_copies(sample)
         if self.folder:
             self.folder.add(text, self.facts_of(sample, prompt.text, copied and asdict(copied)))
         if prompt.title:
-            self.save_titled(text, prompt.title, sample.index % self.per_prompt + 1)
+            name = UNSAFE.sub("_", prompt.title)[:MAX_NAME]
+            path = self.folder.text_path.with_name(f"{name}-{sample.index % self.per_prompt + 1}.txt")
+            move_aside(path)
+            write_text(path, text + "\n")
         self.show(sample, text, stop=prompt.stop_rule.stop)
         if copied:
             say(f"sample {sample.index + 1}: {self.session.meter.describe_copied(copied)}")
@@ -227,12 +215,6 @@ class Output:
             "copied": copied,
         }
 
-    def save_titled(self, text: str, title: str, number: int) -> None:
-        """Write a text to a file named after its title."""
-        path = self.folder.text_path.parent / f"{UNSAFE.sub('_', title)[:MAX_NAME]}-{number}.txt"
-        move_aside(path)
-        write_text(path, text + "\n")
-
     def show(self, sample: Sample, text: str, *, stop: str) -> None:
         """Print a sample unless it was streamed, and say how it ended where that is odd."""
         name, tokens = f"sample {sample.index + 1}", f"{len(sample.ids):,} tokens"
@@ -244,13 +226,3 @@ class Output:
             print(printable(format_sample(sample.index + 1, text)), end="", flush=True)
         if sample.ended == "loop":
             warn(f"{name} repeated itself and was cut after {tokens} (--no-cut_loops keeps it)")
-
-
-def text_to_keep(session: Session, sample: Sample, prompt: Prompt) -> str:
-    """Return what people want of a sample: all of it, or only the answer that a mark asked for."""
-    return session.show_new(sample) if prompt.stop_rule.is_answer else session.show(sample)
-
-
-def report_speed(num_tokens: int, seconds: float) -> None:
-    """Say how fast it went."""
-    say(f"{num_tokens:,} tokens in {seconds:.1f} s: {num_tokens / max(seconds, 1e-9):.1f} tokens/s")

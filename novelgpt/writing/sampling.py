@@ -19,7 +19,7 @@ UNIFORM_STEPS = 1 << 32  # uniform numbers are multiples of 1 / this, so that u 
 
 @dataclass(frozen=True)
 class Controls:
-    """How tokens are chosen.
+    """How tokens are chosen, and what a model still sees of a long text.
 
     Attributes:
         temperature: divides the logits; 0 takes the best token always.
@@ -31,6 +31,7 @@ class Controls:
         no_repeat_ngram_size: no run of this many tokens is written twice, 0 = off.
         banned: int64 token ids (N,) never produced, on the device of the logits; None = all may be.
         bad_words: token sequences, int64 (M,) each on that device, never produced.
+        keep_head: tokens of the beginning that stay in every window, at most a quarter of the context.
     """
 
     temperature: float = 1.0
@@ -42,6 +43,7 @@ class Controls:
     no_repeat_ngram_size: int = 0
     banned: torch.Tensor | None = None
     bad_words: tuple[torch.Tensor, ...] = ()
+    keep_head: int = 0
 
 
 def uniform_numbers(seed: int, index: int, count: int, *, attempt: int = 0) -> np.ndarray:

@@ -16,9 +16,9 @@ from novelgpt.writing.copying import Copied, CopyMeter, limit_copies
 from novelgpt.writing.decoder import Weights, perplexity
 from novelgpt.writing.generation import grow_samples, make_controls, split_indices, write_samples
 from novelgpt.writing.sampling import Controls
-from novelgpt.writing.text import CHECK_EVERY, Sample, StopRule
+from novelgpt.writing.text import Sample, StopRule
 
-SAMPLING = "temperature topk topp min_p repetition_penalty penalty_window no_repeat_ngram_size".split()
+SAMPLING = "temperature topk topp min_p repetition_penalty penalty_window no_repeat_ngram_size keep_head".split()
 
 
 @dataclass
@@ -30,7 +30,6 @@ class Session:
         tokenizer: of the model.
         controls: how tokens are chosen.
         seed: of all samples.
-        keep_head: tokens of the beginning that stay in every window.
         batch_size: samples written together.
         book: what the model was trained on, None when it is not at hand.
         meter: of copies, None without a book or with --no-copies.
@@ -41,7 +40,6 @@ class Session:
     tokenizer: NovelTokenizer
     controls: Controls
     seed: int
-    keep_head: int
     batch_size: int
     book: Book | None
     meter: CopyMeter | None
@@ -57,26 +55,11 @@ class Session:
         return split_indices(range(first, first + num_samples), self.batch_size, self.weights.device)
 
     def grow_batch(
-        self,
-        ids: list[int],
-        rule: StopRule,
-        indices: Sequence[int],
-        *,
-        attempt: int = 0,
-        check_every: int = CHECK_EVERY,
+        self, ids: list[int], rule: StopRule, indices: Sequence[int], **values: int
     ) -> Iterator[list[Sample]]:
-        """Write some samples of a prefix together and yield them as they grow; see grow_samples."""
+        """Write some samples of a prefix together and yield them as they grow; values: attempt, check_every."""
         return grow_samples(
-            self.weights,
-            self.tokenizer,
-            ids,
-            indices,
-            stop_rule=rule,
-            controls=self.controls,
-            seed=self.seed,
-            keep_head=self.keep_head,
-            attempt=attempt,
-            check_every=check_every,
+            self.weights, self.tokenizer, ids, indices, rule=rule, controls=self.controls, seed=self.seed, **values
         )
 
     def write_batch(self, ids: list[int], rule: StopRule, indices: Sequence[int], *, attempt: int = 0) -> list[Sample]:
@@ -88,12 +71,11 @@ class Session:
         """Write samples with a longer copied run than --max_copy again; of each the best try is returned."""
         if self.max_copy is None:
             return samples
-        return limit_copies(
-            samples,
-            self.max_copy,
-            longest_run=lambda sample: self.measure_copies(sample).longest,
-            rewrite=lambda indices, attempt: self.write_batch(samples[0].prefix, rule, indices, attempt=attempt),
-        )
+
+        def rewrite(indices: list[int], attempt: int) -> list[Sample]:
+            return self.write_batch(samples[0].prefix, rule, indices, attempt=attempt)
+
+        return limit_copies(samples, self.max_copy, rewrite, lambda sample: self.measure_copies(sample).longest)
 
     def measure_copies(self, sample: Sample) -> Copied | None:
         """Return what a sample shares with the book, None without a meter."""
@@ -121,7 +103,10 @@ def open_session(
         UserError: a damaged model folder, another vocabulary, or an option that does not fit the model.
     """
     # the model, its vocabulary, and the options that must fit them
-    device = choose_device(options.device)
+    devices = choose_devices(options.device)
+    device = devices[0]
+    if len(devices) > 1 and options.device:
+        warn(f"--device {options.device}: writing takes one device; using {device}")
     model, tokenizer = loaded or load_model(options.model_path)
     check_vocabulary(options.tokenizer_path, tokenizer, options.model_path)
     kind = choose_kind(options.quantize, options.precision, device)
@@ -135,25 +120,8 @@ def open_session(
     book, meter = open_book(options)
     if options.quantize:
         say(describe_quantization(model, weights, tokenizer, book))
-    return Session(
-        weights,
-        tokenizer,
-        controls,
-        seed=options.seed,
-        keep_head=options.keep_head,
-        batch_size=1 if options.stream else options.batch_size,  # a stream shows one text after the other
-        book=book,
-        meter=meter,
-        max_copy=options.max_copy,
-    )
-
-
-def choose_device(name: str | None) -> torch.device:
-    """Return the device of --device; of several the first, with a warning."""
-    devices = choose_devices(name)
-    if len(devices) > 1 and name:
-        warn(f"--device {name}: writing takes one device; using {devices[0]}")
-    return devices[0]
+    batch_size = 1 if options.stream else options.batch_size  # a stream shows one text after the other
+    return Session(weights, tokenizer, controls, options.seed, batch_size, book, meter, options.max_copy)
 
 
 def choose_kind(quantize: str | None, precision: str, device: torch.device) -> str:
@@ -220,7 +188,7 @@ def describe_quantization(
         ids, what = tokenizer.encode(book.documents[-1]).tolist(), "the book's last chapter"
     else:
         rule, controls = StopRule(512), make_controls(tokenizer, exact.device)
-        (sample,) = write_samples(exact, tokenizer, [tokenizer.cls_id], [0], stop_rule=rule, controls=controls, seed=0)
+        (sample,) = write_samples(exact, tokenizer, [tokenizer.cls_id], [0], rule=rule, controls=controls, seed=0)
         ids, what = sample.ids, "the model's own writing"
     ids = [tokenizer.cls_id, *ids][: exact.context]
     before, after = perplexity(exact, ids), perplexity(weights, ids)
