@@ -47,14 +47,7 @@ class SampleBatch:
     """
 
     def __init__(
-        self,
-        weights: Weights,
-        endings: Endings,
-        controls: Controls,
-        rule: StopRule,
-        samples: list[Sample],
-        *,
-        seed: int,
+        self, weights: Weights, endings: Endings, controls: Controls, rule: StopRule, samples: list[Sample], seed: int
     ):
         self.weights, self.endings, self.controls, self.samples = weights, endings, controls, samples
         prefix, device = samples[0].prefix, weights.device

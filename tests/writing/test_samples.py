@@ -8,26 +8,10 @@ import sys
 import time
 
 import pytest
+from helpers import parse_samples
 
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 from novelgpt.writing.run import SampleFolder, format_sample
-
-RULE = "=" * 40
-
-
-def parse_samples(text: str) -> list[str]:
-    """Return the texts of a samples.txt; fails on anything but whole blocks."""
-    texts, lines = [], iter(text.split("\n"))
-    for line in lines:
-        if line == "":
-            assert next(lines, None) is None
-            break
-        assert line == f"{RULE} SAMPLE {len(texts) + 1} {RULE}"
-        body = []
-        while (line := next(lines)) != "=" * 90:
-            body.append(line)
-        texts.append("\n".join(body))
-    return texts
 
 
 def test_a_sample_stands_between_forty_and_ninety_signs():
