@@ -42,7 +42,7 @@ class Book:
 
     Args:
         documents: the chapters.
-        sha256: hash of the corpus file, by which the index of copies is kept; None keeps none.
+        sha256: hash of the corpus file, by which the index of copies is kept; None if it is not to be kept.
     """
 
     def __init__(self, documents: Sequence[str], *, sha256: str | None = None):
@@ -65,7 +65,7 @@ class Book:
         return [found[int(number * step)] for number in range(min(count, len(found)))]
 
     def unknown_runs(self, prefix: str) -> list[tuple[str, str | None]]:
-        """Return two-character runs of a prefix that the book never uses, each with the nearest that it does.
+        """Return two-character runs of a prefix that the book never uses, each with the nearest that it does use.
 
         >>> Book(["萧炎大喝一声，萧炎走了"]).unknown_runs("箫炎大喝")
         [('箫炎', '萧炎')]

@@ -191,6 +191,7 @@ def limit_copies(
     """
     longest = {sample.index: longest_run(sample) for sample in samples}
     best = {sample.index: sample for sample in samples}
+    # those above the limit, again and again, as long as there are any
     for attempt in range(1, MAX_TRIES):
         again = [index for index, length in longest.items() if length > limit]
         if not again:
@@ -213,6 +214,7 @@ def char_at(codes: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 def save_order(order: np.ndarray, path: str | Path) -> None:
     """Write a suffix array to its file; where that fails, every run builds it anew."""
+    # the index saves time only, so a full disk ends no run
     try:
         with atomic_writer(path) as file:
             np.save(file, order)

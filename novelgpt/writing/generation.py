@@ -25,7 +25,7 @@ CONTROL_TOKENS = {f"<0x{byte:02X}>" for byte in (*range(32), 127)} - {"<0x09>", 
 
 
 def fit_window(ids: list[int], context: int, keep_head: int, endings: Endings) -> list[int]:
-    """Return the part of a text from which it goes on when the context is full.
+    """Return the part of a text that a model reads when its context is full.
 
     Args:
         ids: the whole text.
@@ -43,7 +43,7 @@ def fit_window(ids: list[int], context: int, keep_head: int, endings: Endings) -
 class SampleBatch:
     """Some samples of one prefix decoded together; arguments as for grow_samples.
 
-    All rows stand in one history, prefix and what was written; the decoder holds of each row what its window holds.
+    The history holds every text whole, from its prefix on; the decoder holds only the window that each row reads now.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class SampleBatch:
         for row, sample in enumerate(samples):
             numbers = uniform_numbers(seed, sample.index, steps, attempt=sample.attempt)
             self.uniforms[row, self.count :] = torch.from_numpy(numbers)
-        self.place = torch.tensor([self.count], device=device)  # (1,) the count as a GPU sees it
+        self.column = torch.tensor([self.count], device=device)  # (1,) the count as a GPU sees it
         self.logits = self.read_prefix(prefix, is_answer=rule.is_answer)  # (B, V)
-        self.replay = capture(self.decode_token_on_device, device, [self.place, self.decoder.places, self.logits])
+        self.replay = capture(self.decode_token_on_device, device, [self.column, self.decoder.positions, self.logits])
 
     def read_prefix(self, prefix: list[int], *, is_answer: bool) -> torch.Tensor:
         """Read the common prefix once and give it to all rows; returns the logits (B, V) after it."""
@@ -78,25 +78,25 @@ class SampleBatch:
             message = "the model's output is not a number"
             raise UserError(message, "use an earlier checkpoint, such as model/best_model", EXIT_STATE)
         self.decoder.copy_first()
-        if is_answer:  # an empty answer is none
+        if is_answer:  # must not end before its first token
             logits[:, self.endings.chapter] = -torch.inf
-        return logits.repeat(self.decoder.rows, 1)
+        return logits.repeat(self.decoder.rows, 1)  # (B, V)
 
     def decode_token(self) -> None:
         """Choose the next token of every row and read it."""
-        written = self.history[:, : self.count]
+        written = self.history[:, : self.count]  # (B, count)
         tokens = choose_tokens(self.logits, written, self.count, self.uniforms[:, self.count], self.controls)
         self.history[:, self.count] = tokens
         self.logits = self.decoder.step(tokens)
         self.count += 1
 
     def decode_token_on_device(self) -> None:
-        """Do the same with fixed shapes and without a look at any number, so that a CUDA graph can hold it."""
-        uniforms = self.uniforms.index_select(1, self.place).squeeze(1)
-        tokens = choose_tokens(self.logits, self.history, self.place, uniforms, self.controls)
-        self.history.index_copy_(1, self.place, tokens.unsqueeze(1))
+        """Do the same with fixed shapes and without reading any number back, so that a CUDA graph can hold it."""
+        uniforms = self.uniforms.index_select(1, self.column).squeeze(1)  # (B,)
+        tokens = choose_tokens(self.logits, self.history, self.column, uniforms, self.controls)
+        self.history.index_copy_(1, self.column, tokens.unsqueeze(1))
         self.logits.copy_(self.decoder.read(tokens))
-        self.place += 1
+        self.column += 1
 
     def decode_many(self, count: int) -> list[list[int]]:
         """Decode up to `count` tokens a row, fewer where a row's context fills; returns the new ones of each row."""
@@ -117,7 +117,7 @@ class SampleBatch:
         for row in range(self.decoder.rows):
             if self.decoder.lengths[row] < self.decoder.slots:
                 continue
-            # nobody reads what a finished or an unused row writes: it only must not run over
+            # what a finished or unused row writes is never read: it must only not run over
             if row >= len(self.samples) or self.samples[row].ended:
                 self.decoder.set_length(row, self.decoder.slots // 2)
                 continue
@@ -157,6 +157,7 @@ def grow_samples(
     samples = [Sample(index, list(map(int, prefix)), attempt=attempt) for index in indices]
     batch = SampleBatch(weights, endings, controls, rule, samples, seed)
     while not all(sample.ended for sample in samples):
+        # no more tokens than the longest text still needs: at its bound every text has ended
         left = rule.max_tokens - max(len(sample.ids) for sample in samples if not sample.ended)
         for sample, tokens in zip(samples, batch.decode_many(min(check_every, left)), strict=True):
             sample.extend(tokens, rule, endings)
@@ -182,7 +183,7 @@ def split_indices(indices: range, batch_size: int, device: torch.device) -> list
 
 
 def banned_ids(tokenizer: NovelTokenizer) -> list[int]:
-    """Return the ids of tokens that are no text: [UNK], [PAD], [MASK], unused ones, control characters."""
+    """Return the ids of tokens that are not text: [UNK], [PAD], [MASK], unused ones, control characters."""
     marks = [tokenizer.unk_id, tokenizer.pad_id, tokenizer.marks.get("[MASK]")]
     other = [i for i, token in enumerate(tokenizer.tokens) if token.startswith("[unused") or token in CONTROL_TOKENS]
     return sorted({index for index in marks if index is not None} | set(other))
@@ -191,7 +192,7 @@ def banned_ids(tokenizer: NovelTokenizer) -> list[int]:
 def make_controls(
     tokenizer: NovelTokenizer, device: torch.device, *, bad_words: Sequence[str] = (), **values
 ) -> Controls:
-    """Return controls for the logits on a device: what is no text is banned, and so are bad words.
+    """Return controls for the logits on a device: tokens that are not text are banned, and so are bad words.
 
     Args:
         tokenizer: of the model.

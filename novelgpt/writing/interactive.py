@@ -25,7 +25,7 @@ class Story:
     def __init__(self, path: Path, prefix: str):
         self.path = path
         self.parts = [read_story(path) if path.exists() else prefix]
-        self.tries = 0  # rewritings of the part that comes next
+        self.tries = 0  # of the part that comes next, beside the first one
 
     @property
     def text(self) -> str:
@@ -43,7 +43,7 @@ class Story:
         self.save()
 
     def drop(self) -> bool:
-        """Take the last part off; False when only the beginning is left."""
+        """Remove the last part; False when only the beginning is left."""
         if len(self.parts) == 1:
             return False
         self.parts.pop()
@@ -107,7 +107,7 @@ def carry_out(line: str, session: Session, story: Story, rule: StopRule, show: C
             say("nothing written yet")
     # the person changes the text
     elif command == "u" and not rest:
-        say("took the last part off" if story.drop() else "nothing written yet")
+        say("removed the last part" if story.drop() else "nothing written yet")
         show(printable(story.parts[-1]))
     elif command == "e" and rest:
         story.drop()

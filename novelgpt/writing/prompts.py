@@ -1,4 +1,7 @@
-"""The options of generate.py -> prompts: the tokens a model continues, where the texts stop, and what may be wrong."""
+"""The options of generate.py -> prompts: the tokens that a model continues and the rule by which its texts stop.
+
+--prefix, --prefix_file, --prompts_file, --titles ─read─ texts ─encode once─ prompts ─examine─ warnings
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -51,6 +54,7 @@ def read_texts(options: argparse.Namespace) -> list[tuple[str, str]]:
         return [(line, "") for line in read_lines("--prompts_file", options.prompts_file)]
     if options.prefix_file:
         return [(read_chapter(options.prefix_file, drop_heading=bool(options.mark)), "")]
+    # a title is the heading of a chapter: the first line, with its end
     titles = options.titles or (read_lines("--titles_file", options.titles_file) if options.titles_file else [])
     return [(f"{title}\n", title) for title in titles] or [(options.prefix, "")]
 
@@ -75,7 +79,7 @@ def read_chapter(path: str, *, drop_heading: bool) -> str:
 
     Args:
         path: a text file.
-        drop_heading: leave a heading in the first line out, since it would tell the title that is asked for.
+        drop_heading: leave out a heading in the first line, since it would give away the title that is asked for.
     """
     text = clean_text(decode_bytes(b"".join(read_blocks(path)), name=name_of(path)).text).text
     heading, _, rest = text.partition("\n")
@@ -99,6 +103,7 @@ def encode_prompts(
     Raises:
         UserError: the vocabulary has no such mark.
     """
+    # one rule for all of them, but with --length -1
     rule = StopRule(options.length, options.stop, options.cut_loops)
     if options.mark:
         rule, room = answer_limits(options, context)
@@ -115,7 +120,7 @@ def encode_prompts(
 
 def answer_limits(options: argparse.Namespace, context: int) -> tuple[StopRule, int]:
     """Return where the answer to a mark stops, and how many tokens the text with the mark may take before it."""
-    # a row of training held a text, its mark and the answer, of which a quarter of the row is the most
+    # a row of training held a text, its mark and the answer; the answer may take a quarter of it
     row = min(context, corpus_facts(options.model_path).get("block_size") or context)  # tokens
     most = max(1, row // 4)
     if options.length > most and options.length != DEFAULT_LENGTH:
@@ -144,7 +149,7 @@ def add_mark(ids: list[int], mark: str, tokenizer: NovelTokenizer, room: int) ->
 
 
 def examine_prompt(prompt: Prompt, tokenizer: NovelTokenizer, context: int, book: Book | None) -> None:
-    """Say in one line each what the model cannot make sense of in a text.
+    """Warn about what the model cannot make sense of in a text, one line each.
 
     Args:
         prompt: what it is to continue.
@@ -152,6 +157,7 @@ def examine_prompt(prompt: Prompt, tokenizer: NovelTokenizer, context: int, book
         context: tokens the model can hold.
         book: what the model has read, None when it is not at hand or the text is too long to be looked up.
     """
+    # what the vocabulary and the context say
     ids, plain = prompt.text_ids, tokenizer.show(prompt.text_ids)
     if not plain.strip():
         say("the prefix is empty: the text begins like a chapter")
@@ -162,7 +168,7 @@ def examine_prompt(prompt: Prompt, tokenizer: NovelTokenizer, context: int, book
         warn(f"prefix: {len(ids):,} tokens, {room}; the model reads the last part of it")
     if book is None:
         return
-    # single characters first; a name is only suspicious if the book has all its characters, and another like it
+    # what the book says; a pair of characters is worth a warning only if the book has both, and a pair much like it
     unseen = unseen_characters(plain, book.documents)
     if unseen:
         warn(f"prefix: never in the book: {' '.join(unseen[:SHOWN])}{' …' if len(unseen) > SHOWN else ''}")

@@ -1,4 +1,4 @@
-"""The options of generate.py -> a loaded model that writes sample after sample."""
+"""The options of generate.py -> a loaded model, ready to write sample after sample."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -111,6 +111,7 @@ def open_session(
     check_vocabulary(options.tokenizer_path, tokenizer, options.model_path)
     kind = choose_kind(options.quantize, options.precision, device)
     check_limits(options, context=model.config.n_positions, vocab_size=tokenizer.vocab_size)
+    # how it will choose, and its weights in the form that decodes fastest
     values = {name: getattr(options, name) for name in SAMPLING}
     controls = make_controls(tokenizer, device, bad_words=options.bad_words, **values)
     weights = Weights(model, kind=kind, device=device)
@@ -139,6 +140,7 @@ def check_vocabulary(path: str | None, tokenizer: NovelTokenizer, model_path: st
     """Raise unless a vocabulary file is the model's own."""
     if path is None:
         return
+    # first the size, then the first line that differs
     given = NovelTokenizer.from_file(path)
     hint = f"leave --tokenizer_path out: {model_path} has its own vocabulary"
     if given.vocab_size != tokenizer.vocab_size:
@@ -173,7 +175,7 @@ def open_book(options: argparse.Namespace) -> tuple[Book | None, CopyMeter | Non
 
 
 def describe_model(model: GPT2LMHeadModel) -> str:
-    """Return a model's size in words."""
+    """Describe the size of a model."""
     config = model.config
     parameters = sum(weight.numel() for weight in model.parameters())
     return f"{parameters:,} parameters, context {config.n_positions:,}, {config.vocab_size:,} tokens"
@@ -182,7 +184,8 @@ def describe_model(model: GPT2LMHeadModel) -> str:
 def describe_quantization(
     model: GPT2LMHeadModel, weights: Weights, tokenizer: NovelTokenizer, book: Book | None
 ) -> str:
-    """Return what eight bits cost: perplexity before and after, on the book's end, else on the model's own text."""
+    """Describe what eight bits cost: perplexity before and after, on the book's end, else on the model's own text."""
+    # a text to measure on
     exact = Weights(model, kind="fp32")
     if book:
         ids, what = tokenizer.encode(book.documents[-1]).tolist(), "the book's last chapter"
@@ -190,6 +193,7 @@ def describe_quantization(
         rule, controls = StopRule(512), make_controls(tokenizer, exact.device)
         (sample,) = write_samples(exact, tokenizer, [tokenizer.cls_id], [0], rule=rule, controls=controls, seed=0)
         ids, what = sample.ids, "the model's own writing"
+    # at most one window of it, by both kinds of weights
     ids = [tokenizer.cls_id, *ids][: exact.context]
     before, after = perplexity(exact, ids), perplexity(weights, ids)
     cost = f"{before:.3f} in fp32, {after:.3f} in {weights.kind} ({after / before - 1:+.2%})"
