@@ -9,9 +9,10 @@ The samples go to stdout and, with --save_samples, to mnt/samples.txt and mnt/sa
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from novelgpt.cli import GenerateOptions, Parser, run
-from novelgpt.messages import EXIT_INPUT, UserError, say
+from novelgpt.messages import EXIT_INPUT, UserError, say, warn
 
 
 def build_parser() -> Parser[GenerateOptions]:
@@ -22,28 +23,32 @@ def build_parser() -> Parser[GenerateOptions]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the samples."""
     options = build_parser().parse_options(argv)
-    from novelgpt.writing.prompts import examine_prompt, read_prompts, resolve_options
+    # files of prompts are read before the model, which takes seconds: what is wrong with them is told at once
+    from novelgpt.writing.prompts import encode_prompts, examine_prompt, read_texts, resolve_options
 
     options = resolve_options(options)
     if options.find:
         return show_openings(options)
-    prompts = read_prompts(options)
+    texts = read_texts(options)
     from novelgpt.writing.session import open_session
 
     session = open_session(options)
+    context = session.weights.context  # tokens
+    prompts = encode_prompts(texts, options, session.tokenizer, context)
     for prompt in prompts:
         book = None if options.prefix_file else session.book  # every name of a chapter would be looked up
-        examine_prompt(prompt.text, session.tokenizer, book, session.weights.context)
+        examine_prompt(prompt, session.tokenizer, context, book)
+    # by turns with a person, or all at once
     if options.interactive:
-        return write_interactively(session, prompts[0].text)
+        return write_interactively(session, prompts[0], options)
     from novelgpt.writing.run import write_all
 
-    write_all(session, prompts)
+    write_all(session, prompts, options)
     return 0
 
 
 def show_openings(options: GenerateOptions) -> int:
-    """Print openings of the book."""
+    """Print openings of the book that may serve as prefixes."""
     from novelgpt.writing.book import find_book
 
     book = find_book(options.model_path, options.corpus)
@@ -57,11 +62,16 @@ def show_openings(options: GenerateOptions) -> int:
     return 0
 
 
-def write_interactively(session, prefix: str) -> int:
-    """Write by turns with the person at the terminal, from a prefix on."""
-    from novelgpt.writing.interactive import write_by_turns
+def write_interactively(session, prompt, options: GenerateOptions) -> int:
+    """Write by turns with the person at the terminal, from a prompt on."""
+    from novelgpt.writing.interactive import STORY, write_by_turns
 
-    say(f"kept in {write_by_turns(session, prefix, sys.stdin, print)}")
+    path = Path(options.save_samples_path) / STORY
+    if options.prefix_file and path.exists():
+        mend = "move it away to start a new one"
+        warn(f"--prefix_file {options.prefix_file}: not used, since {path} is continued; {mend}")
+    write_by_turns(session, session.tokenizer.show(prompt.ids), prompt.stop_rule, path, sys.stdin, print)
+    say(f"kept in {path}")
     return 0
 
 

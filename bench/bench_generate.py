@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.network import build_model, has_fast_bf16, read_model_config
 from novelgpt.writing.decoder import Weights
-from novelgpt.writing.generation import Plan, make_controls, write_samples
+from novelgpt.writing.generation import make_controls, write_samples
+from novelgpt.writing.text import StopRule
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "萧炎大喝一声"
@@ -55,7 +56,8 @@ def our_competitor(weights: Weights, tokenizer: NovelTokenizer, length: int, bat
     """Return our decoder with the same filter."""
     controls = make_controls(tokenizer, weights.device)
     prefix = tokenizer.encode_prefix(PREFIX)
-    return lambda: write_samples(weights, tokenizer, prefix, range(batch), plan=Plan(length), controls=controls, seed=0)
+    rule = StopRule(length)
+    return lambda: write_samples(weights, tokenizer, prefix, range(batch), rule=rule, controls=controls, seed=0)
 
 
 @torch.no_grad()

@@ -224,15 +224,14 @@ def generate(model: "Model", prefix: str, options: GenerateOptions | None = None
         assert len(texts) == 2 and texts[0].text.startswith("那天夜里没有月亮。")
     """
     options = with_changes(options or GenerateOptions(), changes, names_with(GenerateOptions, python=True))
-    from novelgpt.writing.prompts import resolve_options
+    from novelgpt.writing.prompts import encode_prompts, resolve_options
     from novelgpt.writing.session import open_session
 
     loaded = model if isinstance(model, tuple) else None
     options = resolve_options(replace(options, prefix=prefix, model_path="" if loaded else str(model)))
     session = open_session(options, loaded=loaded)
+    (prompt,) = encode_prompts([(prefix, "")], options, session.tokenizer, session.weights.context)
     return [
-        Written(
-            session.text_of(sample), session.new_text_of(sample), sample.ids, sample.ended, sample.index, options.seed
-        )
-        for sample in session.write(prefix)
+        Written(session.show(sample), session.show_new(sample), sample.ids, sample.ended, sample.index, options.seed)
+        for sample in session.write(prompt.ids, prompt.stop_rule, options.nsamples)
     ]

@@ -22,9 +22,8 @@ from novelgpt.corpus import books
 from novelgpt.corpus.records import encode_records, read_records
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE
 from novelgpt.network import build_model, save_model
-from novelgpt.writing.plan import Sample, answer_plan
-from novelgpt.writing.prompts import marked_prefix, resolve_options
-from novelgpt.writing.session import open_session
+from novelgpt.writing.prompts import add_mark, encode_prompts, resolve_options
+from novelgpt.writing.text import Sample, answer_rule
 
 pytestmark = pytest.mark.usefixtures("no_flushing")
 SAMPLE = ROOT / "data/sample"
@@ -96,7 +95,8 @@ def test_a_prefix_with_a_mark_is_the_row_of_training_up_to_the_title(tiny_tokeni
     for text in ("".join(STORY), "井里"):
         for room in (5, 16, 40):
             rows = encode_records([f"{text}[TIL]井"], tokenizer, block_size=room + 2, mark="[TIL]")
-            assert marked_prefix(text, "[TIL]", tokenizer, room) == rows.ids[: rows.first[0]].tolist()
+            ids = tokenizer.encode_prefix(text).tolist()
+            assert add_mark(ids, "[TIL]", tokenizer, room) == rows.ids[: rows.first[0]].tolist()
 
 
 class Endings:
@@ -114,7 +114,7 @@ class Endings:
 def test_a_title_ends_with_its_document_or_at_the_length(tokens, ids, ended):
     sample = Sample(0, [9])
     for token in tokens:
-        sample.extend([token], answer_plan(4), Endings())
+        sample.extend([token], answer_rule(4), Endings())
     assert (sample.ids, sample.ended) == (ids, ended)
 
 
@@ -187,28 +187,29 @@ def test_what_does_not_go_with_a_mark_is_refused(titled, capsys, arguments, mess
 
 @pytest.fixture
 def wide(tiny_tokenizer, tmp_path):
-    """Return a function from a length to a session for titles, of a context of 128 tokens trained on rows of 32."""
+    """Return a function from a length to the prompt for a title, of a context of 128 tokens trained on rows of 32."""
     tokenizer = tiny_tokenizer.add_tokens(["[TIL]"])
     model = build_model({**TINY, "n_positions": 128}, tokenizer, seed=1)
     save_model(model, tokenizer, tmp_path / "wide", corpus={"block_size": 32})
 
-    def start(length: int):
+    def start(length: int, text: str = ""):
         words = ["--model_path", str(tmp_path / "wide"), "--mark", "[TIL]", "--device", "cpu", "--length", str(length)]
-        return open_session(resolve_options(generate.build_parser().parse_options(words)))
+        options = resolve_options(generate.build_parser().parse_options(words))
+        return encode_prompts([(text, "")], options, tokenizer, context=128)[0]
 
     return start
 
 
-def test_a_prompt_keeps_what_a_row_of_training_keeps_however_wide_the_context(wide):
-    session, text = wide(8), "".join(STORY)
-    rows = encode_records([f"{text}[TIL]乔一斗坐在井边数"], session.tokenizer, block_size=32, mark="[TIL]")
-    assert session.prefix_ids(text) == rows.ids[: rows.first[0]].tolist()  # a title of 8 tokens, a quarter of the row
+def test_a_prompt_keeps_what_a_row_of_training_keeps_however_wide_the_context(wide, tiny_tokenizer):
+    tokenizer, text = tiny_tokenizer.add_tokens(["[TIL]"]), "".join(STORY)
+    rows = encode_records([f"{text}[TIL]乔一斗坐在井边数"], tokenizer, block_size=32, mark="[TIL]")
+    assert wide(8, text).ids == rows.ids[: rows.first[0]].tolist()  # a title of 8 tokens, a quarter of the row
 
 
 @pytest.mark.parametrize(("length", "warns"), [(8, False), (9, True), (1000, False), (-1, False)])
 def test_a_length_above_a_quarter_of_a_row_is_cut_aloud(wide, capsys, length, warns):
-    session = wide(length)  # 1000 is the default
-    assert session.plan.most == 8 + 1
+    prompt = wide(length)  # 1000 is the default
+    assert prompt.stop_rule.max_tokens == 8 + 1
     line = f"warning: --length {length}: what --mark asks for gets at most 8 tokens, a quarter of a row of 32\n"
     assert (line in capsys.readouterr().err) == warns
 

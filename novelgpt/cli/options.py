@@ -276,7 +276,7 @@ class GenerateOptions:
     bad_words: tuple[str, ...] = sampling((), "words never written", many=True, metavar="WORD")
     # what is done along the way
     cut_loops: bool = recorded(True, "end a text that repeats itself")
-    keep_head: int = recorded(0, "tokens of the beginning that are never forgotten", whole(0))
+    keep_head: int = sampling(0, "tokens of the beginning that are never forgotten", whole(0))
     seed: int | None = python(None, "text i is a function of (seed, i); default: a new one", whole(0, 2**64 - 1))
     # how the machine computes it
     precision: str = python(

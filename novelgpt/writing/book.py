@@ -1,4 +1,9 @@
-"""The book a model was trained on, found again by its hash: for openings, unknown names, copies and style."""
+"""The book a model was trained on, found again by its hash -> openings, unknown names, and figures of its style.
+
+Style, of the book and of generated texts alike: characters a sentence, characters a paragraph, share of dialogue,
+balanced quotation marks, …… a thousand characters, distinct-4 (different runs of four among all runs of four), looping
+texts.
+"""
 
 import re
 from collections import Counter
@@ -8,11 +13,28 @@ from pathlib import Path
 from novelgpt.corpus.pipeline import read_corpus, source_sha256
 from novelgpt.files import MANIFEST, read_json
 from novelgpt.messages import EXIT_INPUT, UserError, warn
-from novelgpt.writing.copying import CopyMeter
-from novelgpt.writing.style import measure_style
+from novelgpt.writing.text import find_loop
 
+CACHE = "cache"  # folder, from where the script is started
+
+# what a prefix is looked up by
 HAN = re.compile(r"[\u3400-\u9fff\U00020000-\U0003ffff]{2,4}")
 OPENING_LENGTH = 40  # characters
+
+# what the style of a text is measured by
+DISTINCT_WINDOW = 1000  # characters; distinct-4 falls with length, so it is the mean over stretches of so many
+SENTENCE = re.compile(r"[^。！？!?…\n]+")
+DIALOGUE = re.compile(r"“([^“”]*)”|「([^「」]*)」")
+OPENING_QUOTES, CLOSING_QUOTES = "“「『", "”」』"
+FIGURES = {
+    "sentence_length": "characters a sentence",
+    "paragraph_length": "characters a paragraph",
+    "dialogue_share": "share of dialogue",
+    "quotes_balanced": "paragraphs with balanced quotes",
+    "ellipses": "…… per 1,000 characters",
+    "distinct_4": "distinct-4",
+    "loops": "share of looping texts",
+}
 
 
 class Book:
@@ -20,21 +42,12 @@ class Book:
 
     Args:
         documents: the chapters.
-        sha256: hash of the corpus file, by which the index of copies is kept; None keeps none.
-        cache_dir: where.
+        sha256: hash of the corpus file, by which the index of copies is kept; None if it is not to be kept.
     """
 
-    def __init__(self, documents: Sequence[str], *, sha256: str | None = None, cache_dir: str | Path = "cache"):
+    def __init__(self, documents: Sequence[str], *, sha256: str | None = None):
         self.documents = list(documents)
-        self.cache_path = Path(cache_dir) / f"copies_{sha256[:16]}.npy" if sha256 else None
-
-    def copy_meter(self) -> CopyMeter:
-        """Return the meter of copies, its index built or read from the cache."""
-        return CopyMeter(self.documents, self.cache_path)
-
-    def style(self) -> dict[str, float]:
-        """Return the book's style figures."""
-        return measure_style(self.documents)
+        self.cache_path = Path(CACHE) / f"copies_{sha256[:16]}.npy" if sha256 else None
 
     def find_openings(self, words: str, count: int) -> list[str]:
         """Return openings that a prefix may take: beginnings of sentences that hold the words, spread over the book.
@@ -46,17 +59,19 @@ class Book:
         for document in self.documents:
             for match in re.finditer(rf"[^。！？…”\n]*{re.escape(words)}[^\n]*", document):
                 found.append(match.group().strip()[:OPENING_LENGTH])
+        # each one once, and so many of them at even distances
         found = list(dict.fromkeys(found))
         step = max(1, len(found) / max(1, count))
         return [found[int(number * step)] for number in range(min(count, len(found)))]
 
     def unknown_runs(self, prefix: str) -> list[tuple[str, str | None]]:
-        """Return two-character runs of a prefix that the book never uses, each with the nearest that it does.
+        """Return two-character runs of a prefix that the book never uses, each with the nearest that it does use.
 
         >>> Book(["萧炎大喝一声，萧炎走了"]).unknown_runs("箫炎大喝")
         [('箫炎', '萧炎')]
         """
         text = "\n".join(self.documents)
+        # names are short, so every pair of neighbours may be part of one
         pairs = [run[start : start + 2] for run in HAN.findall(prefix) for start in range(len(run) - 1)]
         unknown = [pair for pair in dict.fromkeys(pairs) if pair not in text]
         return [(pair, nearest_pair(pair, text)) for pair in unknown]
@@ -89,12 +104,14 @@ def find_book(model_path: str | Path, corpus_path: str | None) -> Book | None:
     Raises:
         UserError: a corpus was given that is not the model's.
     """
+    # where it was in training, or where the user says it is now
     corpus = corpus_facts(model_path)
     path, sha256 = corpus_path or corpus.get("path"), corpus.get("sha256")
     if path is None or not Path(path).exists():
         if corpus_path:
             raise UserError(f"--corpus {corpus_path}: no such file", "--corpus data/train.json", EXIT_INPUT)
         return None
+    # another text at that place: an error if the user named it, else the book is lost
     found = source_sha256(path)
     if sha256 and found != sha256:
         if corpus_path:
@@ -106,6 +123,75 @@ def find_book(model_path: str | Path, corpus_path: str | None) -> Book | None:
 
 
 def corpus_facts(model_path: str | Path) -> dict:
-    """Return what the manifest of a model folder says of its corpus; nothing where there is no manifest."""
+    """Return what the manifest of a model folder says about its corpus; an empty dict where there is no manifest."""
     manifest = Path(model_path) / MANIFEST
     return (read_json(manifest).get("corpus") or {}) if manifest.exists() else {}
+
+
+def measure_style(texts: Sequence[str]) -> dict[str, float]:
+    """Return the figures of generated samples, or of the chapters of a book, by the names of FIGURES.
+
+    >>> measure_style(["“走！”他说。\\n她笑了……"])["quotes_balanced"]
+    1.0
+    """
+    # cut the texts into sentences, paragraphs, dialogue and stretches
+    whole = "\n".join(texts)
+    characters = max(1, sum(len(text) for text in texts))
+    sentences = [part for part in SENTENCE.findall(whole) if part.strip('”’」』" ')]
+    paragraphs = [line for line in whole.split("\n") if line.strip()]
+    dialogue = sum(len(one or other) for one, other in DIALOGUE.findall(whole))
+    stretches = [
+        text[start : start + DISTINCT_WINDOW] for text in texts for start in range(0, len(text), DISTINCT_WINDOW)
+    ]
+    # measure each of them
+    figures = {
+        "sentence_length": mean([len(part) for part in sentences]),
+        "paragraph_length": mean([len(line) for line in paragraphs]),
+        "dialogue_share": dialogue / characters,
+        "quotes_balanced": mean([is_quote_balanced(line) for line in paragraphs]),
+        "ellipses": 1000 * whole.count("……") / characters,
+        "distinct_4": mean([distinct_share(stretch, 4) for stretch in stretches if len(stretch) >= 4]),
+        "loops": mean([find_loop([ord(char) for char in text]) is not None for text in texts]),
+    }
+    return {name: round(value, 4) for name, value in figures.items()}
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean, 0 for no values."""
+    return sum(values) / len(values) if values else 0.0
+
+
+def is_quote_balanced(paragraph: str) -> bool:
+    """Tell whether every quotation mark is opened and closed, in order.
+
+    >>> is_quote_balanced("“走！”"), is_quote_balanced("”走“"), is_quote_balanced("“走")
+    (True, False, False)
+    """
+    depth = 0
+    for char in paragraph:
+        depth += (char in OPENING_QUOTES) - (char in CLOSING_QUOTES)
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def distinct_share(text: str, size: int) -> float:
+    """Return the share of different ones among a text's runs of `size` characters.
+
+    >>> distinct_share("哈哈哈哈哈哈", 4)
+    0.3333333333333333
+    """
+    runs = [text[start : start + size] for start in range(len(text) - size + 1)]
+    return len(set(runs)) / len(runs)
+
+
+def format_style(generated: dict[str, float], book: dict[str, float] | None) -> str:
+    """Return the figures side by side, one line each; without the book one column.
+
+    >>> print(format_style({"distinct_4": 0.9}, {"distinct_4": 0.95}).splitlines()[1])
+    distinct-4                              0.900       0.950
+    """
+    lines = [f"{'':36}{'written':>9}" + ("" if book is None else f"{'the book':>12}")]
+    for name, value in generated.items():
+        lines.append(f"{FIGURES[name]:36}{value:9.3f}" + ("" if book is None else f"{book[name]:12.3f}"))
+    return "\n".join(lines)

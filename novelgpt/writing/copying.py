@@ -1,11 +1,11 @@
-"""How much of a text stands in the book already: longest shared runs by a suffix array.
+"""A text and the book -> how much of the text is copied: longest shared runs, by a suffix array.
 
 A suffix array lists all places of the book in the order of the texts that begin there, like a concordance. The place at
 which a sample's text would have to be inserted has the best matches on either side, so the longest run shared with five
 million characters takes some twenty comparisons.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from novelgpt.messages import UserError, warn
 
 SEPARATOR = 0x110000  # between documents: larger than any code point, equal to none
 FIRST_DEPTH = 3  # characters packed into the first sorting key
-CHUNK = 32  # characters compared at a time
+COMPARED = 32  # characters at a time
 LONG_RUN = 20  # characters; runs of at least this length count as copied
+MAX_TRIES = 6  # of a sample that copies too much
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Copied:
     share: float
 
 
-def code_points(text: str) -> np.ndarray:
+def utf32_codes(text: str) -> np.ndarray:
     """Return the code points of a text (N,) int32."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<i4")
 
@@ -55,15 +56,17 @@ def build_suffix_array(codes: np.ndarray) -> np.ndarray:
     Returns:
         (N,) int32, the places in order.
 
-    >>> build_suffix_array(code_points("banana")).tolist()
+    >>> build_suffix_array(utf32_codes("banana")).tolist()
     [5, 3, 1, 0, 4, 2]
     """
+    # sort by the first three characters, packed into one number each
     length = len(codes)
     padded = np.concatenate([codes.astype(np.int64) + 1, np.zeros(FIRST_DEPTH, np.int64)])
     key = np.zeros(length, np.int64)
     for place in range(FIRST_DEPTH):
         key = key << 21 | padded[place : place + length]
     order = np.argsort(key).astype(np.int32)  # (N,) the array in the making
+    # places that begin alike form a group; a group's rank is that of its first slot
     rank = np.zeros(length + 1, np.int64)  # of each place: the first slot of its group, from 1; 0 beyond the end
     slots, depth = np.arange(length), FIRST_DEPTH
     key = key[order]
@@ -71,8 +74,10 @@ def build_suffix_array(codes: np.ndarray) -> np.ndarray:
         new_group = np.concatenate([[True], key[1:] != key[:-1]])
         first_slot = slots[np.maximum.accumulate(np.where(new_group, np.arange(len(slots)), 0))]
         rank[order[slots]] = first_slot + 1
+        # a group of one is in its place for good
         alone = new_group & np.concatenate([new_group[1:], [True]])
         slots = slots[~alone]
+        # within a group, the rank of what follows `depth` characters on decides: twice as many are compared
         places = order[slots]
         key = rank[places] * (length + 1) + rank[np.minimum(places + depth, length)]
         sorting = np.argsort(key)
@@ -84,20 +89,21 @@ def build_suffix_array(codes: np.ndarray) -> np.ndarray:
 def common_lengths(text: np.ndarray, starts: np.ndarray, book: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Return how many characters agree from text[starts] and book[places] on, pair by pair.
 
-    >>> common_lengths(code_points("abcx"), np.array([0, 1]), code_points("abcabd"), np.array([3, 1])).tolist()
+    >>> common_lengths(utf32_codes("abcx"), np.array([0, 1]), utf32_codes("abcabd"), np.array([3, 1])).tolist()
     [2, 2]
     """
     lengths = np.zeros(len(starts), np.int64)
     open_pairs = np.arange(len(starts))
-    steps = np.arange(CHUNK)
+    steps = np.arange(COMPARED)
     while len(open_pairs):
-        one = (starts + lengths)[open_pairs, None] + steps  # (P, CHUNK)
+        one = (starts + lengths)[open_pairs, None] + steps  # (P, COMPARED)
         other = (places + lengths)[open_pairs, None] + steps
         inside = (one < len(text)) & (other < len(book))
         same = inside & (text[np.minimum(one, len(text) - 1)] == book[np.minimum(other, len(book) - 1)])
-        agreed = np.where(same.all(1), CHUNK, same.argmin(1))
+        # pairs that agree in all of these characters are compared further
+        agreed = np.where(same.all(1), COMPARED, same.argmin(1))
         lengths[open_pairs] += agreed
-        open_pairs = open_pairs[agreed == CHUNK]
+        open_pairs = open_pairs[agreed == COMPARED]
     return lengths
 
 
@@ -116,17 +122,18 @@ class CopyMeter:
 
     def __init__(self, documents: Sequence[str], cache_path: str | Path | None = None):
         self.headings = [document.strip().split("\n", 1)[0][:40] for document in documents]
-        parts = [np.append(code_points(document), np.int32(SEPARATOR)) for document in documents]
+        parts = [np.append(utf32_codes(document), np.int32(SEPARATOR)) for document in documents]
         self.starts = np.cumsum([0] + [len(part) for part in parts])  # of each document
         self.codes = np.concatenate(parts)
         self.order = load_order(cache_path, len(self.codes))
         if self.order is None:
             self.order = build_suffix_array(self.codes)
             if cache_path:
-                keep_order(self.order, cache_path)
+                save_order(self.order, cache_path)
 
     def match_lengths(self, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return for every place of a text the longest run from there on that is in the book, and where (N,), (N,)."""
+        # find the slot of every suffix of the text, all binary searches at once
         starts = np.arange(len(text))
         low, high = np.zeros(len(text), np.int64), np.full(len(text), len(self.order))
         while (low < high).any():
@@ -136,6 +143,7 @@ class CopyMeter:
             ours, theirs = char_at(text, starts + agreed), char_at(self.codes, places + agreed)
             after = (theirs < ours) & (low < high)
             low, high = np.where(after, middle + 1, low), np.where(after | (low >= high), high, middle)
+        # the best match is a neighbour of the slot, before or behind
         best, where = np.zeros(len(text), np.int64), np.zeros(len(text), np.int64)
         for slot in (low - 1, low):
             places = self.order[np.clip(slot, 0, len(self.order) - 1)].astype(np.int64)
@@ -144,12 +152,13 @@ class CopyMeter:
         return best, where
 
     def measure(self, text: str) -> Copied:
-        """Say what a text shares with the book."""
-        codes = code_points(text)
+        """Return what a text shares with the book."""
+        codes = utf32_codes(text)
         if not len(codes):
             return Copied(0, 0, None, 0, 0.0)
         lengths, places = self.match_lengths(codes)
         start = int(lengths.argmax())
+        # long runs overlap: count at every character how many have begun and not ended
         edges = np.zeros(len(codes) + 1, np.int64)
         for run in np.flatnonzero(lengths >= LONG_RUN):
             edges[run] += 1
@@ -160,8 +169,8 @@ class CopyMeter:
         document = int(np.searchsorted(self.starts, places[start], side="right")) - 1
         return Copied(int(lengths[start]), start, document, int(places[start] - self.starts[document]), share)
 
-    def describe(self, copied: Copied) -> str:
-        """Say it in one line."""
+    def describe_copied(self, copied: Copied) -> str:
+        """Return one line about what a text shares with the book."""
         if copied.document is None:
             return "shares no character with the book"
         where = f"in {self.headings[copied.document]!r} at character {copied.offset:,}"
@@ -169,18 +178,48 @@ class CopyMeter:
         return f"longest run shared with the book: {copied.longest} characters, {where}; {share}"
 
 
+def limit_copies(
+    samples: Sequence, limit: int, rewrite: Callable[[list[int], int], Sequence], longest_run: Callable[[object], int]
+) -> list:
+    """Write samples that copy too much again, a few times; return the best try of each and warn of what is left.
+
+    Args:
+        samples: their first tries.
+        limit: characters that a run shared with the book may have.
+        rewrite: writes the samples of some indices again; its second argument counts the tries from 1.
+        longest_run: returns the characters of a sample's longest run.
+    """
+    longest = {sample.index: longest_run(sample) for sample in samples}
+    best = {sample.index: sample for sample in samples}
+    # those above the limit, again and again, as long as there are any
+    for attempt in range(1, MAX_TRIES):
+        again = [index for index, length in longest.items() if length > limit]
+        if not again:
+            break
+        for sample in rewrite(again, attempt):
+            length = longest_run(sample)
+            if length < longest[sample.index]:
+                longest[sample.index], best[sample.index] = length, sample
+    for index, length in longest.items():
+        if length > limit:
+            tries = f"the best of {MAX_TRIES} tries still copies {length} characters"
+            warn(f"sample {index + 1}: {tries} (--max_copy {limit})")
+    return list(best.values())
+
+
 def char_at(codes: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Return the codes at some places, -1 beyond the end."""
     return np.where(places < len(codes), codes[np.minimum(places, len(codes) - 1)], -1)
 
 
-def keep_order(order: np.ndarray, path: str | Path) -> None:
-    """Write a suffix array to its file; where that cannot be, every run makes it anew."""
+def save_order(order: np.ndarray, path: str | Path) -> None:
+    """Write a suffix array to its file; where that fails, every run builds it anew."""
+    # the index saves time only, so a full disk ends no run
     try:
         with atomic_writer(path) as file:
             np.save(file, order)
     except UserError as problem:
-        warn(f"{problem.message}; the book's index is made anew in every run")
+        warn(f"{problem.message}; the book's index is built anew in every run")
 
 
 def load_order(path: str | Path | None, length: int) -> np.ndarray | None:

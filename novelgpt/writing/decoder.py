@@ -1,11 +1,11 @@
-"""The weights of a GPT-2 -> logits of the next token, with keys and values of all earlier tokens kept.
+"""A GPT-2 and tokens -> logits of the next token, with the keys and values of all earlier tokens kept.
 
 One layer of one step, B samples at a time::
 
     x (B, D) ─norm, qkv→ q k v (B, H, D/H) ─k, v into the cache at the row's length─ attend → (B, D) ─projection→ x +
     x (B, D) ─norm, fc, activation, projection→ x +
 
-Rows may stand at different lengths: a row whose context is full is filled anew while the others wait.
+Rows may have different lengths: a row whose context is full is read again from a shorter window while the others wait.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Weights:
         self.num_heads, self.width = config.n_head, config.n_embd
         self.context = config.n_positions  # tokens
         self.vocab_size = config.vocab_size
-        self.token_table, self.place_table = self.fp32(body.wte.weight), self.fp32(body.wpe.weight)
+        self.token_table, self.position_table = self.fp32(body.wte.weight), self.fp32(body.wpe.weight)
         self.layers = [self.read_layer(block) for block in body.h]
         self.head = make_product(self.fp32(model.lm_head.weight), None, kind, norm=self.read_norm(body.ln_f))
 
@@ -77,15 +77,15 @@ class Decoder:
 
     Attributes:
         lengths: tokens in each row.
-        places: the same as a tensor (rows,) on the device.
+        positions: the same as a tensor (rows,) on the device.
     """
 
     def __init__(self, weights: Weights, *, rows: int, slots: int):
         self.weights, self.rows, self.slots = weights, rows, slots
         self.lengths = [0] * rows
-        self.places = torch.zeros(rows, dtype=torch.int64, device=weights.device)
+        self.positions = torch.zeros(rows, dtype=torch.int64, device=weights.device)
         sizes = (len(weights.layers), rows, weights.num_heads, weights.width // weights.num_heads, slots)
-        self.cache = cache_for(weights.device)(weights.kind, *sizes, self.places)
+        self.cache = cache_for(weights.device)(weights.kind, *sizes, self.positions)
 
     @torch.no_grad()
     def prefill(self, row: int, ids: torch.Tensor, *, every: bool = False) -> torch.Tensor:
@@ -97,21 +97,22 @@ class Decoder:
             every: return the logits after every token, (N, V), instead of after the last, (1, V).
         """
         weights, length = self.weights, len(ids)
-        x = weights.token_table[ids] + weights.place_table[:length]  # (N, D)
+        x = weights.token_table[ids] + weights.position_table[:length]  # (N, D)
         for number, layer in enumerate(weights.layers):
             qkv = layer.qkv(x)  # (N, 3 D)
             q, k, v = qkv.view(length, 3, weights.num_heads, -1).permute(1, 2, 0, 3)  # (H, N, D/H) each
+            # attend to keys and values as they are stored, so that later steps see what this one saw
             k, v = self.cache.fill(number, row, k, v)
-            y = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
-            x = x + layer.attention_out(y.transpose(0, 1).reshape(length, -1))
+            y = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]  # (H, N, D/H)
+            x = x + layer.attention_out(y.transpose(0, 1).reshape(length, -1))  # (N, D)
             x = x + layer.feed_forward(x)
         self.set_length(row, length)
         return weights.head(x if every else x[-1:])
 
     def set_length(self, row: int, length: int) -> None:
-        """Say how many tokens a row holds."""
+        """Set how many tokens a row holds."""
         self.lengths[row] = length
-        self.places[row] = length
+        self.positions[row] = length
 
     def copy_first(self) -> None:
         """Give every row what the first one holds: a prefix common to all samples is read once."""
@@ -139,11 +140,19 @@ class Decoder:
     @torch.no_grad()
     def read(self, tokens: torch.Tensor) -> torch.Tensor:
         """Do the arithmetic of a step, all of it on the device, so that a CUDA graph can hold it."""
+        # positions stay on the device; `lengths` are counted beside them, by note_step
         weights = self.weights
-        x = weights.token_table[tokens] + weights.place_table[self.places]  # (B, D)
+        x = weights.token_table[tokens] + weights.position_table[self.positions]  # (B, D)
         for number, layer in enumerate(weights.layers):
             qkv = layer.qkv(x)  # (B, 3 D)
-            x = x + layer.attention_out(self.cache.attend(number, qkv))
+            x = x + layer.attention_out(self.cache.attend(number, qkv))  # (B, D)
             x = x + layer.feed_forward(x)
-        self.places += 1
+        self.positions += 1
         return weights.head(x)
+
+
+def perplexity(weights: Weights, ids: list[int]) -> float:
+    """Return the perplexity of a text of at most one context, at least two tokens."""
+    tokens = torch.tensor(ids, device=weights.device)
+    logits = Decoder(weights, rows=1, slots=len(ids)).prefill(0, tokens, every=True)  # (N, V)
+    return float(F.cross_entropy(logits[:-1], tokens[1:]).exp())

@@ -1,16 +1,17 @@
-"""Writing by turns: the model goes on, the person keeps, rewrites, undoes, edits; the text lives in a file."""
+"""Writing by turns: the model continues, the person keeps, rewrites, undoes, edits; the text lives in a file."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from novelgpt.files import write_text
-from novelgpt.messages import EXIT_INPUT, UserError, printable, say, warn
+from novelgpt.messages import EXIT_INPUT, UserError, printable, say
 from novelgpt.writing.session import Session
+from novelgpt.writing.text import StopRule
 
-HELP = """[Enter] go on    r rewrite the last part    u undo    e TEXT put TEXT in its place    t 0.8 temperature
+HELP = """[Enter] continue    r rewrite the last part    u undo    e TEXT put TEXT in its place    t 0.8 temperature
 + TEXT add TEXT of your own    q quit"""
-STORY = "story.txt"
+STORY = "story.txt"  # in the folder of --save_samples_path
 
 
 class Story:
@@ -24,7 +25,7 @@ class Story:
     def __init__(self, path: Path, prefix: str):
         self.path = path
         self.parts = [read_story(path) if path.exists() else prefix]
-        self.tries = 0  # rewritings of the part that comes next
+        self.tries = 0  # of the part that comes next, beside the first one
 
     @property
     def text(self) -> str:
@@ -42,7 +43,7 @@ class Story:
         self.save()
 
     def drop(self) -> bool:
-        """Take the last part off; False when only the beginning is left."""
+        """Remove the last part; False when only the beginning is left."""
         if len(self.parts) == 1:
             return False
         self.parts.pop()
@@ -51,7 +52,7 @@ class Story:
 
 
 def read_story(path: Path) -> str:
-    """Read a text that is to be gone on with.
+    """Read a text that is to be continued.
 
     Raises:
         UserError: it is not UTF-8.
@@ -65,58 +66,55 @@ def read_story(path: Path) -> str:
         raise UserError(message, hint, EXIT_INPUT) from problem
 
 
-def write_by_turns(session: Session, prefix: str, lines: Iterable[str], show: Callable[[str], None]) -> Path:
-    """Obey commands until they end.
+def write_by_turns(
+    session: Session, beginning: str, rule: StopRule, path: Path, lines: Iterable[str], show: Callable[[str], None]
+) -> None:
+    """Carry out commands until they end.
 
     Args:
-        session: the model.
-        prefix: beginning of a new text; marks count in it.
+        session: the model; the command t changes its temperature.
+        beginning: of a new text.
+        rule: where each part stops.
+        path: file of the text; one that is there is continued.
         lines: commands as typed.
         show: takes the text that is to be read.
-
-    Returns:
-        The file with the text.
     """
-    tokenizer, options = session.tokenizer, session.options
-    ids = tokenizer.encode_prefix(prefix)
-    session.plan = session.plan_after(ids)
-    path = Path(options.save_samples_path) / STORY
-    if options.prefix_file and path.exists():
-        warn(f"--prefix_file {options.prefix_file}: not used, since {path} is gone on with; move it away to begin anew")
-    story = Story(path, tokenizer.show(ids))
+    story = Story(path, beginning)
     story.save()
-    say(f"the text is kept in {story.path}")
+    say(f"the text is kept in {path}")
     say(HELP)
     show(printable(story.text))
     for line in lines:
         line = line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # bytes that are no UTF-8
         if line.strip() == "q":
             break
-        obey(session, story, line.rstrip("\n"), show)
-    return story.path
+        carry_out(line.rstrip("\n"), session, story, rule, show)
 
 
-def obey(session: Session, story: Story, line: str, show: Callable[[str], None]) -> None:
+def carry_out(line: str, session: Session, story: Story, rule: StopRule, show: Callable[[str], None]) -> None:
     """Carry out one command."""
     command, _, rest = line.partition(" ")
+    # the model writes
     if line.strip() == "":
-        go_on(session, story, show)
+        show(write_part(session, story, rule))
     elif command == "r" and not rest:
         tries = story.tries + 1
         if story.drop():
             story.tries = tries
-            go_on(session, story, show)
+            show(write_part(session, story, rule))
             story.tries = tries
         else:
             say("nothing written yet")
+    # the person changes the text
     elif command == "u" and not rest:
-        say("took the last part off" if story.drop() else "nothing written yet")
+        say("removed the last part" if story.drop() else "nothing written yet")
         show(printable(story.parts[-1]))
     elif command == "e" and rest:
         story.drop()
         story.add(rest)
     elif command == "+" and rest:
         story.add(rest)
+    # settings, and whatever is no command
     elif command == "t" and is_temperature(rest):
         session.controls = replace(session.controls, temperature=float(rest))
         say(f"temperature {float(rest):g}")
@@ -132,11 +130,12 @@ def is_temperature(text: str) -> bool:
         return False
 
 
-def go_on(session: Session, story: Story, show: Callable[[str], None]) -> None:
-    """Let the model write the next part."""
+def write_part(session: Session, story: Story, rule: StopRule) -> str:
+    """Let the model write the next part, add it to the story and return it as it may be shown."""
     tokenizer = session.tokenizer
+    # the number of the part takes the place of the sample's, so that every part has random numbers of its own
     ids = tokenizer.begin(tokenizer.encode(story.text)).tolist()
-    (sample,) = session.write_batch(ids, [len(story.parts)], attempt=story.tries)
-    part = session.new_text_of(sample)
+    (sample,) = session.write_batch(ids, rule, [len(story.parts)], attempt=story.tries)
+    part = session.show_new(sample)
     story.add(part)
-    show(printable(part))
+    return printable(part)

@@ -1,6 +1,10 @@
-"""What to write from: prefixes of the command line, of files, titles; and what may be wrong with them."""
+"""The options of generate.py -> prompts: the tokens that a model continues and the rule by which its texts stop.
+
+--prefix, --prefix_file, --prompts_file, --titles ─read─ texts ─encode once─ prompts ─examine─ warnings
+"""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,23 +14,29 @@ from novelgpt.corpus.cleaning import clean_text
 from novelgpt.corpus.documents import read_text
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
-from novelgpt.writing.book import Book, unseen_characters
-from novelgpt.writing.plan import BLOCK
+from novelgpt.writing.book import Book, corpus_facts, unseen_characters
+from novelgpt.writing.text import CHECK_EVERY, StopRule, answer_rule
 
 SHOWN = 6  # characters or names listed in one warning
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prefix.
+    """What a model is to continue.
 
     Attributes:
-        text: as given to the model.
+        text: as the user gave it.
         title: what its files are called, empty when the samples go to samples.txt.
+        text_ids: token ids of all of the text.
+        ids: what the model is given: the same, or with a mark the text's last part and the mark.
+        stop_rule: where its texts stop.
     """
 
     text: str
-    title: str = ""
+    title: str
+    text_ids: list[int]
+    ids: list[int]
+    stop_rule: StopRule
 
 
 def resolve_options(options: GenerateOptions) -> GenerateOptions:
@@ -67,8 +77,8 @@ def check_combinations(options: GenerateOptions) -> None:
             raise UserError(message, f"leave --{name} out; --prefix or --prefix_file is the beginning", EXIT_USAGE)
 
 
-def read_prompts(options: GenerateOptions) -> list[Prompt]:
-    """Return the prefixes that the options name: --titles, --titles_file, --prompts_file, --prefix_file, else --prefix.
+def read_texts(options: GenerateOptions) -> list[tuple[str, str]]:
+    """Return texts and titles as named by --titles, --titles_file, --prompts_file, --prefix_file, or else --prefix.
 
     Raises:
         UserError: two of them at once, or a file that is missing, empty or not UTF-8.
@@ -78,11 +88,12 @@ def read_prompts(options: GenerateOptions) -> list[Prompt]:
         message = f"--{given[0]} and --{given[1]}: found both, expected one of them"
         raise UserError(message, f"leave --{given[1]} out", EXIT_USAGE)
     if options.prompts_file:
-        return [Prompt(line) for line in read_lines("--prompts_file", options.prompts_file)]
+        return [(line, "") for line in read_lines("--prompts_file", options.prompts_file)]
     if options.prefix_file:
-        return [Prompt(read_chapter(options.prefix_file, drop_heading=bool(options.mark)))]
+        return [(read_chapter(options.prefix_file, drop_heading=bool(options.mark)), "")]
+    # a title is the heading of a chapter: the first line, with its end
     titles = options.titles or (read_lines("--titles_file", options.titles_file) if options.titles_file else [])
-    return [Prompt(f"{title}\n", title) for title in titles] or [Prompt(options.prefix)]
+    return [(f"{title}\n", title) for title in titles] or [(options.prefix, "")]
 
 
 def read_lines(flag: str, path: str) -> list[str]:
@@ -105,7 +116,7 @@ def read_chapter(path: str, *, drop_heading: bool) -> str:
 
     Args:
         path: a text file.
-        drop_heading: leave a heading in the first line out, since it would tell the title that is asked for.
+        drop_heading: leave out a heading in the first line, since it would give away the title that is asked for.
     """
     text = clean_text(read_text(path).text).text
     heading, _, rest = text.partition("\n")
@@ -115,11 +126,52 @@ def read_chapter(path: str, *, drop_heading: bool) -> str:
     return text
 
 
-def marked_prefix(text: str, mark: str, tokenizer: NovelTokenizer, room: int) -> list[int]:
+def encode_prompts(
+    texts: Sequence[tuple[str, str]], options: GenerateOptions, tokenizer: NovelTokenizer, context: int
+) -> list[Prompt]:
+    """Turn texts into what the model is to continue.
+
+    Args:
+        texts: with their titles, as from read_texts.
+        options: of generate.py: length, stop, cut_loops, mark and model_path are used.
+        tokenizer: of the model.
+        context: tokens the model can hold.
+
+    Raises:
+        UserError: the vocabulary has no such mark.
+    """
+    # one rule for all of them, but with --length -1
+    rule = StopRule(options.length, options.stop, options.cut_loops)
+    if options.mark:
+        rule, room = answer_limits(options, context)
+    prompts = []
+    for text, title in texts:
+        ids = given = tokenizer.encode_prefix(text).tolist()
+        if options.mark:
+            given = add_mark(ids, options.mark, tokenizer, room)
+        elif options.length == -1:  # what this prefix leaves of the context
+            rule = replace(rule, length=max(1, context - len(ids)))
+        prompts.append(Prompt(text, title, ids, given, rule))
+    return prompts
+
+
+def answer_limits(options: GenerateOptions, context: int) -> tuple[StopRule, int]:
+    """Return where the answer to a mark stops, and how many tokens the text with the mark may take before it."""
+    # a row of training held a text, its mark and the answer; the answer may take a quarter of it
+    row = min(context, corpus_facts(options.model_path).get("block_size") or context)  # tokens
+    most = max(1, row // 4)
+    if options.length > most and options.length != GenerateOptions.length:
+        warn(f"--length {options.length}: what --mark asks for gets at most {most} tokens, a quarter of a row of {row}")
+    rule = answer_rule(most if options.length == -1 else min(options.length, most), cut_loops=options.cut_loops)
+    # the text keeps as much as in training, less room for the answer
+    return rule, max(row // 2, min(row, context - CHECK_EVERY) - rule.max_tokens)
+
+
+def add_mark(ids: list[int], mark: str, tokenizer: NovelTokenizer, room: int) -> list[int]:
     """Return the ids of a text with a mark behind it, as rows are trained: a text that is too long loses its beginning.
 
     Args:
-        text: the prefix.
+        ids: of the text, [CLS] in front.
         mark: an added token.
         tokenizer: of the model.
         room: tokens that all of it may take, at least 3.
@@ -130,32 +182,33 @@ def marked_prefix(text: str, mark: str, tokenizer: NovelTokenizer, room: int) ->
     if mark not in tokenizer.marks:
         message = f"--mark {mark}: not a token of the model"
         raise UserError(message, f'train with --rows --add_tokens "{mark}" --loss_after "{mark}"', EXIT_USAGE)
-    ids = tokenizer.encode_prefix(text).tolist()
     return [ids[0], *ids[1:][max(0, len(ids) + 1 - room) :], tokenizer.marks[mark]]
 
 
-def examine_prompt(text: str, tokenizer: NovelTokenizer, book: Book | None, context: int) -> None:
-    """Say in one line each what the model cannot make sense of in a prefix.
+def examine_prompt(prompt: Prompt, tokenizer: NovelTokenizer, context: int, book: Book | None) -> None:
+    """Warn about what the model cannot make sense of in a text, one line each.
 
     Args:
-        text: the prefix as typed.
+        prompt: what it is to continue.
         tokenizer: of the model.
-        book: what the model has read, None when it is not at hand.
         context: tokens the model can hold.
+        book: what the model has read, None when it is not at hand or the text is too long to be looked up.
     """
-    ids = tokenizer.encode_prefix(text).tolist()
-    plain = tokenizer.show(ids)
+    # what the vocabulary and the context say
+    ids, plain = prompt.text_ids, tokenizer.show(prompt.text_ids)
     if not plain.strip():
         say("the prefix is empty: the text begins like a chapter")
     if unknown := ids.count(tokenizer.unk_id):
         warn(f"prefix: {unknown} characters are not in the model's vocabulary; it reads [UNK] for them")
-    if len(ids) + BLOCK > context:
-        room = f"the context of {context:,} leaves room for {context - BLOCK:,}"
+    if len(ids) + CHECK_EVERY > context:
+        room = f"the context of {context:,} leaves room for {context - CHECK_EVERY:,}"
         warn(f"prefix: {len(ids):,} tokens, {room}; the model reads the last part of it")
     if book is None:
         return
-    if unseen := unseen_characters(plain, book.documents):
-        warn(f"prefix: never in the book: {' '.join(unseen[:SHOWN])}{' …' * (len(unseen) > SHOWN)}")
+    # what the book says; a pair of characters is worth a warning only if the book has both, and a pair much like it
+    unseen = unseen_characters(plain, book.documents)
+    if unseen:
+        warn(f"prefix: never in the book: {' '.join(unseen[:SHOWN])}{' …' if len(unseen) > SHOWN else ''}")
     if names := [pair for pair in book.unknown_runs(plain) if pair[1] and not set(pair[0]) & set(unseen)]:
-        words = ", ".join(f"{name} (the book has {near})" for name, near in names[:SHOWN])
-        warn(f"prefix: the book never writes {words}{' …' * (len(names) > SHOWN)}")
+        listed = ", ".join(f"{name} (the book has {near})" for name, near in names[:SHOWN])
+        warn(f"prefix: the book never writes {listed}{' …' if len(names) > SHOWN else ''}")

@@ -1,116 +1,227 @@
-"""A session and its prefixes -> samples on stdout and in files, saved as they grow."""
+"""A session and its prompts -> samples on stdout and, where asked for, in files.
 
+`samples.txt` is for people, `samples.jsonl` has one object a sample with all that it depends on::
+
+    ======================================== SAMPLE 1 ========================================
+    萧炎大喝一声……
+    ==========================================================================================
+
+Both files are replaced as a whole after every sample, so whatever happens to the run they hold all finished samples and
+nothing broken. What is still growing stands in `samples.unfinished.txt`, which goes when the run ends.
+"""
+
+import json
 import re
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from novelgpt.cli import GenerateOptions, names_with
 from novelgpt.files import move_aside, write_text
-from novelgpt.messages import printable, progress_bar, say, warn
-from novelgpt.writing.generation import BLOCK
-from novelgpt.writing.plan import Sample
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, printable, progress_bar, say, warn
+from novelgpt.writing.book import format_style, measure_style
 from novelgpt.writing.prompts import Prompt
-from novelgpt.writing.samples import BANNER, CLOSING, SampleFolder, format_sample
 from novelgpt.writing.session import Session
-from novelgpt.writing.style import measure_style, style_table
+from novelgpt.writing.text import CHECK_EVERY, Sample
 
-UNSAFE = re.compile(r'[\\/:*?"<>|\x00-\x1f]')
+BANNER = "=" * 40
+CLOSING = "=" * 90
+FILE_ENDINGS = (".txt", ".json", ".jsonl")
+SAVE_EVERY = 10  # seconds between two savings of growing texts
+UNSAFE = re.compile(r'[\\/:*?"<>|\x00-\x1f]')  # characters that no file name has everywhere
+MAX_NAME = 60  # characters of a title in a file name
 
 
-class Growth:
-    """Watches texts grow: moves the bar, streams the new characters, saves what there is.
+def format_sample(number: int, text: str) -> str:
+    """Return one sample between its banner and its closing line.
+
+    >>> print(format_sample(1, "萧炎").splitlines()[0][38:52])
+    == SAMPLE 1 ==
+    """
+    return f"{BANNER} SAMPLE {number} {BANNER}\n{text}\n{CLOSING}\n"
+
+
+class SampleFolder:
+    """The files of one run's samples.
+
+    Args:
+        folder: made if it is not there. Samples of an earlier run are moved aside at the first writing.
+
+    Raises:
+        UserError: the folder cannot be made, is a file or named like one.
+    """
+
+    def __init__(self, folder: str | Path):
+        folder = Path(folder)
+        if folder.suffix in FILE_ENDINGS and not folder.exists():
+            message = f"--save_samples_path {folder}: named like a file, expected a folder"
+            raise UserError(message, f"--save_samples_path {folder.parent}", EXIT_USAGE)
+        self.text_path, self.lines_path = folder / "samples.txt", folder / "samples.jsonl"
+        self.unfinished_path = folder / "samples.unfinished.txt"
+        self.text, self.lines, self.number, self.saved = "", "", 0, time.monotonic()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):  # found out now, not after the first text is written
+                pass
+            paths = (self.text_path, self.lines_path, self.unfinished_path)
+            self.moved = [aside for path in paths if (aside := move_aside(path))]
+        except OSError as problem:
+            hint = "--save_samples_path mnt/, or another folder that you may write to"
+            message = f"--save_samples_path {folder}: {problem.strerror}, expected a folder to write to"
+            raise UserError(message, hint, EXIT_ENVIRONMENT) from problem
+
+    def add(self, text: str, facts: dict) -> None:
+        """Write one more finished sample to the disk.
+
+        Args:
+            text: prefix and continuation as people read them.
+            facts: the sample's line in samples.jsonl; number and text are added.
+        """
+        self.number += 1
+        self.text += format_sample(self.number, text)
+        self.lines += json.dumps({"number": self.number, **facts, "text": text}, ensure_ascii=False) + "\n"
+        write_text(self.lines_path, self.lines)
+        write_text(self.text_path, self.text)
+
+    def keep_unfinished(self, read_texts: Callable[[], dict[int, str]]) -> None:
+        """Save growing texts, by sample number, if the last time is long enough ago; only then are they read."""
+        if time.monotonic() - self.saved >= SAVE_EVERY:
+            blocks = [format_sample(number, text) for number, text in sorted(read_texts().items())]
+            write_text(self.unfinished_path, "".join(blocks))
+            self.saved = time.monotonic()
+
+    def close(self) -> None:
+        """Remove the growing texts, which are finished now."""
+        self.unfinished_path.unlink(missing_ok=True)
+
+
+def write_all(session: Session, prompts: Sequence[Prompt], options: GenerateOptions) -> None:
+    """Write all samples of all prompts; save and print each one as it is finished.
 
     Args:
         session: the model.
-        folder: where growing texts are saved, None when nothing is.
+        prompts: with titles, each text gets a file of its own too.
+        options: of generate.py: nsamples, stream, save_samples, save_samples_path and what samples.jsonl keeps.
+    """
+    # the folder is made first: one that cannot be written to is told before the first text
+    is_saved = options.save_samples or bool(prompts[0].title)
+    folder = SampleFolder(options.save_samples_path) if is_saved else None
+    for aside in folder.moved if folder else []:
+        say(f"moved the samples of an earlier run to {aside}")
+    # samples are numbered through all prompts, for the number decides what is written
+    start, check_every = time.perf_counter(), 1 if options.stream else CHECK_EVERY  # tokens
+    total = options.nsamples * sum(prompt.stop_rule.length for prompt in prompts)
+    with progress_bar(total, unit=" tokens") as bar:
+        output = Output(session, folder, bar, options)
+        for turn, prompt in enumerate(prompts):
+            for indices in session.batches(turn * options.nsamples, options.nsamples):
+                for samples in session.grow_batch(prompt.ids, prompt.stop_rule, indices, check_every=check_every):
+                    output.update(samples, prompt)
+                for sample in session.limit_copies(samples, prompt.stop_rule):
+                    output.add(sample, prompt)
+    # all texts are finished: say how it went
+    if folder:
+        folder.close()
+        say(f"{len(output.texts)} samples: {folder.text_path} and {folder.lines_path}")
+    seconds = time.perf_counter() - start
+    say(f"{output.num_tokens:,} tokens in {seconds:.1f} s: {output.num_tokens / max(seconds, 1e-9):.1f} tokens/s")
+    if not options.mark:  # a title has no style
+        say(format_style(measure_style(output.texts), session.book and measure_style(session.book.documents)))
+
+
+class Output:
+    """What becomes of samples: growing ones move the bar and are streamed, finished ones are saved and printed.
+
+    Args:
+        session: the model.
+        folder: where samples are saved, None when they are not.
         bar: counts tokens.
+        options: of generate.py.
     """
 
-    def __init__(self, session: Session, folder: SampleFolder | None, bar):
-        self.session, self.folder, self.bar = session, folder, bar
-        self.counted: dict[int, int] = {}
-        self.shown, self.stream = 0, None
+    def __init__(self, session: Session, folder: SampleFolder | None, bar, options: GenerateOptions):
+        self.session, self.folder, self.bar, self.is_streamed = session, folder, bar, options.stream
+        self.per_prompt = options.nsamples  # samples
+        self.model_path, self.settings = (
+            str(options.model_path),
+            {name: getattr(options, name) for name in names_with(GenerateOptions, recorded=True)},
+        )
+        self.counted: dict[int, int] = {}  # tokens of each sample that the bar has seen
+        self.streamed, self.stream = 0, None  # tokens of the sample that is being streamed, and what decodes them
+        self.texts: list[str] = []  # what the model wrote of each finished sample
+        self.num_tokens = 0  # of all of them
 
-    def __call__(self, samples: list[Sample]) -> None:
-        """Take the samples of a batch after every block."""
+    def text_of(self, sample: Sample, prompt: Prompt) -> str:
+        """Return what people want of a sample: all of it, or only the answer that a mark asked for."""
+        return self.session.show_new(sample) if prompt.stop_rule.is_answer else self.session.show(sample)
+
+    def update(self, samples: list[Sample], prompt: Prompt) -> None:
+        """Take the samples of a batch, which have grown."""
+        # a loop that is cut makes a text shorter: the bar stays where it is
         self.bar.update(max(0, sum(len(sample.ids) - self.counted.get(sample.index, 0) for sample in samples)))
         self.counted |= {sample.index: len(sample.ids) for sample in samples}
-        if self.session.options.stream:
-            self.show_new(samples[0])
+        if self.is_streamed:
+            self.stream_new(samples[0], prompt)
         if self.folder:
-            texts = {sample.index + 1: lambda sample=sample: self.session.text_of(sample) for sample in samples}
-            self.folder.keep_unfinished(texts)
+            self.folder.keep_unfinished(lambda: {sample.index + 1: self.text_of(sample, prompt) for sample in samples})
 
-    def show_new(self, sample: Sample) -> None:
+    def stream_new(self, sample: Sample, prompt: Prompt) -> None:
         """Print the characters since the last time; the very last token waits, for it may lie behind the end."""
         if self.stream is None:
-            self.stream, self.shown = self.session.tokenizer.stream(), 0
-            beginning = "" if self.session.options.mark else printable(self.session.tokenizer.show(sample.prefix))
+            self.stream, self.streamed = self.session.tokenizer.stream(), 0
+            beginning = "" if prompt.stop_rule.is_answer else printable(self.session.tokenizer.show(sample.prefix))
             print(f"{BANNER} SAMPLE {sample.index + 1} {BANNER}\n{beginning}", end="")
-        ready = len(sample.ids) - (not sample.ended)
-        new = "".join(self.stream.push(token) for token in sample.ids[self.shown : ready])
-        self.shown = max(ready, self.shown)
+        ready = len(sample.ids) if sample.ended else len(sample.ids) - 1
+        new = "".join(self.stream.push(token) for token in sample.ids[self.streamed : ready])
+        self.streamed = max(ready, self.streamed)
         print(printable(new), end="", flush=True)
         if sample.ended:
             print(f"{printable(self.stream.flush())}\n{CLOSING}", flush=True)
             self.stream = None
 
+    def add(self, sample: Sample, prompt: Prompt) -> None:
+        """Take one more finished sample."""
+        self.texts.append(self.session.show_new(sample))
+        self.num_tokens += len(sample.ids)
+        # to the disk first: what is printed is saved
+        text, copied = self.text_of(sample, prompt), self.session.measure_copies(sample)
+        if self.folder:
+            self.folder.add(text, self.facts_of(sample, prompt.text, copied and asdict(copied)))
+        if prompt.title:
+            name = UNSAFE.sub("_", prompt.title)[:MAX_NAME]
+            path = self.folder.text_path.with_name(f"{name}-{sample.index % self.per_prompt + 1}.txt")
+            move_aside(path)
+            write_text(path, text + "\n")
+        self.show(sample, text, stop=prompt.stop_rule.stop)
+        if copied:
+            say(f"sample {sample.index + 1}: {self.session.meter.describe_copied(copied)}")
 
-def write_all(session: Session, prompts: Sequence[Prompt]) -> None:
-    """Write all samples of all prefixes; save and print each one as it is finished.
+    def facts_of(self, sample: Sample, prompt: str, copied: dict | None) -> dict:
+        """Return a sample's line in samples.jsonl, all but its number and text."""
+        return {
+            "prompt": prompt,
+            "seed": self.session.seed,
+            "index": sample.index,
+            "attempt": sample.attempt,
+            "ended": sample.ended,
+            "tokens": len(sample.ids),
+            "model": self.model_path,
+            "precision": self.session.weights.kind,
+            "settings": self.settings,
+            "style": measure_style([self.session.show_new(sample)]),
+            "copied": copied,
+        }
 
-    Args:
-        session: the model and its options.
-        prompts: with titles, each text gets a file of its own; without, all stand in samples.txt.
-    """
-    options, texts = session.options, []
-    titled = bool(prompts[0].title)
-    folder = SampleFolder(options.save_samples_path) if options.save_samples or titled else None
-    for aside in folder.moved if folder else []:
-        say(f"moved the samples of an earlier run to {aside}")
-    start, tokens = time.perf_counter(), 0
-    lengths = [session.plan_after(session.prefix_ids(prompt.text)).length for prompt in prompts]
-    with progress_bar(options.nsamples * sum(lengths), unit=" tokens") as bar:
-        growth, block = Growth(session, folder, bar), 1 if options.stream else BLOCK
-        for turn, prompt in enumerate(prompts):
-            for sample in session.write(prompt.text, first=turn * options.nsamples, watch=growth, block=block):
-                texts.append(session.new_text_of(sample))
-                tokens += len(sample.ids)
-                finish(session, prompt, sample, folder, turn)
-    if folder:
-        folder.close()
-        say(f"{len(texts)} samples: {folder.text_path} and {folder.lines_path}")
-    report(session, texts, tokens, time.perf_counter() - start)
-
-
-def finish(session: Session, prompt: Prompt, sample: Sample, folder: SampleFolder | None, turn: int) -> None:
-    """Save, print and judge one finished sample."""
-    text, number = session.text_of(sample), sample.index + 1
-    facts = session.facts_of(sample, prompt.text)
-    if folder:
-        folder.add(text, facts)
-    if prompt.title:
-        name = UNSAFE.sub("_", prompt.title)[:60]
-        path = Path(folder.text_path.parent) / f"{name}-{number - turn * session.options.nsamples}.txt"
-        move_aside(path)
-        write_text(path, text + "\n")
-    if session.options.stream and sample.ended == "bound":
-        words = (
-            f"came to no {session.options.stop}'s end; what was shown after its {len(sample.ids):,} tokens is left out"
-        )
-        warn(f"sample {number} {words}")
-    if session.options.stream and sample.attempt:
-        say(f"sample {number} copied too much; another try is kept:")
-    if not session.options.stream or sample.attempt:
-        print(printable(format_sample(number, text)), end="", flush=True)
-    if sample.ended == "loop":
-        warn(f"sample {number} repeated itself and was cut after {len(sample.ids):,} tokens (--no-cut_loops keeps it)")
-    if session.meter:
-        say(f"sample {number}: {session.meter.describe(session.copied_of(sample))}")
-
-
-def report(session: Session, texts: list[str], tokens: int, seconds: float) -> None:
-    """Say how fast it went and how the texts compare with the book."""
-    say(f"{tokens:,} tokens in {seconds:.1f} s: {tokens / max(seconds, 1e-9):.1f} tokens/s")
-    if not session.options.mark:  # a title has no style
-        say(style_table(measure_style(texts), session.book and session.book.style()))
+    def show(self, sample: Sample, text: str, *, stop: str) -> None:
+        """Print a sample unless it was streamed, and say how it ended where that is odd."""
+        name, tokens = f"sample {sample.index + 1}", f"{len(sample.ids):,} tokens"
+        if self.is_streamed and sample.ended == "bound":
+            warn(f"{name} came to no {stop}'s end; what was shown after its {tokens} is left out")
+        if self.is_streamed and sample.attempt:
+            say(f"{name} copied too much; another try is kept:")
+        if not self.is_streamed or sample.attempt:
+            print(printable(format_sample(sample.index + 1, text)), end="", flush=True)
+        if sample.ended == "loop":
+            warn(f"{name} repeated itself and was cut after {tokens} (--no-cut_loops keeps it)")

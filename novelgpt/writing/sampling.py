@@ -2,7 +2,7 @@
 
     logits (B, V) ─penalty, bans→ ─temperature→ ─top-k→ candidates (B, K) ─top-p, min-p→ ─one uniform number a row→ (B,)
 
-Candidates are a small table of the best tokens, best first, so that nothing after top-k ever touches the vocabulary
+Candidates are a small table of the best tokens, best first, so that nothing after top-k touches the whole vocabulary
 again. Without top-k, top-p looks for its nucleus among the best 64, then 256, 1,024, …; without both, tokens are drawn
 from the running sum of all probabilities, and nothing is sorted.
 """
@@ -19,7 +19,7 @@ UNIFORM_STEPS = 1 << 32  # uniform numbers are multiples of 1 / this, so that u 
 
 @dataclass(frozen=True)
 class Controls:
-    """How tokens are chosen.
+    """How tokens are chosen, and what a model still sees of a long text.
 
     Attributes:
         temperature: divides the logits; 0 takes the best token always.
@@ -27,10 +27,11 @@ class Controls:
         topp: smallest set of candidates with at least this probability, 0 or 1 = all.
         min_p: candidates at least this fraction as likely as the best one, 0 = all.
         repetition_penalty: lowers the logits of recent tokens, 1 = off; see penalize_repetition.
-        penalty_window: how many recent tokens are looked at, 0 = all.
+        penalty_window: how many recent tokens count, 0 = all.
         no_repeat_ngram_size: no run of this many tokens is written twice, 0 = off.
         banned: int64 token ids (N,) never produced, on the device of the logits; None = all may be.
         bad_words: token sequences, int64 (M,) each on that device, never produced.
+        keep_head: tokens of the beginning that stay in every window, at most a quarter of the context.
     """
 
     temperature: float = 1.0
@@ -42,6 +43,7 @@ class Controls:
     no_repeat_ngram_size: int = 0
     banned: torch.Tensor | None = None
     bad_words: tuple[torch.Tensor, ...] = ()
+    keep_head: int = 0
 
 
 def uniform_numbers(seed: int, index: int, count: int, *, attempt: int = 0) -> np.ndarray:
@@ -95,11 +97,13 @@ def ban_repeated_ngrams(logits: torch.Tensor, history: torch.Tensor, size: int, 
     """
     if history.shape[1] < size:
         return logits
+    # the last size - 1 tokens, compared with the beginning of every run written so far
     runs = history.unfold(1, size, 1)  # (B, N - size + 1, size)
     places = torch.arange(history.shape[1], device=history.device)
     tail = (count - size + 1 + places[: size - 1]).clamp(min=0)  # (size - 1,)
     same = (runs[:, :, : size - 1] == history[:, tail].unsqueeze(1)).all(-1)  # (B, N - size + 1)
     same &= places[: runs.shape[1]] + size - 1 < count
+    # where they agree, the last token of that run must not follow
     marks = torch.zeros_like(logits).scatter_add_(1, runs[:, :, -1], same.to(logits.dtype))  # (B, V)
     return logits.masked_fill(marks > 0, -math.inf)
 
@@ -113,6 +117,7 @@ def ban_words(
     >>> ban_words(torch.zeros(1, 4), torch.tensor([[3, 1]]), words, 2).tolist()
     [[-inf, 0.0, -inf, 0.0]]
     """
+    # every word costs one comparison and one column; the logits of the caller stay as they are
     logits = logits.clone()
     for word in words:
         places = count - len(word) + 1 + torch.arange(len(word) - 1, device=history.device)
@@ -133,6 +138,7 @@ def take_candidates(logits: torch.Tensor, controls: Controls) -> tuple[torch.Ten
     >>> values.tolist(), ids.tolist()
     ([[4.0, 3.0]], [[1, 2]])
     """
+    # the best tokens, as few as the filters allow, with the sum that turns logits into probabilities
     nucleus = 0 < controls.topp < 1
     if 0 < controls.topk < logits.shape[1]:
         values, ids = logits.topk(controls.topk)  # (B, K), best first
@@ -142,6 +148,7 @@ def take_candidates(logits: torch.Tensor, controls: Controls) -> tuple[torch.Ten
         values, ids = find_nucleus(logits, log_total, controls.topp)
     else:
         values, ids = logits, torch.arange(logits.shape[1], device=logits.device).expand_as(logits)
+    # filters that look at candidates only
     if nucleus:
         values = keep_topp(values, log_total, controls.topp)
     if controls.min_p > 0:
@@ -150,9 +157,9 @@ def take_candidates(logits: torch.Tensor, controls: Controls) -> tuple[torch.Ten
 
 
 def find_nucleus(logits: torch.Tensor, log_total: torch.Tensor, topp: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return enough of the best tokens (B, K), best first, to hold the probability topp; grows only where it must.
+    """Return enough of the best tokens (B, K), best first, to hold the probability topp; it grows where it must.
 
-    On a GPU, where a look at the numbers would stop the stream of work, everything is sorted instead.
+    On a GPU everything is sorted instead, for reading a number back would make it wait.
     """
     num_tokens = logits.shape[1]
     if logits.device.type != "cpu":
@@ -219,7 +226,7 @@ def draw(values: torch.Tensor, ids: torch.Tensor, uniforms: torch.Tensor) -> tor
     weights = (values - values.amax(1, keepdim=True)).double().exp()  # (B, K)
     sums = weights.cumsum(1)
     places = torch.searchsorted(sums, uniforms.unsqueeze(1) * sums[:, -1:], right=True)  # (B, 1)
-    places.clamp_(max=values.shape[1] - 1)  # only logits that are no numbers get that far
+    places.clamp_(max=values.shape[1] - 1)  # only logits that are not numbers get that far
     return ids.gather(1, places).squeeze(1)
 
 
@@ -238,12 +245,14 @@ def choose_tokens(
     Returns:
         (B,) int64 token ids.
     """
+    # bans and penalties act on the whole vocabulary, before anything is compared
     if controls.banned is not None:
         logits.index_fill_(1, controls.banned, -math.inf)
     if controls.repetition_penalty != 1:
         logits = penalize_repetition(logits, recent_tokens(history, count, controls), controls.repetition_penalty)
     if controls.no_repeat_ngram_size or controls.bad_words:
         logits = apply_bans(logits, history, count, controls)
+    # the best token, or a draw among the candidates
     if controls.temperature == 0:
         return logits.argmax(1)
     if controls.temperature != 1:

@@ -12,12 +12,8 @@ from novelgpt.corpus.tokenizers.character import CharacterTokenizer
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.messages import EXIT_STATE, UserError
 from novelgpt.writing.decoder import Decoder, Weights
-from novelgpt.writing.endings import Endings, find_loop
 from novelgpt.writing.generation import (
-    BLOCK,
-    Batch,
-    Plan,
-    Sample,
+    SampleBatch,
     banned_ids,
     fit_window,
     generate_text,
@@ -25,6 +21,7 @@ from novelgpt.writing.generation import (
     write_samples,
 )
 from novelgpt.writing.sampling import Controls
+from novelgpt.writing.text import CHECK_EVERY, Endings, Sample, StopRule
 
 TEXT = "萧炎大喝一声，那人抬起头来。“走！”她说道：风起了……山中无人？月落乌啼霜满天江枫渔火对愁眠"
 CONTEXT = 48
@@ -51,10 +48,10 @@ def weights(model):
     return {kind: Weights(model, kind=kind) for kind in KINDS}
 
 
-def write(weights, tokenizer, indices, *, plan, seed=5, prefix="萧炎", controls=None, **values):
+def write(weights, tokenizer, indices, *, rule, seed=5, prefix="萧炎", controls=None, **values):
     controls = controls or make_controls(tokenizer, torch.device("cpu"), **values)
     ids = tokenizer.encode_prefix(prefix)
-    return write_samples(weights, tokenizer, ids, indices, plan=plan, controls=controls, seed=seed)
+    return write_samples(weights, tokenizer, ids, indices, rule=rule, controls=controls, seed=seed)
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("fp32", 1e-5), ("bf16", 0.03), ("int8", 0.05)])
@@ -74,7 +71,7 @@ def test_greedy_text_is_that_of_transformers_and_of_plain_rereading(model, weigh
     prefix = tokenizer.encode_prefix("萧炎大喝")
     controls = Controls(temperature=0)
     (sample,) = write_samples(
-        weights["fp32"], tokenizer, prefix, [0], plan=Plan(CONTEXT - len(prefix)), controls=controls, seed=0
+        weights["fp32"], tokenizer, prefix, [0], rule=StopRule(CONTEXT - len(prefix)), controls=controls, seed=0
     )
     start = torch.from_numpy(prefix.astype("int64"))[None]
     expected = model.generate(
@@ -101,12 +98,12 @@ def reread(model, ids: list[int], length: int, tokenizer, *, keep_head: int = 0)
 @pytest.mark.parametrize("keep_head", [0, 7])
 def test_beyond_the_context_the_text_is_that_of_rereading_the_same_windows(model, weights, tokenizer, keep_head):
     prefix = tokenizer.encode_prefix("萧炎大喝一声").tolist()
-    batch = Batch(
-        weights["fp32"], Endings(tokenizer), Controls(temperature=0), Plan(5 * CONTEXT, keep_head=keep_head), seed=0,
-        samples=[Sample(index, prefix) for index in range(2)],
+    batch = SampleBatch(
+        weights["fp32"], Endings(tokenizer), Controls(temperature=0, keep_head=keep_head), StopRule(5 * CONTEXT),
+        [Sample(index, prefix) for index in range(2)], seed=0,
     )  # fmt: skip
     while batch.count < 5 * CONTEXT:
-        batch.decode_many(BLOCK)
+        batch.decode_many(CHECK_EVERY)
     expected = reread(model, prefix, batch.count - len(prefix), tokenizer, keep_head=keep_head)
     assert batch.history[:, : batch.count].tolist() == [expected, expected]
 
@@ -120,7 +117,7 @@ def test_five_thousand_characters_of_a_1024_token_model_are_those_of_rereading(t
     prefix = tokenizer.encode_prefix("萧炎").tolist()
     weights = Weights(model)
     (sample,) = write_samples(
-        weights, tokenizer, prefix, [0], plan=Plan(5000), controls=Controls(temperature=0), seed=0
+        weights, tokenizer, prefix, [0], rule=StopRule(5000), controls=Controls(temperature=0), seed=0
     )
     endings, window, text = Endings(tokenizer), list(prefix), list(prefix)
     with torch.no_grad():
@@ -132,24 +129,24 @@ def test_five_thousand_characters_of_a_1024_token_model_are_those_of_rereading(t
     assert text == prefix + sample.ids
 
 
-def assert_every_batch_writes_the_same(weights, tokenizer, plan, sizes):
-    alone = [write(weights, tokenizer, [index], plan=plan)[0] for index in range(12)]
+def assert_every_batch_writes_the_same(weights, tokenizer, rule, sizes):
+    alone = [write(weights, tokenizer, [index], rule=rule)[0] for index in range(12)]
     assert len({tuple(sample.ids) for sample in alone}) == 12
     for size in sizes:
         for first in range(0, 12, size):
-            for sample in write(weights, tokenizer, range(first, min(first + size, 12)), plan=plan):
+            for sample in write(weights, tokenizer, range(first, min(first + size, 12)), rule=rule):
                 assert (sample.ids, sample.ended) == (alone[sample.index].ids, alone[sample.index].ended)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_samples_are_the_same_in_every_batch_and_all_different(weights, tokenizer, kind):
-    assert_every_batch_writes_the_same(weights[kind], tokenizer, Plan(60, "sentence", cut_loops=True), (5, 12))
+    assert_every_batch_writes_the_same(weights[kind], tokenizer, StopRule(60, "sentence", cut_loops=True), (5, 12))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_long_samples_are_the_same_in_every_batch(weights, tokenizer, kind):
-    assert_every_batch_writes_the_same(weights[kind], tokenizer, Plan(4 * CONTEXT), range(2, 13))
+    assert_every_batch_writes_the_same(weights[kind], tokenizer, StopRule(4 * CONTEXT), range(2, 13))
 
 
 @pytest.mark.slow
@@ -162,7 +159,7 @@ def test_samples_of_the_full_size_are_the_same_in_every_batch(tokenizer, kind):
 
 
 def assert_every_batch_writes_the_same_ids(weights, tokenizer):
-    settings = {"plan": Plan(300), "controls": Controls(topk=0), "seed": 3}
+    settings = {"rule": StopRule(300), "controls": Controls(topk=0), "seed": 3}
     alone = [write_samples(weights, tokenizer, [2, 5], [index], **settings)[0].ids for index in range(10)]
     together = [sample.ids for sample in write_samples(weights, tokenizer, [2, 5], range(10), **settings)]
     assert alone == together
@@ -171,19 +168,19 @@ def assert_every_batch_writes_the_same_ids(weights, tokenizer):
 def test_the_step_for_gpus_writes_what_the_step_for_cpus_writes(weights, tokenizer, monkeypatch):
     controls = make_controls(
         tokenizer, torch.device("cpu"), repetition_penalty=1.2, penalty_window=9, no_repeat_ngram_size=3, topp=0.9,
-        min_p=0.01, bad_words=["走", "大喝"],
+        min_p=0.01, bad_words=["走", "大喝"], keep_head=4,
     )  # fmt: skip
     texts = []
     for on_device in (False, True):
         samples = [Sample(index, tokenizer.encode_prefix("萧炎").tolist()) for index in range(3)]
-        plan = Plan(3 * CONTEXT, keep_head=4)
         if on_device:
             monkeypatch.setattr("novelgpt.writing.decoder.cache_for", lambda device: MaskedCache)
-        batch = Batch(weights["fp32"], Endings(tokenizer), controls, plan, seed=1, samples=samples)
+        rule = StopRule(3 * CONTEXT)
+        batch = SampleBatch(weights["fp32"], Endings(tokenizer), controls, rule, samples, seed=1)
         if on_device:
             batch.replay = batch.decode_token_on_device
         while batch.count < 3 * CONTEXT:
-            batch.decode_many(BLOCK)
+            batch.decode_many(CHECK_EVERY)
         texts.append(batch.history[:, : batch.count].tolist())
     assert texts[0] == texts[1]
 
@@ -225,7 +222,7 @@ def test_marks_unused_tokens_and_bad_words_are_never_written(weights, tokenizer)
     never |= {tokenizer.encode(chr(code)).item() for code in (*range(9), *range(11, 32), 127)}
     assert set(banned_ids(tokenizer)) == never and len(never) == 6 + 31
     samples = write(
-        weights["fp32"], tokenizer, range(8), plan=Plan(200), topk=0, temperature=5.0, bad_words=["萧", "大喝"]
+        weights["fp32"], tokenizer, range(8), rule=StopRule(200), topk=0, temperature=5.0, bad_words=["萧", "大喝"]
     )
     written = [tokenizer.decode(sample.ids) for sample in samples]
     assert not never & set(itertools.chain.from_iterable(sample.ids for sample in samples))
@@ -233,86 +230,24 @@ def test_marks_unused_tokens_and_bad_words_are_never_written(weights, tokenizer)
 
 
 def test_no_ngram_is_written_twice(weights, tokenizer):
-    for sample in write(weights["fp32"], tokenizer, range(3), plan=Plan(150), no_repeat_ngram_size=2, topk=3):
+    for sample in write(weights["fp32"], tokenizer, range(3), rule=StopRule(150), no_repeat_ngram_size=2, topk=3):
         ids = sample.prefix + sample.ids
         pairs = list(itertools.pairwise(ids))
         assert len(pairs) == len(set(pairs))
 
 
-def ids_of(tokenizer, text: str) -> list[int]:
-    return tokenizer.encode_prefix(text).tolist()[1:]
-
-
-@pytest.mark.parametrize(
-    ("text", "first", "stop", "expected"),
-    [
-        ("人来。走", 1, "sentence", "人来。"),
-        ("她说：“走！”人", 1, "sentence", "她说：“走！”"),
-        ("风起……人", 1, "sentence", "风起……"),
-        ("风起……", 1, "sentence", None),  # another … may follow
-        ("人来。走。她", 4, "sentence", "人来。走。"),
-        ("人来\n走", 1, "sentence", "人来"),
-        ("人来。走\n她", 1, "paragraph", "人来。走"),
-        ("人来\n走[CLS]她", 1, "chapter", "人来\n走"),
-        ("人来\n走。", 1, "chapter", None),
-    ],
-)
-def test_texts_end_where_sentences_paragraphs_and_chapters_end(tokenizer, text, first, stop, expected):
-    ids = ids_of(tokenizer, text)
-    place = Endings(tokenizer).find_end(ids, first, stop)
-    assert (None if place is None else tokenizer.decode(ids[:place])) == expected
-
-
-def test_a_sample_ends_at_the_first_sentence_end_after_its_length(tokenizer):
-    endings = Endings(tokenizer)
-    sample = Sample(0, [2])
-    sample.extend(ids_of(tokenizer, "人来。走。风起"), Plan(3, "sentence"), endings)
-    assert (tokenizer.decode(sample.ids), sample.ended) == ("人来。", "sentence")
-    sample = Sample(0, [2])
-    sample.extend(ids_of(tokenizer, "人来。走走走走。风起"), Plan(4, "sentence"), endings)
-    assert (tokenizer.decode(sample.ids), sample.ended) == ("人来。走走走走。", "sentence")
-
-
-def test_a_search_without_an_end_stops_at_its_bound(tokenizer):
-    sample = Sample(0, [2])
-    sample.extend(ids_of(tokenizer, "人" * 300), Plan(50, "sentence"), Endings(tokenizer))
-    assert (len(sample.ids), sample.ended) == (250, "bound")
-    sample = Sample(0, [2])
-    sample.extend(ids_of(tokenizer, "人" * 60 + "。" + "来" * 1000), Plan(50, "paragraph"), Endings(tokenizer))
-    assert (len(sample.ids), sample.ended) == (61, "bound")
-
-
 def test_windows_begin_at_a_sentence_with_the_head_before_it(tokenizer):
     endings = Endings(tokenizer)
-    ids = ids_of(tokenizer, "月落乌啼。" + "山中无人" * 3 + "风起。她说走")
+    ids = tokenizer.encode("月落乌啼。" + "山中无人" * 3 + "风起。她说走").tolist()
     assert tokenizer.decode(fit_window(ids, 20, 0, endings)) == "她说走"
     assert tokenizer.decode(fit_window(ids, 20, 5, endings)) == "月落乌啼。她说走"
-    assert tokenizer.decode(fit_window(ids_of(tokenizer, "山中无人" * 6), 20, 0, endings)) == "无人山中无人山中无人"
-
-
-def test_a_loop_is_cut_after_its_first_round_however_the_tokens_come(tokenizer):
-    ids = ids_of(tokenizer, "月落乌啼" + "山中无人。" * 40)
-    for size in (1, 7, 16, len(ids)):
-        sample = Sample(0, [2])
-        for first in range(0, len(ids), size):
-            sample.extend(ids[first : first + size], Plan(1000, cut_loops=True), Endings(tokenizer))
-        assert (tokenizer.decode(sample.ids), sample.ended) == ("月落乌啼山中无人。", "loop")
-
-
-def test_a_loop_is_four_rounds_and_sixty_tokens_of_at_most_120_each():
-    generator = torch.Generator().manual_seed(0)
-    for period in (1, 2, 17, 119, 120, 121):
-        start = torch.randint(0, 1000, (50,), generator=generator).tolist()
-        round_ = torch.randint(0, 1000, (period,), generator=generator).tolist()
-        length = max(60, 4 * period)
-        ids = start + (round_ * length)[:length]
-        assert find_loop(ids) == (50 + period if period <= 120 else None)
-        assert find_loop(ids[:-1]) is None
+    ids = tokenizer.encode("山中无人" * 6).tolist()
+    assert tokenizer.decode(fit_window(ids, 20, 0, endings)) == "无人山中无人山中无人"
 
 
 def test_a_prefix_longer_than_the_context_is_read_from_a_sentence_start(weights, tokenizer):
     long = "山中无人。" * 30
-    (sample,) = write(weights["fp32"], tokenizer, [0], plan=Plan(10), prefix=long)
+    (sample,) = write(weights["fp32"], tokenizer, [0], rule=StopRule(10), prefix=long)
     assert len(sample.prefix) == 151 and len(sample.ids) == 10
 
 
@@ -322,7 +257,7 @@ def test_a_broken_model_is_refused(model, tokenizer):
     with torch.no_grad():
         broken.transformer.ln_f.weight[0] = float("nan")
     with pytest.raises(UserError) as caught:
-        write(Weights(broken), tokenizer, [0], plan=Plan(5))
+        write(Weights(broken), tokenizer, [0], rule=StopRule(5))
     assert str(caught.value) == (
         "error: the model's output is not a number\n\nhint: use an earlier checkpoint, such as model/best_model"
     )

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from novelgpt.writing.copying import LONG_RUN, CopyMeter, build_suffix_array, code_points
+from novelgpt.writing.copying import LONG_RUN, CopyMeter, build_suffix_array, utf32_codes
 
 
 def longest_by_search(text: str, documents: list[str]) -> int:
@@ -44,7 +44,7 @@ def test_200_random_cases_are_as_a_plain_search_finds_them():
 
 @pytest.mark.parametrize("text", ["a", "aaaaaaaaaaaaaaaa", "banana", "abcabcabcabcab", "天地天地天", ""])
 def test_suffix_arrays_are_sorted_suffixes(text):
-    assert build_suffix_array(code_points(text)).tolist() == sorted(range(len(text)), key=lambda place: text[place:])
+    assert build_suffix_array(utf32_codes(text)).tolist() == sorted(range(len(text)), key=lambda place: text[place:])
 
 
 def test_a_sample_made_of_the_book_is_reported_as_such():
@@ -55,10 +55,10 @@ def test_a_sample_made_of_the_book_is_reported_as_such():
     assert (copied.longest, copied.start, copied.document, copied.offset, copied.share) == (200, 0, 0, 100, 1.0)
     copied = meter.measure("xyz" + book[1][2:50])
     assert copied.longest == 48 and copied.start == 3 and copied.share == 48 / 51
-    assert meter.describe(copied) == (
+    assert meter.describe_copied(copied) == (
         "longest run shared with the book: 48 characters, in '第二回 归来' at character 2; 94% in runs of 20 or more"
     )
-    assert meter.describe(meter.measure("xyz")) == "shares no character with the book"
+    assert meter.describe_copied(meter.measure("xyz")) == "shares no character with the book"
     assert meter.measure("").longest == 0
 
 

@@ -8,26 +8,10 @@ import sys
 import time
 
 import pytest
+from helpers import parse_samples
 
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
-from novelgpt.writing.samples import SampleFolder, format_sample
-
-RULE = "=" * 40
-
-
-def parse_samples(text: str) -> list[str]:
-    """Return the texts of a samples.txt; fails on anything but whole blocks."""
-    texts, lines = [], iter(text.split("\n"))
-    for line in lines:
-        if line == "":
-            assert next(lines, None) is None
-            break
-        assert line == f"{RULE} SAMPLE {len(texts) + 1} {RULE}"
-        body = []
-        while (line := next(lines)) != "=" * 90:
-            body.append(line)
-        texts.append("\n".join(body))
-    return texts
+from novelgpt.writing.run import SampleFolder, format_sample
 
 
 def test_a_sample_stands_between_forty_and_ninety_signs():
@@ -55,10 +39,10 @@ def test_earlier_samples_are_moved_aside(tmp_path):
 
 def test_growing_texts_are_kept_and_go_at_the_end(tmp_path):
     folder = SampleFolder(tmp_path)
-    folder.keep_unfinished({1: lambda: "too early"})
+    folder.keep_unfinished(lambda: {1: "too early"})
     assert not folder.unfinished_path.exists()
     folder.saved -= 100
-    folder.keep_unfinished({2: lambda: "二", 1: lambda: "一"})
+    folder.keep_unfinished(lambda: {2: "二", 1: "一"})
     assert parse_samples(folder.unfinished_path.read_text(encoding="utf-8")) == ["一", "二"]
     folder.close()
     assert not folder.unfinished_path.exists()
@@ -87,7 +71,7 @@ def test_a_file_name_for_the_folder_is_refused(tmp_path):
 
 WRITER = """
 import sys
-from novelgpt.writing.samples import SampleFolder
+from novelgpt.writing.run import SampleFolder
 folder = SampleFolder(sys.argv[1])
 for number in range(1, 100000):
     folder.add(f"text {number} " + "萧炎" * 3000, {"seed": number})
@@ -123,7 +107,7 @@ def test_a_folder_that_takes_no_file_is_refused_at_once(tmp_path, monkeypatch):
     def fail(**values):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("novelgpt.writing.samples.tempfile.TemporaryFile", fail)
+    monkeypatch.setattr("novelgpt.writing.run.tempfile.TemporaryFile", fail)
     with pytest.raises(UserError) as caught:
         SampleFolder(tmp_path)
     assert caught.value.message == f"--save_samples_path {tmp_path}: Permission denied, expected a folder to write to"

@@ -1,6 +1,5 @@
 """generate.py from end to end, in this process and in fresh ones."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -8,62 +7,24 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_samples import parse_samples
+from conftest import ROOT
+from helpers import assert_generate_fails, call_generate, parse_samples, save_model_and_book
 
-from novelgpt.cli import run
 from novelgpt.corpus.tokenizers.character import CharacterTokenizer
-from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
-from novelgpt.files import sha256_of
 from novelgpt.messages import printable
-from novelgpt.network import build_model, save_model
 from novelgpt.writing.copying import CopyMeter
-from novelgpt.writing.samples import format_sample
-
-ROOT = Path(__file__).resolve().parents[1]
-CHAPTERS = [
-    "第一章 风起\n萧炎大喝一声，那人抬起头来。“走！”她说道。\n风起了……山中无人。",
-    "第二章 云涌\n月落乌啼霜满天，江枫渔火对愁眠。姑苏城外寒山寺，夜半钟声到客船。",
-]
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("generate_script", ROOT / "generate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SCRIPT = load_script()
+from novelgpt.writing.run import format_sample
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with a corpus and a small model that knows it."""
-    folder = tmp_path_factory.mktemp("generate")
-    corpus = folder / "train.json"
-    corpus.write_text(json.dumps(CHAPTERS, ensure_ascii=False), encoding="utf-8")
-    tokenizer = CharacterTokenizer(build_vocabulary(CHAPTERS, reserved=2))
-    config = {"n_layer": 1, "n_embd": 32, "n_head": 2, "n_positions": 64, "initializer_range": 0.3}
-    facts = {"corpus": {"path": str(corpus), "sha256": sha256_of(corpus)}}
-    save_model(build_model(config, tokenizer), tokenizer, folder / "model", **facts)
-    return folder
-
-
-def call(place, *arguments: str) -> int:
-    defaults = ["--model_path", str(place / "model"), "--length", "30", "--seed", "1", "--device", "cpu"]
-    return run(SCRIPT.main, [*defaults, *arguments])
-
-
-def assert_fails(place, capsys, arguments: list[str], message: str, hint: str, code: int) -> None:
-    assert call(place, *arguments) == code
-    output = capsys.readouterr()
-    assert output.err.endswith(f"error: {message}\n\nhint: {hint}\n"), output.err
-    assert output.out == ""
+    return save_model_and_book(tmp_path_factory.mktemp("generate"))
 
 
 def test_ten_samples_stand_in_the_file_and_on_stdout(place, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert call(place, "--save_samples", "--save_samples_path", "mnt") == 0
+    assert call_generate(place, "--save_samples", "--save_samples_path", "mnt") == 0
     output = capsys.readouterr().out
     text = Path("mnt/samples.txt").read_text(encoding="utf-8")
     samples = parse_samples(text)
@@ -81,7 +42,7 @@ def test_ten_samples_stand_in_the_file_and_on_stdout(place, capsys, tmp_path, mo
 
 
 def samples_of(place, folder, *arguments) -> list[str]:
-    assert call(place, "--save_samples", "--save_samples_path", str(folder), *arguments) == 0
+    assert call_generate(place, "--save_samples", "--save_samples_path", str(folder), *arguments) == 0
     return parse_samples((folder / "samples.txt").read_text(encoding="utf-8"))
 
 
@@ -132,8 +93,19 @@ def test_prompts_and_titles_come_from_files(place, tmp_path, capsys):
     assert (tmp_path / "b/风起-2.txt").read_text(encoding="utf-8").startswith("风起\n")
 
 
+def test_every_prompt_is_encoded_once(place, tmp_path, monkeypatch):
+    encoded, encode = [], CharacterTokenizer.encode_prefix
+    monkeypatch.setattr(
+        CharacterTokenizer, "encode_prefix", lambda self, text: encoded.append(text) or encode(self, text)
+    )
+    (tmp_path / "prompts.txt").write_text("萧炎\n月落\n", encoding="utf-8")
+    words = ["--prompts_file", str(tmp_path / "prompts.txt"), "--nsamples", "3", "--batch_size", "2", "--max_copy", "1"]
+    assert call_generate(place, *words, "--stream") == 0
+    assert encoded == ["萧炎", "月落"]
+
+
 def test_openings_are_lines_of_the_book(place, capsys):
-    assert call(place, "--find", "月落", "--openings", "3") == 0
+    assert call_generate(place, "--find", "月落", "--openings", "3") == 0
     assert capsys.readouterr().out == "月落乌啼霜满天，江枫渔火对愁眠。姑苏城外寒山寺，夜半钟声到客船。\n"
 
 
@@ -154,7 +126,7 @@ def test_openings_are_lines_of_the_book(place, capsys):
     ],
 )
 def test_strange_prefixes_are_pointed_out(place, capsys, prefix, line):
-    assert call(place, "--nsamples", "1", "--length", "3", "--prefix", prefix) == 0
+    assert call_generate(place, "--nsamples", "1", "--length", "3", "--prefix", prefix) == 0
     assert f"{line}\n" in capsys.readouterr().err
 
 
@@ -162,12 +134,12 @@ def test_texts_that_copy_too_much_are_written_anew(place, tmp_path, capsys, monk
     from novelgpt.writing.copying import Copied
     from novelgpt.writing.session import Session
 
-    def copied_of(session, sample):  # sample 2 copies less at its third try, sample 3 always too much
+    def measure_copies(session, sample):  # sample 2 copies less at its third try, sample 3 always too much
         longest = {0: 5, 1: 30 - sample.attempt * 10, 2: 40 - sample.attempt}[sample.index]
         return Copied(longest, 0, 0, 0, 0.0)
 
     free = samples_of(place, tmp_path / "free", "--nsamples", "3")
-    monkeypatch.setattr(Session, "copied_of", copied_of)
+    monkeypatch.setattr(Session, "measure_copies", measure_copies)
     kept = samples_of(place, tmp_path / "kept", "--nsamples", "3", "--max_copy", "12")
     assert [one == other for one, other in zip(free, kept, strict=True)] == [True, False, False]
     lines = (tmp_path / "kept/samples.jsonl").read_text(encoding="utf-8").split("\n")[:3]
@@ -181,54 +153,8 @@ def test_texts_that_copy_too_much_are_written_anew(place, tmp_path, capsys, monk
 
 
 def test_quantizing_prints_what_it_costs(place, capsys):
-    assert call(place, "--nsamples", "1", "--quantize", "int8") == 0
+    assert call_generate(place, "--nsamples", "1", "--quantize", "int8") == 0
     assert "--quantize int8: perplexity of the book's last chapter, " in capsys.readouterr().err
-
-
-def test_writing_by_turns_keeps_the_text_in_a_file(place, tmp_path, monkeypatch, capsys):
-    def turn(*lines: str) -> str:
-        monkeypatch.setattr("sys.stdin", iter([line + "\n" for line in lines]))
-        assert call(place, "--interactive", "--save_samples_path", str(tmp_path), "--length", "8") == 0
-        return (tmp_path / "story.txt").read_text(encoding="utf-8")
-
-    assert turn("q") == "萧炎大喝一声"
-    once = turn("", "q")
-    assert once.startswith("萧炎大喝一声") and len(once) > 6
-    assert turn("", "u") == once
-    other = turn("", "r")
-    assert other.startswith(once) and other != once
-    assert turn("+ 月落乌啼", "e 江枫渔火") == other + "江枫渔火"
-    assert turn("t 0", "nonsense", "r") == other + "江枫渔火"
-    assert "temperature 0\n" in capsys.readouterr().err
-
-
-def test_what_is_no_utf_8_is_no_end_of_writing_by_turns(place, tmp_path, monkeypatch, capsys):
-    words = ["--interactive", "--save_samples_path", str(tmp_path)]
-    monkeypatch.setattr("sys.stdin", iter(["+ 月\udcff\x1b[31m\n", "u\n", "+ 月\udcff\n", "q\n"]))
-    assert call(place, *words) == 0
-    assert (tmp_path / "story.txt").read_text(encoding="utf-8") == "萧炎大喝一声月\ufffd"
-    (tmp_path / "story.txt").write_bytes(b"ab\xff")
-    monkeypatch.setattr("sys.stdin", iter(["q\n"]))
-    capsys.readouterr()
-    story = tmp_path / "story.txt"
-    hint = f"move it away; its text, in any encoding, may be the beginning: --prefix_file {tmp_path / 'moved.txt'}"
-    assert_fails(place, capsys, words, f"{story}: not UTF-8, byte 2 is 0xff", hint, 3)
-
-
-def test_a_file_is_the_beginning_of_what_is_written_by_turns(place, tmp_path, monkeypatch, capsys):
-    (tmp_path / "chapter.txt").write_text("月落乌啼", encoding="utf-8")
-    words = ["--interactive", "--save_samples_path", str(tmp_path), "--prefix_file", str(tmp_path / "chapter.txt")]
-    monkeypatch.setattr("sys.stdin", iter(["q\n"]))
-    assert call(place, *words) == 0
-    assert (tmp_path / "story.txt").read_text(encoding="utf-8") == "月落乌啼"
-    assert "not used" not in capsys.readouterr().err
-    (tmp_path / "story.txt").write_text("风起了", encoding="utf-8")
-    monkeypatch.setattr("sys.stdin", iter(["q\n"]))
-    assert call(place, *words) == 0
-    assert (tmp_path / "story.txt").read_text(encoding="utf-8") == "风起了"
-    given, story = tmp_path / "chapter.txt", tmp_path / "story.txt"
-    line = f"warning: --prefix_file {given}: not used, since {story} is gone on with; move it away to begin anew\n"
-    assert line in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -252,13 +178,13 @@ def test_a_file_is_the_beginning_of_what_is_written_by_turns(place, tmp_path, mo
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(place, capsys, arguments, message, hint):
-    assert_fails(place, capsys, arguments, message, hint or f"python {Path(sys.argv[0]).name} --help", 2)
+    assert_generate_fails(place, capsys, arguments, message, hint or f"python {Path(sys.argv[0]).name} --help", 2)
 
 
 def test_topk_above_the_vocabulary_is_refused(place, capsys):
     size = len((place / "model/vocab.txt").read_text(encoding="utf-8").split("\n")) - 1
     message = f"--topk: found 99,999, expected at most the vocabulary's {size} tokens"
-    assert_fails(place, capsys, ["--topk", "99999"], message, "--topk 8", 2)
+    assert_generate_fails(place, capsys, ["--topk", "99999"], message, "--topk 8", 2)
 
 
 def test_another_vocabulary_is_refused(place, capsys):
@@ -269,12 +195,13 @@ def test_another_vocabulary_is_refused(place, capsys):
     number = len(tokens) - 1
     message = f"--tokenizer_path {other}: line {number} is {tokens[-2]!r}, in the model {tokens[-1]!r}"
     hint = f"leave --tokenizer_path out: {place / 'model'} has its own vocabulary"
-    assert_fails(place, capsys, ["--tokenizer_path", str(other)], message, hint, 2)
+    assert_generate_fails(place, capsys, ["--tokenizer_path", str(other)], message, hint, 2)
     shorter = place / "shorter.txt"
     shorter.write_text("".join(token + "\n" for token in tokens[:-1]), encoding="utf-8")
     message = f"--tokenizer_path {shorter}: {number} tokens, the model has {number + 1}"
-    assert_fails(place, capsys, ["--tokenizer_path", str(shorter)], message, hint, 2)
-    assert call(place, "--tokenizer_path", str(place / "model/vocab.txt"), "--nsamples", "1", "--length", "3") == 0
+    assert_generate_fails(place, capsys, ["--tokenizer_path", str(shorter)], message, hint, 2)
+    own = str(place / "model/vocab.txt")
+    assert call_generate(place, "--tokenizer_path", own, "--nsamples", "1", "--length", "3") == 0
 
 
 def test_a_cut_weight_file_is_refused(place, capsys, tmp_path):
@@ -287,19 +214,19 @@ def test_a_cut_weight_file_is_refused(place, capsys, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-4])
     message = f"{broken}: damaged: model.safetensors has {size - 4:,} bytes, expected {size:,}"
     hint = "use another model folder of the run, or train again"
-    assert_fails(place, capsys, ["--model_path", str(broken)], message, hint, 5)
+    assert_generate_fails(place, capsys, ["--model_path", str(broken)], message, hint, 5)
 
 
 def test_max_copy_needs_the_meter(place, capsys):
     message, hint = "--max_copy: --no-copies measures no copies", "leave --no-copies out"
-    assert_fails(place, capsys, ["--max_copy", "9", "--no-copies"], message, hint, 2)
+    assert_generate_fails(place, capsys, ["--max_copy", "9", "--no-copies"], message, hint, 2)
 
 
 def test_an_index_that_cannot_be_kept_costs_no_run(tmp_path, capsys):
     (tmp_path / "cache").write_text("a file")
     meter = CopyMeter(["月落乌啼霜满天"], tmp_path / "cache" / "copies.npy")
     assert meter.measure("乌啼霜").longest == 3
-    assert capsys.readouterr().err.endswith("; the book's index is made anew in every run\n")
+    assert capsys.readouterr().err.endswith("; the book's index is built anew in every run\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -317,7 +244,7 @@ def test_max_copy_needs_the_book(place, capsys, tmp_path):
     shutil.copytree(place / "model", tmp_path / "model", ignore=shutil.ignore_patterns("manifest.json"))
     message = "--max_copy: the book that the model was trained on is not at hand"
     arguments = ["--model_path", str(tmp_path / "model"), "--max_copy", "9"]
-    assert_fails(place, capsys, arguments, message, "--corpus data/train.json", 2)
+    assert_generate_fails(place, capsys, arguments, message, "--corpus data/train.json", 2)
 
 
 def test_an_absent_gpu_is_replaced_by_the_cpu_aloud(place, capsys):
@@ -325,7 +252,7 @@ def test_an_absent_gpu_is_replaced_by_the_cpu_aloud(place, capsys):
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    assert call(place, "--device", "1", "--nsamples", "1", "--length", "3") == 0
+    assert call_generate(place, "--device", "1", "--nsamples", "1", "--length", "3") == 0
     assert "warning: --device 1: no GPU 1 (there is no GPU); using the CPU\n" in capsys.readouterr().err
 
 
