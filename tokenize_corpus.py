@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Tokenize the corpus that the command line names."""
     options = parse_options(build_parser(), argv, section="tokenize")
-    from novelgpt.corpus.pipeline import tokenize_corpus
+    from novelgpt.corpus.pieces import tokenize_corpus
 
     tokenize_corpus(
         options.raw_data_path,

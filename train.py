@@ -7,6 +7,7 @@ The same command goes on with a run that was interrupted.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
@@ -26,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; return the exit status."""
     options = parse_options(build_parser(), argv, section="train")
     values = {entry.name: getattr(options, entry.name) for entry in fields(TrainOptions)}
-    return train(TrainOptions(**values), exit_at_second=True).status
+    command = sys.argv if argv is None else ["train.py", *argv]
+    return train(TrainOptions(**values), exit_at_second=True, command=command).status
 
 
 if __name__ == "__main__":

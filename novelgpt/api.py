@@ -75,7 +75,11 @@ class Written:
 
 
 def train(
-    options: TrainOptions, *, progress: Callable[[dict], None] | None = None, exit_at_second: bool = False
+    options: TrainOptions,
+    *,
+    progress: Callable[[dict], None] | None = None,
+    exit_at_second: bool = False,
+    command: Sequence[str] | None = None,
 ) -> TrainResult:
     """Train, or go on with an unfinished run, under the lock of the run folder.
 
@@ -87,6 +91,8 @@ def train(
         progress: called with every record of log.jsonl as it is written, for example
             {"step": 200, "epoch": 1, "loss": 5.1, "lr": 0.001, "tokens_per_second": 4100.0}.
         exit_at_second: a second signal ends the process at once, as in train.py; else it raises KeyboardInterrupt.
+        command: the words of the command line that calls, script first, for run.json and for what a stopped run says
+            about how to resume it; None from Python.
 
     Returns:
         Where the run stands.
@@ -112,7 +118,7 @@ def train(
         from novelgpt.training.session import train as train_run
 
         with kept_determinism():
-            status = train_run(options, watch=progress, exit_at_second=exit_at_second)
+            status = train_run(options, command=command, watch=progress, exit_at_second=exit_at_second)
     return read_result(options, status)
 
 

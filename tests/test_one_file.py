@@ -8,9 +8,9 @@ from dataclasses import fields, replace
 
 import pytest
 import yaml
+from helpers import read_log
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_trainer import read_log
 
 import clr_ctrl
 import eval as eval_script

@@ -11,7 +11,7 @@ from conftest import STORY, TINY
 
 import eval as eval_script
 from novelgpt.cli import run
-from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.pieces import TokenStream
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.loss import score_tokens
 from novelgpt.model import build_model, save_model

@@ -7,8 +7,7 @@ import pytest
 
 import eval as eval_script
 from novelgpt.cli import run
-from novelgpt.corpus.pieces import open_pieces
-from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.pieces import TokenStream, open_pieces
 from novelgpt.ngram import ngram_loss
 from novelgpt.training import yardstick
 from novelgpt.training.session import train

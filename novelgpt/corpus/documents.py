@@ -25,7 +25,7 @@ from novelgpt.corpus.inputs import STANDARD_INPUT, find_inputs, kind_of, name_of
 from novelgpt.corpus.json_repair import drop_surrogates, parse_json
 from novelgpt.corpus.streaming import TextStream
 from novelgpt.files import atomic_writer
-from novelgpt.messages import EXIT_INPUT, UserError
+from novelgpt.messages import EXIT_INPUT, UserError, warn
 
 FIELDS = ("text", "content")
 LOOKS_LIKE_JSON = re.compile(r'\s*\[\s*["{\]]')
@@ -215,3 +215,11 @@ def write_documents(path: str | Path, documents: Iterable[str]) -> None:
             file.write(separator + json.dumps(document, ensure_ascii=False).encode("utf-8"))
             separator = b",\n"
         file.write(b"[]\n" if separator == b"[\n" else b"\n]\n")
+
+
+def read_corpus(path: str | Path, *, field: str | None = None) -> Iterator[str]:
+    """Yield the documents of a corpus file, or of a folder's files in order, and report what was repaired."""
+    for source in read_sources([path], field=field):
+        if source.repairs:
+            warn(f"{source.name}: repaired {', '.join(f'{name} ({count})' for name, count in source.repairs.items())}")
+        yield from source.documents

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from novelgpt.corpus.pipeline import read_corpus
+from novelgpt.corpus.documents import read_corpus
 from novelgpt.corpus.tokenizer_bpe import train_bpe
 from novelgpt.corpus.vocabulary import (
     SMALL_SIZE,

@@ -1,13 +1,14 @@
 """Paths as a user gives them -> files to read, and files -> bytes, packed ones unpacked on the way."""
 
 import gzip
+import hashlib
 import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from novelgpt.messages import EXIT_INPUT, UserError, warn
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, warn
 
 KINDS = {".txt": "txt", ".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
 STANDARD_INPUT = "-"
@@ -103,3 +104,27 @@ def unpack(file, name: str) -> Iterator[bytes]:
 def damaged(name: str, reason: str) -> UserError:
     """Make the error for a .gz file that cannot be unpacked."""
     return UserError(f"{name}: damaged .gz file: {reason}", "fetch or pack it again", EXIT_INPUT)
+
+
+def source_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a corpus: of a file's bytes, or of the names and hashes of a folder's files.
+
+    Raises:
+        UserError: nothing there, or standard input, which cannot be compared later.
+    """
+    if str(path) == STANDARD_INPUT:
+        message = "--raw_data_path -: standard input cannot be read again later, expected a file"
+        raise UserError(message, "--raw_data_path data/train.json", EXIT_USAGE)
+    hashes = {name: hash_file(name) for name in find_inputs([path])}
+    if list(hashes) == [str(path)]:
+        return hashes[str(path)]
+    lines = [f"{Path(name).relative_to(path).as_posix()} {digest}\n" for name, digest in hashes.items()]
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def hash_file(name: str) -> str:
+    """Return the SHA-256 of what read_blocks yields of a file."""
+    digest = hashlib.sha256()
+    for block in read_blocks(name):
+        digest.update(block)
+    return digest.hexdigest()

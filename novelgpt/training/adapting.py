@@ -12,6 +12,7 @@ Language Models"; transformers' resize_token_embeddings does the same). A head o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +23,6 @@ from novelgpt.corpus.vocabulary import BYTE_TOKENS, split_names
 from novelgpt.messages import EXIT_USAGE, UserError
 from novelgpt.model import check_model_folder, load_model
 from novelgpt.model_config import TIED, read_folder_config
-from novelgpt.training.options import TrainOptions
 
 DEFAULT_VOCABULARY = "cache/vocab_small.txt"
 NOISE = 0.1  # of the old rows' standard deviation, so that new tokens can part
@@ -51,72 +51,68 @@ class Adaptation:
         """Whether any row is new, dropped or elsewhere."""
         return self.dropped > 0 or not np.array_equal(self.sources, np.arange(len(self.sources)))
 
-    @property
-    def words(self) -> str:
-        """The counts in words."""
+    def describe(self) -> str:
+        """Describe the counts."""
         new = len(self.new_ids)
         return f"{len(self.sources) - new:,} rows of the embedding kept, {new:,} new, {self.dropped:,} dropped"
 
 
-def check_place(options: TrainOptions) -> None:
-    """Refuse to begin with a model in the run folder: the run would move it aside, or write over it and begin anew.
-
-    Raises:
-        UserError: pretrained_model is output_dir or lies in it.
-    """
-    if options.pretrained_model and options.pretrained_path.resolve().is_relative_to(options.output_path.resolve()):
-        message = f"--pretrained_model {options.pretrained_model}: lies in the run folder {options.output_dir}"
-        raise UserError(f"{message}, whose models are written over or moved", "--output_dir other/", EXIT_USAGE)
-
-
-def vocabulary_path(options: TrainOptions) -> str:
+def choose_vocabulary(tokenizer_path: str | None, pretrained_model: str | None) -> str:
     """Return where a run's vocabulary comes from, added tokens aside."""
-    return options.tokenizer_path or options.pretrained_model or DEFAULT_VOCABULARY
+    return tokenizer_path or pretrained_model or DEFAULT_VOCABULARY
 
 
-def choose_tokenizer(options: TrainOptions):
+def choose_tokenizer(tokenizer_path: str | None, pretrained_model: str | None, add_tokens: str | None):
     """Load the vocabulary of a run with its added tokens.
+
+    Args:
+        tokenizer_path: a vocabulary; None for the model's own, or else the default one.
+        pretrained_model: the model folder to start from; None for none.
+        add_tokens: further tokens, "[TIL],[WS]"; None for none.
 
     Raises:
         UserError: no model folder, no vocabulary, or a token that cannot be added.
     """
-    if options.pretrained_model and not (options.pretrained_path / "config.json").is_file():
-        check_model_folder(options.pretrained_path)  # says what is there instead
-    if vocabulary_path(options) == options.pretrained_model and not has_vocabulary(options.pretrained_path):
-        message = f"{options.pretrained_model}: holds no vocabulary, neither tokenizer.json nor vocab.txt"
+    path = choose_vocabulary(tokenizer_path, pretrained_model)
+    if pretrained_model and not (Path(pretrained_model) / "config.json").is_file():
+        check_model_folder(Path(pretrained_model))  # reports what is there instead
+    if path == pretrained_model and not has_vocabulary(Path(pretrained_model)):
+        message = f"{pretrained_model}: holds no vocabulary, neither tokenizer.json nor vocab.txt"
         raise UserError(message, "give the one that it was trained with: --tokenizer_path vocab.txt", EXIT_USAGE)
-    return load_tokenizer(vocabulary_path(options)).add_tokens(split_names(options.add_tokens))
+    return load_tokenizer(path).add_tokens(split_names(add_tokens))
 
 
-def added_words(options: TrainOptions, tokenizer) -> list[str]:
-    """Say which ids the added tokens have, in a line if there are any."""
+def describe_added(add_tokens: str | None, tokenizer) -> list[str]:
+    """Describe which ids the added tokens have, in a line if there are any."""
     ids = {token: index for index, token in enumerate(tokenizer.tokens)}
-    places = [f"{name} is {ids[name]:,}" for name in split_names(options.add_tokens)]
+    places = [f"{name} is {ids[name]:,}" for name in split_names(add_tokens)]
     return [f"--add_tokens: {', '.join(places)}"] if places else []
 
 
-def load_pretrained(options: TrainOptions, tokenizer) -> tuple[GPT2LMHeadModel, dict, Adaptation]:
-    """Load the network to go on from and give it a run's vocabulary.
+def load_pretrained(
+    folder: Path, tokenizer, *, vocabulary: str | None, seed: int
+) -> tuple[GPT2LMHeadModel, dict, Adaptation]:
+    """Load the network to start from and give it a run's vocabulary.
 
     Args:
-        options: names the model folder; its weights are those of its own vocabulary, or of `--tokenizer_path` where
-            the folder holds none.
+        folder: of the model.
         tokenizer: of the run.
+        vocabulary: whose tokens the embedding is of, where the folder holds no vocabulary of its own.
+        seed: the rows of new tokens are a function of it.
 
     Returns:
         (network in fp32 on the CPU, its checked config, what became of its embedding).
     """
-    folder = options.pretrained_path
-    vocabulary = None if not folder.is_dir() or has_vocabulary(folder) else options.tokenizer_path
-    model, own = load_model(folder, vocabulary=vocabulary)
+    own_vocabulary = None if not folder.is_dir() or has_vocabulary(folder) else vocabulary
+    model, own = load_model(folder, vocabulary=own_vocabulary)
     config = read_folder_config(folder) | {TIED: model.config.tie_word_embeddings}
-    adaptation = plan_rows(own, tokenizer)
+    adaptation = match_rows(own, tokenizer)
     if own.tokens != tokenizer.tokens:
-        adapt_embeddings(model, tokenizer, adaptation, seed=options.seed)
+        adapt_embeddings(model, tokenizer, adaptation, seed=seed)
     return model, config, adaptation
 
 
-def plan_rows(old, new) -> Adaptation:
+def match_rows(old, new) -> Adaptation:
     """Find the old row of every token of a new vocabulary.
 
     Tokens are the same that have one name; so are an ASCII character of BERT and its byte token, and what stands for a
@@ -124,7 +120,7 @@ def plan_rows(old, new) -> Adaptation:
 
     >>> from novelgpt.corpus.tokenizer_wordpiece import WordPieceTokenizer
     >>> old = WordPieceTokenizer(["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "萧"])
-    >>> adaptation = plan_rows(old, old.add_tokens(["[TIL]", "[WS]"]))
+    >>> adaptation = match_rows(old, old.add_tokens(["[TIL]", "[WS]"]))
     >>> adaptation.sources.tolist(), adaptation.dropped
     ([0, -1, 2, 3, 4, 5, 6, -1], 1)
     """
@@ -150,7 +146,7 @@ def adapt_embeddings(model: GPT2LMHeadModel, tokenizer, adaptation: Adaptation, 
     Args:
         model: changed in place, before it is trained.
         tokenizer: the new vocabulary.
-        adaptation: from plan_rows.
+        adaptation: from match_rows.
         seed: the new rows are a function of it.
     """
     embedding, config = model.transformer.wte, model.config

@@ -16,6 +16,7 @@ import math
 import os
 import re
 import shutil
+import time
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json, write_json
 from novelgpt.messages import EXIT_DIVERGED, EXIT_STATE, UserError, say, warn
 from novelgpt.model import whole_tensor
+from novelgpt.training.parallel import World, any_process
+from novelgpt.training.stopping import StopSignals
 from novelgpt.weights import WEIGHTS, check_safetensors_header, read_safetensors, write_safetensors
 
 FOLDER = "checkpoints"
@@ -32,6 +35,7 @@ OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 FILES = (WEIGHTS, OPTIMIZER, STATE)
 NAME = re.compile(r"step-(\d{8})")
+RETRY_SECONDS = 60  # after a checkpoint that the disk refused
 
 
 @dataclass
@@ -288,3 +292,73 @@ def like_parameter(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor
     if isinstance(parameter, DTensor) and value.ndim:
         return distribute_tensor(value, parameter.device_mesh, parameter.placements)
     return value
+
+
+class Saver:
+    """Knows when the last checkpoint was written and of which position, and thus when the next one is due."""
+
+    def __init__(
+        self, run_dir: Path, world: World, stop: StopSignals, *, save_steps: int, save_minutes: float, keep: int
+    ):
+        """Start the clock.
+
+        Args:
+            run_dir: the run folder.
+            world: this process among all.
+            stop: tells whether a checkpoint was asked for.
+            save_steps, save_minutes: between two checkpoints; 0 for never.
+            keep: how many of the newest checkpoints stay.
+        """
+        self.run_dir, self.world, self.stop = run_dir, world, stop
+        self.save_steps, self.save_seconds, self.keep = save_steps, 60 * save_minutes, keep
+        self.saved_at = time.monotonic()
+        self.saved: tuple[int, int, int] | None = None  # step, epoch and batch; main only
+        self.is_refused = False  # the last try failed
+
+    def is_due(self, progress: Progress) -> bool:
+        """Tell whether a checkpoint is due by steps, or on any process by its clock or a signal."""
+        if self.save_steps and progress.step % self.save_steps == 0:
+            return True
+        seconds = time.monotonic() - self.saved_at
+        is_asked = self.stop.save_asked or 0 < self.save_seconds < seconds
+        return any_process(is_asked or (self.is_refused and seconds > RETRY_SECONDS), self.world)
+
+    def is_saved(self, progress: Progress) -> bool:
+        """Tell whether the newest checkpoint is of just this position: the first process knows, every process asks."""
+        is_known = self.world.is_main and self.saved == (progress.step, progress.epoch, progress.batch)
+        return any_process(is_known, self.world)
+
+    def start(self) -> None:
+        """Note that a checkpoint is being made, on every process."""
+        self.saved_at = time.monotonic()
+        self.stop.save_asked = False
+
+    def save(
+        self,
+        progress: Progress,
+        weights: dict[str, torch.Tensor],
+        moments: dict[str, torch.Tensor],
+        *,
+        is_last: bool,
+    ) -> None:
+        """Write a checkpoint.
+
+        Args:
+            progress: where the run stands.
+            weights, moments: what training_weights and optimizer_tensors return.
+            is_last: the run ends with it, so it cannot be tried again.
+
+        Raises:
+            UserError: the last one could not be written. Any other that cannot is a warning.
+        """
+        self.is_refused = True
+        try:
+            path = save_checkpoint(self.run_dir, progress, weights, moments, keep=self.keep)
+        except UserError as problem:
+            warn(f"no checkpoint at step {progress.step}: {problem.message}; the former one stays")
+            if is_last:
+                raise
+            return
+        self.is_refused = False
+        self.saved = (progress.step, progress.epoch, progress.batch)
+        say(f"saved {path}")

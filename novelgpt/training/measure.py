@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from novelgpt.corpus.documents import read_sources
-from novelgpt.corpus.pieces import open_pieces
-from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.pieces import TokenStream, open_pieces
 from novelgpt.devices import choose_precision
 from novelgpt.files import write_text
 from novelgpt.loss import score_tokens

@@ -165,7 +165,12 @@ def sum_over_processes(values: list[float], world: World) -> list[float]:
     return tensor.tolist()
 
 
+def any_process(flag: bool, world: World) -> bool:
+    """Tell whether a flag is set in any process; every process must ask."""
+    return sum_over_processes([float(flag)], world)[0] > 0
+
+
 def wait_for_all(world: World) -> None:
-    """Let every process arrive here before any goes on."""
+    """Let every process arrive here before any continues."""
     if world.size > 1:
         dist.barrier()

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.corpus.pieces import open_pieces
-from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.pieces import TokenStream, open_pieces
 from novelgpt.corpus.tokens import encode_document
 from novelgpt.loss import sum_scores
 from novelgpt.messages import EXIT_INPUT, UserError

@@ -1,5 +1,8 @@
 """Signals and deadlines: a run is asked to stop or to save, and does so between two steps.
 
+Wherever a stop is noticed, within a step, between two blocks of a pass or in an evaluation, Stopped is raised; the
+trainer alone catches it, and saves.
+
 Ctrl-C, SIGTERM and SIGHUP ask once; the second time the process leaves at once, with the last checkpoint intact on the
 disk. SIGUSR1 asks for a checkpoint and lets the run go on.
 """
@@ -18,12 +21,12 @@ STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP and SIGUSR1 do not exist on
 SAVING = "SIGUSR1"
 
 
-class Interrupted(Exception):
-    """A pass was given up in its middle; nothing was updated."""
+class Stopped(Exception):
+    """A signal or the deadline asked the run to stop; the weights are those of the last whole step."""
 
 
 class StopSignals:
-    """Context manager that turns signals and a deadline into questions the training loop asks.
+    """Context manager that turns signals and a deadline into questions that the training loop asks.
 
     Outside the main thread it takes no signals, only the deadline.
 
@@ -88,7 +91,7 @@ def watch_blocks(model: torch.nn.Module, stop: StopSignals) -> None:
 
     def check(*_tensors) -> None:
         if stop.stopped_by is not None:
-            raise Interrupted
+            raise Stopped
 
     def before_block(_block, arguments: tuple) -> None:
         check()

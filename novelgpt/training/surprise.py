@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.pieces import TokenStream
 from novelgpt.training.evaluation import Evaluation, evaluation_batches
 
 Scorer = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]

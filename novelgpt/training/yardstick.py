@@ -1,6 +1,6 @@
 """The 4-gram of the same split beside a network's held-out loss: a network that loses to it has failed."""
 
-from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.pieces import TokenStream
 from novelgpt.messages import say
 from novelgpt.ngram import MAX_TOKENS, MAX_VOCABULARY, fit_ngram, ngram_nll
 from novelgpt.training.evaluation import Evaluation
