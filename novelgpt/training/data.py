@@ -6,13 +6,10 @@ does not know which one it has.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from novelgpt.corpus.inputs import source_sha256
-from novelgpt.corpus.pieces import Pieces, TokenStream, make_pieces, open_pieces
+from novelgpt.corpus.pieces import Pieces, TokenStream
 from novelgpt.training.evaluation import Evaluation, evaluation_batches
-from novelgpt.training.parallel import World, wait_for_all
 from novelgpt.training.windows import Batch, count_steps, count_windows, epoch_batches, epoch_phase
 from novelgpt.training.yardstick import score_ngram
 
@@ -157,51 +154,3 @@ class WindowData:
     def opening(self, tokenizer) -> str:
         """Return the first words of the text."""
         return tokenizer.decode(self.pieces.train[1 : 1 + OPENING_TOKENS]).split("\n")[0]
-
-
-def open_pieces_of(
-    folder: str,
-    *,
-    tokenizer,
-    world: World,
-    raw: bool,
-    raw_data_path: str | None,
-    tokenizer_path: str,
-    add_tokens: str | None,
-    settings: dict,
-    given: dict,
-) -> Pieces:
-    """Open the pieces of a run, made first where --raw asks for it.
-
-    The first process alone reads every byte of corpus and pieces, once; the others look at names, sizes and headers.
-
-    Args:
-        folder: of the pieces.
-        tokenizer: of the run, with its added tokens.
-        world: this process among all.
-        raw: make the pieces first unless they are up to date.
-        raw_data_path: the corpus; None for the one that the pieces name.
-        tokenizer_path, add_tokens: where the tokenizer came from, and what was added to it.
-        settings: num_pieces, valid_fraction and min_length.
-        given: those of them that were asked for, which the pieces must have been made with.
-
-    Raises:
-        UserError: no pieces, or damaged ones, or the corpus, the vocabulary or a given option has changed since.
-    """
-    if raw and world.is_main:
-        settings = {**settings, "add_tokens": add_tokens} if add_tokens else settings
-        pieces = make_pieces(raw_data_path, folder, tokenizer, tokenizer_path=tokenizer_path, **settings)
-        wait_for_all(world)
-        return pieces
-    wait_for_all(world)
-    pieces = open_pieces(folder, hashes=world.is_main)
-    made = pieces.manifest
-
-    # only what was asked for is compared, so that pieces of any options train without repeating them
-    expected = {**given, "add_tokens": add_tokens} if add_tokens or "add_tokens" in made["options"] else given
-    expect = {"vocabulary_sha256": tokenizer.fingerprint, "vocabulary_path": tokenizer_path, "options": expected}
-    corpus = raw_data_path or made["source"].get("path")
-    if world.is_main and corpus and Path(corpus).exists():
-        expect["source_sha256"] = source_sha256(corpus)
-    pieces.check_fresh(expect)
-    return pieces

@@ -16,9 +16,8 @@ from functools import cached_property
 
 import numpy as np
 
-from novelgpt.corpus.inputs import source_sha256
-from novelgpt.corpus.records import Records, encode_records, read_records
-from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
+from novelgpt.corpus.records import Records
+from novelgpt.messages import say, warn
 from novelgpt.training.windows import IGNORED, Batch, count_steps
 
 WIDTH = 32  # rows are padded to a multiple of it, tokens
@@ -30,7 +29,7 @@ class RowData:
 
     Attributes:
         train, valid: encoded records.
-        facts: path and sha256 of the training file, its text column.
+        source: path and sha256 of the training file, its text column.
         settings: what the rows depend on besides the file, as plain JSON values.
         block_size: tokens a row at most.
         mark: only what follows it is scored; None scores all.
@@ -40,7 +39,7 @@ class RowData:
 
     train: Records
     valid: Records
-    facts: dict
+    source: dict
     settings: dict
     block_size: int
     mark: str | None
@@ -93,11 +92,11 @@ class RowData:
         return None  # a 4-gram counts streams of text, not records
 
     def identity(self) -> dict:
-        return {"corpus": self.facts["sha256"], **self.settings}
+        return {"corpus": self.source["sha256"], **self.settings}
 
     def corpus_facts(self) -> dict:
         train = {"documents": len(self.train), "tokens": self.num_tokens}
-        return {**self.facts, "train": train, "block_size": self.block_size}
+        return {**self.source, "train": train, "block_size": self.block_size}
 
     def describe_counts(self) -> tuple[str, str]:
         train, valid = (f"{len(part):,} records, {len(part.ids):,} tokens" for part in (self.train, self.valid))
@@ -147,77 +146,6 @@ def make_rows(records: Records, rows: np.ndarray, block_size: int) -> Batch:
     return Batch(input_ids, labels, rows)
 
 
-def open_rows(
-    train_file: str,
-    tokenizer,
-    *,
-    validation_file: str | None,
-    valid_fraction: float,
-    text_column: str | None,
-    max_train_samples: int,
-    context: int,
-    block_size: int | None,
-    mark: str | None,
-    batch_size: int,
-    seed: int,
-    num_workers: int = 1,
-    loud: bool = True,
-) -> RowData:
-    """Read, divide and encode the records of a run, and report what became of them.
-
-    Args:
-        train_file: the records to train on.
-        tokenizer: of the network.
-        validation_file: records held out; None for the last ones of train_file.
-        valid_fraction: share of them, 0 to below 1.
-        text_column: column or key of the text; None for the usual ones.
-        max_train_samples: train on the first so many records only; 0 for all.
-        context: tokens that the network can hold.
-        block_size: tokens a row at most; None for the context.
-        mark, batch_size, seed: as of RowData.
-        num_workers: processes that encode.
-        loud: this process reports for all.
-
-    Raises:
-        UserError: a file cannot be used, the block is longer than the context, the mark is no token, or no record is
-            left to train on.
-    """
-    block_size = block_size or context
-    if block_size > context:
-        message = f"--block_size {block_size}: longer than the context of {context} tokens"
-        raise UserError(message, f"--block_size {context}", EXIT_USAGE)
-    if mark and mark not in tokenizer.marks:
-        message = f"--loss_after {mark}: not a token of the vocabulary"
-        raise UserError(message, f'--add_tokens "{mark}"', EXIT_USAGE)
-
-    # text -> records to train on and records held out -> ids
-    texts = read_records(train_file, text_column)
-    held = read_records(validation_file, text_column) if validation_file else []
-    if not validation_file:
-        texts, held = hold_out_last(texts, valid_fraction)
-    texts = texts[: max_train_samples or None]
-    sizes = {"block_size": block_size, "mark": mark, "num_workers": num_workers}
-    train, valid = (encode_records(part, tokenizer, **sizes) for part in (texts, held))
-    if not len(train):
-        found = f"none of {len(texts):,} records has {mark} with text after it, so nothing would be trained"
-        raise UserError(f"{train_file}: {found}", "write each record as: text[TIL]title", EXIT_INPUT)
-    if loud:
-        say_records("train", train, block_size, mark)
-        say_records("held out", valid, block_size, mark)
-
-    # what the result depends on, and what ties a model folder to its corpus
-    facts = {"path": train_file, "sha256": source_sha256(train_file), "field": text_column}
-    settings = {
-        "validation_file": validation_file and source_sha256(validation_file),
-        "valid_fraction": valid_fraction,
-        "text_column": text_column,
-        "block_size": block_size,
-        "loss_after": mark,
-        "max_train_samples": max_train_samples,
-    }
-    return RowData(train, valid, facts, settings, block_size, mark, batch_size, seed)
-
-
 def hold_out_last(texts: list[str], fraction: float) -> tuple[list[str], list[str]]:
     """Divide records into those to train on, one at least, and the last ones, at least a fraction of all.
 
@@ -228,7 +156,7 @@ def hold_out_last(texts: list[str], fraction: float) -> tuple[list[str], list[st
     return texts[: len(texts) - count], texts[len(texts) - count :]
 
 
-def say_records(name: str, records: Records, block_size: int, mark: str | None) -> None:
+def report_records(name: str, records: Records, block_size: int, mark: str | None) -> None:
     """Print what became of some records; that none are held out is a warning."""
     words = [f"{len(records):,} records, {len(records.ids):,} tokens"]
     if records.cut:

@@ -5,29 +5,38 @@ once. Last, every option that was left open is resolved; from then on only `run.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from transformers import GPT2LMHeadModel
 
+from novelgpt.corpus.inputs import source_sha256
+from novelgpt.corpus.pieces import Pieces, make_pieces, open_pieces
+from novelgpt.corpus.records import encode_records, read_records
 from novelgpt.devices import choose_devices, choose_precision, compute_deterministically, device_words
-from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_INPUT, EXIT_USAGE, UserError, say
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say
 from novelgpt.model import build_model, describe_model
 from novelgpt.model_config import check_model_config, read_model_config
 from novelgpt.training.adapting import choose_tokenizer, choose_vocabulary, describe_added, load_pretrained
-from novelgpt.training.data import TrainingData, WindowData, open_pieces_of
-from novelgpt.training.lora import add_lora, describe_lora, has_peft
+from novelgpt.training.checks import (
+    asked_precision,
+    check_block,
+    check_options,
+    check_resolved,
+    check_windows,
+    reads_rows,
+)
+from novelgpt.training.data import TrainingData, WindowData
+from novelgpt.training.lora import add_lora, describe_lora
 from novelgpt.training.memory import check_weights_fit
 from novelgpt.training.optim import default_lr, default_optimizer, default_weight_decay
 from novelgpt.training.options import TrainOptions
-from novelgpt.training.parallel import World, join_world, local_device
-from novelgpt.training.rows import open_rows
+from novelgpt.training.parallel import World, join_world, local_device, wait_for_all
+from novelgpt.training.rows import RowData, hold_out_last, report_records
 from novelgpt.training.windows import default_replacement
 from novelgpt.versions import check_versions
 
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
-ONLY_ROWS = "train_file validation_file text_column block_size loss_after max_train_samples preprocessing_num_workers"
-ONLY_WINDOWS = "raw raw_data_path tokenized_data_path num_pieces min_length stride random_phase replace_inputs"
-NEEDS_HELD_OUT = ("eval_steps", "early_stopping_patience", "load_best_model_at_end")
 
 
 @dataclass(frozen=True)
@@ -83,14 +92,12 @@ def prepare_run(options: TrainOptions) -> Run:
 
     # vocabulary and pieces come before the network, which may take most of the memory
     tokenizer = choose_tokenizer(options.tokenizer_path, options.pretrained_model, options.add_tokens)
-    pieces = (
-        None if reads_rows(options) else open_pieces_of(**piece_settings(options), tokenizer=tokenizer, world=world)
-    )
+    pieces = None if reads_rows(options) else open_run_pieces(options, tokenizer, world)
     model, config = load_network(options, tokenizer, loud=world.is_main)
 
     # data: records are cut to the network's context, windows are as long as it
     if pieces is None:
-        data = open_records(options, tokenizer, config["n_positions"], loud=world.is_main)
+        data = open_rows(options, tokenizer, config["n_positions"], loud=world.is_main)
         window = data.block_size
     else:
         window = config["n_positions"]
@@ -119,16 +126,6 @@ def describe_run(run: Run) -> list[str]:
     ]
 
 
-def reads_rows(options: TrainOptions) -> bool:
-    """Tell whether a run reads one text a record; a file of records implies it."""
-    return options.train_file is not None if options.rows is None else options.rows
-
-
-def asked_precision(options: TrainOptions) -> str:
-    """Return the precision that was asked for, by either of its two options."""
-    return "fp16" if options.fp16 else options.precision
-
-
 def resolve_options(options: TrainOptions, *, n_embd: int, window: int, epoch_steps: int) -> TrainOptions:
     """Replace every option that was left open, each rule after those it depends on.
 
@@ -154,46 +151,80 @@ def resolve_options(options: TrainOptions, *, n_embd: int, window: int, epoch_st
     return replace(options, rows=reads_rows(options), precision=asked_precision(options), **rules)
 
 
-# --- loading ---
+def open_run_pieces(options: TrainOptions, tokenizer, world: World) -> Pieces:
+    """Open the pieces of a run, made first where --raw asks for it.
+
+    The first process alone reads every byte of corpus and pieces, once; the others look at names, sizes and headers.
+
+    Raises:
+        UserError: no pieces, or damaged ones, or the corpus, the vocabulary or a given option has changed since.
+    """
+    folder, defaults = options.tokenized_data_path, TrainOptions()
+    vocabulary = choose_vocabulary(options.tokenizer_path, options.pretrained_model)
+    sizes = {"num_pieces": options.num_pieces, "valid_fraction": options.valid_fraction}
+    sizes["min_length"] = options.min_length
+    if options.raw and world.is_main:
+        settings = sizes | ({"add_tokens": options.add_tokens} if options.add_tokens else {})
+        pieces = make_pieces(options.raw_data_path, folder, tokenizer, tokenizer_path=vocabulary, **settings)
+        wait_for_all(world)
+        return pieces
+    wait_for_all(world)
+    pieces = open_pieces(folder, hashes=world.is_main)
+
+    # only what was asked for is compared, so that pieces of any options train without repeating them
+    made = pieces.manifest
+    given = {name: value for name, value in sizes.items() if value != getattr(defaults, name)}
+    if options.add_tokens or "add_tokens" in made["options"]:
+        given["add_tokens"] = options.add_tokens
+    expect = {"vocabulary_sha256": tokenizer.fingerprint, "vocabulary_path": vocabulary, "options": given}
+    is_named = options.raw or options.raw_data_path != defaults.raw_data_path
+    corpus = options.raw_data_path if is_named else made["source"].get("path")
+    if world.is_main and corpus and Path(corpus).exists():
+        expect["source_sha256"] = source_sha256(corpus)
+    pieces.check_fresh(expect)
+    return pieces
 
 
-def piece_settings(options: TrainOptions) -> dict:
-    """Return what decides on the pieces of a run, as arguments of open_pieces_of."""
-    defaults = TrainOptions()
+def open_rows(options: TrainOptions, tokenizer, context: int, *, loud: bool) -> RowData:
+    """Read, divide and encode the records of a run, and report what became of them if loud.
+
+    Raises:
+        UserError: a file cannot be used, the block is longer than the context, the mark is no token, or no record is
+            left to train on.
+    """
+    block_size, mark = options.block_size or context, options.loss_after
+    check_block(block_size, context)
+    if mark and mark not in tokenizer.marks:
+        message = f"--loss_after {mark}: not a token of the vocabulary"
+        raise UserError(message, f'--add_tokens "{mark}"', EXIT_USAGE)
+
+    # text -> records to train on and records held out -> ids
+    texts = read_records(options.train_file, options.text_column)
+    if options.validation_file:
+        held = read_records(options.validation_file, options.text_column)
+    else:
+        texts, held = hold_out_last(texts, options.valid_fraction)
+    texts = texts[: options.max_train_samples or None]
+    sizes = {"block_size": block_size, "mark": mark, "num_workers": options.preprocessing_num_workers}
+    train, valid = (encode_records(part, tokenizer, **sizes) for part in (texts, held))
+    if not len(train):
+        found = f"none of {len(texts):,} records has {mark} with text after it, so nothing would be trained"
+        raise UserError(f"{options.train_file}: {found}", "write each record as: text[TIL]title", EXIT_INPUT)
+    if loud:
+        report_records("train", train, block_size, mark)
+        report_records("held out", valid, block_size, mark)
+
+    # what ties a model folder to its corpus, and what the result depends on besides
+    source = {"path": options.train_file, "sha256": source_sha256(options.train_file), "field": options.text_column}
     settings = {
-        "num_pieces": options.num_pieces,
+        "validation_file": options.validation_file and source_sha256(options.validation_file),
         "valid_fraction": options.valid_fraction,
-        "min_length": options.min_length,
+        "text_column": options.text_column,
+        "block_size": block_size,
+        "loss_after": mark,
+        "max_train_samples": options.max_train_samples,
     }
-    has_source = options.raw or options.raw_data_path != defaults.raw_data_path
-    return {
-        "folder": options.tokenized_data_path,
-        "raw": options.raw,
-        "raw_data_path": options.raw_data_path if has_source else None,
-        "tokenizer_path": choose_vocabulary(options.tokenizer_path, options.pretrained_model),
-        "add_tokens": options.add_tokens,
-        "settings": settings,
-        "given": {name: value for name, value in settings.items() if value != getattr(defaults, name)},
-    }
-
-
-def open_records(options: TrainOptions, tokenizer, context: int, *, loud: bool) -> TrainingData:
-    """Open the records of a run, one text a row."""
-    return open_rows(
-        options.train_file,
-        tokenizer,
-        validation_file=options.validation_file,
-        valid_fraction=options.valid_fraction,
-        text_column=options.text_column,
-        max_train_samples=options.max_train_samples,
-        context=context,
-        block_size=options.block_size,
-        mark=options.loss_after,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        num_workers=options.preprocessing_num_workers,
-        loud=loud,
-    )
+    return RowData(train, valid, source, settings, block_size, mark, options.batch_size, options.seed)
 
 
 def load_network(options: TrainOptions, tokenizer, *, loud: bool = True) -> tuple[GPT2LMHeadModel, dict]:
@@ -227,101 +258,3 @@ def set_dropout(model: GPT2LMHeadModel, config: dict, rate: float) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = rate
-
-
-# --- what is refused ---
-
-
-def check_options(options: TrainOptions) -> None:
-    """Refuse options that contradict each other or would have no effect, before anything is loaded.
-
-    Raises:
-        UserError: names the option, what it contradicts, and what to give instead.
-    """
-    check_lora(options)
-    check_place(options)
-    check_rows(options)
-    if options.lr_end and options.lr_scheduler == "constant":
-        message = f"--lr_end {options.lr_end:g}: a constant rate never reaches it"
-        raise UserError(message, "--lr_scheduler linear", EXIT_USAGE)
-    if options.fp16 and options.precision not in ("auto", "fp16"):
-        message = f"--fp16 and --precision {options.precision}: found both, expected one"
-        raise UserError(message, "leave --fp16 out", EXIT_USAGE)
-
-
-def check_resolved(options: TrainOptions, *, holds_out: bool) -> None:
-    """Refuse what only the data or a resolved option shows to be without effect.
-
-    Args:
-        options: from resolve_options.
-        holds_out: whether there is a text to evaluate on.
-
-    Raises:
-        UserError: an option about evaluations when nothing is held out, or an end rate above the peak.
-    """
-    for name in NEEDS_HELD_OUT:
-        if getattr(options, name) and not holds_out:
-            message = f"--{name}: nothing is held out, so there is nothing to evaluate on"
-            raise UserError(message, "train.py --raw --valid_fraction 0.05", EXIT_USAGE)
-    if options.lr_end > options.lr:
-        message = f"--lr_end: found {options.lr_end:g}, expected at most the --lr of {options.lr:g}"
-        raise UserError(message, f"--lr_end {options.lr / 10:g}", EXIT_USAGE)
-
-
-def check_lora(options: TrainOptions) -> None:
-    """Refuse what cannot be combined with LoRA, its settings without a rank, and LoRA without peft."""
-    defaults = TrainOptions()
-    if not options.lora_rank:
-        for name in ("lora_alpha", "lora_dropout"):
-            if getattr(options, name) != getattr(defaults, name):
-                message = f"--{name} {getattr(options, name):g}: without effect where --lora_rank is 0"
-                raise UserError(message, "--lora_rank 16", EXIT_USAGE)
-        return
-    if not options.pretrained_model:
-        message = f"--lora_rank {options.lora_rank}: corrects a trained network, and no --pretrained_model is given"
-        raise UserError(message, "--pretrained_model model/final_model --output_dir other/", EXIT_USAGE)
-    if options.shard:
-        message = f"--lora_rank {options.lora_rank}: does not go together with --shard"
-        raise UserError(message, "leave --shard out: LoRA takes little memory", EXIT_USAGE)
-    if not has_peft():
-        message = f"--lora_rank {options.lora_rank}: the package peft is not installed"
-        raise UserError(message, "pip install peft", EXIT_ENVIRONMENT)
-
-
-def check_place(options: TrainOptions) -> None:
-    """Refuse to start from a model in the run folder, which the run would move aside or write over."""
-    if options.pretrained_model and options.pretrained_path.resolve().is_relative_to(options.output_path.resolve()):
-        message = f"--pretrained_model {options.pretrained_model}: lies in the run folder {options.output_dir}"
-        raise UserError(f"{message}, whose models are written over or moved", "--output_dir other/", EXIT_USAGE)
-
-
-def check_rows(options: TrainOptions) -> None:
-    """Refuse options of the other kind of data, and records without a file or with two held-out parts."""
-    by_rows = reads_rows(options)
-    given = [name for name in (ONLY_WINDOWS if by_rows else ONLY_ROWS).split() if is_given(options, name)]
-    if given and not by_rows:
-        raise UserError(f"--{given[0]}: has no meaning without --rows", "add --rows", EXIT_USAGE)
-    if given:
-        message = f"--{given[0]}: has no meaning with --rows, which reads one text a record"
-        raise UserError(message, f"leave --{given[0]} out", EXIT_USAGE)
-    if by_rows and not options.train_file:
-        raise UserError("--rows: no file to train on", "--train_file data/lines.txt", EXIT_USAGE)
-    if options.validation_file and is_given(options, "valid_fraction"):
-        message = "--validation_file and --valid_fraction: found both, expected one of them"
-        raise UserError(message, "leave --valid_fraction out", EXIT_USAGE)
-
-
-def is_given(options: TrainOptions, name: str) -> bool:
-    """Tell whether an option asks for something other than its default; rows never have inputs replaced anyway."""
-    value = getattr(options, name)
-    return value != getattr(TrainOptions(), name) and (name, value) != ("replace_inputs", 0)
-
-
-def check_windows(options: TrainOptions, num_tokens: int, window: int) -> None:
-    """Refuse a stride that skips text, and a corpus with no token to learn from."""
-    if options.stride > window:
-        message = f"--stride {options.stride}: longer than the window of {window} tokens, so text would be skipped"
-        raise UserError(message, f"--stride {window // 2}", EXIT_USAGE)
-    if num_tokens < 2:
-        message = f"{options.tokenized_data_path}: {num_tokens} training tokens, so nothing would be trained"
-        raise UserError(message, "give a longer text to clr_ctrl.py, then train.py --raw", EXIT_INPUT)

@@ -1,15 +1,20 @@
 """train.py from its command line: it trains on the bundled story, and a wrong input is a message and an exit code."""
 
 import json
+import shlex
+import traceback
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, STORY, TINY
+from helpers import stopping_after
 from transformers import GPT2LMHeadModel
 
 import train as train_script
 from novelgpt.cli import run
 from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
-from novelgpt.files import find_damage, write_json
+from novelgpt.files import find_damage, read_json, write_json
+from novelgpt.training.optim import Muon
 
 CHAPTERS = 6  # of the bundled story
 
@@ -39,7 +44,7 @@ def train(argv: list[str], *more: str) -> int:
     return run(train_script.main, [*argv, *more])
 
 
-def refusal_of(capsys, argv: list[str], *more: str) -> tuple[int, str]:
+def refusal(capsys, argv: list[str], *more: str) -> tuple[int, str]:
     """Return exit status and the last paragraph pair of a refused run."""
     status = train(argv, *more)
     said = capsys.readouterr()
@@ -76,7 +81,7 @@ def test_the_same_command_again_is_finished_and_other_settings_are_refused(argv,
     assert capsys.readouterr().err.endswith(
         f"{tmp_path / 'run'}: this run is finished; --resume never starts it again\n"
     )
-    status, said = refusal_of(capsys, argv, "--epochs=1", "--seed=3")
+    status, said = refusal(capsys, argv, "--epochs=1", "--seed=3")
     assert status == 5
     assert said == (
         f"error: {tmp_path / 'run'}: holds an unfinished run with other settings\n  seed: was 0, now 3\n\n"
@@ -85,7 +90,7 @@ def test_the_same_command_again_is_finished_and_other_settings_are_refused(argv,
 
 
 def test_missing_pieces_are_an_error_with_the_command_that_makes_them(argv, tmp_path, capsys):
-    status, said = refusal_of(capsys, argv)
+    status, said = refusal(capsys, argv)
     assert status == 5
     folder = tmp_path / "pieces"
     assert said == (
@@ -98,7 +103,7 @@ def test_missing_pieces_are_an_error_with_the_command_that_makes_them(argv, tmp_
 
 
 def test_a_device_that_is_none_is_refused_before_anything_is_written(argv, tmp_path, capsys):
-    status, said = refusal_of(capsys, argv, "--raw", "--device", "abc")
+    status, said = refusal(capsys, argv, "--raw", "--device", "abc")
     assert status == 2
     assert said == (
         "error: --device: found 'abc', expected GPU numbers, mps or cpu\n\n"
@@ -126,28 +131,28 @@ def test_two_gpus_asked_for_where_there_is_none_trains_on_the_cpu_and_says_so(ar
 def test_a_config_typo_is_refused_by_key(argv, tmp_path, capsys, changes, message, hint):
     path = tmp_path / "config.json"
     write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **changes})
-    status, said = refusal_of(capsys, argv, "--raw")
+    status, said = refusal(capsys, argv, "--raw")
     assert (status, said) == (2, f"error: {path}: {message}\n\nhint: {hint}\n")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_config_that_is_no_json_is_refused_with_line_and_column(argv, tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"n_layer": 2,\n "n_embd" 32}', encoding="utf-8")
-    status, said = refusal_of(capsys, argv, "--raw")
+    status, said = refusal(capsys, argv, "--raw")
     assert status == 2
     assert "config.json: not valid JSON: Expecting ':' delimiter: line 2 column 11 (char 25)\n" in said
 
 
 def test_a_missing_corpus_is_refused(argv, tmp_path, capsys):
     (tmp_path / "train.json").unlink()
-    status, said = refusal_of(capsys, argv, "--raw")
+    status, said = refusal(capsys, argv, "--raw")
     assert status == 3
     assert said.startswith(f"error: {tmp_path / 'train.json'}: ")
 
 
 def test_a_missing_vocabulary_is_refused(argv, tmp_path, capsys):
     (tmp_path / "vocab.txt").unlink()
-    status, said = refusal_of(capsys, argv, "--raw")
+    status, said = refusal(capsys, argv, "--raw")
     assert status == 3
     assert said.startswith(f"error: {tmp_path / 'vocab.txt'}: ")
 
@@ -155,7 +160,7 @@ def test_a_missing_vocabulary_is_refused(argv, tmp_path, capsys):
 def test_pieces_of_another_vocabulary_are_refused(argv, tmp_path, capsys):
     assert train(argv, "--raw", "--epochs=1") == 0
     save_vocabulary(tmp_path / "vocab.txt", build_vocabulary([*STORY, "龘"]))
-    status, said = refusal_of(capsys, argv)
+    status, said = refusal(capsys, argv)
     assert status == 5
     assert said.startswith(f"error: {tmp_path / 'pieces'}: the pieces are stale\n  vocabulary: made from sha256 ")
     assert f" --tokenizer_path {tmp_path / 'vocab.txt'} " in said
@@ -165,7 +170,7 @@ def test_the_hint_for_pieces_of_another_vocabulary_names_the_one_that_is_wanted(
     assert train(argv, "--raw", "--epochs=1") == 0
     other = tmp_path / "other.txt"
     save_vocabulary(other, build_vocabulary([*STORY, "龘"]))
-    status, said = refusal_of(capsys, argv, f"--tokenizer_path={other}")
+    status, said = refusal(capsys, argv, f"--tokenizer_path={other}")
     assert status == 5
     assert f" --tokenizer_path {other} " in said
 
@@ -186,7 +191,7 @@ def test_the_hint_for_pieces_of_another_vocabulary_names_the_one_that_is_wanted(
     ],
 )
 def test_a_wrong_option_is_exit_2_with_flag_value_and_range(argv, capsys, words, message):
-    status, said = refusal_of(capsys, argv, "--raw", *words.split())
+    status, said = refusal(capsys, argv, "--raw", *words.split())
     assert status == 2
     assert said.split("\n")[0] == f"error: {message}"
 
@@ -209,6 +214,28 @@ def test_an_output_folder_with_a_strange_name_works(argv, tmp_path):
 
 def test_an_output_folder_that_is_a_file_is_refused(argv, tmp_path, capsys):
     (tmp_path / "run").write_text("x", encoding="utf-8")
-    status, said = refusal_of(capsys, argv, "--raw")
+    status, said = refusal(capsys, argv, "--raw")
     assert status == 4
     assert said.startswith(f"error: {tmp_path / 'run'}: cannot be written: ")
+
+
+def test_from_the_command_line_to_an_optimizer_step_there_are_six_frames_of_ours(argv, monkeypatch):
+    frames = []
+
+    def step(optimizer):
+        frames.extend(frame for frame in traceback.extract_stack() if Path(frame.filename).is_relative_to(ROOT))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Muon, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train_script.main([*argv, "--raw", "--optimizer=muon"])
+    names = [frame.name for frame in frames if "tests" not in frame.filename and ".venv" not in frame.filename]
+    assert names == ["main", "train", "train", "fit", "step", "update"]
+
+
+def test_the_command_line_is_in_run_json_and_in_what_a_stopped_run_says(argv, tmp_path, capsys):
+    with stopping_after(5):
+        assert train(argv, "--raw") == 0
+    words = ["train.py", *argv, "--raw"]
+    assert read_json(tmp_path / "run" / "run.json")["command"] == words
+    assert capsys.readouterr().err.endswith(f"goes on with: {shlex.join(['python', *words])}\n")

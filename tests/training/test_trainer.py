@@ -24,7 +24,8 @@ from novelgpt.loss import sum_loss
 from novelgpt.messages import UserError
 from novelgpt.training import parallel
 from novelgpt.training.checkpoint import list_checkpoints, read_progress
-from novelgpt.training.run import check_windows, prepare_run
+from novelgpt.training.checks import check_windows
+from novelgpt.training.run import prepare_run
 from novelgpt.training.session import train
 from novelgpt.training.windows import epoch_batches
 

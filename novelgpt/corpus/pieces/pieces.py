@@ -102,12 +102,10 @@ def write_pieces(
     with run_lock(folder, flag="--tokenized_data_path"):
         hidden = folder / f".tokenized.{os.getpid()}.tmp"
         try:
-            # everything is written into a hidden folder, so that a kill leaves the old set untouched
-            remove_hidden(folder)
+            remove_hidden(folder)  # all is written into a hidden folder, so that a kill leaves the old set untouched
             hidden.mkdir()
             encoded = encode_documents(documents, tokenizer, hidden / "ids", min_length=min_length, progress=progress)
             parts = hold_out(encoded, tokenizer, valid_fraction)
-
             manifest = {
                 "format": FORMAT,
                 "version": __version__,
@@ -117,7 +115,6 @@ def write_pieces(
                 **count_parts(encoded, parts),
                 "pieces": cut_parts(parts, hidden, num_pieces),
             }
-            # only now do the new pieces take the place of the old ones
             replace_set(folder, hidden, manifest)
         except OSError as problem:
             hint = f"free some space or choose another place than {folder}"
