@@ -3,7 +3,7 @@
     python train.py --raw --device 0,1
     torchrun --nproc_per_node=2 train.py --raw
 
-The same command goes on with a run that was interrupted.
+The same command resumes a run that was interrupted.
 """
 
 import argparse

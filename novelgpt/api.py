@@ -81,7 +81,7 @@ def train(
     exit_at_second: bool = False,
     command: Sequence[str] | None = None,
 ) -> TrainResult:
-    """Train, or go on with an unfinished run, under the lock of the run folder.
+    """Train, or resume an unfinished run, under the lock of the run folder.
 
     In the main thread Ctrl-C and SIGTERM save and stop between two steps; the former handlers are put back at the end.
     In another thread the signals stay with whoever has them.

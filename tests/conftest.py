@@ -116,10 +116,43 @@ def make_tiny_options(folder: Path, documents: list[str] = STORY * 3, config: di
     return TrainOptions(**{**paths, **quick, "device": "cpu", "precision": "fp32", **changes})
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """Return a function from changes to the options of a finished tiny run, trained once for all: only to be read."""
+    from helpers import fit
+
+    runs = {}
+
+    def find(**changes):
+        key = repr(sorted(changes.items()))
+        if key not in runs:
+            options = make_tiny_options(tmp_path_factory.mktemp("finished"), **changes)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("os.fsync", lambda handle: None)
+                assert fit(options)
+            runs[key] = options
+        return runs[key]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def stopped_run(tmp_path_factory):
+    """The options of a tiny run stopped in its first epoch, with checkpoints of steps 2, 4 and 5; to be copied."""
+    from helpers import stopping_after
+
+    from novelgpt.training.session import train
+
+    options = make_tiny_options(tmp_path_factory.mktemp("stopped"), save_steps=2, save_total_limit=9)
+    with stopping_after(9), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        assert train(options) == 0
+    return options
+
+
 @pytest.fixture
 def row_options(tmp_path):
     """Return a function from changes to the options of a tiny run over RECORDS."""
-
     from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
     from novelgpt.files import write_json
     from novelgpt.training.options import TrainOptions

@@ -2,8 +2,9 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -90,15 +91,28 @@ def result_of(folder: Path) -> dict:
     return {**files, "progress": replace(read_progress(last), log_bytes=0), "log": read_log(folder)}
 
 
-def assert_survives_stops(options, folder: Path, questions: int, *, least: int) -> None:
-    """Stop a run at every so many questions, at least so many times; it must end like one left alone."""
-    assert fit(options)
+def copy_run(options, folder: Path):
+    """Copy a tiny run with its pieces and config into another folder; return its options there."""
+    home = options.output_path.parent
+    shutil.copytree(home, folder, dirs_exist_ok=True)
+    values = {name: value for name, value in asdict(options).items() if str(value).startswith(str(home))}
+    return replace(options, **{name: value.replace(str(home), str(folder)) for name, value in values.items()})
+
+
+def assert_survives_stops(options, folder: Path, questions: int, *, least: int, whole=None) -> None:
+    """Stop a run at every so many questions, at least so many times; it must end like one left alone.
+
+    The options of that one, already finished, may be given as `whole`.
+    """
+    if whole is None:
+        whole = options
+        assert fit(whole)
     broken = replace(options, output_dir=str(folder / "broken"))
     stops = 0
     while not fit(broken, StopAfter(questions)):
         stops += 1
     assert stops >= least
-    ours, expected = result_of(broken.output_path), result_of(options.output_path)
+    ours, expected = result_of(broken.output_path), result_of(whole.output_path)
     assert ours["log"] == expected["log"]
     assert ours["progress"] == expected["progress"]
     assert ours == expected

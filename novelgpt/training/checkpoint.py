@@ -113,7 +113,7 @@ def save_checkpoint(
     path = checkpoint_path(run_dir, progress.step)
     for name, tensor in {**weights, **optimizer}.items():
         if not torch.isfinite(tensor).all():
-            hint = "go on from the last good checkpoint with a lower --lr"
+            hint = "resume from the last good checkpoint with a lower --lr"
             raise UserError(f"{path}: not saved: {name} is not finite", hint, EXIT_DIVERGED)
     with atomic_folder(path, step=progress.step) as hidden:
         write_safetensors(weights, hidden / WEIGHTS)
@@ -176,7 +176,7 @@ def find_checkpoint_damage(path: Path) -> str | None:
 
 
 def set_later_aside(run_dir: Path, step: int) -> None:
-    """Rename the checkpoints after a step to `.later`: a run that goes on from that step takes another course."""
+    """Rename the checkpoints after a step to `.later`: a run resumed from that step takes another course."""
     for path in list_checkpoints(run_dir):
         if int(NAME.fullmatch(path.name)[1]) > step:
             say(f"{path}: set aside as {rename_aside(path, '.later').name}")
@@ -266,7 +266,7 @@ def load_checkpoint(path: Path, model: torch.nn.Module, optimizers: list[torch.o
             parameter.copy_(like_parameter(weights[name], parameter))
     load_optimizer_tensors(optimizers, parameters, read_safetensors(path / OPTIMIZER), path)
     progress = read_progress(path)
-    say(f"going on from {path}: step {progress.step}, epoch {progress.epoch}")
+    say(f"resuming from {path}: step {progress.step}, epoch {progress.epoch}")
     return progress
 
 

@@ -39,7 +39,7 @@ def default_lr(optimizer: str, n_embd: int, *, pretrained: bool, lora: bool = Fa
     Args:
         optimizer: adamw or muon.
         n_embd: width; the rate goes with 1 / sqrt(width), so that an update weighs as much as the matrix it changes.
-        pretrained: going on from trained weights.
+        pretrained: whether training starts from trained weights.
         lora: training corrections beside them (ten times the rate: Schulman et al. 2025, "LoRA Without Regret").
 
     >>> default_lr("muon", 768, pretrained=False), default_lr("muon", 192, pretrained=False)

@@ -71,7 +71,7 @@ def list_advice(run: Run, tokens_a_parameter: float) -> list[str]:
     if tokens_a_parameter < FEW_TOKENS_A_PARAMETER:
         words.append("the book is small for this network: a smaller --model_config trains in a fraction of the time")
     if run.data.num_valid < (2 if run.options.rows else run.window):
-        words.append("hardly anything is held out: --valid_fraction 0.05 shows when it begins to memorise")
+        words.append("almost nothing is held out: --valid_fraction 0.05 shows when it begins to memorise")
     return words or ["none: go ahead"]
 
 

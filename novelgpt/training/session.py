@@ -6,7 +6,7 @@ A run that stops reports what improved, its best sample, what is left and how it
     held-out loss 5.8068 at the start, 4.0158 now; best 4.0158 after epoch 1
     sample of epoch 1: 萧炎大喝一声……
     left: 480 steps, about 3 h 20 min
-    goes on with: python train.py --raw
+    continue with: python train.py --raw
 """
 
 import os
@@ -70,7 +70,7 @@ def train(
     deadline = find_deadline(options, time.monotonic())
     with StopSignals(deadline=deadline, exit_at_second=exit_at_second) as stop:
         run = prepare_run(options)
-        if options.plan:
+        if run.options.plan:
             print_plan(run)
             return EXIT_DONE
 
@@ -140,7 +140,7 @@ def move_run_aside(folder: Path) -> None:
 
 
 def choose_checkpoint(run: Run, *, set_aside: bool) -> Path | None:
-    """Return the checkpoint to go on from; None starts anew.
+    """Return the checkpoint to resume; None starts anew.
 
     Raises:
         UserError: the run in the folder has other settings, or the checkpoint that was named is damaged.
@@ -194,7 +194,7 @@ def describe_finished(options: TrainOptions, progress: Progress) -> str:
     text = f"{options.output_path}: this run is finished; --resume never starts it again"
     if progress.epoch > options.epochs:
         return text
-    return f"{text}; --early_stopping_patience 0 --allow_change early_stopping_patience goes on with it"
+    return f"{text}; --early_stopping_patience 0 --allow_change early_stopping_patience resumes it"
 
 
 def sampler(run: Run):
@@ -238,7 +238,7 @@ def describe_stop(
         command: what format_command returned.
 
     >>> describe_stop(Progress(step=2, epoch=1), 6, 3, seconds_a_step=30.0, command="python train.py")
-    ['stopped at step 2 of 6, epoch 1 of 3', 'left: 4 steps, about 2 min 0 s', 'goes on with: python train.py']
+    ['stopped at step 2 of 6, epoch 1 of 3', 'left: 4 steps, about 2 min 0 s', 'continue with: python train.py']
     """
     lines = [f"stopped at step {progress.step:,} of {total_steps:,}, epoch {min(progress.epoch, epochs)} of {epochs}"]
 
@@ -253,12 +253,12 @@ def describe_stop(
         best = min(sampled, key=lambda entry: (entry["valid_loss"], entry["epoch"]))
         lines.append(f"sample of epoch {best['epoch']}: {best['sample']}")
     if progress.skipped:
-        lines.append(f"{progress.skipped} steps were left out, their loss or gradient being no number")
+        lines.append(f"{progress.skipped} steps were skipped: their loss or gradient was not finite")
 
     # what is left
     left = total_steps - progress.step
     duration = f", about {format_duration(left * seconds_a_step)}" if seconds_a_step else ""
-    return [*lines, f"left: {left:,} steps{duration}", f"goes on with: {command}"]
+    return [*lines, f"left: {left:,} steps{duration}", f"continue with: {command}"]
 
 
 def format_command(command: Sequence[str] | None, *, resume: str, processes: int) -> str:

@@ -4,7 +4,7 @@ Wherever a stop is noticed, within a step, between two blocks of a pass or in an
 trainer alone catches it, and saves.
 
 Ctrl-C, SIGTERM and SIGHUP ask once; the second time the process leaves at once, with the last checkpoint intact on the
-disk. SIGUSR1 asks for a checkpoint and lets the run go on.
+disk. SIGUSR1 asks for a checkpoint and lets the run continue.
 """
 
 import os

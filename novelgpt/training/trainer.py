@@ -96,8 +96,10 @@ class Trainer:
             Stopped: a signal or the deadline; the state is saved.
             UserError: the loss is no longer a number, or the disk refuses.
         """
-        run, options, progress = self.run, self.options, self.restore(checkpoint)
+        run, options = self.run, self.options
         with self.log, self.saved_when_stopped():
+            progress = self.restore(checkpoint)
+
             # the untrained network is evaluated too: what all later losses are compared with
             if progress.step == 0 and not progress.history:
                 self.evaluate(epoch=0)

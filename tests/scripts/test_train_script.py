@@ -85,7 +85,7 @@ def test_the_same_command_again_is_finished_and_other_settings_are_refused(argv,
     assert status == 5
     assert said == (
         f"error: {tmp_path / 'run'}: holds an unfinished run with other settings\n  seed: was 0, now 3\n\n"
-        "hint: go on with the former options; or start anew with --resume never, which moves the old run aside\n"
+        "hint: resume with the former options; or start anew with --resume never, which moves the old run aside\n"
     )
 
 
@@ -238,4 +238,4 @@ def test_the_command_line_is_in_run_json_and_in_what_a_stopped_run_says(argv, tm
         assert train(argv, "--raw") == 0
     words = ["train.py", *argv, "--raw"]
     assert read_json(tmp_path / "run" / "run.json")["command"] == words
-    assert capsys.readouterr().err.endswith(f"goes on with: {shlex.join(['python', *words])}\n")
+    assert capsys.readouterr().err.endswith(f"continue with: {shlex.join(['python', *words])}\n")

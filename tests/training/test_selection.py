@@ -40,12 +40,10 @@ def step_of(model_folder) -> int:
     return read_json(model_folder / "manifest.json")["step"]
 
 
-def test_evaluations_within_an_epoch_come_at_their_steps_and_change_no_weight(tiny_options, tmp_path):
-    options = tiny_options(eval_steps=4, epochs=2)  # epochs of 6 steps
-    assert fit(options)
+def test_evaluations_within_an_epoch_come_at_their_steps_and_change_no_weight(finished):
+    options = finished(eval_steps=4, epochs=2)  # epochs of 6 steps
     assert [step for step, _ in held_out(options.output_path)] == [0, 4, 6, 8, 12]
-    without = replace(options, eval_steps=0, output_dir=str(tmp_path / "without"))
-    assert fit(without)
+    without = finished(epochs=2)
     assert weights_of(options.output_path / "final_model") == weights_of(without.output_path / "final_model")
     assert [record for record in read_log(options.output_path) if "loss" in record] == [
         record for record in read_log(without.output_path) if "loss" in record
@@ -110,7 +108,7 @@ def test_a_run_that_stopped_early_is_finished_and_goes_on_with_more_patience(tin
     assert train(options) == 0
     assert capsys.readouterr().err == (
         f"{options.output_path}: this run is finished; --resume never starts it again; "
-        "--early_stopping_patience 0 --allow_change early_stopping_patience goes on with it\n"
+        "--early_stopping_patience 0 --allow_change early_stopping_patience resumes it\n"
     )
     assert {path: path.stat().st_mtime_ns for path in options.output_path.glob("*_*/*")} == before
     patient = replace(options, early_stopping_patience=4)
@@ -122,10 +120,10 @@ def test_a_run_that_stopped_early_is_finished_and_goes_on_with_more_patience(tin
 
 @pytest.mark.parametrize("questions", [4, 7, 11])
 def test_a_run_with_habits_stopped_again_and_again_ends_bit_for_bit_like_one_left_alone(
-    tiny_options, tmp_path, questions
+    tiny_options, finished, tmp_path, questions
 ):
-    options = tiny_options(**WORSENING, **HABITS)
-    assert_survives_stops(options, tmp_path, questions, least=2)
+    changes = {**WORSENING, **HABITS}
+    assert_survives_stops(tiny_options(**changes), tmp_path, questions, least=2, whole=finished(**changes))
 
 
 @pytest.mark.slow
@@ -140,11 +138,9 @@ def test_a_run_with_habits_stopped_at_any_question_ends_bit_for_bit_the_same(
 
 @pytest.mark.parametrize("evaluation", [1, 2, 3, 4, 5])
 def test_a_crash_between_an_evaluation_and_its_checkpoint_ends_in_the_same_bytes(
-    tiny_options, tmp_path, monkeypatch, evaluation
+    tiny_options, finished, monkeypatch, evaluation
 ):
-    options = tiny_options(**WORSENING, **HABITS, save_steps=1)
-    assert fit(options)
-    broken = replace(options, output_dir=str(tmp_path / "broken"))
+    broken = tiny_options(**WORSENING, **HABITS, save_steps=1)
     choose_best, left = ModelKeeper.choose_best, [evaluation]
 
     def choose_and_crash(*arguments):
@@ -156,8 +152,9 @@ def test_a_crash_between_an_evaluation_and_its_checkpoint_ends_in_the_same_bytes
     monkeypatch.setattr(ModelKeeper, "choose_best", choose_and_crash)
     with pytest.raises(RuntimeError, match="killed"):
         fit(broken)
+    monkeypatch.setattr(ModelKeeper, "choose_best", choose_best)
     assert fit(broken)
-    assert result_of(broken.output_path) == result_of(options.output_path)
+    assert result_of(broken.output_path) == result_of(finished(**WORSENING, **HABITS).output_path)
 
 
 def test_a_best_model_that_is_damaged_at_the_end_is_an_error_and_the_hint_mends_it(tiny_options, monkeypatch):

@@ -4,7 +4,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from helpers import refusal_of, stopping_after
+from helpers import copy_run, refusal_of, stopping_after
 
 from novelgpt.files import find_damage, read_json
 from novelgpt.messages import UserError
@@ -17,12 +17,9 @@ pytestmark = pytest.mark.usefixtures("no_flushing")
 
 
 @pytest.fixture
-def unfinished(tiny_options):
+def unfinished(stopped_run, tmp_path, capsys):
     """The options of a run whose time was up after 9 questions, with checkpoints of every second step."""
-    options = tiny_options(save_steps=2, save_total_limit=9)
-    with stopping_after(9):
-        assert train(options) == 0
-    return options
+    return copy_run(stopped_run, tmp_path)
 
 
 def names(options) -> list[str]:
@@ -42,15 +39,15 @@ def test_the_summary_names_what_improved_the_best_sample_and_what_is_left():
         "stopped at step 20 of 60, epoch 4 of 10",
         "held-out loss 5.5000 at the start, 4.5000 now; best 4.2500 after epoch 1",
         "sample of epoch 1: 井里",
-        "2 steps were left out, their loss or gradient being no number",
+        "2 steps were skipped: their loss or gradient was not finite",
         "left: 40 steps, about 1 h 0 min",
-        "goes on with: python train.py",
+        "continue with: python train.py",
     ]
 
 
 def test_a_run_that_stopped_in_its_last_epochs_end_says_the_last_epoch():
     lines = describe_stop(Progress(step=6, epoch=4), 6, 3, seconds_a_step=None, command="x")
-    assert lines == ["stopped at step 6 of 6, epoch 3 of 3", "left: 0 steps", "goes on with: x"]
+    assert lines == ["stopped at step 6 of 6, epoch 3 of 3", "left: 0 steps", "continue with: x"]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +79,7 @@ def test_the_stop_prints_how_the_run_is_resumed(unfinished, monkeypatch, capsys,
     with stopping_after(3):
         assert train(unfinished, command=command) == 0
     lines = capsys.readouterr().err.split("\n")
-    assert lines[-2] == f"goes on with: {how}"
+    assert lines[-2] == f"continue with: {how}"
     assert lines[-3].startswith("left: ")
     assert read_json(unfinished.output_path / "run.json")["command"] == command
 

@@ -10,12 +10,12 @@ from helpers import (
     StopAfter,
     assert_survives_a_stop_anywhere,
     assert_survives_stops,
+    copy_run,
     fit,
     read_log,
     refusal_of,
     result_of,
     step_losses,
-    stopping_after,
 )
 from safetensors.torch import load_file
 
@@ -50,10 +50,10 @@ def test_the_first_step_is_the_golden_one(tiny_options):
 
 @pytest.mark.parametrize(("accumulation", "questions"), [(1, 7), (1, 10), (4, 13), (4, 18)])
 def test_a_run_stopped_again_and_again_ends_bit_for_bit_like_one_left_alone(
-    tiny_options, tmp_path, accumulation, questions
+    tiny_options, finished, tmp_path, accumulation, questions
 ):
-    options = tiny_options(gradient_accumulation=accumulation)  # 3 epochs of 6 steps, dropout 0.1
-    assert_survives_stops(options, tmp_path, questions, least=3)
+    changes = {"gradient_accumulation": accumulation}  # 3 epochs of 6 steps, dropout 0.1
+    assert_survives_stops(tiny_options(**changes), tmp_path, questions, least=3, whole=finished(**changes))
 
 
 @pytest.mark.slow
@@ -63,23 +63,19 @@ def test_a_run_of_60_steps_stopped_at_any_question_ends_bit_for_bit_the_same(tin
     assert_survives_a_stop_anywhere(options, tmp_path)
 
 
-def test_checkpoints_within_an_epoch_change_nothing(tiny_options, tmp_path):
-    options = tiny_options()
-    assert fit(options)
-    saving = replace(options, output_dir=str(tmp_path / "saving"), save_steps=1)
+def test_checkpoints_within_an_epoch_change_nothing(tiny_options, finished):
+    saving = tiny_options(save_steps=1)
     assert fit(saving)
-    assert result_of(saving.output_path) == result_of(options.output_path)
+    assert result_of(saving.output_path) == result_of(finished().output_path)
 
 
-def test_a_checkpoint_that_was_moved_goes_on(tiny_options, tmp_path):
-    options = tiny_options()
-    assert fit(options)
-    broken = replace(options, output_dir=str(tmp_path / "broken"))
+def test_a_checkpoint_that_was_moved_goes_on(tiny_options, finished, tmp_path):
+    broken = tiny_options()
     assert not fit(broken, StopAfter(9))
-    moved = replace(options, output_dir=str(tmp_path / "别处 moved"))
+    moved = replace(broken, output_dir=str(tmp_path / "别处 moved"))
     broken.output_path.rename(moved.output_path)
     assert fit(moved)
-    assert result_of(moved.output_path) == result_of(options.output_path)
+    assert result_of(moved.output_path) == result_of(finished().output_path)
 
 
 def test_a_batch_of_8_equals_two_of_4_accumulated_over_20_steps(tiny_options, tmp_path):
@@ -95,10 +91,9 @@ def test_a_batch_of_8_equals_two_of_4_accumulated_over_20_steps(tiny_options, tm
         assert step_losses(split.output_path) == pytest.approx(losses, rel=1e-5)
 
 
-def test_the_logged_steps_end_at_a_rate_of_zero_and_are_as_many_as_planned(tiny_options):
-    options = tiny_options(log_step=1, epochs=2)
+def test_the_logged_steps_end_at_a_rate_of_zero_and_are_as_many_as_planned(finished):
+    options = finished(log_step=1, epochs=2)
     run = prepare_run(options)
-    assert fit(options)
     steps = [record for record in read_log(options.output_path) if "lr" in record]
     assert [record["step"] for record in steps] == list(range(1, run.total_steps + 1))
     assert steps[-1]["lr"] == 0.0 and min(record["lr"] for record in steps[:-1]) > 0
@@ -177,11 +172,9 @@ def test_bad_steps_count_in_a_row_across_a_resume(tiny_options, monkeypatch):
 
 
 @pytest.fixture
-def unfinished(tiny_options):
+def unfinished(stopped_run, tmp_path):
     """The options of a run that stopped by itself in the middle."""
-    options = tiny_options(save_steps=2)
-    with stopping_after(9):
-        assert train(options) == 0
+    options = copy_run(stopped_run, tmp_path)
     assert not (options.output_path / "final_model").exists()
     return options
 
@@ -226,7 +219,7 @@ def test_another_corpus_is_refused_and_cannot_be_allowed(unfinished, tiny_option
         f"{unfinished.output_path}: holds an unfinished run with other settings\n  corpus: was "
     )
     assert problem.hint == (
-        "go on with the former options; or start anew with --resume never, which moves the old run aside"
+        "resume with the former options; or start anew with --resume never, which moves the old run aside"
     )
 
 
@@ -252,7 +245,7 @@ def test_a_change_that_cannot_be_allowed_is_named(unfinished):
 def test_the_same_command_goes_on_and_a_finished_run_says_so(unfinished, capsys):
     assert train(unfinished) == 0
     err = capsys.readouterr().err
-    assert f"going on from {unfinished.output_path / 'checkpoints'}" in err
+    assert f"resuming from {unfinished.output_path / 'checkpoints'}" in err
     before = {path: path.stat().st_mtime_ns for path in unfinished.output_path.glob("*_*/*")}
     assert train(unfinished) == 0
     said = capsys.readouterr().err
@@ -287,7 +280,7 @@ def test_a_run_of_damaged_checkpoints_alone_is_an_error(unfinished):
         (path / "model.safetensors").write_bytes(b"")
     problem = refusal_of(train, unfinished)
     assert str(problem) == (
-        f"error: {unfinished.output_path / 'checkpoints'}: none of 2 checkpoints is whole\n\n"
+        f"error: {unfinished.output_path / 'checkpoints'}: none of 3 checkpoints is whole\n\n"
         "hint: start again with --resume never, or copy a whole checkpoint back"
     )
     assert problem.code == 5
