@@ -104,6 +104,8 @@ def load_pretrained(
         (network in fp32 on the CPU, its checked config, what became of its embedding).
     """
     own_vocabulary = None if not folder.is_dir() or has_vocabulary(folder) else vocabulary
+
+    # the embedding is of the model's own vocabulary until its rows are matched
     model, own = load_model(folder, vocabulary=own_vocabulary)
     config = read_folder_config(folder) | {TIED: model.config.tie_word_embeddings}
     adaptation = match_rows(own, tokenizer)
@@ -124,10 +126,11 @@ def match_rows(old, new) -> Adaptation:
     >>> adaptation.sources.tolist(), adaptation.dropped
     ([0, -1, 2, 3, 4, 5, 6, -1], 1)
     """
+    # a token of the very name goes before one of the same spelling
     ids = {name: index for index, name in enumerate(spelled(old.tokens))}
     ids |= {token: index for index, token in enumerate(old.tokens)}
     sources = np.array([ids.get(name, -1) for name in spelled(new.tokens)], np.int64)  # (V,)
-    sources[new.newline_id] = old.newline_id
+    sources[new.newline_id] = old.newline_id  # [SEP] in BERT's vocabularies, a byte token in ours
     return Adaptation(sources, old.vocab_size - len(np.unique(sources[sources >= 0])))
 
 
@@ -150,11 +153,15 @@ def adapt_embeddings(model: GPT2LMHeadModel, tokenizer, adaptation: Adaptation, 
         seed: the new rows are a function of it.
     """
     embedding, config = model.transformer.wte, model.config
+
+    # a tied head is the embedding itself; another one gets rows of its own
     embedding.weight = torch.nn.Parameter(new_table(embedding.weight, adaptation, seed=seed))
     if config.tie_word_embeddings:
         model.lm_head.weight = embedding.weight
     else:
         model.lm_head.weight = torch.nn.Parameter(new_table(model.lm_head.weight, adaptation, seed=seed + 1))
+
+    # what else knows the size of the vocabulary
     embedding.num_embeddings = model.lm_head.out_features = config.vocab_size = tokenizer.vocab_size
     config.bos_token_id = config.eos_token_id = tokenizer.cls_id
 
@@ -168,6 +175,8 @@ def new_table(old: torch.Tensor, adaptation: Adaptation, *, seed: int) -> torch.
     ([3.0, 2.0], [2, 2])
     """
     generator = torch.Generator().manual_seed(seed)
+
+    # the mean of all rows plus a little noise, then every old row where it belongs
     noise = torch.randn(len(adaptation.sources), old.shape[1], generator=generator)  # (V, D)
     table = old.mean(0) + NOISE * old.std(0) * noise
     kept = torch.from_numpy(adaptation.sources >= 0)

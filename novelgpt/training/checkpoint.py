@@ -111,10 +111,14 @@ def save_checkpoint(
         UserError: a number is not finite, or the disk refuses; every older checkpoint is then still there.
     """
     path = checkpoint_path(run_dir, progress.step)
+
+    # a state with a number that is none would end every run that is resumed from it
     for name, tensor in {**weights, **optimizer}.items():
         if not torch.isfinite(tensor).all():
             hint = "resume from the last good checkpoint with a lower --lr"
             raise UserError(f"{path}: not saved: {name} is not finite", hint, EXIT_DIVERGED)
+
+    # the folder appears complete or not at all, and is read back before any older one goes
     with atomic_folder(path, step=progress.step) as hidden:
         write_safetensors(weights, hidden / WEIGHTS)
         write_safetensors(optimizer, hidden / OPTIMIZER)
@@ -128,6 +132,7 @@ def save_checkpoint(
 
 def prune_checkpoints(run_dir: Path, keep: int) -> None:
     """Remove all but the newest checkpoints; incomplete folders do not count as kept."""
+    # damaged ones are kept beside them: somebody may want to look
     complete = [path for path in list_checkpoints(run_dir) if find_damage(path, hashes=False, needed=FILES) is None]
     for path in complete[:-keep]:
         hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # a kill in between leaves no half checkpoint
@@ -145,6 +150,7 @@ def find_checkpoint(run_dir: Path, *, set_aside: bool = True) -> Path | None:
     Raises:
         UserError: there are checkpoints, and none is valid.
     """
+    # the newest whole one wins; looking for it costs reading it once
     damaged = 0
     for path in reversed(list_checkpoints(run_dir)):
         damage = find_checkpoint_damage(path)
@@ -166,6 +172,7 @@ def find_checkpoint_damage(path: Path) -> str | None:
     if damage:
         return damage
     try:
+        # all files are whole, but they may have been copied together from several steps
         steps = [read_progress(path).step, read_json(path / MANIFEST).get("step")]
     except UserError as problem:
         return problem.message
@@ -198,12 +205,15 @@ def read_progress(path: Path) -> Progress:
     Raises:
         UserError: not a Progress; the message names the first value that is none.
     """
+    # an unknown or missing key is a TypeError of the constructor
     values = read_json(path / STATE)
     hint = "start again with --resume never"
     try:
         progress = Progress(**values)
     except TypeError as problem:
         raise UserError(f"{path / STATE}: written by another version: {problem}", hint, EXIT_STATE) from problem
+
+    # values of a wrong type would fail much later, in the middle of a step
     for entry in fields(Progress):
         value = getattr(progress, entry.name)
         if not is_value_of(entry, value):
@@ -237,6 +247,7 @@ def training_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def optimizer_tensors(optimizers: list[torch.optim.Optimizer], model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Return the optimizers' state by name `index/weight/key`, on the CPU."""
+    # the optimizer knows parameters by identity, a file by name
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
         f"{index}/{names[id(parameter)]}/{key}": whole_tensor(torch.as_tensor(value)).to("cpu", copy=True).contiguous()
@@ -252,6 +263,7 @@ def load_checkpoint(path: Path, model: torch.nn.Module, optimizers: list[torch.o
     Raises:
         UserError: the checkpoint is of another network or optimizer.
     """
+    # headers first: a damaged one could ask for any amount of memory
     for name in (WEIGHTS, OPTIMIZER):
         check_safetensors_header(path / name)
     weights = read_safetensors(path / WEIGHTS)
@@ -261,6 +273,8 @@ def load_checkpoint(path: Path, model: torch.nn.Module, optimizers: list[torch.o
     }:
         hint = "use the --model_config of that run, or --resume never"
         raise UserError(f"{path}: holds the weights of another network", hint, EXIT_STATE)
+
+    # weights, then moments, then the position
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(like_parameter(weights[name], parameter))
@@ -281,6 +295,8 @@ def load_optimizer_tensors(
         if index not in known or parameter is None or value.shape not in ((), parameter.shape):
             hint = "use the --optimizer of that run, or --resume never"
             raise UserError(f"{path}: holds the state of another optimizer", hint, EXIT_STATE)
+
+        # step counts stay on the host, unless the fused optimizer reads them on the device
         on_host = key == "step" and not optimizers[int(index)].defaults.get("fused")
         placed = value if on_host else like_parameter(value, parameter)
         optimizers[int(index)].state[parameter][key] = placed
@@ -319,6 +335,8 @@ class Saver:
         """Tell whether a checkpoint is due by steps, or on any process by its clock or a signal."""
         if self.save_steps and progress.step % self.save_steps == 0:
             return True
+
+        # clocks and signals differ between processes, so all of them agree on it
         seconds = time.monotonic() - self.saved_at
         is_asked = self.stop.save_asked or 0 < self.save_seconds < seconds
         return any_process(is_asked or (self.is_refused and seconds > RETRY_SECONDS), self.world)

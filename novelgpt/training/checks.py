@@ -31,6 +31,7 @@ def check_options(options: TrainOptions) -> None:
     if options.lr_end and options.lr_scheduler == "constant":
         message = f"--lr_end {options.lr_end:g}: a constant rate never reaches it"
         raise UserError(message, "--lr_scheduler linear", EXIT_USAGE)
+    # two names of one thing may agree, and auto agrees with both
     if options.fp16 and options.precision not in ("auto", "fp16"):
         message = f"--fp16 and --precision {options.precision}: found both, expected one"
         raise UserError(message, "leave --fp16 out", EXIT_USAGE)
@@ -46,6 +47,7 @@ def check_resolved(options: TrainOptions, *, holds_out: bool) -> None:
     Raises:
         UserError: an option about evaluations when nothing is held out, or an end rate above the peak.
     """
+    # a habit about evaluations without evaluations would be ignored in silence
     for name in NEEDS_HELD_OUT:
         if getattr(options, name) and not holds_out:
             message = f"--{name}: nothing is held out, so there is nothing to evaluate on"
@@ -57,6 +59,7 @@ def check_resolved(options: TrainOptions, *, holds_out: bool) -> None:
 
 def check_lora(options: TrainOptions) -> None:
     """Refuse what cannot be combined with LoRA, its settings without a rank, and LoRA without peft."""
+    # without a rank its settings would change nothing
     defaults = TrainOptions()
     if not options.lora_rank:
         for name in ("lora_alpha", "lora_dropout"):
@@ -77,6 +80,7 @@ def check_lora(options: TrainOptions) -> None:
 
 def check_place(options: TrainOptions) -> None:
     """Refuse to start from a model in the run folder, which the run would move aside or write over."""
+    # resolved: the same folder may be given by another path
     if options.pretrained_model and options.pretrained_path.resolve().is_relative_to(options.output_path.resolve()):
         message = f"--pretrained_model {options.pretrained_model}: lies in the run folder {options.output_dir}"
         raise UserError(f"{message}, whose models are written over or moved", "--output_dir other/", EXIT_USAGE)
@@ -84,6 +88,7 @@ def check_place(options: TrainOptions) -> None:
 
 def check_rows(options: TrainOptions) -> None:
     """Refuse options of the other kind of data, and records without a file or with two held-out parts."""
+    # options of windows have no meaning for rows, and the other way round
     by_rows = reads_rows(options)
     given = [name for name in (ONLY_WINDOWS if by_rows else ONLY_ROWS).split() if is_given(options, name)]
     if given and not by_rows:

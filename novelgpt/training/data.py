@@ -114,6 +114,7 @@ class WindowData:
         return self.pieces.manifest["valid"]["characters"]
 
     def count_steps(self, epochs: int) -> list[int]:
+        # exact, so that the schedule ends where training ends; every epoch has its own grid
         phases = [
             epoch_phase(self.seed, epoch, self.stride) if self.random_phase else 0 for epoch in range(1, epochs + 1)
         ]

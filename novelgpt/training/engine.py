@@ -136,6 +136,8 @@ class Engine:
             finite = self.update(loss)
         finally:
             self.drop_gradients()
+
+        # the losses stay on the device: reading them is what makes the host wait
         zero = torch.zeros_like(loss)
         return StepResult(torch.where(finite, loss, zero), torch.where(finite, zero + scored, zero), finite)
 
@@ -154,6 +156,8 @@ class Engine:
     def split_further(self, rows: int, problem: RuntimeError) -> None:
         """Double the micro-batches after the memory ran out, or report that nothing more can be split."""
         self.drop_gradients()
+
+        # several processes would have to agree on a split, so there it is the user's to ask for
         if self.micro_batches >= rows or self.run.world.size > 1:
             hint = "--gradient_checkpointing" if self.run.world.size == 1 else "--gradient_accumulation 8"
             message = f"--batch_size {rows}: does not fit into the memory of {self.device}, even split"
@@ -183,6 +187,7 @@ class Engine:
         if self.noise:
             self.noise.set_position(step, rows.start)
         else:
+            # bits: seed, step, row; no two micro-batches of a run share a state
             torch.manual_seed((self.options.seed << 32) + (step << 8) + rows.start % 256)
 
     def reshard(self) -> None:
@@ -192,10 +197,11 @@ class Engine:
 
     def update(self, loss: torch.Tensor) -> torch.Tensor:
         """Clip the gradients and step the optimizers if all is finite; return () bool, whether it was."""
+        # one norm over all parameters; fp16's scale is taken out first
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.run.model.parameters(), self.options.max_grad_norm or math.inf)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # shared-out weights have a shared-out norm
         finite = all_processes(torch.isfinite(loss + norm).all(), self.run.world)
 
         if self.device.type == "cuda" and not self.scaler.is_enabled():  # decided there, so the host need not wait
@@ -244,6 +250,8 @@ def should_compile(mode: str, devices: list[torch.device], total_steps: int) -> 
         return mode == "on"
     if devices[0].type != "cuda" or len(devices) > 1 or total_steps < COMPILE_FROM:
         return False
+
+    # torch.compile needs a C compiler for the code around its kernels
     if shutil.which("cc") or shutil.which("gcc"):
         return True
     say("torch.compile: no C compiler here; running without it")
@@ -254,6 +262,8 @@ def load_corpus(stream: TokenStream | None, device: torch.device) -> torch.Tenso
     """Return the stream as int16 or int32 (N,) on a GPU; None on other devices or where it has no use or no room."""
     if stream is None or device.type != "cuda":
         return None
+
+    # it must leave room for the activations, which are not there yet
     free, _total = torch.cuda.mem_get_info(device)
     if len(stream) * stream.dtype.itemsize > free // SHARE_FOR_CORPUS:
         return None
@@ -277,7 +287,9 @@ def cut_windows(corpus: torch.Tensor, starts: torch.Tensor, window: int) -> torc
         (B, window) int64.
     """
     places = starts[:, None] + torch.arange(window, device=corpus.device)  # (B, T)
-    return corpus[places].long() & (0xFFFF if corpus.dtype == torch.int16 else 0xFFFFFFFF)
+    return corpus[places].long() & (
+        0xFFFF if corpus.dtype == torch.int16 else 0xFFFFFFFF
+    )  # (B, T), the bits of unsigned ids
 
 
 def rows_to_device(
@@ -286,10 +298,12 @@ def rows_to_device(
     """Return input ids and labels (B, T) int64 of some rows; without rows, one row that counts nothing."""
     pick = slice(rows.start, rows.stop) if len(rows) else slice(0, 1)
     if corpus is not None and batch.is_windows and len(rows):
-        starts = torch.from_numpy(batch.starts[pick]).pin_memory().to(device, non_blocking=True)
+        starts = torch.from_numpy(batch.starts[pick]).pin_memory().to(device, non_blocking=True)  # (rows,)
         input_ids = cut_windows(corpus, starts, batch.input_ids.shape[1])
         return input_ids, input_ids
-    input_ids, labels = (torch.from_numpy(part[pick]) for part in (batch.input_ids, batch.labels))
+    input_ids, labels = (torch.from_numpy(part[pick]) for part in (batch.input_ids, batch.labels))  # (rows, T)
+
+    # a process without rows computes one that counts nothing, so that all meet in the pass
     if not len(rows):
         labels = torch.full_like(labels, IGNORED)
     if device.type == "cuda":

@@ -49,6 +49,7 @@ def identity(run: Run) -> dict:
 
 def write_run_file(run: Run, command: Sequence[str] | None = None) -> None:
     """Write run.json; `command` is what the run was started with, script first, None where it was no command line."""
+    # versions are kept for people; they do not count for the identity
     versions = {
         "novelgpt": __version__,
         "python": platform.python_version(),

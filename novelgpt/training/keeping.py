@@ -48,6 +48,7 @@ class ModelKeeper:
             progress: where the run stands; the last entry of its history is the held-out loss.
             weights: what model_weights returned.
         """
+        # the model card says how good it is, the manifest of what step and corpus
         entry = progress.history[-1] if progress.history else {"epoch": progress.epoch, "valid_loss": None}
         loss = entry["valid_loss"]
         scored = f"token after {self.mark}" if self.mark else "token"
@@ -76,6 +77,7 @@ class ModelKeeper:
             loss: nats per token of that evaluation.
             weights: what model_weights returned.
         """
+        # every process takes the first one's word, since sums may differ in their last bits
         is_lower = math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss)
         is_best = any_process(is_lower and self.world.is_main, self.world)
         progress.since_best = 0 if is_best else progress.since_best + 1
@@ -94,6 +96,7 @@ class ModelKeeper:
         Raises:
             UserError: the disk refuses, or best_model is wanted and damaged.
         """
+        # a kill may have come between this and the last checkpoint
         if is_written(self.folder / FINAL, step):
             return
         if step == progress.step:
@@ -116,9 +119,11 @@ def is_evaluation_due(progress: Progress, *, every: int, epoch_steps: int) -> bo
     >>> is_evaluation_due(Progress(step=6, batch=6), every=2, epoch_steps=6)
     False
     """
-    if not every or progress.step % every or not 0 < progress.batch < epoch_steps:
+    if (
+        not every or progress.step % every or not 0 < progress.batch < epoch_steps
+    ):  # the epoch's own evaluation comes at its end
         return False
-    return not progress.history or progress.history[-1]["step"] != progress.step
+    return not progress.history or progress.history[-1]["step"] != progress.step  # done before the stop
 
 
 def fractional_epoch(progress: Progress, epoch_steps: int) -> float:
@@ -142,7 +147,7 @@ def is_over(progress: Progress, *, epochs: int, patience: int) -> bool:
 
 def final_step(progress: Progress, *, wants_best: bool) -> int:
     """Return the step whose weights final_model gets."""
-    best = progress.best_step if wants_best else None
+    best = progress.best_step if wants_best else None  # None too where nothing was held out
     return progress.step if best is None else best
 
 
@@ -157,6 +162,7 @@ def copy_best(folder: Path, step: int) -> None:
     Raises:
         UserError: it is damaged or of another step.
     """
+    # a copy of a damaged model would look whole, so its hashes are compared first
     damage = find_damage(folder / BEST)
     if damage is None and not is_written(folder / BEST, step):
         damage = f"not of step {step}"
@@ -168,6 +174,7 @@ def copy_best(folder: Path, step: int) -> None:
 
 def copy_model(source: Path, target: Path) -> None:
     """Copy a whole model folder, in the place of an earlier one."""
+    # only what the manifest names belongs to the model
     manifest = read_json(source / MANIFEST)
     facts = {key: value for key, value in manifest.items() if key != "files"}
     with atomic_folder(target, **facts) as hidden:
@@ -188,11 +195,15 @@ def adopt_best(folder: Path, checkpoint: str, step: int | None, *, is_needed: bo
         UserError: it is needed, and neither folder holds it.
     """
     former = Path(checkpoint).resolve().parent.parent
+
+    # already here, as in a run that is resumed in its own folder
     if step is None or is_written(folder / BEST, step):
         return
     if find_damage(former / BEST) is None and is_written(former / BEST, step):
         copy_model(former / BEST, folder / BEST)
         return
+
+    # lost: an error where it is needed, else a warning
     message = f"--resume {checkpoint}: {former / BEST} is not whole or not of its best step, {step:,}"
     if is_needed:
         hint = "--no-load_best_model_at_end --allow_change load_best_model_at_end gives final_model the last weights"

@@ -36,6 +36,7 @@ class RunLog:
         """
         self.enabled, self.watch = enabled, watch
         self.path = folder / LOG if enabled else Path(os.devnull)
+        # appended to, never opened anew: a resumed run first cuts it back to its checkpoint
         self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (open for the whole run)
         self.writer = open_writer(writer_dir) if writer_dir and enabled else None
         self.bar = progress_bar(total_steps, unit="step", enabled=enabled)
@@ -53,6 +54,8 @@ class RunLog:
         """Continue after a step: cut the log back to the bytes it then had, so that no step stands in it twice."""
         if self.enabled:
             self.file.truncate(min(length, self.path.stat().st_size))
+
+        # the bar's rate is of this session's steps alone
         self.bar.initial = self.bar.n = step
         self.bar.refresh()
 
@@ -60,6 +63,8 @@ class RunLog:
         """Append one record; JSON has no number that is not finite, so such a one is written as a string: "nan"."""
         if not self.enabled:
             return
+
+        # a line is written in one call, so a kill leaves it whole or not at all
         clean = {
             key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in record.items()
@@ -68,6 +73,7 @@ class RunLog:
             self.file.write((json.dumps(clean, ensure_ascii=False) + "\n").encode())
         except OSError as problem:  # training is worth more than its log
             warn(f"{self.path}: step {record['step']} not logged: {problem.strerror}")
+        # curves: every number but the position, by step
         if self.writer:
             for key, value in record.items():
                 if key not in ("step", "epoch") and isinstance(value, (int, float)):

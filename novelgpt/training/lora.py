@@ -56,9 +56,13 @@ def add_lora(
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(LAYERS), fan_in_fan_out=True
     )
+
+    # peft draws A from torch's global generator: seeded here, and put back
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model)
+
+    # rows of new tokens are random, and frozen they would stay so
     if len(new_ids):
         tables = [model.transformer.wte] if model.config.tie_word_embeddings else [model.transformer.wte, model.lm_head]
         for table in tables:
@@ -75,7 +79,7 @@ def describe_lora(model: GPT2LMHeadModel, new_ids: np.ndarray) -> str:
 
 def train_rows(weight: torch.nn.Parameter, ids: np.ndarray) -> None:
     """Train some rows of a table (V, D) and leave the others as they are."""
-    mask = torch.zeros(len(weight), 1)
+    mask = torch.zeros(len(weight), 1)  # (V, 1)
     mask[torch.from_numpy(ids)] = 1
     weight.requires_grad_(True)
     weight.register_hook(lambda gradient: gradient * mask.to(gradient.device, gradient.dtype))
@@ -87,6 +91,8 @@ def plain_model(model: GPT2LMHeadModel) -> GPT2LMHeadModel:
     if not any(hasattr(module, "base_layer") for module in model.modules()):
         return model
     weights = model_weights(model)
+
+    # an empty network takes the merged weights as they are, without a copy of its own
     with torch.device("meta"):
         plain = GPT2LMHeadModel(model.config)
     plain.load_state_dict({HEAD: weights[EMBEDDING], **weights}, assign=True)

@@ -100,6 +100,7 @@ def available_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
+        # Linux counts what its caches would give back
         with open("/proc/meminfo", encoding="ascii") as file:
             facts = dict(line.split(":") for line in file)
         return int(facts["MemAvailable"].split()[0]) * 1024

@@ -96,10 +96,12 @@ def lr_at(
     >>> [round(lr_at(step, 3, peak=1.0, warmup=1, schedule="polynomial", end=0.1), 3) for step in (1, 2, 3)]
     [1.0, 0.325, 0.1]
     """
+    # up to the peak, which the last step of warm-up has
     if step <= warmup:
         return peak * step / warmup
     if schedule == "constant" or total_steps == 1:
         return peak
+    # then down, so that the very last step has the end rate
     done = (step - warmup) / (total_steps - warmup)
     if schedule == "cosine":
         return end + (peak - end) * (1 + math.cos(math.pi * done)) / 2
@@ -113,6 +115,7 @@ def split_parameters(model: nn.Module, *, muon: bool) -> dict[str, list[nn.Param
     embeddings are decayed like matrices, unless most of their rows are to stay; biases and LayerNorms, one-dimensional
     all, are never decayed. Frozen parameters never have a gradient, so no optimizer touches them.
     """
+    # a table of which only some rows are trained must not be decayed: the frozen ones would shrink
     groups: dict[str, list[nn.Parameter]] = {"muon": [], "muon_qkv": [], "decayed": [], "plain": []}
     for name, parameter in model.named_parameters():
         kind = "decayed" if parameter.ndim == 2 and not hasattr(parameter, "rows_only") else "plain"
@@ -142,6 +145,7 @@ def build_optimizers(
         betas: AdamW's moment decays.
         dtype: format of Muon's matrix products.
     """
+    # fused: one kernel for all parameters, and a step to be left out is known on the device alone
     groups = split_parameters(model, muon=name == "muon")
     fused = all(parameter.device.type in ("cuda", "cpu") for parameter in model.parameters())
     adamw = torch.optim.AdamW(
@@ -153,6 +157,8 @@ def build_optimizers(
         betas=betas,
         fused=fused,
     )
+
+    # Muon's matrices never stand in both
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if groups["muon"]:
         turned = [{"params": groups["muon"]}, {"params": groups["muon_qkv"], "parts": 3}]
@@ -183,10 +189,13 @@ def orthogonalize(matrices: torch.Tensor, dtype: torch.dtype = torch.bfloat16) -
     >>> bool((orthogonalize(torch.diag(torch.tensor([9.0, 5.0]))[None]) - torch.eye(2)).abs().max() < 0.4)
     True
     """
+    # a wide matrix gives the smaller square, (A, A) with A the shorter side
     is_tall = matrices.shape[1] > matrices.shape[2]
     turned = matrices.mT if is_tall else matrices
     turned = (turned / turned.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)).to(dtype)
     first, third, fifth = COEFFICIENTS
+
+    # each round draws the singular values s towards 1 by a s + b s^3 + c s^5
     for _ in range(ITERATIONS):
         square = turned @ turned.mT  # (N, A, A)
         turned = torch.baddbmm(
@@ -225,6 +234,7 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         """Update every parameter that has a gradient."""
+        # a step to be left out multiplies by 0 instead of asking the host
         kept = 1.0 if self.found_inf is None else (self.found_inf == 0).float()
         waiting = defaultdict(list)  # shape and rate -> (the part of a weight, its direction)
         for group in self.param_groups:
@@ -235,6 +245,8 @@ class Muon(torch.optim.Optimizer):
                 weight.mul_(1 - group["lr"] * group["weight_decay"] * kept)
                 for pair in zip(weight.chunk(group["parts"], 1), direction.chunk(group["parts"], 1), strict=True):
                     waiting[pair[0].shape, group["lr"]].append(pair)
+
+        # matrices of one shape are orthogonalized together: few large products instead of many small ones
         for (shape, lr), pairs in waiting.items():
             turned = orthogonalize(torch.stack([direction for _, direction in pairs]), self.dtype)  # (N, A, B)
             rate = -lr * UPDATE_RMS * math.sqrt(max(shape))

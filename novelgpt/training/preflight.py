@@ -23,6 +23,8 @@ def print_plan(run: Run) -> None:
     parameters = count_parameters(run.model)
     tokens = run.data.num_tokens
     train, held = run.data.describe_counts()
+
+    # the engine of the run itself: what is shown is what will be
     engine = Engine(run)
     seconds = time_step(run, engine)
     lines = {
@@ -92,6 +94,8 @@ def check_disk(run: Run) -> None:
     """
     folder = run.options.output_path
     folder.mkdir(parents=True, exist_ok=True)
+
+    # too little for anything is an error, too little for everything a warning
     free = shutil.disk_usage(folder).free
     needed = sum(predict_disk(run).values())
     trained = count_parameters(run.model, trainable=True)

@@ -55,7 +55,7 @@ class RowData:
     @cached_property
     def step_tokens(self) -> float:
         """Tokens that a step computes on the average, padding included."""
-        widths = [self.width(rows) * len(rows) for rows in self.epoch_rows(1)]
+        widths = [self.width(rows) * len(rows) for rows in self.epoch_rows(1)]  # tokens a batch, padding included
         return sum(widths) / len(widths)
 
     @property
@@ -79,6 +79,7 @@ class RowData:
         return batch_width(int(self.train.lengths(rows).max()), self.block_size)
 
     def epoch_batches(self, epoch: int, *, skip: int = 0) -> Iterator[Batch]:
+        # batches that are done cost nothing: rows are padded only when they are asked for
         for number, rows in enumerate(self.epoch_rows(epoch)):
             if number >= skip:
                 yield make_rows(self.train, rows, self.block_size)
@@ -112,6 +113,7 @@ class RowData:
     def opening(self, tokenizer) -> str:
         """Return a beginning for the sample after each epoch: a record up to the mark, or its first words."""
         part = self.valid if len(self.valid) else self.train
+        # up to the mark, so that the network writes what follows it; without one a few words
         end = int(part.first[0]) if self.mark else min(8, int(part.starts[1]) - 1)
         return tokenizer.decode(part.ids[1:end])
 
@@ -139,6 +141,8 @@ def make_rows(records: Records, rows: np.ndarray, block_size: int) -> Batch:
     width = batch_width(int(records.lengths(rows).max()), block_size)
     input_ids = np.zeros((len(rows), width), dtype=np.int64)  # (B, T)
     labels = np.full((len(rows), width), IGNORED, dtype=np.int64)  # (B, T)
+
+    # each record from the left, its labels from the first scored token on
     for place, number in enumerate(rows.tolist()):
         ids, first = records.ids[records.starts[number] : records.starts[number + 1]], records.first[number]
         input_ids[place, : len(ids)] = ids
@@ -165,5 +169,5 @@ def report_records(name: str, records: Records, block_size: int, mark: str | Non
     if records.skipped:
         words.append(f"{records.skipped:,} without {mark} and text after it skipped")
     say(f"{name}: {'; '.join(words)}")
-    if not len(records):
+    if not len(records):  # only what is held out can be empty here
         warn("no record is held out: --validation_file or --valid_fraction shows when it begins to memorise")

@@ -135,6 +135,7 @@ def resolve_options(options: TrainOptions, *, n_embd: int, window: int, epoch_st
         window: tokens a row.
         epoch_steps: optimizer steps of the first epoch.
     """
+    # first the optimizer, whose name decides on the rate, which decides on the decay
     pretrained = options.pretrained_model is not None
     optimizer, lr, decay, share = options.optimizer, options.lr, options.weight_decay, options.replace_inputs
     if optimizer == "auto":
@@ -163,11 +164,14 @@ def open_run_pieces(options: TrainOptions, tokenizer, world: World) -> Pieces:
     vocabulary = choose_vocabulary(options.tokenizer_path, options.pretrained_model)
     sizes = {"num_pieces": options.num_pieces, "valid_fraction": options.valid_fraction}
     sizes["min_length"] = options.min_length
+    # --raw: the first process makes them, and has read every byte by then
     if options.raw and world.is_main:
         settings = sizes | ({"add_tokens": options.add_tokens} if options.add_tokens else {})
         pieces = make_pieces(options.raw_data_path, folder, tokenizer, tokenizer_path=vocabulary, **settings)
         wait_for_all(world)
         return pieces
+
+    # else they must be there already, from the first process or from tokenize_corpus.py
     wait_for_all(world)
     pieces = open_pieces(folder, hashes=world.is_main)
 
@@ -192,6 +196,7 @@ def open_rows(options: TrainOptions, tokenizer, context: int, *, loud: bool) -> 
         UserError: a file cannot be used, the block is longer than the context, the mark is no token, or no record is
             left to train on.
     """
+    # what the network cannot read is refused before the files are
     block_size, mark = options.block_size or context, options.loss_after
     check_block(block_size, context)
     if mark and mark not in tokenizer.marks:
@@ -204,7 +209,7 @@ def open_rows(options: TrainOptions, tokenizer, context: int, *, loud: bool) -> 
         held = read_records(options.validation_file, options.text_column)
     else:
         texts, held = hold_out_last(texts, options.valid_fraction)
-    texts = texts[: options.max_train_samples or None]
+    texts = texts[: options.max_train_samples or None]  # after the division: what is held out stays the same
     sizes = {"block_size": block_size, "mark": mark, "num_workers": options.preprocessing_num_workers}
     train, valid = (encode_records(part, tokenizer, **sizes) for part in (texts, held))
     if not len(train):
@@ -229,6 +234,7 @@ def open_rows(options: TrainOptions, tokenizer, context: int, *, loud: bool) -> 
 
 def load_network(options: TrainOptions, tokenizer, *, loud: bool = True) -> tuple[GPT2LMHeadModel, dict]:
     """Return the network to train, in fp32 on the CPU, and its config; report what was changed of one if loud."""
+    # what is reported is collected, since only the first process reports
     lines = describe_added(options.add_tokens, tokenizer)
     if options.pretrained_model:
         folder, vocabulary = options.pretrained_path, options.tokenizer_path
@@ -240,6 +246,8 @@ def load_network(options: TrainOptions, tokenizer, *, loud: bool = True) -> tupl
         model = build_model(config, tokenizer, seed=options.seed)
     if options.dropout is not None:
         set_dropout(model, config, options.dropout)
+
+    # last: the corrections wrap the layers as they are by now
     if options.lora_rank:
         settings = {"rank": options.lora_rank, "alpha": options.lora_alpha, "dropout": options.lora_dropout}
         add_lora(model, **settings, seed=options.seed, new_ids=adaptation.new_ids)
@@ -253,6 +261,7 @@ def set_dropout(model: GPT2LMHeadModel, config: dict, rate: float) -> None:
     """Give embedding, residual and attention dropout one rate."""
     config |= dict.fromkeys(DROPOUTS, rate)
     check_model_config(config, name="--dropout")
+    # for the layers that are made from the config, and for those that are there
     for name in DROPOUTS:
         setattr(model.config, name, rate)
     for module in model.modules():

@@ -102,14 +102,19 @@ def train(
 def begin(run: Run, command: Sequence[str] | None) -> Path | None:
     """Put the run folder in order, report what is about to run, and return the checkpoint to resume."""
     folder = run.options.output_path
+
+    # what a kill left half written
     remove_leftovers(folder)
     remove_leftovers(folder / FOLDER)
     if run.options.resume == "never":
         move_run_aside(folder)
+    # what is there decides: nothing, an unfinished run of the same identity, or a finished one
     checkpoint = choose_checkpoint(run, set_aside=True)
     if is_finished(run.options, checkpoint):
         say(describe_finished(run.options, read_progress(checkpoint)))
         return checkpoint
+
+    # from here on something will be written
     check_disk(run)
     write_run_file(run, command)
     for line in describe_run(run):
@@ -120,7 +125,7 @@ def begin(run: Run, command: Sequence[str] | None) -> Path | None:
 def find_deadline(options: TrainOptions, began: float) -> float | None:
     """Return the time.monotonic() at which the run stops by itself."""
     ends = [began + 3600 * options.max_hours] if options.max_hours else []
-    if options.until:
+    if options.until:  # the next time the clock shows it, tomorrow if need be
         ends.append(began + seconds_until(options.until, now=datetime.now()))
     return min(ends, default=None)
 
@@ -129,12 +134,14 @@ def move_run_aside(folder: Path) -> None:
     """Move everything of an earlier run into a numbered sibling folder; the lock stays."""
     if not (folder / RUN_FILE).exists() and not (folder / FOLDER).exists():
         return
+
+    # model.1, model.2, …: no earlier run is ever overwritten
     number = 1
     while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
     aside.mkdir()
     for path in sorted(folder.iterdir()):
-        if path.name not in (LOCK, ".gitkeep"):
+        if path.name not in (LOCK, ".gitkeep"):  # the lock is held by this very run
             os.rename(path, aside / path.name)
     say(f"the former run is now {aside}")
 
@@ -150,11 +157,15 @@ def choose_checkpoint(run: Run, *, set_aside: bool) -> Path | None:
         return None
     if options.resume != "auto":
         return choose_named_checkpoint(run, Path(options.resume), set_aside=set_aside)
+
+    # no run here yet; checkpoints without run.json cannot be compared, so they are not touched
     if not (folder / RUN_FILE).exists():
         if list_checkpoints(folder):
             hint = f"put {RUN_FILE} back; or start anew with --resume never, which moves the old run aside"
             raise UserError(f"{folder}: holds checkpoints but no {RUN_FILE}", hint, EXIT_STATE)
         return None
+
+    # the same identity, then the newest checkpoint that is whole
     check_identity(run, folder)
     checkpoint = find_checkpoint(folder, set_aside=set_aside)
     if checkpoint and set_aside:
@@ -167,12 +178,14 @@ def choose_named_checkpoint(run: Run, path: Path, *, set_aside: bool) -> Path:
     if damage := find_checkpoint_damage(path):
         message = f"--resume {path}: not a whole checkpoint: {damage}"
         raise UserError(message, "--resume auto takes the newest whole one", EXIT_STATE)
+
+    # the run that the checkpoint belongs to may lie in another folder
     former = path.resolve().parent.parent
     if (former / RUN_FILE).exists():
         check_identity(run, former)
     elif run.world.is_main:
         warn(f"--resume {path}: no {RUN_FILE} of its run, so its settings cannot be compared")
-    if set_aside:
+    if set_aside:  # only the first process changes the folder
         progress, folder = read_progress(path), run.options.output_path
         adopt_best(folder, run.options.resume, progress.best_step, is_needed=run.options.load_best_model_at_end)
         set_later_aside(folder, progress.step)
@@ -183,6 +196,7 @@ def is_finished(options: TrainOptions, checkpoint: Path | None) -> bool:
     """Tell whether the run's newest checkpoint is its end and the final model is of it."""
     if checkpoint is None:
         return False
+    # a kill between the last checkpoint and final_model leaves a run that is over and not finished
     progress = read_progress(checkpoint)
     step = final_step(progress, wants_best=options.load_best_model_at_end)
     is_at_end = is_over(progress, epochs=options.epochs, patience=options.early_stopping_patience)
@@ -203,6 +217,8 @@ def sampler(run: Run):
     if not options.sample_length or not run.world.is_main or options.shard:
         return None
     prefix = options.sample_prefix or run.data.opening(run.tokenizer)
+
+    # a title is shown without the text that it is for
     given = run.tokenizer.show(run.tokenizer.encode_prefix(prefix)) if run.data.mark else ""  # not shown
 
     def write(model: GPT2LMHeadModel) -> str:
@@ -306,6 +322,8 @@ def verdict(progress: Progress, run: Run) -> str:
     """Say in one line how the run went and which model folder to use."""
     if progress.best_epoch is None:
         return f"nothing was held out, so no verdict; use {run.options.output_path / 'final_model'}"
+
+    # the best epoch against the last one; up to 0.02 nats are noise
     last, place = progress.history[-1]["valid_loss"], progress.history[-1]["epoch"]
     best = f"epoch {progress.best_epoch} (held-out loss {progress.best_loss:.4f})"
     if progress.epoch <= run.options.epochs:

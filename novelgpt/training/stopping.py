@@ -50,6 +50,8 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is not threading.main_thread():  # only it may set handlers
             return self
+
+        # the former handlers come back at the end, as a notebook expects
         for name in STOPPING:
             if hasattr(signal, name):
                 self.former[getattr(signal, name)] = signal.signal(getattr(signal, name), self.on_stop)
@@ -67,6 +69,8 @@ class StopSignals:
             if self.exit_at_second:
                 os._exit(128 + number)
             raise KeyboardInterrupt
+
+        # only noted here: the loop asks when it can stop
         self.stopped_by = number
         say(f"{signal.Signals(number).name}: saving, then stopping (again: stop at once)")
 
@@ -90,7 +94,7 @@ def watch_blocks(model: torch.nn.Module, stop: StopSignals) -> None:
     """
 
     def check(*_tensors) -> None:
-        if stop.stopped_by is not None:
+        if stop.stopped_by is not None:  # the deadline can wait for the end of the micro-batch
             raise Stopped
 
     def before_block(_block, arguments: tuple) -> None:
@@ -98,6 +102,7 @@ def watch_blocks(model: torch.nn.Module, stop: StopSignals) -> None:
         if arguments[0].requires_grad:
             arguments[0].register_hook(check)
 
+    # a hook before each block on the way forward, and one on its input's gradient on the way back
     for block in model.transformer.h:
         block.register_forward_pre_hook(before_block)
 
@@ -110,6 +115,6 @@ def seconds_until(clock: str, *, now: datetime) -> float:
     """
     hour, minute = clock.split(":")
     then = now.replace(hour=int(hour), minute=int(minute), second=0, microsecond=0)
-    if then <= now:
+    if then <= now:  # that time has passed today
         then += timedelta(days=1)
     return (then - now).total_seconds()

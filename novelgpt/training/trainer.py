@@ -203,7 +203,7 @@ class Trainer:
         """Write the mean loss since the last log line."""
         self.check_finite()
         loss = sum_over_processes([float(self.loss)], self.run.world)[0]  # nats
-        tokens = float(self.tokens)
+        tokens = float(self.tokens)  # the host waits here for the steps under way
         self.loss.zero_()
         self.tokens.zero_()
         if tokens:
@@ -266,6 +266,7 @@ class Trainer:
 
     def report_evaluation(self, result: Evaluation, epoch: float) -> None:
         """Log an evaluation and print it."""
+        # the history keeps it for the verdict, the log for plots
         loss = result.loss if math.isfinite(result.loss) else None  # JSON knows no nan
         self.progress.history.append({"epoch": epoch, "step": self.progress.step, "valid_loss": loss})
         values = {"valid_loss": result.loss, "valid_perplexity": result.perplexity}
@@ -278,6 +279,8 @@ class Trainer:
     def end_epoch(self) -> None:
         """Evaluate, write the epoch's model folder, sample, and save the state of the next epoch's beginning."""
         progress = self.progress
+
+        # the evaluation comes first: the model folder names its loss
         evaluation = self.evaluate(epoch=progress.epoch)
         weights = model_weights(self.run.model)
         if self.run.world.is_main:
@@ -286,6 +289,8 @@ class Trainer:
             self.keeper.choose_best(progress, evaluation.loss, weights)
         if self.run.world.is_main:
             self.write_sample()
+
+        # the checkpoint is of the next epoch's beginning, so a resumed run does not evaluate again
         progress.epoch += 1
         progress.batch = 0
         self.save()

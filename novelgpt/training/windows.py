@@ -131,8 +131,8 @@ def make_batch(stream: Stream, starts: np.ndarray, window: int) -> Batch:
     """
     length = min(window, len(stream))
     rows = stream.gather(starts, length).astype(np.int64)  # (B, length)
-    input_ids = np.zeros((len(starts), window), dtype=np.int64)
-    labels = np.full((len(starts), window), IGNORED, dtype=np.int64)
+    input_ids = np.zeros((len(starts), window), dtype=np.int64)  # (B, T)
+    labels = np.full((len(starts), window), IGNORED, dtype=np.int64)  # (B, T)
     input_ids[:, :length] = rows
     labels[:, :length] = rows
     return Batch(input_ids, labels, starts, is_windows=length == window)
@@ -154,7 +154,7 @@ def epoch_batches(
     Args:
         skip: batches at the beginning that are already done.
     """
-    starts = epoch_starts(len(stream), window, stride, seed=seed, epoch=epoch, random_phase=random_phase)
+    starts = epoch_starts(len(stream), window, stride, seed=seed, epoch=epoch, random_phase=random_phase)  # (W,)
     for first in range(skip * batch_size, len(starts), batch_size):
         yield make_batch(stream, starts[first : first + batch_size], window)
 
@@ -185,6 +185,8 @@ def replace_inputs(batch: Batch, share: float, *, seed: int, step: int) -> Batch
     (True, True)
     """
     random = np.random.Generator(np.random.SFC64([seed, step, REPLACEMENT_STREAM]))
+
+    # drawn from the batch itself, so that frequent tokens stand in as often as they are read
     ids = batch.input_ids  # (B, T)
     drawn = ids.ravel()[random.integers(ids.size, size=ids.shape)]
     is_exchanged = random.random(ids.shape, dtype=np.float32) < share

@@ -142,6 +142,7 @@ def count_parts(encoded: Encoded, parts: Mapping[str, Part]) -> dict:
 
 def cut_parts(parts: Mapping[str, Part], folder: Path, num_pieces: int) -> list[dict]:
     """Write the pieces of train and valid into a folder and describe each; those of valid are about as long."""
+    # as many as asked for of train, and of valid as many of that length as its tokens fill
     train_tokens = len(parts["train"].stream)
     if train_tokens < num_pieces:
         warn(f"--num_pieces {num_pieces}: only {train_tokens} tokens, so {train_tokens} pieces are written")
@@ -179,6 +180,7 @@ def npy_header(dtype: np.dtype, length: int) -> bytes:
 
 def write_piece(path: Path, stream: TokenStream, start: int, stop: int) -> str:
     """Write a stretch of a stream as a .npy file onto the disk and return its SHA-256."""
+    # hashed while written, so that nothing is read twice
     little = stream.dtype.newbyteorder("<")
     header = npy_header(little, stop - start)
     digest = hashlib.sha256(header)
@@ -195,6 +197,7 @@ def write_piece(path: Path, stream: TokenStream, start: int, stop: int) -> str:
 
 def replace_set(folder: Path, hidden: Path, manifest: dict) -> None:
     """Put new pieces in the place of the old: the old manifest goes first, the new one comes last."""
+    # without a manifest there is no set: whatever happens from here on, no mixture is read
     (folder / MANIFEST).unlink(missing_ok=True)
     fsync_path(folder)
     for path in find_pieces(folder):
@@ -240,10 +243,13 @@ def open_pieces(folder: str | Path, *, expect: Mapping | None = None, hashes: bo
 
 def find_piece_damage(folder: Path, entries: list[dict], dtype: np.dtype, *, hashes: bool) -> str | None:
     """Say what is wrong with the piece files of a manifest; None when nothing is."""
+    # a foreign piece would be read by nobody, but it shows that something went wrong
     names = {entry["name"] for entry in entries}
     for path in find_pieces(folder):
         if path.name not in names:
             return f"{path.name} does not belong to the set"
+
+    # names before files: a forged manifest must not lead out of the folder
     for entry in entries:
         name, path, header = entry["name"], folder / entry["name"], npy_header(dtype, entry["tokens"])
         size = len(header) + entry["tokens"] * dtype.itemsize
@@ -305,6 +311,8 @@ def read_manifest(folder: Path) -> dict:
     try:
         manifest = json.loads(raw)
         del manifest["checksum"]
+
+        # the very bytes that writing it again would give
         whole = manifest_text(manifest).encode("utf-8") == raw
     except (ValueError, TypeError, KeyError, RecursionError) as problem:
         raise damaged(folder, f"{MANIFEST} is not a manifest of pieces") from problem
@@ -329,6 +337,8 @@ def rebuild_command(folder: Path, manifest: Mapping | None = None, expect: Mappi
         "tokenized_data_path": folder,
         "tokenizer_path": expect.get("vocabulary_path", vocabulary),
     }
+
+    # what is expected now goes before what the pieces were made with
     flags = {**paths, **manifest.get("options", {}), **expect.get("options", {})}
     words = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in flags.items() if value is not None)
     return f"python tokenize_corpus.py {words}\n(or add --raw to the python train.py command)"

@@ -47,6 +47,8 @@ class TokenStream:
     def copy_span(self, start: int, stop: int) -> np.ndarray:
         """Copy the ids from start up to stop (stop - start,), both inside the stream."""
         ids = np.empty(stop - start, self.dtype)
+
+        # from array to array, as far as each reaches
         index, place = int(np.searchsorted(self.ends, start, side="right")), start
         while place < stop:
             array, end = self.arrays[index], min(stop, int(self.ends[index]))
@@ -128,6 +130,8 @@ def encode_documents(
     """
     starts, characters, left_out = [0], [], []
     mark = np.array([tokenizer.cls_id], tokenizer.dtype)
+
+    # straight to the disk: a corpus need not fit into memory
     with open(path, "wb") as file:
         for document in documents:
             ids = encode_document(tokenizer, document) if len(document) >= min_length else mark[:0]  # (N,)
@@ -149,6 +153,7 @@ def no_documents(lengths: list[int], min_length: int) -> UserError:
     """Say that no document is left, and how long they are."""
     longest = max(lengths, default=0)
     if longest < min_length and longest > 0:
+        # a histogram tells what --min_length would leave
         lows = [low for low in (0, 1, 10, 100, 1_000, 10_000, 100_000) if low <= longest]
         highs = [*lows[1:], longest + 1]
         rows = [
@@ -174,10 +179,13 @@ def hold_out(encoded: Encoded, tokenizer, fraction: float) -> dict[str, Part]:
     Returns:
         The parts "train" and "valid"; the newline at a cut inside a document is the only token left out.
     """
+    # the first document of the tail: the one in which the last `target` tokens begin
     total, target = len(encoded.ids), math.ceil(fraction * len(encoded.ids))
     if target == 0:
         return join_parts(encoded, tokenizer, len(encoded.characters), None)
     first = int(np.searchsorted(encoded.starts, total - target, side="right")) - 1
+
+    # the whole document, unless that would hold out more than twice as much
     fits = first > 0 and total - encoded.starts[first] <= 2 * target
     cut = None if fits else paragraph_end(encoded, tokenizer, first, total - target)
     if first == 0 and cut is None:
@@ -203,6 +211,7 @@ def join_parts(encoded: Encoded, tokenizer, first: int, cut: int | None) -> dict
     mark = np.array([tokenizer.cls_id], tokenizer.dtype)
     before, after = int(characters[:first].sum()), int(characters[first:].sum())
     if cut is not None:
+        # the document is counted on both sides, each with its own characters
         head = len(tokenizer.decode(ids[starts[first] + 1 : cut]))
         train = Part(TokenStream([ids[:cut], mark]), first + 1, before + head)
         tail = TokenStream([mark, ids[cut + 1 :], mark])

@@ -96,6 +96,7 @@ def write_corpus(
         "kind": tokenizer.kind,
         "size": tokenizer.vocab_size,
     }
+    # documents stream from the corpus into the pieces; none but the present one is in memory
     with progress_bar(None, unit="char", description="tokenize") as bar:
         manifest = write_pieces(
             read_corpus(raw_data_path),
@@ -119,6 +120,7 @@ def report_pieces(manifest: dict) -> None:
             f"{name}: {counts['documents']:,} documents, {counts['characters']:,} characters, "
             f"{counts['tokens']:,} tokens, {pieces} pieces"
         )
+    # what was left out is always said, since it is text that the network will never see
     if manifest["left_out"]["documents"]:
         left = manifest["left_out"]
         warn(
