@@ -187,7 +187,7 @@ class Engine:
         if self.noise:
             self.noise.set_position(step, rows.start)
         else:
-            # bits: seed, step, row; no two micro-batches of a run share a state
+            # seed, step and first row side by side, so that parts and steps differ
             torch.manual_seed((self.options.seed << 32) + (step << 8) + rows.start % 256)
 
     def reshard(self) -> None:
@@ -287,9 +287,8 @@ def cut_windows(corpus: torch.Tensor, starts: torch.Tensor, window: int) -> torc
         (B, window) int64.
     """
     places = starts[:, None] + torch.arange(window, device=corpus.device)  # (B, T)
-    return corpus[places].long() & (
-        0xFFFF if corpus.dtype == torch.int16 else 0xFFFFFFFF
-    )  # (B, T), the bits of unsigned ids
+    mask = 0xFFFF if corpus.dtype == torch.int16 else 0xFFFFFFFF  # the ids are unsigned
+    return corpus[places].long() & mask  # (B, T)
 
 
 def rows_to_device(

@@ -119,9 +119,7 @@ def is_evaluation_due(progress: Progress, *, every: int, epoch_steps: int) -> bo
     >>> is_evaluation_due(Progress(step=6, batch=6), every=2, epoch_steps=6)
     False
     """
-    if (
-        not every or progress.step % every or not 0 < progress.batch < epoch_steps
-    ):  # the epoch's own evaluation comes at its end
+    if not every or progress.step % every or not 0 < progress.batch < epoch_steps:
         return False
     return not progress.history or progress.history[-1]["step"] != progress.step  # done before the stop
 

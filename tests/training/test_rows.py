@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import BLOCK, RECORDS, WORDS
 from helpers import StopAfter, assert_survives_stops, fit, read_log, refusal_of, step_losses
-from test_distributed import assert_same_losses, run_cases
+from processes import assert_same_losses, run_cases
 from transformers import AutoModelForCausalLM
 
 from novelgpt.corpus.records import encode_records
