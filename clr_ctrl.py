@@ -7,11 +7,10 @@ Takes .txt, .json, .jsonl, .csv, each also as .gz, whole folders, and "-" for st
 a path it reads data/input.json or data/input.txt, or else the bundled novel.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from novelgpt.cli import new_parser, parse_options, run
+from novelgpt.cli import CleanOptions, Parser, run
 from novelgpt.files import write_text
 from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 
@@ -20,23 +19,9 @@ SAMPLE = "data/sample/novel.txt"
 VOCABULARY = "cache/vocab_small.txt"
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
-    parser = new_parser(__doc__)
-    switch = argparse.BooleanOptionalAction
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="files or folders of novels")
-    parser.add_argument("--output", default="data/train.json", metavar="FILE", help="the clean documents")
-    parser.add_argument("--encoding", metavar="NAME", help="encoding of the input; found out if not given")
-    parser.add_argument("--field", metavar="NAME", help="key or column of the text; text or content if not given")
-    parser.add_argument("--keep_ads", action=switch, default=False, help="leave advertisements and site lines in")
-    parser.add_argument("--keep_private", action=switch, default=False, help="leave private-use characters in")
-    parser.add_argument("--width", choices=("half", "full"), help="write all ASCII and full-width signs this way")
-    parser.add_argument(
-        "--traditional_to_simplified", action=switch, default=False, help="convert the script; needs OpenCC"
-    )
-    parser.add_argument("--report", metavar="FILE", help="also write the report as one HTML page")
-    parser.add_argument("--titles", metavar="FILE", help="also write chapters with titles as records: text[TIL]title")
-    return parser
+def build_parser() -> Parser[CleanOptions]:
+    """Return the command line of clr_ctrl.py."""
+    return Parser(CleanOptions, __doc__, section="clean")
 
 
 def choose_paths(given: Sequence[str]) -> list[str]:
@@ -51,7 +36,7 @@ def choose_paths(given: Sequence[str]) -> list[str]:
     return [SAMPLE if Path(SAMPLE).exists() else str(sample)]
 
 
-def check_outputs(options: argparse.Namespace, report: Path) -> None:
+def check_outputs(options: CleanOptions, report: Path) -> None:
     """Refuse two outputs in one file.
 
     Args:
@@ -69,29 +54,44 @@ def check_outputs(options: argparse.Namespace, report: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Clean the novels and write documents and report."""
-    options = parse_options(build_parser(), argv, section="clean")
-    from novelgpt.corpus.books import Treatment
-    from novelgpt.corpus.library import Library
-    from novelgpt.corpus.report import report_path, summarise, terminal_lines, write_report
-    from novelgpt.corpus.titles import title_words
+    options = build_parser().parse_options(argv)
+    from novelgpt.corpus.books import CleaningOptions, Library
+    from novelgpt.corpus.doctor import Report, report_path, terminal_lines, write_report
 
     check_outputs(options, report_path(options.output))
-    treatment = Treatment(options.keep_ads, options.keep_private, options.width, options.traditional_to_simplified)
-    library = Library(treatment, encoding=options.encoding, field=options.field, vocabulary_path=VOCABULARY)
-    library.write(choose_paths(options.paths), options.output, titles=options.titles)
-    report = summarise(library.facts, options.output, library.left_out)
-    write_report(report_path(options.output), report)
-    if options.report:
-        from novelgpt.corpus.report_html import html_page
+    paths = choose_paths(options.paths)
+    library = Library(
+        CleaningOptions(
+            keep_ads=options.keep_ads,
+            keep_private=options.keep_private,
+            width=options.width,
+            traditional_to_simplified=options.traditional_to_simplified,
+            encoding=options.encoding,
+            field=options.field,
+            vocabulary_path=VOCABULARY,
+        )
+    )
+    titles = None
+    if options.titles:
+        from novelgpt.corpus.records import TitleTable
 
-        write_text(options.report, html_page(report))
+        titles = TitleTable(options.titles)
+    library.write(paths, options.output, watch=titles.watch if titles else None)
+
+    # the report beside the documents, as a page, and on the terminal
+    report = Report(options.output, library.facts, library.left_out)
+    write_report(report)
+    if options.report:
+        from novelgpt.pages import report_page
+
+        write_text(options.report, report_page(report.to_json()))
     for line in terminal_lines(report):
         say(line)
-    if options.titles:
-        say(title_words(library.titles, options.titles))
+    if titles:
+        say(titles.describe())
     for entry in library.left_out:
         warn(f"left out: {entry['error']}")
-    written = [f"{options.output} ({report['documents']:,} documents)", str(report_path(options.output))]
+    written = [f"{options.output} ({report.documents:,} documents)", str(report_path(options.output))]
     say(f"written: {', '.join(written + list(filter(None, (options.report, options.titles))))}")
     return 0
 

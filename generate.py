@@ -7,30 +7,26 @@
 The samples go to stdout and, with --save_samples, to mnt/samples.txt and mnt/samples.jsonl.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from novelgpt.cli import new_parser, parse_options, run
+from novelgpt.cli import GenerateOptions, Parser, run
 from novelgpt.messages import EXIT_INPUT, UserError, say
-from novelgpt.writing.options import add_generate_options, check_options
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser[GenerateOptions]:
     """Return the command line of generate.py."""
-    parser = new_parser(__doc__)
-    add_generate_options(parser)
-    return parser
+    return Parser(GenerateOptions, __doc__, section="generate")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the samples."""
-    options = parse_options(build_parser(), argv, section="generate")
-    check_options(options)
+    options = build_parser().parse_options(argv)
+    from novelgpt.writing.prompts import examine_prompt, read_prompts, resolve_options
+
+    options = resolve_options(options)
     if options.find:
         return show_openings(options)
-    from novelgpt.writing.prompts import examine_prompt, read_prompts
-
     prompts = read_prompts(options)
     from novelgpt.writing.session import open_session
 
@@ -46,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def show_openings(options: argparse.Namespace) -> int:
+def show_openings(options: GenerateOptions) -> int:
     """Print openings of the book."""
     from novelgpt.writing.book import find_book
 

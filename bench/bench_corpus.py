@@ -28,12 +28,12 @@ import numpy as np  # noqa: E402 (after the path)
 import tokenizers  # noqa: E402
 from tokenizers import BertWordPieceTokenizer  # noqa: E402
 
-from novelgpt.corpus.books import Treatment, prepare_texts  # noqa: E402
-from novelgpt.corpus.decoding import decode_bytes  # noqa: E402
+from novelgpt.corpus.books import CleanBook, CleaningOptions  # noqa: E402
+from novelgpt.corpus.encodings import decode_bytes  # noqa: E402
 from novelgpt.corpus.pieces import open_pieces, write_pieces  # noqa: E402
-from novelgpt.corpus.tokenizer import load_tokenizer  # noqa: E402
-from novelgpt.corpus.tokenizer_wordpiece import WordPieceTokenizer  # noqa: E402
-from novelgpt.corpus.vocabulary import MARKS  # noqa: E402
+from novelgpt.corpus.tokenizers import load_tokenizer  # noqa: E402
+from novelgpt.corpus.tokenizers.vocabulary import MARKS  # noqa: E402
+from novelgpt.corpus.tokenizers.wordpiece import WordPieceTokenizer  # noqa: E402
 
 LATIN = "abcdefghijklmnopqrstuvwxyz0123456789"
 SHARES = {"hf fast BERT": 8, "python BERT": 16}  # these get one part in so many of the text
@@ -97,7 +97,7 @@ def python_bert(tokens: list[str]) -> Callable[[str], list[int]]:
 
 def clean(data: bytes) -> list[str]:
     """Decode, clean and split into chapters, as clr_ctrl.py does."""
-    return list(prepare_texts([decode_bytes(data).text], Treatment(), single=True).documents)
+    return CleanBook("bench", CleaningOptions()).prepare([decode_bytes(data).text], single=True).documents
 
 
 def tokenize(documents: list[str], folder: Path) -> dict:

@@ -21,10 +21,8 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.devices import has_fast_bf16
-from novelgpt.model import build_model
-from novelgpt.model_config import read_model_config
+from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
+from novelgpt.network import build_model, has_fast_bf16, read_model_config
 from novelgpt.writing.decoder import Weights
 from novelgpt.writing.generation import Plan, make_controls, write_samples
 
@@ -53,7 +51,7 @@ def hf_competitor(model, prefix: torch.Tensor, length: int, batch: int, **settin
     return lambda: model.generate(prefix, attention_mask=torch.ones_like(prefix), **settings)
 
 
-def our_competitor(weights: Weights, tokenizer, length: int, batch: int) -> Callable[[], object]:
+def our_competitor(weights: Weights, tokenizer: NovelTokenizer, length: int, batch: int) -> Callable[[], object]:
     """Return our decoder with the same filter."""
     controls = make_controls(tokenizer, weights.device)
     prefix = tokenizer.encode_prefix(PREFIX)

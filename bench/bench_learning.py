@@ -11,27 +11,26 @@ nats per character.
 import argparse
 import functools
 import json
+import math
 import statistics
 import sys
 import tempfile
 import time
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+
 import clr_ctrl
 import make_vocab
 import train
-from novelgpt.cli import parse_options
 from novelgpt.corpus.pieces import Pieces, TokenStream, tokenize_corpus
+from novelgpt.evaluation import evaluation_batches, score_batches
 from novelgpt.files import write_json
-from novelgpt.loss import sum_scores
-from novelgpt.ngram import ngram_loss
-from novelgpt.training.evaluation import evaluate_stream
-from novelgpt.training.options import TrainOptions
+from novelgpt.network import score_tokens
 from novelgpt.training.run import Run, prepare_run
 from novelgpt.training.stopping import StopSignals
 from novelgpt.training.trainer import Trainer
@@ -92,8 +91,7 @@ def open_run(preset: str, folder: Path, options: argparse.Namespace, seed: int) 
     argv += ["--tokenizer_path", str(folder / "vocab.txt"), "--tokenized_data_path", str(folder / "pieces")]
     argv += ["--epochs", str(options.epochs), "--stride", str(options.stride), "--batch_size", "8"]
     argv += ["--seed", str(seed), "--output_dir", str(folder / preset), "--log_step", "500", "--device", "cpu"]
-    values = parse_options(train.build_parser(), argv, section="train")
-    return prepare_run(TrainOptions(**{entry.name: getattr(values, entry.name) for entry in fields(TrainOptions)}))
+    return prepare_run(train.build_parser().parse_options(argv))
 
 
 def looks_of(total: int) -> set[int]:
@@ -118,20 +116,19 @@ def learn(preset: str, folder: Path, options: argparse.Namespace, seed: int) -> 
         curve = [(entry["step"], entry["valid_loss"]) for entry in learner.fit(None).history]
         run.model.eval()
         valid, manifest = pieces.valid, pieces.manifest["valid"]
-        sizes = {"window": run.window, "stride": run.window // 2, "batch_size": 32, "device": run.devices[0]}
-        score_of = functools.partial(sum_scores, run.model, dtype=run.dtype)
-        score = evaluate_stream(score_of, valid, **sizes, characters=manifest["characters"])
-    result = {"preset": preset, "seed": seed, "loss": score.nats_per_character, "curve": curve}
+        batches = evaluation_batches(valid, run.window, run.window // 2, 32)
+        scores = score_batches(functools.partial(score_tokens, run.model, dtype=run.dtype), batches, run.devices[0])
+    nats, scored, _ = scores.totals()
+    loss = nats / scored * len(valid) / manifest["characters"]  # nats per character
+    result = {"preset": preset, "seed": seed, "loss": loss, "curve": curve}
     return result | {"steps": run.total_steps, "seconds": round(time.perf_counter() - start)}
 
 
-def score_ngram(folder: Path, options: argparse.Namespace) -> float:
+def score_by_ngram(folder: Path, options: argparse.Namespace) -> float:
     """Return the 4-gram's nats per character on the same split."""
     run = open_run("novel", folder, options, 0)
-    pieces = run.data.pieces
-    valid = pieces.manifest["valid"]
-    nats = ngram_loss(pieces.train.read(), pieces.valid.read(), run.tokenizer.vocab_size)
-    return nats * valid["tokens"] / valid["characters"]
+    ngram = run.data.score_ngram(run.tokenizer.vocab_size)
+    return ngram.nats_per_character if ngram else math.nan  # a book of 20 million tokens is not counted
 
 
 def reach(curve: list[tuple[int, float]], loss: float) -> int | None:
@@ -174,7 +171,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(options.novel, folder)
-        ngram = score_ngram(folder, options)
+        ngram = score_by_ngram(folder, options)
         results = []
         for seed in range(options.seeds):
             for preset in PRESETS:

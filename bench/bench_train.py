@@ -117,11 +117,11 @@ def run_ours(name: str, device: str, *, dropout: float) -> list[float]:
     """The engine of train.py, with its defaults for the machine."""
     import torch
 
+    from novelgpt.cli import TrainOptions
     from novelgpt.corpus.pieces import Pieces, TokenStream
-    from novelgpt.devices import choose_devices, choose_precision
+    from novelgpt.network import choose_devices, choose_precision
     from novelgpt.training.data import WindowData
     from novelgpt.training.engine import Engine
-    from novelgpt.training.options import TrainOptions
     from novelgpt.training.parallel import World
     from novelgpt.training.run import Run
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from novelgpt.api import TrainResult, Written, evaluate, generate, train
-    from novelgpt.corpus.novel_tokenizer import NovelTokenizer
+    from novelgpt.cli import EvaluateOptions, GenerateOptions, TrainOptions
+    from novelgpt.corpus.tokenizers import NovelTokenizer
     from novelgpt.messages import UserError
-    from novelgpt.model import load_model
-    from novelgpt.training.options import TrainOptions
+    from novelgpt.network import load_model
 
 __version__ = "0.1.0"
 __all__ = [
+    "EvaluateOptions",
+    "GenerateOptions",
     "NovelTokenizer",
     "TrainOptions",
     "TrainResult",
@@ -26,10 +28,10 @@ __all__ = [
     "train",
 ]
 PLACES = {
-    "NovelTokenizer": "novelgpt.corpus.novel_tokenizer",
-    "TrainOptions": "novelgpt.training.options",
+    "NovelTokenizer": "novelgpt.corpus.tokenizers",
     "UserError": "novelgpt.messages",
-    "load_model": "novelgpt.model",
+    "load_model": "novelgpt.network",
+    **dict.fromkeys(("EvaluateOptions", "GenerateOptions", "TrainOptions"), "novelgpt.cli"),
     **dict.fromkeys(("TrainResult", "Written", "evaluate", "generate", "train"), "novelgpt.api"),
 }
 

@@ -5,22 +5,21 @@ UserError, as everywhere; nothing here ends the process.
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from novelgpt.checks import check_value
+from novelgpt.cli import EvaluateOptions, GenerateOptions, TrainOptions, names_with, with_changes
 from novelgpt.lock import run_lock
 from novelgpt.messages import EXIT_DONE, EXIT_USAGE, UserError
-from novelgpt.training.eval_options import check_eval_settings
-from novelgpt.training.options import TrainOptions
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
-    from novelgpt.corpus.novel_tokenizer import NovelTokenizer
+    from novelgpt.corpus.tokenizers import NovelTokenizer
 
     Model = str | Path | tuple[GPT2LMHeadModel, NovelTokenizer]
 
@@ -75,31 +74,33 @@ class Written:
 
 
 def train(
-    options: TrainOptions,
+    options: TrainOptions | None = None,
     *,
     progress: Callable[[dict], None] | None = None,
     exit_at_second: bool = False,
     command: Sequence[str] | None = None,
+    **changes: object,
 ) -> TrainResult:
     """Train, or resume an unfinished run, under the lock of the run folder.
 
-    In the main thread Ctrl-C and SIGTERM save and stop between two steps; the former handlers are put back at the end.
-    In another thread the signals stay with whoever has them.
+    In the main thread Ctrl-C and SIGTERM save and stop between two steps; the former handlers are restored at the end.
+    In another thread signals are left alone.
 
     Args:
-        options: the same names, ranges and defaults as the flags of train.py.
+        options: the same names, ranges and defaults as the flags of train.py; None is the defaults.
         progress: called with every record of log.jsonl as it is written, for example
             {"step": 200, "epoch": 1, "loss": 5.1, "lr": 0.001, "tokens_per_second": 4100.0}.
         exit_at_second: a second signal ends the process at once, as in train.py; else it raises KeyboardInterrupt.
         command: the words of the command line that calls, script first, for run.json and for what a stopped run says
             about how to resume it; None from Python.
+        changes: options by name, which override `options`.
 
     Returns:
         Where the run stands.
 
     Raises:
         KeyboardInterrupt: a second signal before the first one's checkpoint was saved; the former one is whole.
-        UserError: anything the user can mend: an option out of its range, missing pieces, a folder in use.
+        UserError: anything the user can repair: an option out of range, missing pieces, a folder in use.
 
     Example::
 
@@ -108,16 +109,12 @@ def train(
         result = train(options, progress=lambda record: print(record["step"]))
         assert result.finished and result.model.is_dir()
     """
-    values = {
-        entry.name: check_value(entry.name, getattr(options, entry.name), entry.default, **entry.metadata)
-        for entry in fields(options)
-    }
-    options = replace(options, **values)
+    options = with_changes(options or TrainOptions(), changes, names_with(TrainOptions))
     with lock_run(options.output_dir):  # before torch is loaded, so that a second start is told at once
-        from novelgpt.devices import kept_determinism
+        from novelgpt.network import restoring_determinism
         from novelgpt.training.session import train as train_run
 
-        with kept_determinism():
+        with restoring_determinism():
             status = train_run(options, command=command, watch=progress, exit_at_second=exit_at_second)
     return read_result(options, status)
 
@@ -147,15 +144,9 @@ def evaluate(
     text: str | Sequence[str] | None = None,
     *,
     path: str | Path | Sequence[str | Path] | None = None,
-    pieces: str | Path = "data/tokenized/",
-    encoding: str | None = None,
-    stride: int | None = None,
-    batch_size: int = 8,
-    precision: str = "fp32",
-    device: str | None = None,
-    per_chapter: bool = False,
-    baseline: bool = False,
-    html: str | Path | None = None,
+    pieces: str | Path = EvaluateOptions.tokenized_data_path,
+    options: EvaluateOptions | None = None,
+    **changes: object,
 ) -> dict:
     """Measure how well a model predicts a text: what eval.py prints.
 
@@ -164,15 +155,10 @@ def evaluate(
         text: a sentence or a list of documents.
         path: a file or folder instead, or several; each file is scored by itself and has an entry under `texts`.
         pieces: folder of the pieces; their held-out part is scored when neither text nor path is given.
-        encoding: of path; None finds out.
-        stride: tokens between windows, at most the context; None for half of it. Every token but the first is scored
-            once, after at least context - stride tokens; with stride = context the first of every window is not.
-        batch_size: windows a pass; has no influence on the figures.
-        precision: "auto", "bf16", "fp16" or "fp32".
-        device: of a model folder: a GPU number, "mps" or "cpu"; None for the first GPU there is.
-        per_chapter: score every chapter by itself too.
-        baseline: also score by a 4-gram of the training pieces.
-        html: file for a page on which every character has its surprise.
+        options: how it is measured, as flags of eval.py: encoding, stride, batch_size, per_chapter, html, baseline,
+            precision, device. None is the defaults. Every token but the first is scored once, after at least
+            context - stride tokens; with stride = context the first of every window is not.
+        changes: the same by name, which override `options`.
 
     Returns:
         loss and nats_per_character in nats, perplexity, accuracy (0 to 1), bits_per_character (None for an empty text),
@@ -187,19 +173,20 @@ def evaluate(
         report = evaluate("model/final_model", "那天夜里没有月亮。")
         assert report["perplexity"] > 1 and 0 <= report["accuracy"] <= 1
     """
-    settings = {"stride": stride, "batch_size": batch_size, "precision": precision, "device": device, "html": html}
-    settings |= {"encoding": encoding, "per_chapter": per_chapter, "baseline": baseline}
-    settings = check_eval_settings(**settings)
-    from novelgpt.training.measure import Measure, find_texts
+    options = with_changes(options or EvaluateOptions(), changes, names_with(EvaluateOptions, python=True))
+    if not isinstance(pieces, (str, os.PathLike)):
+        raise UserError(f"pieces: found {pieces!r}, expected text", "pieces='data/tokenized/'", EXIT_USAGE)
+    from novelgpt import pages
+    from novelgpt.evaluation import Measure
 
-    protocol = {name: settings[name] for name in ("stride", "batch_size", "precision")}
-    pieces = check_value("pieces", pieces, "data/tokenized/")
-    network, tokenizer = open_model(model, settings["device"])
+    network, tokenizer = open_model(model, options.device)
+    protocol = {name: getattr(options, name) for name in ("stride", "batch_size", "precision")}
     measure = Measure(network, tokenizer, **protocol)
-    texts = find_texts(tokenizer, text, path, pieces, encoding=settings["encoding"])
+    texts = measure.find_texts(text, path, os.fspath(pieces), encoding=options.encoding)
     facts = {"model": str(model)} if isinstance(model, (str, Path)) else {}
-    report = measure.report(texts, per_chapter=per_chapter, html=settings["html"], **facts)
-    return report | measure.baseline(texts, pieces, report["loss"]) if baseline else report
+    page = functools.partial(pages.write_surprise_page, options.html) if options.html else None
+    report = measure.report(texts, per_chapter=options.per_chapter, page=page, **facts)
+    return report | measure.baseline(texts, os.fspath(pieces), report["loss"]) if options.baseline else report
 
 
 def open_model(model: "Model", device: str | None) -> tuple:
@@ -212,21 +199,21 @@ def open_model(model: "Model", device: str | None) -> tuple:
         if device is not None:
             raise UserError(f"device: found {device!r} for a loaded model", "leave it out", EXIT_USAGE)
         return model
-    from novelgpt.devices import choose_devices
-    from novelgpt.model import load_model
+    from novelgpt.network import choose_devices, load_model
 
     return load_model(model, device=choose_devices(device)[0])
 
 
-def generate(model: "Model", prefix: str, **settings: object) -> list[Written]:
+def generate(model: "Model", prefix: str, options: GenerateOptions | None = None, **changes: object) -> list[Written]:
     """Let a model continue a prefix.
 
     Args:
         model: a model folder, or what load_model returned, which is left as it is.
         prefix: what the text begins with, with or without [CLS] in front.
-        settings: flags of generate.py by the same names, ranges and defaults: length, nsamples, batch_size,
+        options: the same names, ranges and defaults as the flags of generate.py: length, stop, nsamples, batch_size,
             temperature, topk, topp, min_p, repetition_penalty, penalty_window, no_repeat_ngram_size,
-            bad_words (a list), stop, cut_loops, keep_head, seed, precision, quantize, device, corpus, max_copy.
+            bad_words (a list), cut_loops, keep_head, seed, precision, quantize, device, corpus, max_copy.
+        changes: the same by name, which override `options`.
 
     Returns:
         nsamples texts; text i is a function of (seed, i).
@@ -239,11 +226,12 @@ def generate(model: "Model", prefix: str, **settings: object) -> list[Written]:
         texts = generate("model/final_model", "那天夜里没有月亮。", length=20, nsamples=2, seed=7)
         assert len(texts) == 2 and texts[0].text.startswith("那天夜里没有月亮。")
     """
-    from novelgpt.writing.options import options_of
+    options = with_changes(options or GenerateOptions(), changes, names_with(GenerateOptions, python=True))
+    from novelgpt.writing.prompts import resolve_options
     from novelgpt.writing.session import open_session
 
     loaded = model if isinstance(model, tuple) else None
-    options = options_of(prefix, settings, model_path="" if loaded else str(model))
+    options = resolve_options(replace(options, prefix=prefix, model_path="" if loaded else str(model)))
     session = open_session(options, loaded=loaded)
     return [
         Written(

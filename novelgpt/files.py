@@ -23,7 +23,7 @@ from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, UserError
 
 MANIFEST = "manifest.json"
 HASH_BLOCK = 1 << 20  # bytes
-MAX_JSON_BYTES = 64 << 20  # a larger manifest, config or state file is not ours
+MAX_JSON_BYTES = 64 << 20  # no manifest, config or state file of ours is larger
 
 
 def fsync_path(path: Path) -> None:
@@ -45,12 +45,14 @@ def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
     Raises:
         UserError: the place cannot be written (rights, full disk, a folder of that name).
     """
+    # The pid keeps two writers of one name apart, and the dot and ending tell remove_leftovers what may go.
     path = Path(path)
     hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(hidden, "wb") as file:
             yield file
+            # Content first, then the name, then the folder that holds it: a power cut finds either file, whole.
             file.flush()
             os.fsync(file.fileno())
         os.replace(hidden, path)
@@ -58,7 +60,7 @@ def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
     except OSError as problem:
         hint = f"free some space or choose another place than {path.parent}"
         raise UserError(f"{path}: cannot be written: {problem.strerror}", hint, EXIT_ENVIRONMENT) from problem
-    finally:
+    finally:  # nothing to remove where the rename was reached
         with contextlib.suppress(OSError):
             hidden.unlink(missing_ok=True)
 
@@ -69,9 +71,9 @@ def write_text(path: str | Path, text: str) -> None:
         file.write(text.encode("utf-8"))
 
 
-def write_json(path: str | Path, value: object, *, indent: int | None = 2) -> None:
+def write_json(path: str | Path, value: object) -> None:
     """Write a value as strict JSON (no NaN), readable Chinese, atomically."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path, *, code: int = EXIT_STATE) -> object:
@@ -119,6 +121,7 @@ def find_damage(folder: str | Path, *, hashes: bool = True, needed: Iterable[str
         hashes: read every byte and compare the hashes; False compares names and sizes only.
         needed: files that the manifest must name.
     """
+    # What the manifest says; it may have been written by anything.
     folder = Path(folder)
     try:
         entries = read_json(folder / MANIFEST)["files"].items()
@@ -127,6 +130,7 @@ def find_damage(folder: str | Path, *, hashes: bool = True, needed: Iterable[str
         return problem.message
     except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as problem:
         return f"{folder / MANIFEST}: not a manifest ({type(problem).__name__}: {problem})"
+    # Then what is there.
     for name in needed:
         if name not in expected:
             return f"{MANIFEST} does not name {name}"
@@ -142,6 +146,7 @@ def find_damage(folder: str | Path, *, hashes: bool = True, needed: Iterable[str
 
 def find_file_damage(path: Path, name: str, size: int, digest: str | None) -> str | None:
     """Say how a file differs from its manifest entry; None when it does not."""
+    # A manifest that came with a download must not make us read elsewhere.
     if Path(name).name != name or path.is_symlink():
         return f"{MANIFEST} names {name!r}, which is not a file of its own folder"
     if not path.is_file():
@@ -187,6 +192,7 @@ def old_name(path: Path) -> Path:
 def replace_folder(new: Path, path: Path) -> None:
     """Rename a complete folder to its final name; a kill in between is mended by recover_folder."""
     shutil.rmtree(old_name(path), ignore_errors=True)
+    # A folder cannot be renamed onto a full one, so the old one steps aside first.
     if path.exists():
         os.rename(path, old_name(path))
     os.rename(new, path)
@@ -205,8 +211,9 @@ def remove_leftovers(folder: str | Path) -> None:
     """Delete the hidden siblings that killed writers left in a folder. Call it under the run lock."""
     for path in Path(folder).glob(".*.tmp"):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    # An old folder is either the only copy, which gets its name back, or no longer needed.
     for path in Path(folder).glob(".*.old"):
-        recover_folder(path.with_name(path.name[1:-4]))
+        recover_folder(path.with_name(path.name[1:-4]))  # .best_model.old -> best_model
         shutil.rmtree(path, ignore_errors=True)
 
 

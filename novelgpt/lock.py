@@ -29,9 +29,11 @@ def run_lock(folder: str | Path, *, flag: str = "--output_dir") -> Iterator[None
     Raises:
         UserError: another process holds it; the message names its pid and start time.
     """
+    # Whoever gets the lock holds the folder. The line about the holder is for people; nothing depends on it.
     folder = Path(folder)
     is_new = not folder.exists()
     with open_lock(folder) as handle:
+        # Between our opening and locking, a former holder may have removed the file; then our lock guards nothing.
         if not lock_handle(handle) or not is_same_file(handle, folder / LOCK):
             message = f"{folder}: in use by {read_holder(handle) or 'another process'}"
             raise UserError(message, f"wait for it, or give {flag} another folder", EXIT_ENVIRONMENT)
@@ -46,7 +48,7 @@ def run_lock(folder: str | Path, *, flag: str = "--output_dir") -> Iterator[None
 
 
 def read_holder(handle: BinaryIO) -> str:
-    """Return what the holder wrote about itself; it does so right after it has taken the lock."""
+    """Return what the holder wrote about itself, which it does right after taking the lock."""
     deadline = time.monotonic() + HOLDER_SECONDS
     while True:
         handle.seek(0)
@@ -58,6 +60,7 @@ def read_holder(handle: BinaryIO) -> str:
 
 def open_lock(folder: Path) -> BinaryIO:
     """Open a folder's lock file; make both where they are missing."""
+    # Appending, since opening must not empty the holder's line.
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return open(folder / LOCK, "a+b", buffering=0)
@@ -67,7 +70,7 @@ def open_lock(folder: Path) -> BinaryIO:
 
 
 def is_same_file(handle: BinaryIO, path: Path) -> bool:
-    """Tell whether a name still leads to an open file; it does not where its last holder has just removed it."""
+    """Tell whether a path still names an open file, which it does not where the last holder has just removed it."""
     with contextlib.suppress(OSError):
         return os.path.samestat(os.fstat(handle.fileno()), path.stat())
     return False
@@ -81,7 +84,7 @@ def remove_if_unused(folder: Path) -> None:
 
 
 def lock_handle(handle: BinaryIO) -> bool:
-    """Take the operating system's exclusive lock on an open file; False when somebody else has it."""
+    """Take the operating system's exclusive lock on an open file; False where another process has it."""
     try:
         import fcntl
     except ImportError:

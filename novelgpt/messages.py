@@ -8,8 +8,10 @@ Every script ends a failed run with two paragraphs on stderr and an exit code::
 """
 
 import contextlib
+import difflib
 import re
 import sys
+from collections.abc import Mapping, Sequence
 
 EXIT_DONE = 0
 EXIT_USAGE = 2  # a flag or config value is wrong
@@ -87,3 +89,13 @@ def progress_bar(total: int | None, *, unit: str, initial: int = 0, description:
     return tqdm(
         total=total, unit=unit, initial=initial, desc=description, disable=hidden, dynamic_ncols=True, unit_scale=True
     )
+
+
+def nearest_words(
+    name: str, names: Sequence[str], *, prefix: str = "", aliases: Mapping[str, str] | None = None
+) -> str:
+    """Say which known name an unknown one resembles, or list them all; for an alias, the name it stands for."""
+    aliases = {alias: meant for alias, meant in (aliases or {}).items() if meant in names}
+    close = difflib.get_close_matches(name, [*names, *aliases], n=1, cutoff=0.5)
+    close = [aliases.get(known, known) for known in close]
+    return f"did you mean {prefix}{close[0]}?" if close else "known: " + ", ".join(prefix + known for known in names)

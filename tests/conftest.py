@@ -1,8 +1,9 @@
-"""What the tests share: the shared novels when they are there, a tiny network, a tiny vocabulary, a tiny piece set."""
+"""What the tests share: the real novels where they are, a tiny network, a tiny vocabulary, a tiny piece set."""
 
 import functools
 import hashlib
 import json
+import os
 import socket
 import sys
 from pathlib import Path
@@ -10,7 +11,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CORPORA = ROOT.parent / "shared" / "corpora"
+# Five public-domain novels, each in the encoding it is found in. Nothing is downloaded: whoever has them says where.
+CORPORA = Path(os.environ.get("NOVELGPT_CORPORA") or ROOT.parent / "shared" / "corpora")
+NOVELS = {
+    "chunfeng.utf8bom.txt": "utf-8-sig",
+    "hongloumeng.gbk.txt": "gb18030",
+    "qijian.big5.txt": "cp950",
+    "sanguo.utf8.txt": "utf-8",
+    "xiyouji.utf16le.txt": "utf-16",
+}
+NO_NOVELS = f"set NOVELGPT_CORPORA to a folder with the five public-domain novels {', '.join(NOVELS)}"
+needs_novels = pytest.mark.skipif(not all((CORPORA / name).is_file() for name in NOVELS), reason=NO_NOVELS)
 TINY = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 16, "embd_pdrop": 0.1, "resid_pdrop": 0.1}
 STORY = [
     "第一章 井\n乔一斗坐在井边，数着水里的星星。\n“水又少了一寸。”他说。",
@@ -20,8 +31,6 @@ STORY = [
 WORDS = "".join(STORY).replace("\n", "")
 RECORDS = [f"{WORDS[7 * n : 7 * n + 3 + 5 * (n % 6)]}[TIL]{WORDS[n : n + 1 + n % 4]}" for n in range(13)]
 BLOCK = 20  # tokens a row; some of the records are longer
-
-
 LOCAL = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::", None, socket.gethostname(), socket.getfqdn()}
 
 
@@ -43,7 +52,7 @@ sys.addaudithook(refuse_network)
 @pytest.fixture
 def pretrained(tiny_config, tiny_tokenizer, tmp_path) -> Path:
     """A model folder of ours to start from."""
-    from novelgpt.model import build_model, save_model
+    from novelgpt.network import build_model, save_model
 
     save_model(build_model(tiny_config, tiny_tokenizer, seed=3), tiny_tokenizer, tmp_path / "pretrained")
     return tmp_path / "pretrained"
@@ -55,12 +64,11 @@ def no_flushing(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda handle: None)
 
 
-@pytest.fixture
-def corpora() -> Path:
-    """The folder of real novels, or a skip where it is absent."""
-    if not CORPORA.is_dir():
-        pytest.skip("the shared novels are not on this machine")
-    return CORPORA
+def read_novel(name: str) -> str:
+    """Return a real novel as Python decodes it, or skip the test."""
+    if not (CORPORA / name).is_file():
+        pytest.skip(NO_NOVELS)
+    return (CORPORA / name).read_bytes().decode(NOVELS[name])
 
 
 @pytest.fixture
@@ -73,7 +81,8 @@ def tiny_config() -> dict:
 def tiny_tokenizer(tmp_path):
     """The character tokenizer of the tiny story."""
     from novelgpt.corpus.tokenizer import load_tokenizer
-    from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
+    from novelgpt.corpus.tokenizers.loading import save_vocabulary
+    from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 
     save_vocabulary(tmp_path / "vocab.txt", build_vocabulary(STORY))
     return load_tokenizer(tmp_path / "vocab.txt")
@@ -87,11 +96,12 @@ def tiny_options(tmp_path):
 
 def make_tiny_options(folder: Path, documents: list[str] = STORY * 3, config: dict | None = None, **changes):
     """Write vocabulary, pieces and config into a folder and return the TrainOptions of a run of about 18 steps."""
+    from novelgpt.cli import TrainOptions
     from novelgpt.corpus.pieces import write_pieces
     from novelgpt.corpus.tokenizer import load_tokenizer
-    from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
+    from novelgpt.corpus.tokenizers.loading import save_vocabulary
+    from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
     from novelgpt.files import write_json
-    from novelgpt.training.options import TrainOptions
 
     save_vocabulary(folder / "vocab.txt", build_vocabulary(STORY))
     tokenizer = load_tokenizer(folder / "vocab.txt")
@@ -153,9 +163,10 @@ def stopped_run(tmp_path_factory):
 @pytest.fixture
 def row_options(tmp_path):
     """Return a function from changes to the options of a tiny run over RECORDS."""
-    from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
+    from novelgpt.cli import TrainOptions
+    from novelgpt.corpus.tokenizers.loading import save_vocabulary
+    from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
     from novelgpt.files import write_json
-    from novelgpt.training.options import TrainOptions
 
     def make(records: list[str] = RECORDS, config: dict | None = None, **changes):
         save_vocabulary(tmp_path / "vocab.txt", build_vocabulary(STORY))

@@ -16,7 +16,7 @@ import json, os, signal, socket, sys, time
 import torch
 from novelgpt import api
 from novelgpt.training import checkpoint
-from novelgpt.training.options import TrainOptions
+from novelgpt.cli import TrainOptions
 from novelgpt.training.trainer import Trainer
 
 def free_port():

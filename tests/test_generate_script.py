@@ -11,11 +11,11 @@ import pytest
 from test_samples import parse_samples
 
 from novelgpt.cli import run
-from novelgpt.corpus.tokenizer_character import CharacterTokenizer
-from novelgpt.corpus.vocabulary import build_vocabulary
+from novelgpt.corpus.tokenizers.character import CharacterTokenizer
+from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.files import sha256_of
 from novelgpt.messages import printable
-from novelgpt.model import build_model, save_model
+from novelgpt.network import build_model, save_model
 from novelgpt.writing.copying import CopyMeter
 from novelgpt.writing.samples import format_sample
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from novelgpt.corpus.tokenizer_character import CharacterTokenizer
-from novelgpt.corpus.vocabulary import build_vocabulary
+from novelgpt.compute.cache import MaskedCache
+from novelgpt.compute.packed import can_pack, least_rows, new_product
+from novelgpt.corpus.tokenizers.character import CharacterTokenizer
+from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.messages import EXIT_STATE, UserError
-from novelgpt.writing.cache import MaskedCache
 from novelgpt.writing.decoder import Decoder, Weights
 from novelgpt.writing.endings import Endings, find_loop
 from novelgpt.writing.generation import (
@@ -23,7 +24,6 @@ from novelgpt.writing.generation import (
     make_controls,
     write_samples,
 )
-from novelgpt.writing.linear import can_pack, least_rows, new_product
 from novelgpt.writing.sampling import Controls
 
 TEXT = "萧炎大喝一声，那人抬起头来。“走！”她说道：风起了……山中无人？月落乌啼霜满天江枫渔火对愁眠"
@@ -211,7 +211,7 @@ def test_missing_operators_are_said_aloud(monkeypatch, capsys):
     def broken(*arguments):
         raise RuntimeError("no such operator\nlong story")
 
-    monkeypatch.setattr("novelgpt.writing.linear.packed_product", broken)
+    monkeypatch.setattr("novelgpt.compute.packed.packed_product", broken)
     assert can_pack.__wrapped__("bf16") is False
     assert capsys.readouterr().err == (
         "warning: bf16: this PyTorch has no packed product here (no such operator); "

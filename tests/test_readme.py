@@ -3,7 +3,6 @@
 A block after the comment `<!-- runs -->` is run in order, in one copy of the checkout whose demo config is made tiny.
 """
 
-import argparse
 import importlib
 import os
 import re
@@ -16,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from novelgpt.cli import config_arguments, parse_options, read_config, run, section_values
+from novelgpt.cli import Parser, run
+from novelgpt.cli.config_file import read_config, read_options
+from novelgpt.cli.table import is_switch
 from novelgpt.lock import run_lock
 from novelgpt.messages import EXIT_DONE, EXIT_STATE
 
@@ -50,14 +51,16 @@ def commands(language: str = "bash") -> list[str]:
     return [line for _, kind, body in blocks("README.md") if kind == language for line in body.splitlines()]
 
 
-def parser_of(script: str) -> argparse.ArgumentParser:
-    parser = importlib.import_module(script.removesuffix(".py")).build_parser()
-    parser.error = lambda message: pytest.fail(f"{script}: {message}")
-    return parser
+def parser_of(script: str) -> Parser:
+    return importlib.import_module(script.removesuffix(".py")).build_parser()
 
 
-def flags_of(script: str) -> dict[str, argparse.Action]:
-    return {flag: action for action in parser_of(script)._actions for flag in action.option_strings}
+def flags_of(script: str) -> dict[str, object]:
+    """Return every flag of a script with its default; None for what all scripts have."""
+    flags: dict[str, object] = dict.fromkeys(("--config", "--print_config", "--debug", "--help"))
+    for name, entry in parser_of(script).entries.items():
+        flags |= {f"--{name}": entry.default} | ({f"--no-{name}": not entry.default} if is_switch(entry) else {})
+    return flags
 
 
 def tables(name: str) -> Iterator[tuple[str, list[str]]]:
@@ -99,13 +102,12 @@ def test_a_printed_command_names_an_existing_script_with_flags_and_values_it_tak
     assert words[0] in ("python", "torchrun")
     assert (ROOT / script).is_file()
     if script in SCRIPTS:
-        parser_of(script).parse_args(arguments)
+        assert parser_of(script).parse_known_args(arguments)[1] == []
 
 
 def test_the_title_runs_of_the_text_write_into_folders_of_their_own():
     runs = [shlex.split(line)[2:] for line in commands() if "train.py --config config/finetune_titles.yaml" in line]
-    script = importlib.import_module("train")
-    folders = [parse_options(script.build_parser(), argv, section="train").output_dir for argv in runs]
+    folders = [parser_of("train.py").parse_options(argv).output_dir for argv in runs]
     assert folders == ["model_titles/", "model_titles2/"]
 
 
@@ -117,8 +119,7 @@ def test_a_printed_config_file_holds_only_keys_of_its_scripts(tmp_path):
         path.write_text(body, encoding="utf-8")
         assert set(read_config(str(path))) <= set(SECTIONS.values())
         for script, section in SECTIONS.items():
-            values = section_values(str(path), section)
-            parser_of(script).parse_args(config_arguments(parser_of(script), values, str(path), section))
+            read_options(str(path), parser_of(script).table, section=section)
 
 
 @pytest.mark.parametrize("name", READMES)
@@ -127,10 +128,8 @@ def test_the_tables_of_options_give_the_defaults_of_the_parsers(name):
     for heading, (option, shown, *_) in tables(name):
         if not (script := re.match(r"### `(\w+\.py)`", heading)) or not option.startswith("`--"):
             continue
-        action = flags_of(script[1])[option.strip("`")]
-        expected = {None: "–", False: "off"}.get(action.default, f"`{action.default}`")
-        if isinstance(action.default, (int, float)) and not isinstance(action.default, bool):
-            expected = f"`{action.default}`"
+        default = flags_of(script[1])[option.strip("`")]
+        expected = "–" if default in (None, ()) else "off" if default is False else f"`{default}`"
         assert (option, shown) == (option, expected)
         seen.add(script[1])
     assert seen == set(SCRIPTS)

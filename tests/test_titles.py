@@ -17,13 +17,12 @@ from helpers import fit
 import clr_ctrl
 import generate
 from novelgpt.cli import run
-from novelgpt.corpus import library
+from novelgpt.corpus import books
 from novelgpt.corpus.records import encode_records, read_records
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE
-from novelgpt.model import build_model, save_model
-from novelgpt.writing.options import check_options
+from novelgpt.network import build_model, save_model
 from novelgpt.writing.plan import Sample, answer_plan
-from novelgpt.writing.prompts import marked_prefix
+from novelgpt.writing.prompts import marked_prefix, resolve_options
 from novelgpt.writing.session import open_session
 
 pytestmark = pytest.mark.usefixtures("no_flushing")
@@ -72,8 +71,8 @@ def test_chapters_without_a_title_or_without_text_are_left_out_and_counted(tmp_p
 
 
 def test_a_large_file_in_blocks_gives_the_titles_it_gives_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(library, "LARGE", 1_000)
-    monkeypatch.setattr(library, "BLOCK", 6_000)
+    monkeypatch.setattr(books, "LARGE_TEXT", 1_000)
+    monkeypatch.setattr(books, "BLOCK_CHARACTERS", 6_000)
     assert clean(tmp_path, str(SAMPLE / "novel.txt")) == 0
     assert read_records(tmp_path / "titles.csv") == expected_records()
 
@@ -194,9 +193,7 @@ def wide(tiny_tokenizer, tmp_path):
 
     def start(length: int):
         words = ["--model_path", str(tmp_path / "wide"), "--mark", "[TIL]", "--device", "cpu", "--length", str(length)]
-        options = generate.build_parser().parse_args(words)
-        check_options(options)
-        return open_session(options)
+        return open_session(resolve_options(generate.build_parser().parse_options(words)))
 
     return start
 

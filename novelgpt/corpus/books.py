@@ -1,23 +1,53 @@
-"""One book as found -> its clean documents and everything the report says about it.
+"""Files and folders of novels -> one JSON list of clean documents, and the facts about every book.
 
-    Source ── clean_text ── find_notices ── split_chapters ──> Book(documents, facts)
+    file ── read_documents ──> texts ── clean_text ── find_notices ── split_chapters ──> documents + BookFacts
 
 A text file is divided at its chapter headings. The elements of a JSON list are documents already: their borders stay,
-and an element that holds several chapters is divided as well.
+and an element that holds several chapters is divided as well. A text too large for memory goes the same way block by
+block. Books keep the order of their paths and are prepared on all cores. A book of a folder that cannot be read is left
+out and reported; a file that was named on the command line must be readable.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+import contextlib
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 
-from novelgpt.corpus.chapters import Chapters, split_chapters
+from novelgpt.corpus.chapters import (
+    HEADING_START,
+    Chapters,
+    Heading,
+    find_headings,
+    finest_level,
+    split_chapters,
+    volume_of,
+)
 from novelgpt.corpus.cleaning import Cleaned, clean_text
-from novelgpt.corpus.notices import find_notices, remove_notices
+from novelgpt.corpus.documents import (
+    STANDARD_INPUT,
+    SourceFile,
+    find_inputs,
+    kind_of,
+    read_documents,
+    stream_text,
+    write_documents,
+)
+from novelgpt.corpus.facts import MAX_NUMBERS, BookFacts, Examination, check_numbers
+from novelgpt.corpus.notices import Notice, find_notices, remove_notices
+from novelgpt.messages import UserError, progress_bar
 
-MAX_NUMBERS = 1_000  # numbers of missing chapters kept
+LARGE_TEXT = 64 << 20  # bytes; a larger text is read in blocks
+BLOCK_CHARACTERS = 4 << 20  # at most, in a block
+LINE_END = re.compile(r"\n|\r(?!\Z)")
+SENTENCE_END = re.compile(r"[。！？!?…][”’」』）)]*")
 
 
 @dataclass(frozen=True)
-class Treatment:
+class CleaningOptions:
     """What the user asked for.
 
     Attributes:
@@ -25,110 +55,316 @@ class Treatment:
         keep_private: leave private-use characters in.
         width: None, "half" or "full".
         traditional_to_simplified: convert the script.
+        encoding: forced encoding; None detects it.
+        field: key or column of the text; None tries `text`, then `content`.
+        vocabulary_path: the vocabulary whose characters the book is checked against; GB2312 if there is no such file.
     """
 
     keep_ads: bool = False
     keep_private: bool = False
     width: str | None = None
     traditional_to_simplified: bool = False
+    encoding: str | None = None
+    field: str | None = None
+    vocabulary_path: str | Path | None = None
 
 
-@dataclass
-class Book:
-    """The clean documents of one book and the facts for its report.
-
-    Attributes:
-        documents: texts, paragraphs separated by one newline; of a streamed book to be taken once.
-        facts: plain values ready for JSON; of a streamed book complete when the last document is taken.
-        lines: the clean lines with their blank ones, numbered as in the file; for looking up examples.
-    """
-
-    documents: Iterable[str]
-    facts: dict
-    lines: list[str] = field(default_factory=list, repr=False)
-
-
-def prepare_texts(texts: Sequence[str], treatment: Treatment, *, single: bool) -> Book:
-    """Clean the texts of one book and divide them into documents.
+class CleanBook:
+    """The clean documents of one file, to be iterated over once; afterwards `facts` says what was done.
 
     Args:
-        texts: one text, or the elements of a list.
-        treatment: what the user asked for.
-        single: the text is a whole file and may be divided even without headings.
+        path: the file; a large text is prepared block by block while its documents are taken.
+        options: what the user asked for.
 
-    >>> text = "第一章 山村\\r\\n　　他走了。\\n(本章完)\\n第二章 城\\n她来了。"
-    >>> book = prepare_texts([text], Treatment(), single=True)
-    >>> book.documents
-    ['第一章 山村\\n他走了。', '第二章 城\\n她来了。']
-    >>> book.facts["notices"]
-    [{'line': 3, 'text': '(本章完)', 'reason': 'end-of-chapter mark', 'kept': ''}]
+    Raises:
+        UserError: while iterating: the file cannot be read.
     """
-    receipt, starts = clean_all(texts, treatment)
-    lines = receipt.lines
-    notices = [] if treatment.keep_ads else find_notices(lines, () if single else starts)
-    lines = remove_notices(lines, notices)
-    chapters = split_chapters(lines, starts=None if single else starts)
-    facts = {
-        "characters_in": sum(map(len, texts)),
-        "characters": sum(map(len, chapters.documents)),
-        "documents": len(chapters.documents),
-        **receipt_facts(receipt),
-        "notices": [asdict(notice) for notice in notices],
-        **chapter_facts(chapters),
-    }
-    dropped = {line - 1 for line, _, _ in chapters.removed}
-    return Book(chapters.documents, facts, ["" if index in dropped else line for index, line in enumerate(lines)])
+
+    def __init__(self, path: str, options: CleaningOptions):
+        self.path = path
+        self.options = options
+        self.facts: BookFacts | None = None
+        self.signs = Examination(options.vocabulary_path)
+        self.receipt = Cleaned()
+        self.notices: list[dict] = []
+        self.removed: list[dict] = []
+        self.lengths: list[dict] = []
+        self.characters_in = self.num_blocks = 0
+
+    def __iter__(self) -> Iterator[str]:
+        if is_large(self.path):
+            # block by block: a document is handed on before the next block is read
+            stream = stream_text(self.path, self.options.encoding)
+            for block in cut_blocks(stream, size=BLOCK_CHARACTERS):
+                yield from self.prepare([block], single=True).documents
+                self.num_blocks += 1
+            self.finish(SourceFile([], "txt", stream.decoded, name=self.path), self.describe_blocks())
+        else:
+            source = read_documents(self.path, encoding=self.options.encoding, field=self.options.field)
+            chapters = self.prepare(source.documents, single=source.kind == "txt")
+            yield from chapters.documents
+            self.finish(source, chapters.how)
+
+    def prepare(self, texts: Sequence[str], *, single: bool) -> Chapters:
+        """Clean the next texts of the book, divide them into documents and note what was done.
+
+        Args:
+            texts: one text, or the elements of a list.
+            single: the text is a whole file, or a block of one, and may be divided even without headings.
+
+        >>> book = CleanBook("novel.txt", CleaningOptions())
+        >>> book.prepare(["第一章 山村\\r\\n　　他走了。\\n(本章完)\\n第二章 城\\n她来了。"], single=True).documents
+        ['第一章 山村\\n他走了。', '第二章 城\\n她来了。']
+        >>> book.notices
+        [{'line': 3, 'text': '(本章完)', 'reason': 'end-of-chapter mark', 'kept': ''}]
+        """
+        receipt, starts = clean_all(texts, self.options)
+        lines = receipt.lines
+        headings = find_headings(lines)
+
+        # advertisements stand close to headings; where lines change with them, headings may come and go
+        notices: list[Notice] = []
+        if not self.options.keep_ads:
+            near = {heading.line - 1 for heading in finest_level(headings)}
+            notices = find_notices(lines, near, () if single else starts)
+            lines = remove_notices(lines, notices)
+            headings = look_again(headings, lines, [notice.line for notice in notices])
+        chapters = split_chapters(lines, starts=None if single else starts, headings=finest_level(headings))
+
+        # the clean lines are examined; their numbers stay those of the file
+        before = self.signs.num_lines
+        dropped = {line - 1 for line, _, _ in chapters.removed}
+        lines = ["" if index in dropped else line for index, line in enumerate(lines)]
+        self.signs.add(lines, chapters.documents)
+        self.characters_in += sum(map(len, texts))
+        self.note_changes(receipt, notices, chapters, before)
+        return chapters
+
+    def note_changes(self, receipt: Cleaned, notices: list[Notice], chapters: Chapters, before: int) -> None:
+        """Add what was changed in a part of the book, whose line 1 comes after so many lines."""
+        # what the cleaning changed, the commonest first
+        self.receipt.add(receipt, before)
+        self.receipt.counts = commonest_first(self.receipt.counts)
+        self.receipt.code_points = commonest_first(self.receipt.code_points)
+        # what was removed, and the documents that are left
+        self.notices += [{**vars(notice), "line": before + notice.line} for notice in notices]
+        self.removed += [
+            {"line": before + line, "text": text, "reason": reason} for line, text, reason in chapters.removed
+        ]
+        self.lengths += [
+            {
+                "line": before + line,
+                "heading": heading.text if heading else "",
+                "number": heading.number if heading else None,
+                "characters": len(document),
+            }
+            for line, heading, document in zip(chapters.lines, chapters.headings, chapters.documents, strict=True)
+        ]
+
+    def describe_blocks(self) -> str:
+        """Say how the documents of a streamed book were found."""
+        # the same words as for a whole book, as far as blocks can tell
+        headings = [entry["heading"] for entry in self.lengths if entry["heading"]]
+        found = f"{len(headings):,} headings such as {headings[0]!r}" if headings else "no chapter headings"
+        return f"{found}; read in {self.num_blocks:,} blocks, {len(self.lengths):,} documents"
+
+    def finish(self, source: SourceFile, how: str) -> None:
+        """Put the facts together, as the whole book is known now."""
+        # numbers are checked over the whole book, as a volume may begin in one block and end in another
+        decoded = source.decoded
+        numbers = check_numbers((entry["number"], volume_of(entry["heading"])) for entry in self.lengths)
+        self.facts = BookFacts(
+            name=source.name,
+            kind=source.kind,
+            encoding=decoded.encoding,
+            reason=decoded.reason,
+            bad_bytes=decoded.bad_bytes,
+            bad_offsets=list(decoded.bad_offsets),
+            segments=[list(segment) for segment in decoded.segments],
+            repairs=source.repairs,
+            characters_in=self.characters_in,
+            characters=sum(entry["characters"] for entry in self.lengths),
+            documents=len(self.lengths),
+            cleaned=dict(self.receipt.counts),
+            code_points=dict(self.receipt.code_points),
+            examples={
+                name: [{"line": line, "text": text} for line, text in shown]
+                for name, shown in self.receipt.examples.items()
+            },
+            notices=self.notices,
+            how=how,
+            chapters=sum(bool(entry["heading"]) for entry in self.lengths),
+            volumes=numbers.volumes,
+            missing=numbers.missing[:MAX_NUMBERS],
+            repeated=numbers.repeated[:MAX_NUMBERS],
+            out_of_order=numbers.out_of_order[:MAX_NUMBERS],
+            headings_removed=self.removed,
+            lengths=self.lengths,
+            **self.signs.facts(),
+        )
 
 
-def clean_all(texts: Sequence[str], treatment: Treatment) -> tuple[Cleaned, list[int]]:
+def clean_all(texts: Sequence[str], options: CleaningOptions) -> tuple[Cleaned, list[int]]:
     """Clean every text; the receipt's lines run through all of them, and the second list says where each begins."""
-    total, starts = Cleaned(), []
+    total, starts = Cleaned(), []  # starts: indices of lines
     for text in texts:
         receipt = clean_text(
             text,
-            width=treatment.width,
-            traditional_to_simplified=treatment.traditional_to_simplified,
-            keep_private=treatment.keep_private,
+            width=options.width,
+            traditional_to_simplified=options.traditional_to_simplified,
+            keep_private=options.keep_private,
         )
-        before = len(total.lines)
-        starts.append(before)
+        starts.append(len(total.lines))
+        total.add(receipt, len(total.lines))
         total.lines += receipt.lines
-        total.counts.update(receipt.counts)
-        total.code_points.update(receipt.code_points)
-        for name, shown in receipt.examples.items():
-            places = total.examples.setdefault(name, [])
-            places += [(before + line, around) for line, around in shown][: 3 - len(places)]
     return total, starts
 
 
-def receipt_facts(receipt: Cleaned) -> dict:
-    """Write the receipt of the cleaning as plain values."""
-    return {
-        "cleaned": dict(receipt.counts.most_common()),
-        "code_points": dict(receipt.code_points.most_common()),
-        "examples": {
-            name: [{"line": line, "text": text} for line, text in shown] for name, shown in receipt.examples.items()
-        },
-    }
+def look_again(headings: list[Heading], lines: list[str], changed: Sequence[int]) -> list[Heading]:
+    """Return the headings after some lines, by number, were changed."""
+    kept = [heading for heading in headings if heading.line not in set(changed)]
+    return sorted([*kept, *find_headings(lines, changed)], key=lambda heading: heading.line)
 
 
-def chapter_facts(chapters: Chapters) -> dict:
-    """Write what is known of the chapters as plain values."""
-    return {
-        "how": chapters.how,
-        "chapters": len(chapters.found),
-        "volumes": chapters.volumes,
-        "missing": chapters.missing[:MAX_NUMBERS],
-        "repeated": chapters.repeated[:MAX_NUMBERS],
-        "out_of_order": chapters.out_of_order[:MAX_NUMBERS],
-        "headings_removed": [{"line": line, "text": text, "reason": reason} for line, text, reason in chapters.removed],
-        "lengths": [
-            {
-                "line": line,
-                "heading": chapter.heading if chapter else "",
-                "number": chapter.number if chapter else None,
-                "characters": len(document),
-            }
-            for line, chapter, document in zip(chapters.lines, chapters.chapters, chapters.documents, strict=True)
-        ],
-    }
+def commonest_first(counts: Counter[str]) -> Counter[str]:
+    """Return counts ordered from the largest to the smallest."""
+    return Counter(dict(counts.most_common()))
+
+
+def prepare_whole(path: str, options: CleaningOptions) -> tuple[list[str], BookFacts]:
+    """Return the documents and facts of a book that fits into memory."""
+    book = CleanBook(path, options)
+    return list(book), book.facts
+
+
+class Library:
+    """Prepare many books alike.
+
+    Args:
+        options: what the user asked for.
+
+    Attributes:
+        facts: what the report says about each book, filled by write.
+        left_out: path and error of each book of a folder that could not be read.
+    """
+
+    def __init__(self, options: CleaningOptions):
+        self.options = options
+        self.facts: list[BookFacts] = []
+        self.left_out: list[dict] = []
+
+    def write(
+        self,
+        paths: Sequence[str],
+        output: str | Path,
+        *,
+        watch: Callable[[Iterator[str]], Iterator[str]] | None = None,
+    ) -> None:
+        """Prepare files and folders and write their documents; nothing is written when nothing is left.
+
+        Args:
+            paths: files and folders.
+            output: the documents.
+            watch: passes the documents on and does something with them, as records.TitleTable.watch does.
+
+        Raises:
+            UserError: a named file cannot be read, or no text is left after cleaning.
+        """
+        files = find_inputs(paths)
+        documents = self.documents(files, named=set(paths))
+        write_documents(output, watch(documents) if watch else documents)
+
+    def documents(self, files: Sequence[str], *, named: set[str]) -> Iterator[str]:
+        """Yield the documents of all books and collect their facts."""
+        with (
+            progress_bar(sum(map(file_size, files)), unit="B", description="clean") as bar,
+            prepare_ahead(files, self.options) as take_book,
+        ):
+            for path in files:
+                if is_large(path):
+                    book = CleanBook(path, self.options)
+                    yield from book
+                    self.facts.append(book.facts)
+                else:
+                    # a book that cannot be read is left out, unless it was named or there is no other
+                    try:
+                        documents, facts = take_book(path)
+                    except UserError as problem:
+                        if path in named or len(self.left_out) + 1 == len(files):
+                            raise
+                        self.left_out.append({"path": path, "error": problem.message})
+                        continue
+                    yield from documents
+                    self.facts.append(facts)
+                bar.update(file_size(path))
+        # raised before the writer has put the file in its place
+        if not any(facts.documents for facts in self.facts):
+            names = ", ".join(files[:3])
+            raise UserError(f"{names}: no text is left after cleaning", "give a file with the text of a novel")
+
+
+@contextlib.contextmanager
+def prepare_ahead(
+    files: Sequence[str], options: CleaningOptions
+) -> Iterator[Callable[[str], tuple[list[str], BookFacts]]]:
+    """Give a function from a path to its documents and facts; several files are prepared ahead on all cores."""
+    # large texts are read in blocks when their turn comes; standard input cannot be read in another process
+    ahead = [path for path in files if not is_large(path)]
+    if len(ahead) < 2 or STANDARD_INPUT in files:
+        yield lambda path: prepare_whole(path, options)
+        return
+    pool = ProcessPoolExecutor(min(len(ahead), os.cpu_count() or 1))
+    try:
+        books = {path: pool.submit(prepare_whole, path, options) for path in ahead}
+        yield lambda path: books.pop(path).result()  # taken out, so that a book is not kept when it is written
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def cut_blocks(texts: Iterable[str], *, size: int) -> Iterator[str]:
+    """Join the texts of a stream into blocks that end where a text may end.
+
+    A block ends before the last chapter heading in its second half, else after the last line end, else after the last
+    sentence, else where it is full. A paragraph cut at the end of a sentence goes on in the next block.
+
+    >>> list(cut_blocks(["他走了\\n她", "来了。\\n我不走。"], size=6))
+    ['他走了\\n', '她来了。\\n', '我不走。']
+    """
+    text = ""
+    for part in texts:
+        text += part
+        while len(text) >= 2 * size:
+            cut = find_cut(text[:size])
+            yield text[:cut]
+            text = text[cut:]
+    while len(text) > size:
+        cut = find_cut(text[:size])
+        yield text[:cut]
+        text = text[cut:]
+    if text:
+        yield text
+
+
+def find_cut(text: str) -> int:
+    """Choose where a full block ends; see cut_blocks.
+
+    >>> find_cut("他走了。她来了"), find_cut("他走了\\n她来了")
+    (4, 4)
+    """
+    half = len(text) // 2
+    # the last match of the best kind of ending: a block should be full
+    for pattern in (HEADING_START, LINE_END, SENTENCE_END):
+        ends = [match.end() for match in pattern.finditer(text, half)]
+        if ends:
+            return ends[-1]
+    return len(text)
+
+
+def file_size(path: str) -> int:
+    """Give the size of a file in bytes; 0 for standard input or a missing file."""
+    return os.path.getsize(path) if os.path.isfile(path) else 0
+
+
+def is_large(path: str) -> bool:
+    """Tell whether a file is a text to be read in blocks."""
+    return file_size(path) > LARGE_TEXT and kind_of(path) in ("txt", None) and not path.lower().endswith(".gz")

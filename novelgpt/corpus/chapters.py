@@ -1,4 +1,9 @@
-"""Clean lines -> one document per chapter, the heading as its first line, and what is odd about the numbers.
+"""Clean lines -> one document per chapter, the heading as its first line.
+
+A heading is a short line `[volume] 第 number 回|章|节|… [title]`::
+
+    第一回　甄士隐梦幻识通灵      第 十一 回　title      第300章title      正文 第０１２章
+    上卷 第一一九回 title         第十三卷 v 第2040章 title               【第两百廿三章】
 
 Headings that only list what comes later are a table of contents, and of a heading that stands twice one is enough. A
 volume line of its own (`第一部分`, `上卷 风起`) goes in front of the heading below it. Text before the first heading
@@ -7,18 +12,148 @@ into even parts at paragraph ends, and the result says so.
 """
 
 import re
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
-from novelgpt.corpus.headings import VOLUME_LINE, Chapter, find_chapters, volume_of
-
+MAX_HEADING = 45  # characters, a volume in front not counted
+MAX_VOLUME = 35  # characters of the volume in front
+MIN_HEADINGS = 2  # fewer headings of a kind do not divide a text
+NUMBER = "0-9０-９〇零○一二三四五六七八九十百千万两廿卅"
+DIGITS = dict(zip("〇零○一二三四五六七八九两", (0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 2), strict=True))
+UNITS = {"十": 10, "百": 100, "千": 1_000, "万": 10_000}
+UNIT_LEVELS = ("回章", "节節集话話幕", "卷部篇")  # the first level of which there are headings divides the text
+COUNTED = rf"第\s*(?P<number>[{NUMBER}](?:\s*[{NUMBER}])*)\s*"
+VOLUME = rf"(?:[上中下][卷部册冊篇]|正文|卷\s?[{NUMBER}]+|第\s?[{NUMBER}]+\s?(?:部分|[卷部集篇册冊]))"
+DECORATION = r"[#＃*＊=＝\-【\[(（《<☆★◆■●\s]*"
+HEADING = re.compile(
+    rf"^{DECORATION}(?P<volume>{VOLUME}(?:[\s:：·][^\n第。！？]{{0,20}})?\s*)?{COUNTED}"
+    rf"(?P<unit>[回章节節集话話幕卷部篇])(?![合课課目日车車点分家队隊落份件])(?P<title>[^\n]{{0,{MAX_HEADING}}})$",
+    re.MULTILINE,
+)
+VOLUME_LINE = re.compile(rf"^{DECORATION}{VOLUME}(?:[\s:：·][^\n。，；！？]{{0,20}})?[】\])）》>]*$")
+UNNUMBERED = re.compile(
+    r"^(?:楔子|序章|序幕|引子|尾[声聲]|[终終]章|后记|後記|大[结結]局|番外[^\s。，！？：；“”]{0,6})(?:[\s:：][^\n。，；]{0,25})?$",
+    re.MULTILINE,
+)
+# where a large text is cut into blocks: in front of a line that begins like a heading
+HEADING_START = re.compile(rf"[\n\r]\s*(?=[^\s第]{{0,12}}\s*{COUNTED}[回章节節集话話][^\n\r]{{0,40}}[\n\r])")
+NO_HEADING_END = tuple("。．；，：;,:、")
 MAX_LISTED = 15  # characters of text below a heading that is only listed in a table of contents
 MAX_BETWEEN = 400  # characters, of menus and the like, between the two of a doubled heading
-PART = 5_000  # characters of one even part
+EVEN_PART = 5_000  # characters
 MIN_SECTION = 500  # characters; sections between blank lines must be longer on average
 CONTENTS_WORD = re.compile(r"^[【\[]?\s*目\s*[录錄]\s*[】\]]?$")
 PUNCTUATION = re.compile(r"[\W_]+")
+CONTENTS, DOUBLED = "table of contents", "heading doubled"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """One heading as found.
+
+    Attributes:
+        line: number of its line, from 1.
+        text: the line itself, a volume line above it in front.
+        number: the chapter's number, or None for 楔子, 尾声 and the like.
+        unit: 回, 章, …; empty for a heading without a number.
+        title: what follows the number.
+    """
+
+    line: int
+    text: str
+    number: int | None
+    unit: str
+    title: str
+
+
+def parse_number(text: str) -> int:
+    """Read a chapter number in digits or Chinese, positional or with units.
+
+    >>> [parse_number(text) for text in ("012", "３", "一 百零八", "百十九", "一一九", "两千零四十", "廿三", "卅")]
+    [12, 3, 108, 119, 119, 2040, 23, 30]
+    """
+    text = re.sub(r"\s", "", text).replace("廿", "二十").replace("卅", "三十")
+    if not any(char in UNITS for char in text):
+        return int("".join(str(DIGITS[char]) if char in DIGITS else char for char in text))
+    # with units: 万 multiplies all before it, 十 百 千 the digit before them, which is 1 where there is none
+    total, section, digit = 0, 0, ""
+    for char in text:
+        if char == "万":
+            total, section, digit = (total + section + int(digit or 0)) * UNITS[char], 0, ""
+        elif char in UNITS:
+            section, digit = section + int(digit or 1) * UNITS[char], ""
+        else:
+            digit += str(DIGITS[char]) if char in DIGITS else str(int(char))
+    return total + section + int(digit or 0)
+
+
+def read_heading(line: str, number: int = 0) -> Heading | None:
+    """Read one stripped line as a heading; None when it is not one.
+
+    Args:
+        line: the line.
+        number: its line number.
+
+    >>> read_heading("上卷 第一一九回  中乡魁宝玉却尘缘").number
+    119
+    >>> read_heading("第四回中既将薛家母子在荣府内寄居等事略已表明，此回则暂不能写矣。") is None
+    True
+    """
+    if len(line) > MAX_HEADING + MAX_VOLUME or line.endswith(NO_HEADING_END):
+        return None
+    # a sentence may begin like a heading: it is too long, or goes on behind the number with a comma
+    if match := HEADING.match(line):
+        if len(line) - len(match["volume"] or "") > MAX_HEADING or len(match["number"]) > 12:
+            return None
+        if match["title"].lstrip().startswith((",", "，", "、", "。", "．")):
+            return None
+        return Heading(number, line, parse_number(match["number"]), match["unit"], match["title"].strip())
+    return Heading(number, line, None, "", line) if UNNUMBERED.match(line) else None
+
+
+def volume_of(heading: str) -> str:
+    """Give what a heading says of the volume in front of its number; empty when nothing.
+
+    >>> volume_of("第二卷 风起 第一章 山村")
+    '第二卷 风起'
+    """
+    match = HEADING.match(heading)
+    return (match["volume"] or "").strip() if match else ""
+
+
+def find_headings(lines: Sequence[str], numbers: Iterable[int] | None = None) -> list[Heading]:
+    """Find the lines of a clean text that look like headings, tables of contents and doubled ones included.
+
+    Args:
+        lines: the lines, edges stripped.
+        numbers: the lines to look at, from 1; None for all.
+
+    Returns:
+        the headings of every level, in the order of the lines asked for.
+
+    >>> [(heading.line, heading.number) for heading in find_headings(["第一章 山村", "他走了。", "第2章"])]
+    [(1, 1), (3, 2)]
+    """
+    asked = enumerate(lines, 1) if numbers is None else ((number, lines[number - 1]) for number in numbers)
+    return [
+        heading
+        for number, line in asked
+        if 1 < len(line) <= MAX_HEADING
+        and ("第" in line or UNNUMBERED.match(line))
+        and (heading := read_heading(line, number))
+    ]
+
+
+def finest_level(headings: Sequence[Heading]) -> list[Heading]:
+    """Choose the headings that divide the text finest: 回 and 章 before 节, 集, 话, 幕 before 卷, 部, 篇.
+
+    Returns:
+        these and the headings without a number; empty when there are fewer than two of any level.
+    """
+    for level in UNIT_LEVELS:
+        if sum(heading.unit in level for heading in headings if heading.unit) >= MIN_HEADINGS:
+            return [heading for heading in headings if not heading.unit or heading.unit in level]
+    return []
 
 
 @dataclass
@@ -28,36 +163,33 @@ class Chapters:
     Attributes:
         documents: the text of each; of a chapter the first line is its heading.
         lines: the line at which each document begins, from 1.
-        chapters: the heading of each document; None for front matter and parts without a heading.
+        headings: the heading of each document; None for front matter and parts without a heading.
         how: one sentence on how the text was split.
         removed: (line, text, reason) of headings that were dropped: contents and doubled ones.
-        missing, repeated, out_of_order: chapter numbers, as found volume by volume.
-        volumes: how often the numbers begin anew, plus one.
     """
 
     documents: list[str] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
-    chapters: list[Chapter | None] = field(default_factory=list)
+    headings: list[Heading | None] = field(default_factory=list)
     how: str = ""
     removed: list[tuple[int, str, str]] = field(default_factory=list)
-    missing: list[int] = field(default_factory=list)
-    repeated: list[int] = field(default_factory=list)
-    out_of_order: list[int] = field(default_factory=list)
-    volumes: int = 1
 
     @property
-    def found(self) -> list[Chapter]:
+    def found(self) -> list[Heading]:
         """The headings that begin a document."""
-        return [chapter for chapter in self.chapters if chapter]
+        return [heading for heading in self.headings if heading]
 
 
-def split_chapters(text: str | list[str], *, starts: Sequence[int] | None = None) -> Chapters:
+def split_chapters(
+    text: str | list[str], *, starts: Sequence[int] | None = None, headings: list[Heading] | None = None
+) -> Chapters:
     r"""Split a clean text into documents.
 
     Args:
         text: a text or its lines, edges stripped; blank lines help where there are no headings.
         starts: the indices of the lines that begin documents already, as the elements of a JSON list do; they stay
             borders, and nothing is divided for want of headings. None for the text of one file.
+        headings: what finest_level gives for these lines; None finds them.
 
     Returns:
         the documents without blank lines, and what was found. A text of blanks gives no document.
@@ -66,24 +198,25 @@ def split_chapters(text: str | list[str], *, starts: Sequence[int] | None = None
     ['序言', '第一章 山村\n他走了。', '第二章 城\n她来了。']
     """
     lines = text.split("\n") if isinstance(text, str) else text
+    headings = finest_level(find_headings(lines)) if headings is None else headings
+    borders: dict[int, Heading | None] = dict.fromkeys(starts or [0])
     result = Chapters()
-    headings = find_chapters(lines)
-    borders: dict[int, Chapter | None] = dict.fromkeys(starts or [0])
     if not headings:
         result.how = f"no chapter headings: {len(borders):,} documents as they came"
         fill_documents(lines, borders if starts else dict.fromkeys(divide_plain(lines, result)), result)
         return result
+
+    # what is listed or stands twice goes first; the headings left are the borders, beside those there were before
     headings = drop_contents(lines, headings, result)
     headings = drop_doubled(lines, headings, result)
     gone = {line - 1 for line, _, _ in result.removed}
     lines = ["" if index in gone else line for index, line in enumerate(lines)]
     fill_documents(lines, borders | place_volumes(lines, headings), result)
-    check_numbers(headings, result)
-    result.how = f"{len(result.found):,} headings such as {headings[0].heading!r}"
+    result.how = f"{len(result.found):,} headings such as {result.found[0].text!r}"
     return result
 
 
-def fill_documents(lines: list[str], starts: dict[int, Chapter | None], result: Chapters) -> None:
+def fill_documents(lines: list[str], starts: dict[int, Heading | None], result: Chapters) -> None:
     """Join the lines from each start to the next into a document, and drop the empty ones."""
     order = sorted(starts)
     for start, end in zip(order, [*order[1:], len(lines)], strict=True):
@@ -91,26 +224,43 @@ def fill_documents(lines: list[str], starts: dict[int, Chapter | None], result: 
         if document:
             result.documents.append(document)
             result.lines.append(start + 1)
-            result.chapters.append(starts[start])
+            result.headings.append(starts[start])
 
 
-def text_below(lines: list[str], headings: list[Chapter]) -> list[int]:
+def text_below(lines: list[str], headings: list[Heading]) -> list[int]:
     """Count the characters between each heading and the next, volume lines and the word 目录 left out."""
-    ends = [chapter.line - 1 for chapter in headings[1:]] + [len(lines)]
+    ends = [heading.line - 1 for heading in headings[1:]] + [len(lines)]
     return [
         sum(
             len(line)
-            for line in lines[chapter.line : end]
+            for line in lines[heading.line : end]
             if line and not VOLUME_LINE.match(line) and not CONTENTS_WORD.match(line)
         )
-        for chapter, end in zip(headings, ends, strict=True)
+        for heading, end in zip(headings, ends, strict=True)
     ]
 
 
-def drop_contents(lines: list[str], headings: list[Chapter], result: Chapters) -> list[Chapter]:
-    """Remove tables of contents: runs of three or more headings without text whose chapters stand elsewhere."""
-    lengths = text_below(lines, headings)
-    with_text = Counter((c.number, c.unit) for c, n in zip(headings, lengths, strict=True) if n > MAX_LISTED)
+def drop_contents(lines: list[str], headings: list[Heading], result: Chapters) -> list[Heading]:
+    """Remove tables of contents, with the word 目录 and the volume lines that stand among them or just above."""
+    listed = find_contents(headings, text_below(lines, headings))
+    if not listed:
+        return headings
+    result.removed += [(headings[index].line, headings[index].text, CONTENTS) for index in listed]
+    # the word 目录 may stand a few lines above the list, a volume line just above
+    first, last = headings[listed[0]].line, headings[listed[-1]].line
+    for number in range(max(1, first - 5), last + 1):
+        line = lines[number - 1]
+        if CONTENTS_WORD.match(line) or (number > first - 3 and line and VOLUME_LINE.match(line)):
+            result.removed.append((number, line, CONTENTS))
+    result.removed.sort()
+    chosen = set(listed)
+    return [heading for index, heading in enumerate(headings) if index not in chosen]
+
+
+def find_contents(headings: list[Heading], lengths: list[int]) -> list[int]:
+    """List the headings, by index, of runs of three or more without text whose chapters stand elsewhere."""
+    keys = [(heading.number, heading.unit) for heading in headings]
+    with_text = {key for key, length in zip(keys, lengths, strict=True) if length > MAX_LISTED}
     listed: list[int] = []
     start = 0
     while start < len(headings):
@@ -119,113 +269,67 @@ def drop_contents(lines: list[str], headings: list[Chapter], result: Chapters) -
             end += 1
         # The last entry of a contents list has text below it only because it is the last: it counts when its
         # chapter comes once more.
-        if end < len(headings) and end > start:
-            last = (headings[end].number, headings[end].unit)
-            again = any((c.number, c.unit) == last for c in headings[end + 1 :])
-            end += again and not same_heading(headings[end], headings[end - 1])
+        if start < end < len(headings) and keys[end] in keys[end + 1 :]:
+            end += not same_heading(headings[end], headings[end - 1])
         run = range(start, end)
-        known = sum(with_text[(headings[i].number, headings[i].unit)] > 0 for i in run)
+        known = sum(keys[index] in with_text for index in run)
         if len(run) >= 3 and known >= 0.8 * len(run):
             listed.extend(run)
         start = max(end, start + 1)
-    if not listed:
-        return headings
-    chosen = set(listed)
-    for index in listed:
-        chapter = headings[index]
-        result.removed.append((chapter.line, chapter.heading, "table of contents"))
-    first, last = headings[listed[0]].line, headings[listed[-1]].line
-    for number in range(max(1, first - 5), last + 1):
-        line = lines[number - 1]
-        if CONTENTS_WORD.match(line) or (number > first - 3 and line and VOLUME_LINE.match(line)):
-            result.removed.append((number, line, "table of contents"))
-    result.removed.sort()
-    return [chapter for index, chapter in enumerate(headings) if index not in chosen]
+    return listed
 
 
-def same_heading(one: Chapter, other: Chapter) -> bool:
+def same_heading(one: Heading, other: Heading) -> bool:
     """Tell whether two headings name the same chapter: one number, and titles that agree as far as both have one."""
     if (one.number, one.unit) != (other.number, other.unit):
         return False
-    first, second = (PUNCTUATION.sub("", chapter.title) for chapter in (one, other))
+    first, second = (PUNCTUATION.sub("", heading.title) for heading in (one, other))
     return first.startswith(second) or second.startswith(first)
 
 
-def drop_doubled(lines: list[str], headings: list[Chapter], result: Chapters) -> list[Chapter]:
+def drop_doubled(lines: list[str], headings: list[Heading], result: Chapters) -> list[Heading]:
     """Of neighbouring headings that name the same chapter, with little between them, keep the fuller one."""
-    kept: list[Chapter] = []
-    lengths = dict(zip((chapter.line for chapter in headings), text_below(lines, headings), strict=True))
-    for chapter in headings:
-        if kept and same_heading(kept[-1], chapter) and lengths[kept[-1].line] <= MAX_BETWEEN:
-            lesser = (
-                kept.pop() if len(kept[-1].heading) < len(chapter.heading) and not lengths[kept[-1].line] else chapter
-            )
-            result.removed.append((lesser.line, lesser.heading, "heading doubled"))
-            chapter = chapter if lesser is not chapter else kept.pop()
-        kept.append(chapter)
+    kept: list[Heading] = []
+    lengths = dict(zip((heading.line for heading in headings), text_below(lines, headings), strict=True))
+    for heading in headings:
+        if kept and same_heading(kept[-1], heading) and lengths[kept[-1].line] <= MAX_BETWEEN:
+            former = kept.pop()
+            fuller = len(former.text) < len(heading.text) and not lengths[former.line]
+            heading, lesser = (heading, former) if fuller else (former, heading)
+            result.removed.append((lesser.line, lesser.text, DOUBLED))
+        kept.append(heading)
     return kept
 
 
-def place_volumes(lines: list[str], headings: list[Chapter]) -> dict[int, Chapter | None]:
+def place_volumes(lines: list[str], headings: list[Heading]) -> dict[int, Heading | None]:
     """Write volume lines in front of the heading they stand above, and say where every document starts.
 
     A volume line with text of its own before the next heading starts a document without a heading. Changes lines.
     """
-    starts: dict[int, Chapter | None] = {chapter.line - 1: chapter for chapter in headings}
-    for chapter in headings:
-        index = chapter.line - 2
-        while index >= 0 and not lines[index]:
-            index -= 1
-        if index >= 0 and index not in starts and VOLUME_LINE.match(lines[index]):
-            lines[chapter.line - 1] = chapter.heading = f"{lines[index]} {chapter.heading}"
-            lines[index] = ""
+    starts: dict[int, Heading | None] = {heading.line - 1: heading for heading in headings}
+    # volume lines directly above a heading, blank lines aside
+    for heading in headings:
+        above = heading.line - 2
+        while above >= 0 and not lines[above]:
+            above -= 1
+        if above >= 0 and above not in starts and VOLUME_LINE.match(lines[above]):
+            lines[heading.line - 1] = f"{lines[above]} {heading.text}"
+            lines[above] = ""
+            starts[heading.line - 1] = replace(heading, text=lines[heading.line - 1])
+    # volume lines with text of their own
     for index, line in enumerate(lines):
         if index not in starts and index > headings[0].line and line and VOLUME_LINE.match(line):
             starts[index] = None
     return starts
 
 
-def check_numbers(headings: list[Chapter], result: Chapters) -> None:
-    """Find numbers that are missing, repeated or out of order; a new 1 begins a new volume.
-
-    >>> result = Chapters()
-    >>> check_numbers([Chapter(0, "", number, "章", "") for number in (1, 2, 4, 4, 1, 3, 2)], result)
-    >>> result.missing, result.repeated, result.out_of_order, result.volumes
-    ([3], [4], [2], 2)
-    """
-    seen: set[int] = set()
-    highest = 0
-
-    def close_volume() -> None:
-        if seen:
-            result.missing.extend(sorted(set(range(min(seen), max(seen))) - seen)[:1000])
-
-    volume = ""
-    for chapter in headings:
-        number = chapter.number
-        if number is None:
-            continue
-        former, volume = volume, volume_of(chapter.heading) or volume
-        if number <= 1 and number in seen and (highest > 1 or volume != former):
-            close_volume()
-            seen, highest = {number}, number
-            result.volumes += 1
-        elif number in seen:
-            result.repeated.append(number)
-        else:
-            if number < highest:
-                result.out_of_order.append(number)
-            seen.add(number)
-            highest = max(highest, number)
-    close_volume()
-
-
 def divide_plain(lines: list[str], result: Chapters) -> list[int]:
     """Choose where documents start in a text without headings."""
     total = sum(map(len, lines))
-    if total <= PART or sum(map(bool, lines)) == 1:
+    if total <= EVEN_PART or sum(map(bool, lines)) == 1:
         result.how = "no chapter headings: kept as one document"
         return [0]
+    # the smallest gap that is rare enough to mean something
     for gap in (1, 2, 3):
         starts = section_starts(lines, gap)
         if len(starts) >= 2 and total / len(starts) >= MIN_SECTION:
@@ -255,8 +359,8 @@ def section_starts(lines: list[str], gap: int) -> list[int]:
 
 
 def even_starts(lines: list[str], total: int) -> list[int]:
-    """List the lines that begin parts of about PART characters each."""
-    num_parts = max(1, round(total / PART))
+    """List the lines that begin parts of about EVEN_PART characters each."""
+    num_parts = max(1, round(total / EVEN_PART))
     starts, passed = [0], 0
     for index, line in enumerate(lines):
         if len(starts) < num_parts and passed >= len(starts) * total / num_parts and index > starts[-1]:

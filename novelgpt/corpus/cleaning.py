@@ -1,4 +1,4 @@
-"""Text as found -> clean lines, with a receipt of everything that was changed.
+"""Text as found -> clean lines, and a receipt for everything that was changed.
 
 Six steps, in this order; every one counts what it changes and keeps the first three examples with their lines::
 
@@ -64,6 +64,14 @@ class Cleaned:
         """The paragraphs, separated by a single newline."""
         return "\n".join(filter(None, self.lines))
 
+    def add(self, later: "Cleaned", lines_before: int) -> None:
+        """Add the receipt of the text that follows, whose line 1 comes after so many lines; its lines are left out."""
+        self.counts.update(later.counts)
+        self.code_points.update(later.code_points)
+        for name, shown in later.examples.items():
+            places = self.examples.setdefault(name, [])
+            places += [(lines_before + line, around) for line, around in shown][: NUM_EXAMPLES - len(places)]
+
     def add_examples(self, name: str, text: str, positions: list[int]) -> None:
         """Keep the first few places of a class; positions are offsets into text."""
         shown = self.examples.setdefault(name, [])
@@ -77,11 +85,11 @@ class Cleaned:
 def clean_text(
     text: str, *, width: str | None = None, traditional_to_simplified: bool = False, keep_private: bool = False
 ) -> Cleaned:
-    r"""Clean one text and write down what was changed.
+    r"""Clean one text and record what was changed.
 
     Args:
         text: any string, lone surrogates included.
-        width: "half" writes full-width ASCII (U+FF01 to U+FF5E) as ASCII, "full" the other way; None changes no width.
+        width: "half" changes full-width ASCII (U+FF01 to U+FF5E) to ASCII, "full" does the opposite, None neither.
         traditional_to_simplified: convert the script with OpenCC.
         keep_private: leave private-use characters in.
 
@@ -99,6 +107,7 @@ def clean_text(
     """
     if width not in (None, "half", "full"):
         raise UserError(f"--width: found {width!r}, expected half or full", "--width half", EXIT_USAGE)
+    # an entity may stand for a blank, an invisible character or another entity: repeat until nothing changes
     receipt = Cleaned()
     while True:
         text = unify_line_ends(text, receipt)
@@ -108,18 +117,20 @@ def clean_text(
         if plain == text:
             break
         text = plain
+    # full width comes last: in wide characters the loop would find no entities
     if traditional_to_simplified:
         text = simplify(text, receipt)
     if width == "full":
         text = change_width(text, TO_FULL, receipt)
     receipt.lines = trim_lines(text, receipt)
-    receipt.counts = +receipt.counts
+    receipt.counts = +receipt.counts  # without zeros
     receipt.examples = {name: shown for name, shown in receipt.examples.items() if shown}
     return receipt
 
 
 def unify_line_ends(text: str, receipt: Cleaned) -> str:
     """Write every kind of line end as a newline."""
+    # CR LF first, so that what is left of CR stands alone
     if "\r" in text:
         receipt.counts["CR LF line ends"] += text.count("\r\n")
         text = text.replace("\r\n", "\n")
@@ -158,16 +169,18 @@ def removal_class(char: str, *, keep_private: bool) -> str | None:
 
 def remove_invisible(text: str, receipt: Cleaned, *, keep_private: bool) -> str:
     """Turn tabs and no-break spaces into spaces, and take out what no reader sees."""
-    alphabet = set(text)
+    alphabet = set(text)  # a few thousand characters, asked instead of a few million
     for char in OTHER_BLANKS:
         if char in alphabet:
             replace_characters(text, char, "tabs" if char == "\t" else "no-break spaces", receipt)
             text = text.replace(char, " ")
+    # JSON writes characters beyond the basic plane as two surrogates; only lone ones are dirt
     if any("\ud800" <= char <= "\udfff" for char in alphabet):
         text = SURROGATE_PAIR.sub(join_pair, text)
         alphabet = set(text)
+    # what goes, by class; in order, so that the receipt is the same in every run
     removed = {}
-    for char in alphabet.difference(OTHER_BLANKS):
+    for char in sorted(alphabet.difference(OTHER_BLANKS)):
         if name := removal_class(char, keep_private=keep_private):
             removed[char] = name
     if not removed:
@@ -184,11 +197,11 @@ def remove_invisible(text: str, receipt: Cleaned, *, keep_private: bool) -> str:
 
 
 def count_removed(text: str, positions: list[int], removed: dict[str, str], receipt: Cleaned) -> None:
-    """Write down what is removed: by class, by code point, and the first places."""
+    """Record what is removed: by class, by code point, and the first places."""
     for char, number in Counter(map(text.__getitem__, positions)).items():
         receipt.counts[removed[char]] += number
         receipt.code_points[f"U+{ord(char):04X}"] += number
-    for name in set(removed.values()):
+    for name in dict.fromkeys(removed.values()):
         places = (position for position in positions if removed[text[position]] == name)
         receipt.add_examples(name, text, list(islice(places, NUM_EXAMPLES)))
 
@@ -224,7 +237,7 @@ def decode_entities(text: str, receipt: Cleaned) -> str:
 
 
 def change_width(text: str, table: dict[int, int], receipt: Cleaned) -> str:
-    """Write full-width ASCII half-width or the other way, by table."""
+    """Change full-width ASCII to half-width or the other way round, by table."""
     pattern = re.compile("[" + "".join(f"\\u{code:04x}" for code in table) + "]+")
     receipt.counts["widths changed"] += sum(len(run) for run in pattern.findall(text))
     return pattern.sub(lambda match: match.group().translate(table), text)
@@ -244,6 +257,7 @@ def simplify(text: str, receipt: Cleaned) -> str:
 
 def trim_lines(text: str, receipt: Cleaned) -> list[str]:
     """Strip the edges of every line and close the gaps inside; blank lines stay as empty strings."""
+    # edges; where nothing is stripped, `strip` returns the line itself
     lines = text.split("\n")
     trimmed = [line.strip() for line in lines]
     for number, (line, plain) in enumerate(zip(lines, trimmed, strict=True), 1):
@@ -258,6 +272,7 @@ def trim_lines(text: str, receipt: Cleaned) -> list[str]:
                 receipt.counts[name] += 1
                 if receipt.counts[name] <= NUM_EXAMPLES:
                     receipt.examples.setdefault(name, []).append((number, line[: 2 * CONTEXT]))
+    # gaps inside the lines, over the whole text at once
     text = "\n".join(trimmed)
     gaps = [match.start() for match in GAP.finditer(text)]
     if not gaps:

@@ -1,40 +1,167 @@
-"""Files of many shapes -> documents (strings), and documents -> `data/train.json`.
+"""Paths as a user gives them -> documents (strings), and documents -> `data/train.json`.
 
-Read are, each also packed as `.gz`::
+    paths ── find_inputs ──> files ── read_blocks ──> bytes ── decode_bytes ──> text ── by kind ──> documents
+
+These kinds of files are read, each also packed as `.gz`::
 
     .txt     one document: the whole text
     .json    a list of strings, or of objects with `text`, `content` or the field asked for
     .jsonl   a string or such an object on each line
     .csv     a table with a heading line and a column `text`, `content`, the one asked for, or the only one
 
-Written is always a JSON list of strings, one on each line.
+What is written is always a JSON list of strings, one on each line.
 """
 
 import contextlib
 import csv
+import gzip
+import hashlib
 import io
 import json
+import os
 import re
+import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from novelgpt.corpus.decoding import Decoded, decode_bytes
-from novelgpt.corpus.inputs import STANDARD_INPUT, find_inputs, kind_of, name_of, read_blocks
+from novelgpt.corpus.encodings import Decoded, TextStream, decode_bytes
 from novelgpt.corpus.json_repair import drop_surrogates, parse_json
-from novelgpt.corpus.streaming import TextStream
 from novelgpt.files import atomic_writer
-from novelgpt.messages import EXIT_INPUT, UserError, warn
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, warn
 
+FILE_KINDS = {".txt": "txt", ".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
+STANDARD_INPUT = "-"
+READ_BYTES = 1 << 20  # read at a time
+MAX_RATIO = 100  # unpacked to packed size; books pack 2 to 5 times
+FREE_BYTES = 64 << 20  # up to this unpacked size any ratio is believed
 FIELDS = ("text", "content")
+# standard input has no ending: how a text begins tells what it is
 LOOKS_LIKE_JSON = re.compile(r'\s*\[\s*["{\]]')
 LOOKS_LIKE_JSONL = re.compile(r'\s*\{\s*"')
 JSON_TYPES = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
 
 
+def kind_of(path: str | Path) -> str | None:
+    """Tell the kind of a file by its ending, `.gz` aside; None for an unknown ending.
+
+    >>> kind_of("斗破.TXT.gz"), kind_of("cover.jpg")
+    ('txt', None)
+    """
+    name = str(path).lower().removesuffix(".gz")
+    return FILE_KINDS.get(os.path.splitext(name)[1])
+
+
+def find_inputs(paths: Iterable[str | Path]) -> list[str]:
+    """List the files that paths stand for: files as given, folders searched through, "-" as it is.
+
+    Files of a folder come in sorted order; unknown endings there are left out with a warning, hidden files without.
+
+    Raises:
+        UserError: a path does not exist, or there is nothing to read.
+    """
+    # in a folder lie covers and notes as well: only known endings are read there
+    found, skipped = [], []
+    for path in map(str, paths):
+        if path == STANDARD_INPUT or not os.path.isdir(path):
+            found.append(path)
+            continue
+        for name in walk_files(path):
+            (found if kind_of(name) else skipped).append(name)
+    # the first five are named
+    if skipped:
+        shown = ", ".join(skipped[:5]) + (f" and {len(skipped) - 5} more" if len(skipped) > 5 else "")
+        warn(f"left out, not {', '.join(FILE_KINDS)} or .gz of these: {shown}")
+    if not found:
+        places = ", ".join(map(str, paths)) or "no path"
+        hint = "put the novel there as .txt, .json, .jsonl or .csv"
+        raise UserError(f"{places}: nothing to read, expected at least one novel", hint, EXIT_INPUT)
+    return list(dict.fromkeys(found))
+
+
+def walk_files(folder: str) -> Iterator[str]:
+    """Yield the files below a folder in sorted order, hidden ones left out; links to folders are not followed."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (os.path.join(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def read_blocks(path: str | Path) -> Iterator[bytes]:
+    """Yield the bytes of a file, or of standard input, in blocks of at most 1 MiB; `.gz` is unpacked.
+
+    Raises:
+        UserError: missing, a folder, unreadable, a damaged or absurdly well packed .gz.
+    """
+    name = name_of(path)
+    try:
+        if str(path) == STANDARD_INPUT:
+            while block := sys.stdin.buffer.read(READ_BYTES):
+                yield block
+            return
+        with open(path, "rb") as file:
+            packed = str(path).lower().endswith(".gz")
+            yield from unpack(file, name) if packed else iter(lambda: file.read(READ_BYTES), b"")
+    except OSError as problem:
+        if isinstance(problem, gzip.BadGzipFile):
+            raise gzip_error(name, str(problem)) from problem
+        reason = "a folder, expected a file" if isinstance(problem, IsADirectoryError) else problem.strerror
+        raise UserError(f"{name}: cannot be read: {reason}", "give the path of a novel", EXIT_INPUT) from problem
+
+
+def name_of(path: str | Path) -> str:
+    """Name a path for people."""
+    return "standard input" if str(path) == STANDARD_INPUT else str(path)
+
+
+def unpack(file, name: str) -> Iterator[bytes]:
+    """Yield the unpacked blocks of an open .gz file; a file that unpacks to an absurd size is refused."""
+    # a few kilobytes can unpack to terabytes: the size is watched while unpacking
+    size, limit = 0, max(FREE_BYTES, MAX_RATIO * os.fstat(file.fileno()).st_size)
+    try:
+        with gzip.GzipFile(fileobj=file) as unpacked:
+            while block := unpacked.read(READ_BYTES):
+                size += len(block)
+                if size > limit:
+                    message = f"{name}: unpacks to more than {limit:,} bytes, {MAX_RATIO} times its size"
+                    raise UserError(message, "unpack it yourself if it really is a book", EXIT_INPUT)
+                yield block
+    except (EOFError, zlib.error) as problem:
+        raise gzip_error(name, str(problem)) from problem
+
+
+def gzip_error(name: str, reason: str) -> UserError:
+    """Make the error for a .gz file that cannot be unpacked."""
+    return UserError(f"{name}: damaged .gz file: {reason}", "fetch or pack it again", EXIT_INPUT)
+
+
+def source_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a corpus: of a file's bytes, or of the names and hashes of a folder's files.
+
+    Raises:
+        UserError: nothing there, or standard input, which cannot be compared later.
+    """
+    if str(path) == STANDARD_INPUT:
+        message = "--raw_data_path -: standard input cannot be read again later, expected a file"
+        raise UserError(message, "--raw_data_path data/train.json", EXIT_USAGE)
+    hashes = {name: hash_file(name) for name in find_inputs([path])}
+    if list(hashes) == [str(path)]:
+        return hashes[str(path)]
+    lines = [f"{Path(name).relative_to(path).as_posix()} {digest}\n" for name, digest in hashes.items()]
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def hash_file(name: str) -> str:
+    """Return the SHA-256 of what read_blocks yields of a file."""
+    digest = hashlib.sha256()
+    for block in read_blocks(name):
+        digest.update(block)
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
-class Source:
+class SourceFile:
     """What one input file holds.
 
     Args:
@@ -52,38 +179,57 @@ class Source:
     name: str = "input"
 
 
-def read_documents(path: str | Path, *, encoding: str | None = None, field: str | None = None) -> Source:
-    """Read one file, whatever its encoding and shape.
+def read_text(path: str | Path, encoding: str | None = None) -> Decoded:
+    """Read a whole file as one text, in any encoding.
+
+    Args:
+        path: a file, `.gz` too, or "-" for standard input.
+        encoding: forced encoding; None detects it.
+
+    Raises:
+        UserError: unreadable, empty, or of undecided encoding.
+    """
+    return decode_bytes(b"".join(read_blocks(path)), encoding, name=name_of(path))
+
+
+def stream_text(path: str | Path, encoding: str | None = None) -> TextStream:
+    """Read a text file of any size in blocks of up to a million characters; see read_text and TextStream."""
+    return TextStream(read_blocks(path), name_of(path), encoding)
+
+
+def read_documents(path: str | Path, *, encoding: str | None = None, field: str | None = None) -> SourceFile:
+    """Read one file, whatever its encoding and kind.
 
     Args:
         path: a file, or "-" for standard input. A file of unknown ending is taken as plain text.
-        encoding: forced encoding; None finds out.
+        encoding: forced encoding; None detects it.
         field: the key or column that holds the text; None tries `text`, then `content`.
 
     Raises:
         UserError: unreadable, undecided encoding, faulty JSON, or an item that is no text.
     """
     name = name_of(path)
-    decoded = decode_bytes(b"".join(read_blocks(path)), encoding, name=name)
+    decoded = read_text(path, encoding)
     if not decoded.text.strip():
         raise UserError(f"{name}: only blanks, expected the text of a novel", "give another file", EXIT_INPUT)
+    # the ending tells the kind, but some .json files hold JSON Lines
     kind = guess_kind(decoded.text) if str(path) == STANDARD_INPUT else kind_of(path) or "txt"
-    repairs = Counter()
     if kind == "json" and is_json_lines(decoded.text):
         kind = "jsonl"
-    readers = {"json": read_json_list, "jsonl": read_json_lines, "csv": read_table}
     if kind == "txt":
-        return Source([decoded.text], kind, decoded, {}, name)
+        return SourceFile([decoded.text], kind, decoded, {}, name)
+    repairs = Counter()
+    readers = {"json": read_json_list, "jsonl": read_json_lines, "csv": read_table}
     documents = [drop_surrogates(text, repairs) for text in readers[kind](decoded.text, name, field, repairs)]
     if not documents:
         raise UserError(f"{name}: no document in it, expected at least one", "give another file", EXIT_INPUT)
-    return Source(documents, kind, decoded, dict(repairs), name)
+    return SourceFile(documents, kind, decoded, dict(repairs), name)
 
 
 def read_sources(
     paths: Iterable[str | Path], *, encoding: str | None = None, field: str | None = None
-) -> Iterator[Source]:
-    """Read files, whole folders and standard input ("-"), one source a file.
+) -> Iterator[SourceFile]:
+    """Read files, whole folders and standard input ("-") one after another.
 
     Raises:
         UserError: nothing to read, or any file is at fault.
@@ -92,17 +238,12 @@ def read_sources(
         yield read_documents(path, encoding=encoding, field=field)
 
 
-def stream_text(path: str | Path, encoding: str | None = None) -> TextStream:
-    """Read a text file of any size in blocks; see TextStream.
-
-    Args:
-        path: a plain text file, `.gz` too, or "-" for standard input.
-        encoding: forced encoding; None finds out by the first mebibyte.
-
-    Returns:
-        An iterable of blocks of up to a million characters; its `decoded` says afterwards how the file was read.
-    """
-    return TextStream(path, encoding)
+def read_corpus(path: str | Path, *, field: str | None = None) -> Iterator[str]:
+    """Yield the documents of a corpus file, or of a folder's files in order, and report what was repaired."""
+    for source in read_sources([path], field=field):
+        if source.repairs:
+            warn(f"{source.name}: repaired {', '.join(f'{name} ({count})' for name, count in source.repairs.items())}")
+        yield from source.documents
 
 
 def guess_kind(text: str) -> str:
@@ -130,8 +271,9 @@ def read_json_list(text: str, name: str, field: str | None, repairs: Counter) ->
     repairs.update(found)
     if not isinstance(value, list):
         raise wrong_type(name, "the whole file", value, "a list of strings")
+    # each item is checked, so that a message can name the first that is no text
     for index, item in enumerate(value):
-        yield text_of(item, f"item {index}", name, field)
+        yield take_text(item, f"item {index}", name, field)
 
 
 def read_json_lines(text: str, name: str, field: str | None, repairs: Counter) -> Iterator[str]:
@@ -140,13 +282,14 @@ def read_json_lines(text: str, name: str, field: str | None, repairs: Counter) -
         if line.strip():
             value, found = parse_json(line, name, first_line=number)
             repairs.update(found)
-            yield text_of(value, f"line {number}", name, field)
+            yield take_text(value, f"line {number}", name, field)
 
 
-def text_of(item: object, place: str, name: str, field: str | None) -> str:
+def take_text(item: object, place: str, name: str, field: str | None) -> str:
     """Take the text out of one item of a list: itself, or the value of its text field."""
     if isinstance(item, str):
         return item
+    # an object: the field asked for, or the first of the usual ones
     if not isinstance(item, dict):
         raise wrong_type(name, place, item, "a string or an object with a text")
     key = next((key for key in ((field,) if field else FIELDS) if key in item), None)
@@ -168,10 +311,11 @@ def wrong_type(name: str, place: str, value: object, expected: str) -> UserError
 
 def read_table(text: str, name: str, field: str | None, repairs: Counter) -> Iterator[str]:
     """Yield the cells of a table's text column; its first line names the columns."""
+    # a cell may hold a whole book; the limit is global and is put back
     former = csv.field_size_limit(max(len(text), 1))
     try:
         rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-        heading = next(rows)
+        heading = next(rows)  # column names
         column = text_column(heading, name, field)
         for row in rows:
             if row and len(row) <= column:
@@ -192,6 +336,7 @@ def text_column(heading: list[str], name: str, field: str | None) -> int:
     for candidate in wanted:
         if candidate in heading:
             return heading.index(candidate)
+    # a single column needs no name
     if len(heading) == 1 and not field:
         return 0
     names = ", ".join(heading[:8])
@@ -204,22 +349,15 @@ def write_documents(path: str | Path, documents: Iterable[str]) -> None:
 
     Args:
         path: final name, usually data/train.json.
-        documents: strings without lone surrogates; taken one by one, so that a corpus need not fit into memory.
+        documents: strings without lone surrogates, taken one by one.
 
     Raises:
         UserError: the place cannot be written.
     """
     with atomic_writer(path) as file:
+        # written item by item: json.dumps of the whole list would need it in memory
         separator = b"[\n"
         for document in documents:
             file.write(separator + json.dumps(document, ensure_ascii=False).encode("utf-8"))
             separator = b",\n"
         file.write(b"[]\n" if separator == b"[\n" else b"\n]\n")
-
-
-def read_corpus(path: str | Path, *, field: str | None = None) -> Iterator[str]:
-    """Yield the documents of a corpus file, or of a folder's files in order, and report what was repaired."""
-    for source in read_sources([path], field=field):
-        if source.repairs:
-            warn(f"{source.name}: repaired {', '.join(f'{name} ({count})' for name, count in source.repairs.items())}")
-        yield from source.documents

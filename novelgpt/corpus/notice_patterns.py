@@ -19,15 +19,17 @@ LOOK_ALIKES = str.maketrans(
 )
 LETTER = re.compile("[A-Za-zＡ-Ｚａ-ｚ\u0370-\u052fⒶ-ⓩ\U0001d400-\U0001d6a3]")
 HAN = re.compile("[\u4e00-\u9fff\u3400-\u4dbf]")
-MARKS = r"[^\w\n“”]{0,4}"  # what is thrown between the letters of www
+NOISE = r"[^\w\n“”]{0,4}"  # what is scattered between the letters of www
+# the rest of a domain: letters and digits, with up to three other characters before each
 INSIDE = r"(?:[^\w，！？“”…《》\n]{0,3}[a-z0-9])*"
 PATH = r"(?:[./][a-z0-9./?=&%-]*)?"
 TOP = r"(?:c\s?o\s?m|n\s?e\s?t{1,2}|o\s?r\s?g|c\s?n|c\s?c|info|xyz)(?![a-z])"
+# endings that are words or names as well: believed behind a longer name only
 COUNTRY = r"(?:me|la|tw|hk|co|tv|vip|top|mobi|biz|org|cc)(?![a-z])"
 ADDRESS = re.compile(
     "|".join(
         (
-            rf"(?:h{MARKS}t{MARKS}t{MARKS}p{MARKS}s?{MARKS})?(?<![a-z])w{MARKS}w{MARKS}w{MARKS}[a-vx-z0-9]{INSIDE}",
+            rf"(?:h{NOISE}t{NOISE}t{NOISE}p{NOISE}s?{NOISE})?(?<![a-z])w{NOISE}w{NOISE}w{NOISE}[a-vx-z0-9]{INSIDE}",
             rf"https?\s?[:：]\s?/{{1,2}}[a-z0-9]{INSIDE}",
             rf"(?<![a-z0-9])(?:[a-z0-9-]{{2,30}}[.。·•・点]|(?:[a-z0-9-]\s){{2,30}}[.。·•・点]\s?){TOP}{PATH}",
             rf"(?<![a-z0-9.])(?:m|wap|3g|txt|book|read)\.[a-z0-9-]{{2,30}}(?:\.[a-z]{{2,10}})+{PATH}",
@@ -41,6 +43,7 @@ SITE_WORD = re.compile(
     "小说|天堂|书[吧库城屋网评友]|网[站址]|阅读|下载|手机|首发|更新|章节|手打|文学|免费|登[陆录]|访问|域名|地址|中文网|txt|最[新快]|收藏"
     "|电子书|推荐"
 )
+# whoever tells of him, her or me tells a story
 STORY_WORD = re.compile("[他她它]|我(?!们)|[了着][，。]")
 OPEN, CLOSE = "（(【[［｛{〔<＜", "）)】]］｝}〕>＞"
 EMPTY_BRACKETS = re.compile(rf"[{re.escape(OPEN)}][\W_]*[{re.escape(CLOSE)}]")

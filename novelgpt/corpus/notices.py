@@ -4,7 +4,7 @@ A line goes when it is one of these; a story line with an address in it only los
 
     address        www.site.net, ＷＷw.xiＡo s.nett, site。ｃＯm: the letters of a domain, whatever stands between
     site sentence  speaks of downloads, votes, bookmarks, the site itself, close to a chapter border or again and again
-    book keeping   更新时间:… 本章字数:…   (本章完)   上一页 | 目录 | 下一页
+    bookkeeping    更新时间:… 本章字数:…   (本章完)   上一页 | 目录 | 下一页
     recurring      the same line at the border of many chapters
     rule line      ------- next to a heading or to a line that goes
 
@@ -17,38 +17,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from novelgpt.corpus import notice_patterns as patterns
+from novelgpt.corpus.chapters import VOLUME_LINE
 from novelgpt.corpus.cleaning import GAP
-from novelgpt.corpus.headings import VOLUME_LINE, find_chapters
-from novelgpt.corpus.notice_patterns import (
-    ADDRESS,
-    CLOSE,
-    EMPTY_BRACKETS,
-    END_MARK,
-    FORMULA,
-    HAN,
-    KEEPING,
-    KEEPING_PAIRS,
-    LETTER,
-    MENU,
-    NAVIGATION,
-    OPEN,
-    PHRASE_PAIRS,
-    PLAIN_ADDRESS,
-    RULE,
-    SENTENCE,
-    SENTENCE_ENDS,
-    SITE_PHRASES,
-    SITE_WORD,
-    SPEECH,
-    STORY_WORD,
-    fold,
-    pair_pattern,
-    simplify,
-)
+from novelgpt.corpus.notice_patterns import fold, pair_pattern, simplify
 
 BORDER = 6  # lines that are not blank, counted from a heading or the end, within which site sentences are expected
 EDGE = 30  # lines that are not blank at the end of a book
-MAX_NOTICE = 160  # characters of a site sentence without an address
+MAX_NOTICE = 160  # characters in a site sentence without an address
 
 
 @dataclass
@@ -68,23 +44,24 @@ class Notice:
     kept: str = ""
 
 
-def find_notices(lines: Sequence[str], starts: Sequence[int] = ()) -> list[Notice]:
+def find_notices(lines: Sequence[str], headings: set[int], starts: Sequence[int] = ()) -> list[Notice]:
     """Find the advertisements and site lines of one book.
 
     Args:
         lines: its lines as clean_text gives them, blank ones included.
+        headings: the indices of the lines that are chapter headings.
         starts: indices of lines that begin a document although they are no headings.
 
     Returns:
         what to remove or shorten, in the order of the lines.
 
-    >>> [notice.reason for notice in find_notices(["第一章 山村", "他走了。", "www.xiＡo-shuo.nett小.说", "(本章完)"])]
+    >>> lines = ["第一章 山村", "他走了。", "www.xiＡo-shuo.nett小.说", "(本章完)"]
+    >>> [notice.reason for notice in find_notices(lines, {0})]
     ['address', 'end-of-chapter mark']
     """
-    lines = list(lines)
-    headings = {chapter.line - 1 for chapter in find_chapters(lines)}
     border = border_lines(lines, headings | set(starts))
     notices: dict[int, Notice] = {}
+    # the first finder that names a line has the reason; rule lines go by what has gone beside them
     for finder in (find_addresses, find_keeping, find_sentences, find_recurring):
         for notice in finder(lines, headings, border):
             notices.setdefault(notice.line - 1, notice)
@@ -108,6 +85,7 @@ def border_lines(lines: Sequence[str], headings: set[int]) -> set[int]:
     """List the lines near a heading, before the first heading and at the end of the book."""
     filled = [index for index, line in enumerate(lines) if line]
     places = [place for place, index in enumerate(filled) if index in headings]
+    # without headings, the first lines are a border as well
     border: set[int] = set(filled[: places[0]]) if places else set(filled[:BORDER])
     for place in places:
         border.update(filled[max(0, place - BORDER) : place + BORDER + 1])
@@ -118,7 +96,7 @@ def border_lines(lines: Sequence[str], headings: set[int]) -> set[int]:
 def lines_with(pattern: re.Pattern[str], lines: Sequence[str]) -> list[int]:
     """List the lines in which a pattern occurs, by one search over the whole text."""
     text = "\n".join(lines)
-    starts, position = [], 0
+    starts, position = [], 0  # where each line begins in the text
     for line in lines:
         starts.append(position)
         position += len(line) + 1
@@ -131,28 +109,30 @@ def is_speech(line: str) -> bool:
     >>> is_speech("“最新章节？”他问。"), is_speech("最新章节请到本站")
     (True, False)
     """
-    return line.startswith(SPEECH) or "：“" in line or "：「" in line or "道：" in line
+    return line.startswith(patterns.SPEECH) or "：“" in line or "：「" in line or "道：" in line
 
 
 def find_addresses(lines: Sequence[str], headings: set[int], border: set[int]) -> list[Notice]:
     """Find web addresses, plain or disguised, and decide whether the line or only the address goes."""
+    # folding is slow: only lines with a letter are looked at
     found: dict[int, list[tuple[int, int]]] = {}
-    for index in lines_with(LETTER, lines):
-        spans = [match.span() for match in ADDRESS.finditer(fold(lines[index]))]
+    for index in lines_with(patterns.LETTER, lines):
+        spans = [match.span() for match in patterns.ADDRESS.finditer(fold(lines[index]))]
         if spans:
             found[index] = spans
     sites = Counter(site_key(lines[index][start:end]) for index, spans in found.items() for start, end in spans)
+    # the whole line goes if it is about the site; a story line loses an address that is disguised or stands often
     notices = []
     for index, spans in found.items():
         line = lines[index]
         kept = cut_addresses(line, spans)
         known = any(
-            sites[site_key(line[start:end])] >= 3 or not PLAIN_ADDRESS.fullmatch(line[start:end])
+            sites[site_key(line[start:end])] >= 3 or not patterns.PLAIN_ADDRESS.fullmatch(line[start:end])
             for start, end in spans
         )
         if index in headings:
             notices.append(Notice(index + 1, line, "address in a heading", kept))
-        elif len(HAN.findall(kept)) <= 2 or is_site_text(kept):
+        elif len(patterns.HAN.findall(kept)) <= 2 or is_site_text(kept):
             notices.append(Notice(index + 1, line, "address"))
         elif known:
             notices.append(Notice(index + 1, line, "address in a story line", kept))
@@ -175,26 +155,33 @@ def site_key(address: str) -> str:
 def is_site_text(kept: str) -> bool:
     """Tell whether what stands around an address speaks of the site and not of the story."""
     skeleton = re.sub(r"[^\w]|_", "", fold(kept))
-    words = set(SITE_WORD.findall(skeleton))
+    words = set(patterns.SITE_WORD.findall(skeleton))
     if is_speech(kept) or len(skeleton) > 2 * MAX_NOTICE:
         return False
-    needed = 1 if len(HAN.findall(skeleton)) <= 15 else 2 if len(skeleton) <= 40 else 3
-    return len(words) >= needed + 2 * bool(STORY_WORD.search(kept))
+    # the longer the text, the more of its words must be about a site; and two more if it tells of people
+    needed = 3
+    if len(patterns.HAN.findall(skeleton)) <= 15:
+        needed = 1
+    elif len(skeleton) <= 40:
+        needed = 2
+    return len(words) >= needed + (2 if patterns.STORY_WORD.search(kept) else 0)
 
 
 def cut_addresses(line: str, spans: Sequence[tuple[int, int]]) -> str:
     """Take the addresses out of a line, with brackets that held nothing else."""
     for start, end in reversed(spans):
         line = line[:start] + line[end:]
-    while EMPTY_BRACKETS.search(line):
-        line = EMPTY_BRACKETS.sub("", line)
+    # brackets inside brackets empty from within
+    while patterns.EMPTY_BRACKETS.search(line):
+        line = patterns.EMPTY_BRACKETS.sub("", line)
     return GAP.sub(" ", line).strip()
 
 
 def drop_site_sentences(line: str, spans: Sequence[tuple[int, int]]) -> str:
     """Take out of a story line the sentences that hold an address and speak of a site."""
+    # addresses are cut from a sentence before it is judged; its offsets begin anew
     kept = []
-    for match in SENTENCE.finditer(line):
+    for match in patterns.SENTENCE.finditer(line):
         inside = [(s - match.start(), e - match.start()) for s, e in spans if match.start() <= s < match.end()]
         text = match.group()
         if not inside or not is_site_text(cut_addresses(text, [(s, min(e, len(text))) for s, e in inside])):
@@ -205,15 +192,15 @@ def drop_site_sentences(line: str, spans: Sequence[tuple[int, int]]) -> str:
 def find_keeping(lines: Sequence[str], headings: set[int], border: set[int]) -> list[Notice]:
     """Find dates and counts of characters, end-of-chapter marks and navigation."""
     notices = []
-    for index in lines_with(pair_pattern(KEEPING_PAIRS), lines):
+    for index in lines_with(pair_pattern(patterns.KEEPING_PAIRS), lines):
         if index in headings or len(lines[index]) > MAX_NOTICE:
             continue
         line = simplify(lines[index])
         for pattern, reason in (
-            (KEEPING, "date or count of characters"),
-            (END_MARK, "end-of-chapter mark"),
-            (NAVIGATION, "navigation"),
-            (MENU, "navigation"),
+            (patterns.KEEPING, "date or count of characters"),
+            (patterns.END_MARK, "end-of-chapter mark"),
+            (patterns.NAVIGATION, "navigation"),
+            (patterns.MENU, "navigation"),
         ):
             if pattern.match(line):
                 notices.append(Notice(index + 1, lines[index], reason))
@@ -229,13 +216,19 @@ def find_sentences(lines: Sequence[str], headings: set[int], border: set[int]) -
     """
     counts = Counter(lines)
     notices = []
-    for index in lines_with(pair_pattern(PHRASE_PAIRS), lines):
+    for index in lines_with(pair_pattern(patterns.PHRASE_PAIRS), lines):
         if index in headings or len(lines[index]) > MAX_NOTICE or is_speech(lines[index]):
             continue
         line = simplify(lines[index])
-        phrases = sum(bool(phrase.search(line)) for phrase in SITE_PHRASES)
-        aside = (line[0] in OPEN and line[-1] in CLOSE) or fold(line).startswith("ps")
-        needed = 3 - (index in border) - (aside or counts[lines[index]] >= 3) + bool(STORY_WORD.search(line))
+        phrases = sum(bool(phrase.search(line)) for phrase in patterns.SITE_PHRASES)
+        aside = (line[0] in patterns.OPEN and line[-1] in patterns.CLOSE) or fold(line).startswith("ps")
+        needed = 3
+        if index in border:
+            needed -= 1
+        if aside or counts[lines[index]] >= 3:
+            needed -= 1
+        if patterns.STORY_WORD.search(line):
+            needed += 1
         if phrases >= max(1, needed):
             notices.append(Notice(index + 1, lines[index], "site sentence"))
     return notices
@@ -248,17 +241,20 @@ def find_recurring(lines: Sequence[str], headings: set[int], border: set[int]) -
     """
     if len(headings) < 5:
         return []
+    # lines of one shape differ in their digits only: dates and chapter numbers
     short = [index for index in border - headings if 6 <= len(lines[index]) <= MAX_NOTICE]
-    shapes = {index: re.sub(r"\d+", "0", lines[index]) for index in short if len(HAN.findall(lines[index])) >= 6}
-    counts = Counter(shapes.values())
+    shapes = {
+        index: re.sub(r"\d+", "0", lines[index]) for index in short if len(patterns.HAN.findall(lines[index])) >= 6
+    }
+    counts = Counter(shapes.values())  # chapters at whose border a shape stands
     least = max(5, len(headings) / 3)
     return [
         Notice(index + 1, lines[index], f"recurs at the border of {counts[shape]} chapters")
         for index, shape in shapes.items()
         if counts[shape] >= least
         and not is_speech(lines[index])
-        and not lines[index].endswith(SENTENCE_ENDS)
-        and not FORMULA.search(simplify(lines[index]))
+        and not lines[index].endswith(patterns.SENTENCE_ENDS)
+        and not patterns.FORMULA.search(simplify(lines[index]))
         and not VOLUME_LINE.match(lines[index])
     ]
 
@@ -267,7 +263,10 @@ def find_rules(lines: Sequence[str], headings: set[int], notices: dict[int, Noti
     """Add the rule lines that stand next to a heading, to a removed line, or before the first heading."""
     filled = [index for index, line in enumerate(lines) if line]
     first = min(headings, default=0)
-    rules = [place for place, index in enumerate(filled) if len(lines[index]) >= 6 and RULE.match(lines[index])]
+    rules = [
+        place for place, index in enumerate(filled) if len(lines[index]) >= 6 and patterns.RULE.match(lines[index])
+    ]
+    # once down and once up, as a rule line goes with the one beside it
     for order in (rules, rules[::-1]):
         for place in order:
             beside = filled[max(0, place - 1) : place] + filled[place + 1 : place + 2]

@@ -1,4 +1,6 @@
-"""A file of records (one text each) -> one row of token ids a record, cut to a block.
+"""Records: clean chapters -> a table that teaches a network to write titles, and any file of records -> rows of ids.
+
+    第一章 第七口井⏎青石渡的人都说……   →   青石渡的人都说……[TIL]第七口井   →   [CLS] 青 石 … [TIL] 第 七 口 井 [CLS]
 
 A row is framed like a document, and with a mark only what follows the mark is scored, the closing [CLS] included::
 
@@ -11,8 +13,10 @@ the scored part stays whole. Added tokens such as [TIL] count as tokens in a rec
 as in any document.
 """
 
+import csv
+import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,13 +25,94 @@ from pathlib import Path
 
 import numpy as np
 
-from novelgpt.corpus.documents import read_documents
-from novelgpt.corpus.inputs import STANDARD_INPUT
-from novelgpt.corpus.tokens import encode_document
+from novelgpt.corpus.chapters import read_heading
+from novelgpt.corpus.documents import STANDARD_INPUT, read_documents
+from novelgpt.corpus.tokenizers import NovelTokenizer
+from novelgpt.files import atomic_writer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
-TASK = 1 << 20  # characters that a process encodes at a time
+TITLE_MARK = "[TIL]"
+EDGES = " \t\u3000:：·、.-—_|~"
+BRACKETS = dict(zip("】])）》>", "【[(（《<", strict=True))
+LETTER = re.compile(r"\w")
+TASK = 1 << 20  # characters a process encodes at a time
 LINE_END = re.compile(r"\r\n?")
+
+
+def read_title(heading: str) -> str:
+    """Return the words of a heading without volume and number; empty when it has no others.
+
+    >>> [read_title(line) for line in ("上卷 第一一九回　中乡魁", "【第十章：漏诀】", "第二章 剑(上)")]
+    ['中乡魁', '漏诀', '剑(上)']
+    >>> [read_title(line) for line in ("第二章", "尾声 归途", "楔子", "他走了")]
+    ['', '归途', '', '']
+    """
+    found = read_heading(heading)
+    if found is None:
+        return ""
+    title = found.title if found.unit else " ".join(re.split(r"[\s:：]+", heading)[1:])
+    # a bracket that opens before the number closes behind the title
+    title = title.strip(EDGES)
+    while title and title[-1] in BRACKETS and BRACKETS[title[-1]] not in title:
+        title = title[:-1].rstrip(EDGES)
+    return title if LETTER.search(title) else ""
+
+
+class TitleTable:
+    """A table with the one column `text`, written while the documents pass by: a library need not fit into memory.
+
+    Args:
+        path: the table.
+
+    Attributes:
+        written: chapters with a title and text.
+        untitled, empty: documents left out for want of a title or of text.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = path
+        self.written = self.untitled = self.empty = 0
+
+    def watch(self, documents: Iterable[str]) -> Iterator[str]:
+        """Yield clean documents unchanged, and write a record of each chapter that has a title and text.
+
+        The first line of a chapter is its heading. The table appears when the last document was taken.
+
+        Raises:
+            UserError: no chapter has a title, or the table cannot be written.
+        """
+        with atomic_writer(self.path) as file:
+            file.write(b"text\n")
+            # a mark inside the text would be taken for the one before the title
+            for document in documents:
+                heading, _, text = document.partition("\n")
+                title = read_title(heading)
+                if not title or TITLE_MARK in document:
+                    self.untitled += 1
+                elif not text.strip():
+                    self.empty += 1
+                else:
+                    self.written += 1
+                    file.write(csv_line(f"{text}{TITLE_MARK}{title}"))
+                yield document
+            if not self.written:
+                number = self.untitled + self.empty
+                message = f"--titles {self.path}: none of {number:,} documents is a chapter with a title"
+                raise UserError(message, "leave --titles out", EXIT_INPUT)
+
+    def describe(self) -> str:
+        """Say what became of the documents: `data/titles.csv: 26 chapters with titles; left out: …`."""
+        parts = ((self.untitled, "without a title"), (self.empty, "without text below the title"))
+        left = [f"{number:,} {'document' if number == 1 else 'documents'} {what}" for number, what in parts if number]
+        left_out = f"; left out: {', '.join(left)}" if left else ""
+        return f"{self.path}: {self.written:,} chapters with titles{left_out}"
+
+
+def csv_line(cell: str) -> bytes:
+    """Return a line of a table with one column."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow([cell])
+    return line.getvalue().encode("utf-8")
 
 
 @dataclass(frozen=True)
@@ -95,6 +180,7 @@ def read_records(path: str | Path, column: str | None = None) -> list[str]:
     if not Path(path).exists():
         hint = "python clr_ctrl.py --titles data/titles.csv makes one of a novel's chapters; or name a file of your own"
         raise UserError(f"{path}: no such file of records", hint, EXIT_INPUT)
+    # the option has another name here than in clr_ctrl.py
     try:
         source = read_documents(path, field=column)
     except UserError as problem:
@@ -102,6 +188,7 @@ def read_records(path: str | Path, column: str | None = None) -> list[str]:
     if source.kind == "txt" and column:
         message = f"--text_column {column}: {path} has lines, not columns"
         raise UserError(message, "leave --text_column out, or give a .csv, .json or .jsonl file", EXIT_USAGE)
+    # a text file holds a record a line, the other kinds an element or a cell each
     texts = [LINE_END.sub("\n", text) for text in source.documents]
     if source.kind == "txt":
         texts = [line.strip() for line in texts[0].split("\n")]
@@ -112,7 +199,7 @@ def read_records(path: str | Path, column: str | None = None) -> list[str]:
 
 
 def encode_records(
-    texts: Sequence[str], tokenizer, *, block_size: int, mark: str | None = None, num_workers: int = 1
+    texts: Sequence[str], tokenizer: NovelTokenizer, *, block_size: int, mark: str | None = None, num_workers: int = 1
 ) -> Records:
     """Encode records into rows.
 
@@ -123,9 +210,8 @@ def encode_records(
         mark: an added token of the vocabulary; only what follows its first occurrence is scored. None scores all.
         num_workers: processes; the result is the same for any number.
 
-    >>> from novelgpt.corpus.tokenizer_character import CharacterTokenizer
-    >>> from novelgpt.corpus.vocabulary import build_vocabulary
-    >>> tokenizer = CharacterTokenizer(build_vocabulary(["井水来了"])).add_tokens(["[TIL]"])
+    >>> from novelgpt.corpus.tokenizers import NovelTokenizer
+    >>> tokenizer = NovelTokenizer.from_texts(["井水来了"]).add_tokens(["[TIL]"])
     >>> records = encode_records(["井水来了[TIL]井", "来了"], tokenizer, block_size=6, mark="[TIL]")
     >>> tokenizer.decode(records.ids), records.first.tolist(), records.cut, records.skipped
     ('[CLS]来了[TIL]井[CLS]', [4], 1, 1)
@@ -140,7 +226,7 @@ def encode_records(
 
 def divide_texts(texts: Sequence[str]) -> Iterator[list[str]]:
     """Yield the texts in order in portions of about a task."""
-    portion, length = [], 0
+    portion, length = [], 0  # characters
     for text in texts:
         portion.append(text)
         length += len(text)
@@ -150,8 +236,9 @@ def divide_texts(texts: Sequence[str]) -> Iterator[list[str]]:
     yield portion
 
 
-def encode_texts(texts: Sequence[str], *, tokenizer, block_size: int, mark: str | None) -> Records:
+def encode_texts(texts: Sequence[str], *, tokenizer: NovelTokenizer, block_size: int, mark: str | None) -> Records:
     """Encode some records in this process."""
+    # rows end to end; starts has one entry more than there are rows
     rows = [encode_record(text, tokenizer, block_size=block_size, mark=mark) for text in texts]
     kept = [row for row in rows if row]
     return Records(
@@ -165,27 +252,29 @@ def encode_texts(texts: Sequence[str], *, tokenizer, block_size: int, mark: str 
     )
 
 
-def encode_record(text: str, tokenizer, *, block_size: int, mark: str | None = None) -> Row | None:
+def encode_record(text: str, tokenizer: NovelTokenizer, *, block_size: int, mark: str | None = None) -> Row | None:
     """Encode one record; None where the mark is missing or nothing follows it. See encode_records."""
     before, found, scored = text.partition(mark) if mark else ("", True, text)
-    tail = encode_document(tokenizer, scored)
+    tail = tokenizer.encode_document(scored)
     if not found or not scored.strip() or not len(tail):
         return None
-    frame = np.array([tokenizer.cls_id], tokenizer.dtype)
-    parts, first = [frame], 1
+    # room is what the scored part and both [CLS] leave of the block
+    parts, first = [tail], 1
     room = block_size - len(tail) - 2
     if mark:
-        head = encode_document(tokenizer, before)
-        kept = head[len(head) - min(len(head), max(0, room - 1)) :]  # its end, next to the mark
-        parts += [kept, np.array([tokenizer.marks[mark]], tokenizer.dtype)]
+        # of a text that is too long the end is kept, next to the mark
+        head = tokenizer.encode_document(before)
+        kept = head[len(head) - min(len(head), max(0, room - 1)) :]
+        parts = [kept, np.array([tokenizer.marks[mark]], tokenizer.dtype), tail]
         first = 2 + len(kept)
         room -= len(head) + 1
-    ids = np.concatenate([*parts, tail, frame])[:block_size]  # (T,)
+    ids = np.concatenate([*tokenizer.frame([np.concatenate(parts)])])[:block_size]  # (T,)
     return Row(ids, first, len(tail) + 1, len(scored), is_cut=room < 0)
 
 
 def join_records(parts: Sequence[Records]) -> Records:
     """Lay the rows of several parts end to end."""
+    # tokens in each row
     lengths = np.concatenate([np.diff(part.starts) for part in parts])
     counts = {name: sum(getattr(part, name) for part in parts) for name in ("tokens", "characters", "cut", "skipped")}
     ids, first = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "first"))

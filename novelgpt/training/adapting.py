@@ -18,15 +18,13 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.corpus.tokenizer import has_vocabulary, load_tokenizer
-from novelgpt.corpus.vocabulary import BYTE_TOKENS, split_names
+from novelgpt.corpus.tokenizers import NovelTokenizer, has_vocabulary, load_tokenizer
 from novelgpt.messages import EXIT_USAGE, UserError
-from novelgpt.model import check_model_folder, load_model
-from novelgpt.model_config import TIED, read_folder_config
+from novelgpt.network import TIED, check_model_folder, load_model, read_folder_config
 
 DEFAULT_VOCABULARY = "cache/vocab_small.txt"
 NOISE = 0.1  # of the old rows' standard deviation, so that new tokens can part
-ASCII = {token: chr(byte) for byte, token in enumerate(BYTE_TOKENS) if 0x21 <= byte <= 0x7E}  # <0x61> is BERT's a
+ASCII = {f"<0x{byte:02X}>": chr(byte) for byte in range(0x21, 0x7F)}  # <0x61> is BERT's a
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,9 @@ def choose_vocabulary(tokenizer_path: str | None, pretrained_model: str | None) 
     return tokenizer_path or pretrained_model or DEFAULT_VOCABULARY
 
 
-def choose_tokenizer(tokenizer_path: str | None, pretrained_model: str | None, add_tokens: str | None):
+def choose_tokenizer(
+    tokenizer_path: str | None, pretrained_model: str | None, add_tokens: str | None
+) -> NovelTokenizer:
     """Load the vocabulary of a run with its added tokens.
 
     Args:
@@ -79,18 +79,18 @@ def choose_tokenizer(tokenizer_path: str | None, pretrained_model: str | None, a
     if path == pretrained_model and not has_vocabulary(Path(pretrained_model)):
         message = f"{pretrained_model}: holds no vocabulary, neither tokenizer.json nor vocab.txt"
         raise UserError(message, "give the one that it was trained with: --tokenizer_path vocab.txt", EXIT_USAGE)
-    return load_tokenizer(path).add_tokens(split_names(add_tokens))
+    return load_tokenizer(path, add_tokens=add_tokens)
 
 
-def describe_added(add_tokens: str | None, tokenizer) -> list[str]:
+def describe_added(add_tokens: str | None, tokenizer: NovelTokenizer) -> list[str]:
     """Describe which ids the added tokens have, in a line if there are any."""
-    ids = {token: index for index, token in enumerate(tokenizer.tokens)}
-    places = [f"{name} is {ids[name]:,}" for name in split_names(add_tokens)]
+    names = [name.strip() for name in (add_tokens or "").split(",") if name.strip()]
+    places = [f"{name} is {tokenizer.marks[name]:,}" for name in names]
     return [f"--add_tokens: {', '.join(places)}"] if places else []
 
 
 def load_pretrained(
-    folder: Path, tokenizer, *, vocabulary: str | None, seed: int
+    folder: Path, tokenizer: NovelTokenizer, *, vocabulary: str | None, seed: int
 ) -> tuple[GPT2LMHeadModel, dict, Adaptation]:
     """Load the network to start from and give it a run's vocabulary.
 
@@ -114,13 +114,13 @@ def load_pretrained(
     return model, config, adaptation
 
 
-def match_rows(old, new) -> Adaptation:
+def match_rows(old: NovelTokenizer, new: NovelTokenizer) -> Adaptation:
     """Find the old row of every token of a new vocabulary.
 
     Tokens are the same that have one name; so are an ASCII character of BERT and its byte token, and what stands for a
     newline in either.
 
-    >>> from novelgpt.corpus.tokenizer_wordpiece import WordPieceTokenizer
+    >>> from novelgpt.corpus.tokenizers.wordpiece import WordPieceTokenizer
     >>> old = WordPieceTokenizer(["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "萧"])
     >>> adaptation = match_rows(old, old.add_tokens(["[TIL]", "[WS]"]))
     >>> adaptation.sources.tolist(), adaptation.dropped
@@ -143,7 +143,7 @@ def spelled(tokens: Sequence[str]) -> list[str]:
     return [ASCII.get(token, token) for token in tokens]
 
 
-def adapt_embeddings(model: GPT2LMHeadModel, tokenizer, adaptation: Adaptation, *, seed: int) -> None:
+def adapt_embeddings(model: GPT2LMHeadModel, tokenizer: NovelTokenizer, adaptation: Adaptation, *, seed: int) -> None:
     """Give a network the embedding, and the head, of another vocabulary.
 
     Args:

@@ -25,10 +25,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json, write_json
 from novelgpt.messages import EXIT_DIVERGED, EXIT_STATE, UserError, say, warn
-from novelgpt.model import whole_tensor
+from novelgpt.network import WEIGHTS, check_safetensors_header, gather_tensor, read_safetensors, write_safetensors
 from novelgpt.training.parallel import World, any_process
 from novelgpt.training.stopping import StopSignals
-from novelgpt.weights import WEIGHTS, check_safetensors_header, read_safetensors, write_safetensors
 
 FOLDER = "checkpoints"
 OPTIMIZER = "optimizer.safetensors"
@@ -239,7 +238,7 @@ def is_value_of(entry: Field, value: object) -> bool:
 def training_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Return the parameters that are trained by name, on the CPU, each tied one once."""
     return {
-        name: whole_tensor(value).to("cpu", copy=True).contiguous()
+        name: gather_tensor(value).to("cpu", copy=True).contiguous()
         for name, value in model.named_parameters()
         if value.requires_grad
     }
@@ -250,7 +249,7 @@ def optimizer_tensors(optimizers: list[torch.optim.Optimizer], model: torch.nn.M
     # the optimizer knows parameters by identity, a file by name
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
-        f"{index}/{names[id(parameter)]}/{key}": whole_tensor(torch.as_tensor(value)).to("cpu", copy=True).contiguous()
+        f"{index}/{names[id(parameter)]}/{key}": gather_tensor(torch.as_tensor(value)).to("cpu", copy=True).contiguous()
         for index, optimizer in enumerate(optimizers)
         for parameter, entry in optimizer.state.items()
         for key, value in entry.items()

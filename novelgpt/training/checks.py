@@ -1,12 +1,12 @@
 """Options that contradict each other or would have no effect are refused here, most before anything is loaded."""
 
+from novelgpt.cli import TrainOptions, names_with
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_INPUT, EXIT_USAGE, UserError
 from novelgpt.training.lora import has_peft
-from novelgpt.training.options import TrainOptions
 
-ONLY_ROWS = "train_file validation_file text_column block_size loss_after max_train_samples preprocessing_num_workers"
-ONLY_WINDOWS = "raw raw_data_path tokenized_data_path num_pieces min_length stride random_phase replace_inputs"
-NEEDS_HELD_OUT = ("eval_steps", "early_stopping_patience", "load_best_model_at_end")
+ONLY_ROWS = names_with(TrainOptions, only="rows")
+ONLY_WINDOWS = names_with(TrainOptions, only="windows")
+NEEDS_HELD_OUT = names_with(TrainOptions, needs="held out")
 
 
 def reads_rows(options: TrainOptions) -> bool:
@@ -90,7 +90,7 @@ def check_rows(options: TrainOptions) -> None:
     """Refuse options of the other kind of data, and records without a file or with two held-out parts."""
     # options of windows have no meaning for rows, and the other way round
     by_rows = reads_rows(options)
-    given = [name for name in (ONLY_WINDOWS if by_rows else ONLY_ROWS).split() if is_given(options, name)]
+    given = [name for name in (ONLY_WINDOWS if by_rows else ONLY_ROWS) if is_given(options, name)]
     if given and not by_rows:
         raise UserError(f"--{given[0]}: has no meaning without --rows", "add --rows", EXIT_USAGE)
     if given:

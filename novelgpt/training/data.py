@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from novelgpt.corpus.pieces import Pieces, TokenStream
-from novelgpt.training.evaluation import Evaluation, evaluation_batches
+from novelgpt.corpus.tokenizers import NovelTokenizer
+from novelgpt.evaluation import Evaluation, evaluation_batches, score_ngram
 from novelgpt.training.windows import Batch, count_steps, count_windows, epoch_batches, epoch_phase
-from novelgpt.training.yardstick import score_ngram
 
 OPENING_TOKENS = 12  # of the book's opening, for the sample after each epoch
 
@@ -68,7 +68,7 @@ class TrainingData(Protocol):
     def describe_places(self, batch: Batch) -> str:
         """Describe where a batch lies in the text."""
 
-    def opening(self, tokenizer) -> str:
+    def opening(self, tokenizer: NovelTokenizer) -> str:
         """Return a beginning for the sample after each epoch."""
 
 
@@ -126,7 +126,8 @@ class WindowData:
         return epoch_batches(self.pieces.train, self.window, self.stride, self.batch_size, **settings)
 
     def valid_batches(self) -> Iterator[Batch]:
-        return evaluation_batches(self.pieces.valid, self.window, self.stride, self.batch_size)
+        rows = evaluation_batches(self.pieces.valid, self.window, self.stride, self.batch_size)
+        return (Batch(*part) for part in rows)
 
     def score_ngram(self, vocab_size: int) -> Evaluation | None:
         sizes = {"vocab_size": vocab_size, "characters": self.valid_characters}
@@ -152,6 +153,6 @@ class WindowData:
     def describe_places(self, batch: Batch) -> str:
         return f"windows at tokens {', '.join(map(str, batch.starts[:8]))}"
 
-    def opening(self, tokenizer) -> str:
+    def opening(self, tokenizer: NovelTokenizer) -> str:
         """Return the first words of the text."""
         return tokenizer.decode(self.pieces.train[1 : 1 + OPENING_TOKENS]).split("\n")[0]

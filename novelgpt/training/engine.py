@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
+from novelgpt.compute import keep_freed_memory, tune_for_cpu
 from novelgpt.corpus.pieces import TokenStream
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say, warn
-from novelgpt.model import count_parameters
-from novelgpt.training.cpu import keep_large_blocks, tune_for_cpu
+from novelgpt.network import count_parameters
 from novelgpt.training.memory import HEAD_CHUNK, available_bytes, choose_parts, predict_bytes, rows_at_a_time
 from novelgpt.training.optim import build_optimizers, set_lr
 from novelgpt.training.parallel import LossModule, all_processes, micro_batches, without_sync, wrap_model
@@ -61,7 +61,7 @@ class Engine:
         self.noise = None
         if self.device.type == "cpu":
             self.noise = tune_for_cpu(run.model, seed=options.seed, dtype=run.dtype)
-            keep_large_blocks()
+            keep_freed_memory()
         if options.gradient_checkpointing:
             checkpoint_activations(run.model)
         self.loss_module = LossModule(run.model, run.dtype, HEAD_CHUNK[self.device.type])

@@ -17,18 +17,15 @@ import torch
 import transformers
 
 from novelgpt import __version__
+from novelgpt.cli import TrainOptions, names_with
 from novelgpt.files import read_json, write_json
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.training.lora import lora_identity
-from novelgpt.training.options import TrainOptions
 from novelgpt.training.run import DROPOUTS, Run
 
 RUN_FILE = "run.json"
-CHANGEABLE = (  # may differ when a run is resumed
-    "epochs lr lr_end warmup_steps lr_scheduler weight_decay beta1 beta2 max_grad_norm dropout replace_inputs "
-    "precision log_step eval_steps early_stopping_patience load_best_model_at_end deterministic"
-).split()
-FIXED = "stride random_phase batch_size optimizer seed".split()  # the position in the run means nothing without them
+CHANGEABLE = names_with(TrainOptions, resume="changeable")  # may differ when a run is resumed
+FIXED = names_with(TrainOptions, resume="fixed")  # the position in the run means nothing without them
 
 
 def identity(run: Run) -> dict:

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from transformers import GPT2LMHeadModel
 
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, UserError, say, warn
-from novelgpt.model import save_model
+from novelgpt.network import save_model
 from novelgpt.training.checkpoint import Progress
 from novelgpt.training.parallel import World, any_process
 
@@ -25,7 +26,14 @@ class ModelKeeper:
     """Writes the model folders of a run."""
 
     def __init__(
-        self, folder: Path, model: GPT2LMHeadModel, tokenizer, world: World, *, corpus: dict, mark: str | None
+        self,
+        folder: Path,
+        model: GPT2LMHeadModel,
+        tokenizer: NovelTokenizer,
+        world: World,
+        *,
+        corpus: dict,
+        mark: str | None,
     ):
         """Keep what every model folder holds besides its weights.
 

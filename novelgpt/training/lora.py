@@ -14,8 +14,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from novelgpt.files import sha256_of
-from novelgpt.model import count_parameters, model_weights
-from novelgpt.weights import EMBEDDING, HEAD, weight_files
+from novelgpt.network import EMBEDDING, HEAD, count_parameters, model_weights, weight_files
 
 LAYERS = ("c_attn", "c_proj", "c_fc")  # GPT-2's names; c_proj is one of attention and one of the MLP
 

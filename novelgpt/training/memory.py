@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import torch
 
+from novelgpt.compute import QUERY_BLOCK
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError
-from novelgpt.model_config import count_config_parameters
-from novelgpt.training.attention import BLOCK
+from novelgpt.network import count_config_parameters
 
 BYTES_A_PARAMETER = 16
 BYTES_A_FROZEN = 4
@@ -70,7 +70,7 @@ def predict_bytes(
     size = torch.finfo(dtype).bits // 8
     a_layer = ACTIVATION_BYTES[size] * width * tokens
     if device == "cpu":
-        a_layer += size * config["n_head"] * tokens * (length + min(BLOCK, length)) // 2
+        a_layer += size * config["n_head"] * tokens * (length + min(QUERY_BLOCK, length)) // 2
     activations = 4 * layers * width * tokens + a_layer if checkpointing else layers * a_layer
 
     # copies of the weights in 16 bits, both ends of the network, weights with gradients and moments

@@ -16,12 +16,12 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import GPT2LMHeadModel
 
-from novelgpt.loss import sum_loss, sum_scores
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError
+from novelgpt.network import score_tokens, sum_loss
 
 
 class LossModule(nn.Module):
-    """A GPT-2 whose forward pass is its loss sum; what replicas and processes run."""
+    """A GPT-2 whose forward pass is its loss; what replicas and processes run."""
 
     def __init__(self, model: GPT2LMHeadModel, dtype: torch.dtype, chunk: int):
         super().__init__()
@@ -29,13 +29,14 @@ class LossModule(nn.Module):
         self.dtype = dtype
         self.chunk = chunk
 
-    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor, *, score: bool = False):
         """Return the summed loss of (B, T) rows as fp32 (1,), so that replicas can be gathered.
 
-        Without gradients, where nothing is learned but all is measured: the sums of sum_scores, fp32 (2,).
+        With score, every token by itself and without gradients: nats fp32 and right bool, (B, T-1) each. Both are the
+        forward pass of one module, because that is what gathers shared-out weights and what is compiled.
         """
-        if not torch.is_grad_enabled():
-            return sum_scores(self.model, input_ids, labels, dtype=self.dtype, chunk=self.chunk)
+        if score:
+            return score_tokens(self.model, input_ids, labels, dtype=self.dtype, chunk=self.chunk)
         return sum_loss(self.model, input_ids, labels, dtype=self.dtype, chunk=self.chunk).reshape(1)
 
 

@@ -5,7 +5,7 @@ import statistics
 import time
 
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, warn
-from novelgpt.model import count_parameters
+from novelgpt.network import count_parameters
 from novelgpt.training.engine import Engine
 from novelgpt.training.log import format_duration
 from novelgpt.training.memory import available_bytes

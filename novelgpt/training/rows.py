@@ -17,6 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from novelgpt.corpus.records import Records
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import say, warn
 from novelgpt.training.windows import IGNORED, Batch, count_steps
 
@@ -110,7 +111,7 @@ class RowData:
     def describe_places(self, batch: Batch) -> str:
         return f"records {', '.join(map(str, batch.starts[:8]))}"
 
-    def opening(self, tokenizer) -> str:
+    def opening(self, tokenizer: NovelTokenizer) -> str:
         """Return a beginning for the sample after each epoch: a record up to the mark, or its first words."""
         part = self.valid if len(self.valid) else self.train
         # up to the mark, so that the network writes what follows it; without one a few words

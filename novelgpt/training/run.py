@@ -10,13 +10,23 @@ from pathlib import Path
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.corpus.inputs import source_sha256
+from novelgpt.cli import TrainOptions
+from novelgpt.corpus.documents import source_sha256
 from novelgpt.corpus.pieces import Pieces, make_pieces, open_pieces
 from novelgpt.corpus.records import encode_records, read_records
-from novelgpt.devices import choose_devices, choose_precision, compute_deterministically, device_words
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say
-from novelgpt.model import build_model, describe_model
-from novelgpt.model_config import check_model_config, read_model_config
+from novelgpt.network import (
+    build_model,
+    check_model_config,
+    check_versions,
+    choose_devices,
+    choose_precision,
+    compute_deterministically,
+    describe_devices,
+    describe_model,
+    read_model_config,
+)
 from novelgpt.training.adapting import choose_tokenizer, choose_vocabulary, describe_added, load_pretrained
 from novelgpt.training.checks import (
     asked_precision,
@@ -30,11 +40,9 @@ from novelgpt.training.data import TrainingData, WindowData
 from novelgpt.training.lora import add_lora, describe_lora
 from novelgpt.training.memory import check_weights_fit
 from novelgpt.training.optim import default_lr, default_optimizer, default_weight_decay
-from novelgpt.training.options import TrainOptions
 from novelgpt.training.parallel import World, join_world, local_device, wait_for_all
 from novelgpt.training.rows import RowData, hold_out_last, report_records
 from novelgpt.training.windows import default_replacement
-from novelgpt.versions import check_versions
 
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
 
@@ -58,7 +66,7 @@ class Run:
     devices: list[torch.device]
     world: World
     dtype: torch.dtype
-    tokenizer: object
+    tokenizer: NovelTokenizer
     model: GPT2LMHeadModel
     data: TrainingData
     config: dict
@@ -122,7 +130,7 @@ def describe_run(run: Run) -> list[str]:
         describe_model(run.config, run.tokenizer.vocab_size),
         f"data: {train_part}; {held} held out",
         f"steps: {steps}; {run.data.describe_batch()}",
-        f"device: {device_words(run.devices)}{processes}, {str(run.dtype).removeprefix('torch.')}; {rate}",
+        f"device: {describe_devices(run.devices)}{processes}, {str(run.dtype).removeprefix('torch.')}; {rate}",
     ]
 
 
@@ -152,7 +160,7 @@ def resolve_options(options: TrainOptions, *, n_embd: int, window: int, epoch_st
     return replace(options, rows=reads_rows(options), precision=asked_precision(options), **rules)
 
 
-def open_run_pieces(options: TrainOptions, tokenizer, world: World) -> Pieces:
+def open_run_pieces(options: TrainOptions, tokenizer: NovelTokenizer, world: World) -> Pieces:
     """Open the pieces of a run, made first where --raw asks for it.
 
     The first process alone reads every byte of corpus and pieces, once; the others look at names, sizes and headers.
@@ -189,7 +197,7 @@ def open_run_pieces(options: TrainOptions, tokenizer, world: World) -> Pieces:
     return pieces
 
 
-def open_rows(options: TrainOptions, tokenizer, context: int, *, loud: bool) -> RowData:
+def open_rows(options: TrainOptions, tokenizer: NovelTokenizer, context: int, *, loud: bool) -> RowData:
     """Read, divide and encode the records of a run, and report what became of them if loud.
 
     Raises:
@@ -232,7 +240,9 @@ def open_rows(options: TrainOptions, tokenizer, context: int, *, loud: bool) -> 
     return RowData(train, valid, source, settings, block_size, mark, options.batch_size, options.seed)
 
 
-def load_network(options: TrainOptions, tokenizer, *, loud: bool = True) -> tuple[GPT2LMHeadModel, dict]:
+def load_network(
+    options: TrainOptions, tokenizer: NovelTokenizer, *, loud: bool = True
+) -> tuple[GPT2LMHeadModel, dict]:
     """Return the network to train, in fp32 on the CPU, and its config; report what was changed of one if loud."""
     # what is reported is collected, since only the first process reports
     lines = describe_added(options.add_tokens, tokenizer)

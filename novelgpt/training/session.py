@@ -18,6 +18,8 @@ from pathlib import Path
 
 from transformers import GPT2LMHeadModel
 
+from novelgpt.cli import TrainOptions
+from novelgpt.evaluation import compare_losses
 from novelgpt.files import remove_leftovers
 from novelgpt.lock import LOCK
 from novelgpt.messages import EXIT_DONE, EXIT_STATE, UserError, say, warn
@@ -35,13 +37,11 @@ from novelgpt.training.identity import RUN_FILE, check_identity, write_run_file
 from novelgpt.training.keeping import FINAL, adopt_best, final_step, is_over, is_written
 from novelgpt.training.log import Watch, format_duration
 from novelgpt.training.lora import plain_model
-from novelgpt.training.options import TrainOptions
 from novelgpt.training.parallel import wait_for_all
 from novelgpt.training.preflight import check_disk, print_plan
 from novelgpt.training.run import Run, describe_run, prepare_run
 from novelgpt.training.stopping import Stopped, StopSignals, seconds_until
 from novelgpt.training.trainer import Trainer
-from novelgpt.training.yardstick import compare_words
 from novelgpt.writing.generation import generate_text
 
 
@@ -342,4 +342,4 @@ def compare_with_ngram(progress: Progress, run: Run) -> str:
     if progress.best_loss is None:
         return ""
     ngram = run.data.score_ngram(run.tokenizer.vocab_size)
-    return "" if ngram is None else f"; {compare_words(progress.best_loss, ngram.loss)}"
+    return "" if ngram is None else f"; {compare_losses(progress.best_loss, ngram.loss)}"

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
+from novelgpt.evaluation import Evaluation, score_batches
 from novelgpt.messages import EXIT_DIVERGED, UserError, say, warn
-from novelgpt.model import model_weights
+from novelgpt.network import model_weights
 from novelgpt.training.checkpoint import (
     Progress,
     Saver,
@@ -23,7 +24,6 @@ from novelgpt.training.checkpoint import (
     training_weights,
 )
 from novelgpt.training.engine import Engine, StepResult
-from novelgpt.training.evaluation import Evaluation, evaluate_batches
 from novelgpt.training.keeping import (
     ModelKeeper,
     final_step,
@@ -191,11 +191,10 @@ class Trainer:
             message = f"step {step}: loss not finite {BAD_IN_A_ROW} steps in a row; last good checkpoint: {good}"
             raise UserError(message, f"--lr {self.options.lr / 3:.2g} --allow_change lr", EXIT_DIVERGED)
 
-    def check_stop(self) -> bool:
-        """Raise Stopped if any process was asked to stop, else return False."""
+    def check_stop(self) -> None:
+        """Raise Stopped if any process was asked to stop."""
         if any_process(self.stop.must_stop(), self.run.world):
             raise Stopped
-        return False
 
     # --- log ---
 
@@ -244,23 +243,16 @@ class Trainer:
         if data.num_valid < 2:
             return None
         world = World() if self.options.shard else self.run.world  # shared weights meet in every pass of every process
+        scorer = partial(self.engine.loss_module, score=True)
+        part = {"before_batch": self.check_stop, "rank": world.rank, "world": world.size}
         self.run.model.eval()
         try:
-            result = evaluate_batches(
-                self.engine.loss_module,
-                data.valid_batches(),
-                tokens=data.num_valid,
-                characters=data.valid_characters,
-                device=self.engine.device,
-                interrupted=self.check_stop,
-                rank=world.rank,
-                world=world.size,
-            )
+            scores = score_batches(scorer, data.valid_batches(), self.engine.device, **part)
         finally:
             self.engine.reshard()
             self.run.model.train()
-        nll, scored, right = sum_over_processes([result.nll, result.scored, result.right], world)
-        result = Evaluation(nll, int(scored), result.tokens, result.characters, int(right))
+        nll, scored, right = sum_over_processes([*scores.totals()], world)
+        result = Evaluation(nll, int(scored), data.num_valid, data.valid_characters, int(right))
         self.report_evaluation(result, epoch)
         return result
 

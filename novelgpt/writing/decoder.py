@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from transformers import GPT2LMHeadModel
 
-from novelgpt.writing.cache import MaskedCache, PackedCache
-from novelgpt.writing.linear import Norm, Product, make_feed_forward, make_product
+from novelgpt.compute import Norm, Product, cache_for, make_feed_forward, make_product
 
 
 @dataclass(frozen=True)
@@ -148,8 +147,3 @@ class Decoder:
             x = x + layer.feed_forward(x)
         self.places += 1
         return weights.head(x)
-
-
-def cache_for(device: torch.device) -> type[PackedCache] | type[MaskedCache]:
-    """Return the form of cache that suits a device."""
-    return PackedCache if device.type == "cpu" else MaskedCache

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from novelgpt.corpus.tokenizers import NovelTokenizer
+
 SENTENCE_ENDS = "。！？…!?"
 CLOSERS = "”’」』）】》\"')"
 STOPS = {"sentence": 200, "paragraph": 1_000, "chapter": 5_000, "never": 0}  # tokens the search goes on after --length
@@ -26,7 +28,7 @@ class Endings:
         tokenizer: gives encode, cls_id and sep_id.
     """
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer: NovelTokenizer):
         self.ends = single_ids(tokenizer, SENTENCE_ENDS)
         self.closers = single_ids(tokenizer, CLOSERS)
         self.chapter = tokenizer.cls_id
@@ -63,7 +65,7 @@ class Endings:
         return first
 
 
-def single_ids(tokenizer, characters: str) -> set[int]:
+def single_ids(tokenizer: NovelTokenizer, characters: str) -> set[int]:
     """Return the ids of those characters that are one token each."""
     encoded = [tokenizer.encode(character) for character in characters]
     return {int(ids[0]) for ids in encoded if len(ids) == 1}

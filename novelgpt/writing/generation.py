@@ -4,7 +4,7 @@
 
 When a row's context is full, the row goes on from a shorter window: the pinned head and the last part of the text from
 a sentence start, read anew. Sample i is a function of (seed, i) alone: its numbers come from its own counter, its
-logits do not depend on its neighbours (see linear.py), and its windows and its end depend on nothing but its text.
+logits do not depend on its neighbours (compute/packed.py), and its windows and its end depend on nothing but its text.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import GPT2LMHeadModel
 
+from novelgpt.compute import MAX_ROWS, capture_graph
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_STATE, UserError
 from novelgpt.writing.decoder import Decoder, Weights
 from novelgpt.writing.endings import Endings
-from novelgpt.writing.graph import capture
-from novelgpt.writing.linear import MAX_ROWS
 from novelgpt.writing.plan import BLOCK, Plan, Sample, answer_plan
 from novelgpt.writing.sampling import Controls, choose_tokens, uniform_numbers
 
@@ -69,7 +69,7 @@ class Batch:
             self.uniforms[row, self.count :] = torch.from_numpy(numbers)
         self.place = torch.tensor([self.count], device=device)  # (1,) the count as a GPU sees it
         self.logits = self.read_prefix(prefix)  # (B, V)
-        self.replay = capture(self.decode_token_on_device, device, [self.place, self.decoder.places, self.logits])
+        self.replay = capture_graph(self.decode_token_on_device, device, [self.place, self.decoder.places, self.logits])
 
     def read_prefix(self, prefix: list[int]) -> torch.Tensor:
         """Read the common prefix once and give it to all rows; returns the logits (B, V) after it."""
@@ -129,7 +129,7 @@ class Batch:
 
 def write_samples(
     weights: Weights,
-    tokenizer,
+    tokenizer: NovelTokenizer,
     prefix: Sequence[int],
     indices: Sequence[int],
     *,
@@ -168,14 +168,16 @@ def write_samples(
     return samples
 
 
-def banned_ids(tokenizer) -> list[int]:
+def banned_ids(tokenizer: NovelTokenizer) -> list[int]:
     """Return the ids of tokens that are no text: [UNK], [PAD], [MASK], unused ones, control characters."""
     marks = [tokenizer.unk_id, tokenizer.pad_id, tokenizer.marks.get("[MASK]")]
     other = [i for i, token in enumerate(tokenizer.tokens) if token.startswith("[unused") or token in CONTROLS]
     return sorted({index for index in marks if index is not None} | set(other))
 
 
-def make_controls(tokenizer, device: torch.device, *, bad_words: Sequence[str] = (), **values) -> Controls:
+def make_controls(
+    tokenizer: NovelTokenizer, device: torch.device, *, bad_words: Sequence[str] = (), **values
+) -> Controls:
     """Return controls whose banned tokens and words lie on the device.
 
     Args:
@@ -190,7 +192,7 @@ def make_controls(tokenizer, device: torch.device, *, bad_words: Sequence[str] =
 
 def generate_text(
     model: GPT2LMHeadModel,
-    tokenizer,
+    tokenizer: NovelTokenizer,
     prefix: str,
     *,
     length: int,

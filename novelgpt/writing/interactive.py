@@ -135,7 +135,7 @@ def is_temperature(text: str) -> bool:
 def go_on(session: Session, story: Story, show: Callable[[str], None]) -> None:
     """Let the model write the next part."""
     tokenizer = session.tokenizer
-    ids = [tokenizer.cls_id, *tokenizer.encode(story.text).tolist()]
+    ids = tokenizer.begin(tokenizer.encode(story.text)).tolist()
     (sample,) = session.write_batch(ids, [len(story.parts)], attempt=story.tries)
     part = session.new_text_of(sample)
     story.add(part)

@@ -1,13 +1,14 @@
 """What to write from: prefixes of the command line, of files, titles; and what may be wrong with them."""
 
-import argparse
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from novelgpt.cli import GenerateOptions
+from novelgpt.corpus.chapters import read_heading
 from novelgpt.corpus.cleaning import clean_text
-from novelgpt.corpus.decoding import decode_bytes
-from novelgpt.corpus.headings import read_heading
-from novelgpt.corpus.inputs import name_of, read_blocks
+from novelgpt.corpus.documents import read_text
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
 from novelgpt.writing.book import Book, unseen_characters
 from novelgpt.writing.plan import BLOCK
@@ -28,7 +29,45 @@ class Prompt:
     title: str = ""
 
 
-def read_prompts(options: argparse.Namespace) -> list[Prompt]:
+def resolve_options(options: GenerateOptions) -> GenerateOptions:
+    """Return the options as they will be used, with a seed if none was given.
+
+    Raises:
+        UserError: options that contradict each other.
+    """
+    if options.length == 0:
+        message = "--length: found 0, expected at least 1, or -1 to fill the context"
+        raise UserError(message, "--length 1000", EXIT_USAGE)
+    check_combinations(options)
+    changes: dict[str, object] = {}
+    if options.mark:  # a short text, which ends where its document ends
+        changes |= {"stop": "chapter", "copies": False}
+    if options.titles or options.titles_file:
+        changes["nsamples"] = options.articles_per_title
+    if options.stream:  # two texts at a time would be shown mixed
+        changes["batch_size"] = 1
+    if options.seed is None:
+        changes["seed"] = secrets.randbits(32)
+    return replace(options, **changes)
+
+
+def check_combinations(options: GenerateOptions) -> None:
+    """Refuse options that have no meaning beside --interactive or --mark."""
+    if options.mark:
+        for name in ("titles", "titles_file", "interactive", "keep_head", "max_copy"):
+            if getattr(options, name):
+                message = f"--mark and --{name}: found both, expected one of them"
+                raise UserError(message, f"leave --{name} out", EXIT_USAGE)
+        if options.stop not in ("sentence", "chapter"):  # sentence is the default
+            message = f"--stop {options.stop}: what --mark asks for ends where its document ends"
+            raise UserError(message, "leave --stop out", EXIT_USAGE)
+    for name in ("titles", "titles_file", "prompts_file"):
+        if options.interactive and getattr(options, name):
+            message = f"--interactive and --{name}: found both, expected one of them"
+            raise UserError(message, f"leave --{name} out; --prefix or --prefix_file is the beginning", EXIT_USAGE)
+
+
+def read_prompts(options: GenerateOptions) -> list[Prompt]:
     """Return the prefixes that the options name: --titles, --titles_file, --prompts_file, --prefix_file, else --prefix.
 
     Raises:
@@ -68,7 +107,7 @@ def read_chapter(path: str, *, drop_heading: bool) -> str:
         path: a text file.
         drop_heading: leave a heading in the first line out, since it would tell the title that is asked for.
     """
-    text = clean_text(decode_bytes(b"".join(read_blocks(path)), name=name_of(path)).text).text
+    text = clean_text(read_text(path).text).text
     heading, _, rest = text.partition("\n")
     if drop_heading and rest and read_heading(heading):
         say(f"{path}: the heading {heading!r} is left out, since it tells the title")
@@ -76,7 +115,7 @@ def read_chapter(path: str, *, drop_heading: bool) -> str:
     return text
 
 
-def marked_prefix(text: str, mark: str, tokenizer, room: int) -> list[int]:
+def marked_prefix(text: str, mark: str, tokenizer: NovelTokenizer, room: int) -> list[int]:
     """Return the ids of a text with a mark behind it, as rows are trained: a text that is too long loses its beginning.
 
     Args:
@@ -95,7 +134,7 @@ def marked_prefix(text: str, mark: str, tokenizer, room: int) -> list[int]:
     return [ids[0], *ids[1:][max(0, len(ids) + 1 - room) :], tokenizer.marks[mark]]
 
 
-def examine_prompt(text: str, tokenizer, book: Book | None, context: int) -> None:
+def examine_prompt(text: str, tokenizer: NovelTokenizer, book: Book | None, context: int) -> None:
     """Say in one line each what the model cannot make sense of in a prefix.
 
     Args:

@@ -68,8 +68,6 @@ def write_all(session: Session, prompts: Sequence[Prompt]) -> None:
     folder = SampleFolder(options.save_samples_path) if options.save_samples or titled else None
     for aside in folder.moved if folder else []:
         say(f"moved the samples of an earlier run to {aside}")
-    if options.stream:
-        options.batch_size = 1
     start, tokens = time.perf_counter(), 0
     lengths = [session.plan_after(session.prefix_ids(prompt.text)).length for prompt in prompts]
     with progress_bar(options.nsamples * sum(lengths), unit=" tokens") as bar:

@@ -1,22 +1,20 @@
 """The options of generate.py -> a loaded model that writes sample after sample."""
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.devices import choose_devices, choose_precision, device_words
+from novelgpt.cli import GenerateOptions, names_with
+from novelgpt.compute import MAX_ROWS
+from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.messages import EXIT_USAGE, UserError, printable, say, warn
-from novelgpt.model import load_model
+from novelgpt.network import choose_devices, choose_precision, describe_devices, load_model
 from novelgpt.writing.book import Book, corpus_facts, find_book
 from novelgpt.writing.copying import Copied, CopyMeter
 from novelgpt.writing.decoder import Decoder, Weights
 from novelgpt.writing.generation import BLOCK, make_controls, write_samples
-from novelgpt.writing.linear import MAX_ROWS
-from novelgpt.writing.options import DEFAULT_LENGTH
 from novelgpt.writing.plan import Plan, Sample, answer_plan
 from novelgpt.writing.prompts import marked_prefix
 from novelgpt.writing.sampling import Controls
@@ -24,10 +22,6 @@ from novelgpt.writing.style import measure_style
 
 Watch = Callable[[list[Sample]], None]
 MAX_TRIES = 6  # of a sample that copies more than --max_copy
-SETTINGS = (
-    "length stop temperature topk topp min_p repetition_penalty penalty_window no_repeat_ngram_size bad_words "
-    "cut_loops keep_head"
-).split()
 
 
 def ignore(samples: list[Sample]) -> None:
@@ -47,9 +41,9 @@ class Session:
         meter: of copies, None without a book or with --no-copies.
     """
 
-    options: argparse.Namespace
+    options: GenerateOptions
     weights: Weights
-    tokenizer: object
+    tokenizer: NovelTokenizer
     plan: Plan
     controls: Controls
     book: Book | None
@@ -79,7 +73,7 @@ class Session:
             "tokens": len(sample.ids),
             "model": str(options.model_path),
             "precision": self.weights.kind,
-            "settings": {name: getattr(options, name) for name in SETTINGS},
+            "settings": {name: getattr(options, name) for name in names_with(GenerateOptions, recorded=True)},
             "style": measure_style([self.new_text_of(sample)]),
             "copied": copied and asdict(copied),
         }
@@ -143,7 +137,7 @@ class Session:
         return list(best.values())
 
 
-def open_session(options: argparse.Namespace, *, loaded: tuple | None = None) -> Session:
+def open_session(options: GenerateOptions, *, loaded: tuple | None = None) -> Session:
     """Load the model and resolve what depends on it.
 
     Args:
@@ -163,7 +157,7 @@ def open_session(options: argparse.Namespace, *, loaded: tuple | None = None) ->
     plan, controls = read_plan(options, model), read_controls(options, tokenizer, device)
     weights = Weights(model, kind=kind, device=device)
     name = options.model_path or "the model"
-    say(f"{name}: {describe(model)}; {kind} on {device_words([device])}; --seed {options.seed}")
+    say(f"{name}: {describe(model)}; {kind} on {describe_devices([device])}; --seed {options.seed}")
     book = find_book(options.model_path, options.corpus) if options.model_path or options.corpus else None
     if book is None and options.max_copy is not None:
         message = "--max_copy: the book that the model was trained on is not at hand"
@@ -206,7 +200,7 @@ def describe(model: torch.nn.Module) -> str:
     return f"{parameters:,} parameters, context {config.n_positions:,}, {config.vocab_size:,} tokens"
 
 
-def choose_kind(options: argparse.Namespace, device: torch.device) -> str:
+def choose_kind(options: GenerateOptions, device: torch.device) -> str:
     """Return the number format of the weights: what --quantize or --precision say, else the fastest exact one here."""
     if options.quantize:
         if device.type != "cpu":
@@ -217,7 +211,7 @@ def choose_kind(options: argparse.Namespace, device: torch.device) -> str:
     return "bf16" if choose_precision("auto", device) == torch.bfloat16 else "fp32"
 
 
-def check_vocabulary(path: str | None, tokenizer, model_path: str) -> None:
+def check_vocabulary(path: str | None, tokenizer: NovelTokenizer, model_path: str) -> None:
     """Raise unless a vocabulary file is the model's own."""
     if path is None:
         return
@@ -237,7 +231,7 @@ def row_length(model_path: str, context: int) -> int:
     return min(context, corpus_facts(model_path).get("block_size") or context)
 
 
-def read_plan(options: argparse.Namespace, model: torch.nn.Module) -> Plan:
+def read_plan(options: GenerateOptions, model: torch.nn.Module) -> Plan:
     """Turn options into a plan; --length -1 is the whole context, until Session.plan_after takes the prefix off.
 
     What a mark asks for may take a quarter of the tokens that a row had in training.
@@ -246,7 +240,7 @@ def read_plan(options: argparse.Namespace, model: torch.nn.Module) -> Plan:
     if options.mark:
         row = row_length(options.model_path, context)
         most = max(1, row // 4)
-        if length > most and length != DEFAULT_LENGTH:
+        if length > most and length != GenerateOptions.length:
             warn(f"--length {length}: what --mark asks for gets at most {most} tokens, a quarter of a row of {row}")
         return answer_plan(most if length == -1 else min(length, most), cut_loops=options.cut_loops)
     if options.keep_head > context // 4:
@@ -255,11 +249,10 @@ def read_plan(options: argparse.Namespace, model: torch.nn.Module) -> Plan:
     return Plan(context if length == -1 else length, options.stop, options.cut_loops, options.keep_head)
 
 
-def read_controls(options: argparse.Namespace, tokenizer, device: torch.device) -> Controls:
+def read_controls(options: GenerateOptions, tokenizer: NovelTokenizer, device: torch.device) -> Controls:
     """Turn options into controls."""
     if options.topk > tokenizer.vocab_size:
         message = f"--topk: found {options.topk:,}, expected at most the vocabulary's {tokenizer.vocab_size:,} tokens"
         raise UserError(message, "--topk 8", EXIT_USAGE)
-    names = "temperature topk topp min_p repetition_penalty penalty_window no_repeat_ngram_size".split()
-    values = {name: getattr(options, name) for name in names}
-    return make_controls(tokenizer, device, bad_words=options.bad_words, **values)
+    values = {name: getattr(options, name) for name in names_with(GenerateOptions, sampling=True)}
+    return make_controls(tokenizer, device, **values)

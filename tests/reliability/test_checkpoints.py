@@ -14,8 +14,7 @@ import torch
 
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.messages import UserError
-from novelgpt.model import build_model
-from novelgpt.model_config import read_model_config
+from novelgpt.network import build_model, read_model_config
 from novelgpt.training import checkpoint
 from novelgpt.training.checkpoint import Progress, find_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from novelgpt.training.optim import build_optimizers

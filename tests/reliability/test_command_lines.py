@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+from dataclasses import Field
 
 import clr_ctrl
 import eval as eval_script
@@ -9,7 +10,8 @@ import generate
 import make_vocab
 import tokenize_corpus
 import train as train_script
-from novelgpt.cli import option_actions, run
+from novelgpt.cli import run
+from novelgpt.cli.table import entries_of, is_switch, reader
 from reliability.harness import cases
 
 SCRIPTS = (train_script, generate, eval_script, clr_ctrl, make_vocab, tokenize_corpus)
@@ -17,22 +19,20 @@ VALUES = (
     "abc", "", " ", "nan", "inf", "-inf", "-1", "-2", "-0.5", "0", "0.5", "1.5", "2", "1e999", "9" * 30, "0x10", "1,2",
     "25:00", "7", "\x1b[31m", "-" * 3, "十", "None", "true",
 )  # fmt: skip
-ALLOWED = ("expected", "choose from", "ignored explicit argument")  # what comes before the range
+ALLOWED = ("expected", "ignored explicit argument")  # what comes before the range
 
 
-def bad_values(action: argparse.Action) -> list[str]:
+def bad_values(entry: Field) -> list[str]:
     """Return the values that an option must refuse: all but what its own rule lets pass; none for free text."""
-    if action.choices:
-        return [value for value in VALUES if value not in action.choices]
-    if action.nargs == 0:
+    if is_switch(entry):
         return ["maybe", "3"]
-    return [value for value in VALUES if not accepts(action.type, value)] if action.type not in (None, str) else []
+    return [value for value in VALUES if not accepts(entry, value)]
 
 
-def accepts(parse, value: str) -> bool:
-    """Tell whether a type lets a value pass."""
+def accepts(entry: Field, value: str) -> bool:
+    """Tell whether an option lets a value pass."""
     try:
-        parse(value)
+        reader(entry)(value)
     except argparse.ArgumentTypeError:
         return False
     return True
@@ -40,8 +40,8 @@ def accepts(parse, value: str) -> bool:
 
 def bad_pairs(script) -> list[tuple[tuple[str, str], ...]]:
     """Return pairs of wrong options of a script, every two of its flags together and the values in turn."""
-    actions = option_actions(script.build_parser()).values()
-    values = {action.option_strings[0]: itertools.cycle(found) for action in actions if (found := bad_values(action))}
+    entries = entries_of(script.build_parser().table)
+    values = {f"--{name}": itertools.cycle(found) for name, entry in entries.items() if (found := bad_values(entry))}
     return [tuple((flag, next(values[flag])) for flag in pair) for pair in itertools.permutations(values, 2)]
 
 

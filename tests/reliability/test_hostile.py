@@ -20,9 +20,10 @@ import tokenize_corpus
 import train as train_script
 from novelgpt.cli import run
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
+from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.files import sha256_of, write_json
-from novelgpt.model import build_model, save_model
+from novelgpt.network import build_model, save_model
 from novelgpt.training.checkpoint import Progress, save_checkpoint
 from reliability.harness import STORY
 

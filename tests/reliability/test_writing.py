@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
-from novelgpt.model import build_model, save_model
-from novelgpt.model_config import check_model_config
+from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
+from novelgpt.network import build_model, check_model_config, save_model
 from reliability.harness import ROOT, STORY, TINY, cases
 
 SAMPLES = cases(12, 60, 60)

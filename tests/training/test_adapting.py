@@ -14,10 +14,11 @@ from published import BERT_SIZE, publish_old, tiny_gpt2
 from novelgpt.cli import run
 from novelgpt.corpus.pieces import open_pieces
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.vocabulary import build_vocabulary, save_vocabulary
+from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.files import write_json
 from novelgpt.messages import UserError
-from novelgpt.model import build_model, load_model
+from novelgpt.network import build_model, load_model
 from novelgpt.training.adapting import Adaptation, adapt_embeddings, match_rows, new_table
 from novelgpt.training.run import prepare_run
 from novelgpt.training.session import train

@@ -11,7 +11,7 @@ import torch
 
 from novelgpt.files import find_damage
 from novelgpt.messages import UserError
-from novelgpt.model import build_model
+from novelgpt.network import build_model
 from novelgpt.training.checkpoint import (
     Progress,
     checkpoint_path,

@@ -8,7 +8,7 @@ import torch
 
 from novelgpt.corpus.pieces import TokenStream
 from novelgpt.messages import EXIT_USAGE, UserError
-from novelgpt.model_config import check_model_config
+from novelgpt.network import check_model_config
 from novelgpt.training import engine as engine_module
 from novelgpt.training import preflight
 from novelgpt.training.engine import Engine, cut_windows, rows_to_device, to_signed

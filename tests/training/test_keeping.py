@@ -9,12 +9,12 @@ from conftest import STORY
 from helpers import assert_survives_a_stop_anywhere, assert_survives_stops, fit, read_log, result_of
 from safetensors.torch import load_file
 
+from novelgpt.cli import TrainOptions
 from novelgpt.files import find_damage, read_json
 from novelgpt.messages import UserError
 from novelgpt.training.checkpoint import list_checkpoints, read_progress
 from novelgpt.training.checks import check_options, check_resolved
 from novelgpt.training.keeping import ModelKeeper
-from novelgpt.training.options import TrainOptions
 from novelgpt.training.session import train
 
 # learning the first chapter by heart spoils the others, which are held out: the best comes early

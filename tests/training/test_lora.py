@@ -13,17 +13,15 @@ from helpers import StopAfter, fit, load_network_of, result_of
 from safetensors.torch import load_file
 from transformers import GPT2LMHeadModel
 
-from novelgpt.cli import run
+from novelgpt.cli import TrainOptions, run
 from novelgpt.files import write_json
-from novelgpt.loss import sum_loss
 from novelgpt.messages import UserError
-from novelgpt.model import build_model, load_model, model_weights, save_model
+from novelgpt.network import build_model, load_model, model_weights, save_model, sum_loss
 from novelgpt.training.checkpoint import list_checkpoints
 from novelgpt.training.checks import check_lora
 from novelgpt.training.engine import Engine
 from novelgpt.training.lora import add_lora, plain_model
 from novelgpt.training.optim import default_lr
-from novelgpt.training.options import TrainOptions
 from novelgpt.training.run import prepare_run
 from novelgpt.training.session import train
 from novelgpt.training.windows import epoch_batches

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from novelgpt.model import build_model
+from novelgpt.network import build_model
 from novelgpt.training.optim import (
     build_optimizers,
     default_lr,

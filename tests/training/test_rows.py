@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from novelgpt.corpus.records import encode_records
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.loss import sum_loss
+from novelgpt.network import sum_loss
 from novelgpt.training.checkpoint import list_checkpoints
 from novelgpt.training.engine import Engine
 from novelgpt.training.identity import write_run_file

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from conftest import STORY
 
-from novelgpt.corpus import inputs
+from novelgpt.corpus import documents
 from novelgpt.corpus.pieces import pieces as pieces_module
 from novelgpt.files import write_json
 from novelgpt.training import adapting
@@ -39,7 +39,7 @@ def count_looks(monkeypatch):
 
         monkeypatch.setattr(module, name, call)
 
-    counted(inputs, "hash_file", lambda name: looks.update(corpus=looks["corpus"] + 1))
+    counted(documents, "hash_file", lambda name: looks.update(corpus=looks["corpus"] + 1))
     counted(adapting, "load_tokenizer", lambda path: looks.update(vocabulary=looks["vocabulary"] + 1))
     counted(pieces_module, "sha256_of", lambda path: looks["pieces"].append(path.name))
     return looks

@@ -10,7 +10,7 @@ from helpers import read_log, refusal_of, stopping_after
 
 from novelgpt import train
 from novelgpt.files import read_json, write_json
-from novelgpt.model import build_model, save_model
+from novelgpt.network import build_model, save_model
 from novelgpt.training import run, session
 from novelgpt.training.checkpoint import list_checkpoints, read_progress
 

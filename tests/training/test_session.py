@@ -56,6 +56,7 @@ def test_a_run_that_stopped_in_its_last_epochs_end_says_the_last_epoch():
         ["--resume=never"],
         ["--resume", "never"],
         ["--resume", "model/checkpoints/step-00000002"],
+        ["--resume=model/checkpoints/step-00000002"],
         ["--resume", "never", "--resume=model/checkpoints/step-00000002"],
         [],  # of a config file
     ],

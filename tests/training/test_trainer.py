@@ -20,8 +20,8 @@ from helpers import (
 from safetensors.torch import load_file
 
 from novelgpt.files import find_damage
-from novelgpt.loss import sum_loss
 from novelgpt.messages import UserError
+from novelgpt.network import sum_loss
 from novelgpt.training import parallel
 from novelgpt.training.checkpoint import list_checkpoints, read_progress
 from novelgpt.training.checks import check_windows
@@ -207,7 +207,7 @@ def test_all_differences_are_listed(unfinished):
     problem = refusal_of(train, replace(unfinished, stride=4, batch_size=2, seed=1))
     assert problem.message == (
         f"{unfinished.output_path}: holds an unfinished run with other settings\n"
-        "  stride: was 8, now 4\n  batch_size: was 4, now 2\n  seed: was 0, now 1"
+        "  batch_size: was 4, now 2\n  stride: was 8, now 4\n  seed: was 0, now 1"
     )
 
 

@@ -33,6 +33,7 @@ import numpy as np
 
 from novelgpt import __version__
 from novelgpt.corpus.pieces.stream import Encoded, Part, TokenStream, encode_documents, hold_out
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.files import MANIFEST, MAX_JSON_BYTES, fsync_path, sha256_of, write_text
 from novelgpt.lock import run_lock
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, UserError, warn
@@ -64,7 +65,7 @@ class Pieces:
 
 def write_pieces(
     documents: Iterable[str],
-    tokenizer,
+    tokenizer: NovelTokenizer,
     folder: str | Path,
     *,
     num_pieces: int = 100,

@@ -5,13 +5,13 @@
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from novelgpt.corpus.tokens import encode_document
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import UserError, warn
 
 SEARCH_BLOCK = 1 << 22  # tokens searched at a time
@@ -89,11 +89,11 @@ class TokenStream:
 
 @dataclass(frozen=True)
 class Encoded:
-    """All documents as ids end to end, a [CLS] before each.
+    """All documents as ids end to end, framed by [CLS].
 
     Attributes:
         ids: (N,).
-        starts: int64 (documents + 1,); where each document's [CLS] stands, and N.
+        starts: int64 (documents + 1,); where each document's [CLS] stands, and the last one, N - 1.
         characters: int64 (documents,).
         left_out: characters of each document that was too short or had no token.
     """
@@ -114,7 +114,12 @@ class Part:
 
 
 def encode_documents(
-    documents: Iterable[str], tokenizer, path: Path, *, min_length: int, progress: Callable[[int], object]
+    documents: Iterable[str],
+    tokenizer: NovelTokenizer,
+    path: Path,
+    *,
+    min_length: int,
+    progress: Callable[[int], object],
 ) -> Encoded:
     """Write the ids of all documents end to end into one flat file and map it.
 
@@ -129,20 +134,22 @@ def encode_documents(
         UserError: no document is left.
     """
     starts, characters, left_out = [0], [], []
-    mark = np.array([tokenizer.cls_id], tokenizer.dtype)
 
-    # straight to the disk: a corpus need not fit into memory
-    with open(path, "wb") as file:
+    def encode_all() -> Iterator[np.ndarray]:
         for document in documents:
-            ids = encode_document(tokenizer, document) if len(document) >= min_length else mark[:0]  # (N,)
+            ids = tokenizer.encode_document(document if len(document) >= min_length else "")  # (N,)
             if len(ids):
-                file.write(mark.data)
-                file.write(ids.data)
                 starts.append(starts[-1] + 1 + len(ids))
                 characters.append(len(document))
+                yield ids
             else:
                 left_out.append(len(document))
             progress(len(document))
+
+    # straight to the disk: a corpus need not fit into memory
+    with open(path, "wb") as file:
+        for part in tokenizer.frame(encode_all()):
+            file.write(part.data)
     if not characters:
         raise no_documents(left_out, min_length)
     ids = np.memmap(path, tokenizer.dtype, mode="r")
@@ -165,7 +172,7 @@ def no_documents(lengths: list[int], min_length: int) -> UserError:
     return UserError(f"{len(lengths):,} documents without any text", "python clr_ctrl.py NOVEL.txt")
 
 
-def hold_out(encoded: Encoded, tokenizer, fraction: float) -> dict[str, Part]:
+def hold_out(encoded: Encoded, tokenizer: NovelTokenizer, fraction: float) -> dict[str, Part]:
     """Split off the tail: whole documents from the end until they hold at least a fraction of the tokens.
 
     Where whole documents would take more than twice that much, or all there are, the first of them is cut at the end of
@@ -180,7 +187,8 @@ def hold_out(encoded: Encoded, tokenizer, fraction: float) -> dict[str, Part]:
         The parts "train" and "valid"; the newline at a cut inside a document is the only token left out.
     """
     # the first document of the tail: the one in which the last `target` tokens begin
-    total, target = len(encoded.ids), math.ceil(fraction * len(encoded.ids))
+    total = int(encoded.starts[-1])  # tokens, the last [CLS] not among them
+    target = math.ceil(fraction * total)
     if target == 0:
         return join_parts(encoded, tokenizer, len(encoded.characters), None)
     first = int(np.searchsorted(encoded.starts, total - target, side="right")) - 1
@@ -195,7 +203,7 @@ def hold_out(encoded: Encoded, tokenizer, fraction: float) -> dict[str, Part]:
     return join_parts(encoded, tokenizer, first, cut)
 
 
-def paragraph_end(encoded: Encoded, tokenizer, document: int, limit: int) -> int | None:
+def paragraph_end(encoded: Encoded, tokenizer: NovelTokenizer, document: int, limit: int) -> int | None:
     """Return the place of the last newline of a document up to a limit; of the first document, else the next one."""
     start, stop = encoded.starts[document] + 2, encoded.starts[document + 1] - 1
     places = start + np.flatnonzero(encoded.ids[start:stop] == tokenizer.newline_id)
@@ -205,17 +213,17 @@ def paragraph_end(encoded: Encoded, tokenizer, document: int, limit: int) -> int
     return int(places[0]) if document == 0 and len(places) else None
 
 
-def join_parts(encoded: Encoded, tokenizer, first: int, cut: int | None) -> dict[str, Part]:
-    """Make train of what lies before a document (or a place inside it) and valid of the rest, marks round both."""
+def join_parts(encoded: Encoded, tokenizer: NovelTokenizer, first: int, cut: int | None) -> dict[str, Part]:
+    """Make train of what lies before a document (or a place inside it) and valid of the rest, both framed."""
     ids, starts, characters = encoded.ids, encoded.starts, encoded.characters
-    mark = np.array([tokenizer.cls_id], tokenizer.dtype)
     before, after = int(characters[:first].sum()), int(characters[first:].sum())
     if cut is not None:
         # the document is counted on both sides, each with its own characters
         head = len(tokenizer.decode(ids[starts[first] + 1 : cut]))
-        train = Part(TokenStream([ids[:cut], mark]), first + 1, before + head)
-        tail = TokenStream([mark, ids[cut + 1 :], mark])
-        return {"train": train, "valid": Part(tail, len(characters) - first, after - head - 1)}
-    train = Part(TokenStream([ids[: starts[first]], mark]), first, before)
-    tail = [ids[starts[first] :], mark] if first < len(characters) else []
+        train, tail = (TokenStream([*tokenizer.frame([part])]) for part in (ids[1:cut], ids[cut + 1 : -1]))
+        valid = Part(tail, len(characters) - first, after - head - 1)
+        return {"train": Part(train, first + 1, before + head), "valid": valid}
+    # the [CLS] at the border ends the one part and begins the other
+    train = Part(TokenStream([ids[: starts[first] + 1]]), first, before)
+    tail = [ids[starts[first] :]] if first < len(characters) else []
     return {"train": train, "valid": Part(TokenStream(tail, tokenizer.dtype), len(characters) - first, after)}

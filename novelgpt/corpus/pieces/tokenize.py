@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from novelgpt.corpus.documents import read_corpus
-from novelgpt.corpus.inputs import source_sha256
+from novelgpt.corpus.documents import read_corpus, source_sha256
 from novelgpt.corpus.pieces.pieces import Pieces, open_pieces, write_pieces
-from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.vocabulary import split_names
+from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.messages import UserError, progress_bar, say, warn
 
 
@@ -37,7 +35,7 @@ def tokenize_corpus(
     Raises:
         UserError: the corpus or the vocabulary cannot be used, or the folder cannot be written.
     """
-    tokenizer = load_tokenizer(tokenizer_path).add_tokens(split_names(add_tokens))
+    tokenizer = load_tokenizer(tokenizer_path, add_tokens=add_tokens)
     settings = {"num_pieces": num_pieces, "valid_fraction": valid_fraction, "min_length": min_length}
     settings |= {"add_tokens": add_tokens} if add_tokens else {}
     sha256 = source_sha256(raw_data_path)
@@ -48,7 +46,7 @@ def tokenize_corpus(
 def make_pieces(
     raw_data_path: str | Path,
     tokenized_data_path: str | Path,
-    tokenizer,
+    tokenizer: NovelTokenizer,
     *,
     tokenizer_path: str,
     **settings: object,
@@ -83,7 +81,7 @@ def make_pieces(
 def write_corpus(
     raw_data_path: str | Path,
     folder: str | Path,
-    tokenizer,
+    tokenizer: NovelTokenizer,
     *,
     tokenizer_path: str,
     sha256: str,

@@ -12,9 +12,9 @@ import pytest
 from novelgpt.corpus.pieces import TokenStream, open_pieces, write_pieces
 from novelgpt.corpus.pieces import pieces as pieces_module
 from novelgpt.corpus.pieces.pieces import piece_spans
-from novelgpt.corpus.tokenizer_character import CharacterTokenizer
-from novelgpt.corpus.tokenizer_wordpiece import WordPieceTokenizer
-from novelgpt.corpus.vocabulary import MARKS, build_vocabulary
+from novelgpt.corpus.tokenizers.character import CharacterTokenizer
+from novelgpt.corpus.tokenizers.vocabulary import MARKS, build_vocabulary
+from novelgpt.corpus.tokenizers.wordpiece import WordPieceTokenizer
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_INPUT, EXIT_STATE, UserError
 
 TOKENIZER = CharacterTokenizer(build_vocabulary(["甲乙丙丁戊己庚辛壬癸"], reserved=0))

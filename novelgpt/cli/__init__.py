@@ -1,0 +1,27 @@
+"""Command lines, config files and tables of options: the door of this part."""
+
+from novelgpt.cli.options import (
+    CleanOptions,
+    ConvertOptions,
+    EvaluateOptions,
+    GenerateOptions,
+    TokenizeOptions,
+    TrainOptions,
+    VocabularyOptions,
+)
+from novelgpt.cli.parser import Parser, run
+from novelgpt.cli.table import names_with, with_changes
+
+__all__ = [
+    "CleanOptions",
+    "ConvertOptions",
+    "EvaluateOptions",
+    "GenerateOptions",
+    "Parser",
+    "TokenizeOptions",
+    "TrainOptions",
+    "VocabularyOptions",
+    "names_with",
+    "run",
+    "with_changes",
+]

@@ -1,0 +1,264 @@
+"""The names that other tools give to our options, so that their config files mean the same here.
+
+They come from Hugging Face's TrainingArguments and run_clm.py, Lightning, nanoGPT and transformers' generate(). Config
+files may use them: one line on stderr lists each with our name, and `--print_config` prints ours. On the command line
+such a name is an error whose hint is ours.
+"""
+
+import os
+from collections.abc import Collection, Mapping
+
+from novelgpt.messages import EXIT_USAGE, UserError, say, warn
+
+# section of a config file -> their name -> our option
+NAMES = {
+    "train": {
+        "learning_rate": "lr", "num_train_epochs": "epochs", "max_epochs": "epochs",
+        "per_device_train_batch_size": "batch_size",
+        "gradient_accumulation_steps": "gradient_accumulation", "accumulate_grad_batches": "gradient_accumulation",
+        "accumulate": "gradient_accumulation", "gradient_clip_val": "max_grad_norm", "grad_clip": "max_grad_norm",
+        "lr_scheduler_type": "lr_scheduler", "warmup_ratio": "warmup_steps",
+        "warmup_iters": "warmup_steps", "min_lr": "lr_end", "adam_beta1": "beta1", "adam_beta2": "beta2",
+        "optim": "optimizer", "bf16": "precision", "use_cpu": "device", "no_cuda": "device",
+        "logging_steps": "log_step", "log_interval": "log_step", "eval_interval": "eval_steps",
+        "evaluation_strategy": "eval_steps", "eval_strategy": "eval_steps", "save_strategy": "save_steps",
+        "logging_dir": "writer_dir", "out_dir": "output_dir", "seed_everything": "seed",
+        "model_name_or_path": "pretrained_model", "config_name": "model_config", "tokenizer_name": "tokenizer_path",
+        "validation_split_percentage": "valid_fraction", "resume_from_checkpoint": "resume",
+        "overwrite_output_dir": "resume",
+    },
+    "eval": {
+        "model_name_or_path": "model_path", "pretrained_model": "model_path", "ckpt_path": "model_path",
+        "per_device_eval_batch_size": "batch_size", "validation_file": "text_path", "test_file": "text_path",
+    },
+    "generate": {
+        "model_name_or_path": "model_path", "max_new_tokens": "length", "num_return_sequences": "nsamples",
+        "num_samples": "nsamples", "top_k": "topk", "top_p": "topp", "prompt": "prefix", "do_sample": "temperature",
+    },
+}  # fmt: skip
+
+# what a value of theirs is in ours; None is our default. A name that is not here passes its value on.
+VALUES = {
+    "lr_scheduler_type": {"constant_with_warmup": "constant"},
+    "optim": dict.fromkeys(("adamw_torch", "adamw_torch_fused", "adamw_hf"), "adamw"),
+    "bf16": {"true": "bf16", "false": None},
+    "use_cpu": {"true": "cpu", "false": None},
+    "no_cuda": {"true": "cpu", "false": None},
+    "evaluation_strategy": {"epoch": "0", "no": "0", "steps": "500"},
+    "eval_strategy": {"epoch": "0", "no": "0", "steps": "500"},
+    "save_strategy": {"epoch": "0", "no": "0", "steps": "500"},
+    "resume_from_checkpoint": {"true": "auto", "false": "never"},
+    "overwrite_output_dir": {"true": "never", "false": None},
+    "do_sample": {"true": None, "false": "0"},
+}
+CLOSED = {"optim", "bf16", "use_cpu", "no_cuda", "evaluation_strategy", "eval_strategy", "save_strategy"}
+CLOSED |= {"overwrite_output_dir", "do_sample"}  # these take no other value
+STRATEGIES = {"evaluation_strategy": "eval_steps", "eval_strategy": "eval_steps", "save_strategy": "save_steps"}
+STEPS = {"eval_steps": ("eval_steps", "eval_interval", "logging_steps", "log_interval", "log_step")}
+STEPS |= {"save_steps": ("save_steps",)}  # where their strategy "steps" finds its number
+
+# keys of a run_clm or seq2seq run that change nothing here, with the values of which that is true; () is every value
+ANY: tuple[str, ...] = ()
+NO, YES = ("false",), ("true",)
+WITHOUT_EFFECT = {
+    "train": {
+        "do_train": YES, "do_eval": ANY, "do_predict": ANY, "predict_with_generate": ANY, "source_prefix": ANY,
+        "max_source_length": ANY, "max_target_length": ANY, "val_max_target_length": ANY, "max_seq_length": ANY,
+        "generation_max_length": ANY, "generation_num_beams": ANY, "num_beams": ANY, "early_stopping": ANY,
+        "summary_column": ANY, "pad_to_max_length": ANY, "ignore_pad_token_for_loss": YES, "max_eval_samples": ANY,
+        "per_device_eval_batch_size": ANY, "eval_accumulation_steps": ANY, "eval_batch_size": ANY,
+        "metric_for_best_model": ("loss", "eval_loss"), "greater_is_better": NO, "early_stopping_threshold": ("0",),
+        "early_stopping_metric": ("loss", "eval_loss"), "logging_strategy": ANY, "logging_first_step": ANY,
+        "report_to": ANY, "run_name": ANY, "disable_tqdm": ANY, "log_level": ANY, "push_to_hub": NO,
+        "hub_model_id": ANY, "hub_token": ANY, "cache_dir": ANY, "overwrite_cache": ANY, "use_fast_tokenizer": ANY,
+        "model_revision": ANY, "use_auth_token": ANY, "model_type": ("gpt2",),
+        "torch_dtype": ("auto", "float32"),
+        "low_cpu_mem_usage": ANY, "dataloader_num_workers": ANY, "dataloader_pin_memory": ANY, "num_workers": ANY,
+        "dataloader_drop_last": NO, "remove_unused_columns": ANY, "group_by_length": NO, "keep_linebreaks": YES,
+        "streaming": NO, "label_smoothing_factor": ("0",), "adam_epsilon": ("1e-8",), "max_steps": ("-1",),
+        "fp16_opt_level": ANY, "fp16_backend": ANY, "half_precision_backend": ANY, "save_safetensors": ANY,
+        "ddp_find_unused_parameters": ANY, "local_rank": ANY, "ignore_data_skip": NO, "data_seed": ANY, "tf32": ANY,
+    },
+    "eval": {"do_eval": YES, "do_train": NO},
+    "generate": {"use_cache": ANY, "use_past": ANY},
+}  # fmt: skip
+# number formats of theirs -> ours
+PRECISIONS = {
+    "16": "fp16", "16-mixed": "fp16", "float16": "fp16", "32": "fp32", "32-true": "fp32", "float32": "fp32",
+    "no": "fp32", "bf16-mixed": "bf16", "bfloat16": "bf16",
+}  # fmt: skip
+# what might surprise in an option of ours
+REMARKS = {
+    "batch_size": ", the batch of a whole step over all devices",
+    "gradient_accumulation": ", which splits the batch of a step",
+}
+
+
+def precision_name(text: str) -> str:
+    """Return our name of a number format; a name that is none of another tool's stays.
+
+    >>> precision_name("16"), precision_name("bf16-mixed"), precision_name("bf16")
+    ('fp16', 'bf16', 'bf16')
+    """
+    return PRECISIONS.get(text, text)
+
+
+def hint_for(name: str, section: str) -> str | None:
+    """Return a hint with our name for an option of another tool; None for a name that no other tool has.
+
+    >>> hint_for("learning_rate", "train"), hint_for("bf16", "train"), hint_for("do_train", "train")
+    ('here it is --lr', 'here it is --precision bf16', 'it has no counterpart here: leave it out')
+    """
+    if name in NAMES.get(section, {}):
+        # a switch of theirs may be one value of our option
+        switch = VALUES[name].get("true") if name in CLOSED else None
+        return f"here it is --{NAMES[section][name]}" + (f" {switch}" if switch else "")
+    return "it has no counterpart here: leave it out" if name in WITHOUT_EFFECT.get(section, {}) else None
+
+
+def translate(
+    given: Mapping[str, object], *, section: str, path: str, beside: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    """Return the entries of a config file under our names; report what was renamed and what has no effect.
+
+    Args:
+        given: name -> value, ours and theirs, as YAML and JSON make them; None is not given.
+        section: the script's section in the file.
+        path: of the file, for messages.
+        beside: the options on the command line by name, on which some meanings depend.
+
+    Raises:
+        UserError: an alias and ours with different values; a value that means nothing here.
+
+    >>> translate({"epochs": 3, "learning_rate": "1e-4"}, section="train", path="my.json")
+    {'epochs': 3, 'lr': '1e-4'}
+    """
+    # keys that change nothing are taken out first, with one warning
+    names, idle = NAMES.get(section, {}), WITHOUT_EFFECT.get(section, {})
+    check_idle(given, idle, path)
+    result = {name: value for name, value in given.items() if name not in names and name not in idle}
+    sources = {name: name for name in result}  # our option -> the name under which the file gives it
+    said = []
+    for name, value in given.items():
+        if name not in names or value is None:
+            continue
+        ours, meant = names[name], our_value(name, value, (beside or {}, given), names, path)
+        former = result.get(ours)
+        # a warm-up may be given as a ratio and as steps; whichever is not 0 counts
+        is_ratio = name == "warmup_ratio"
+        if meant is None or (is_ratio and former is not None and is_same(meant, 0)):
+            continue
+        said.append(describe_alias(name, value, ours, meant))
+        # a strategy overrides the number of steps given with it; any other two values must agree
+        settles = name in STRATEGIES or (is_ratio and is_same(former, 0))
+        if former is not None and not settles and not is_same(former, meant):
+            message = f"{path}: {name} {value} and {sources[ours]} {given[sources[ours]]}: one option, two values"
+            raise UserError(message, f"leave one of them out; here it is called {ours}", EXIT_USAGE)
+        result[ours], sources[ours] = meant, name
+    if said and is_first_process():
+        say(f"{path}: here {'; '.join(said)}")
+    return result
+
+
+def our_value(
+    name: str, value: object, places: tuple[Mapping[str, object], ...], names: Mapping[str, str], path: str
+) -> object:
+    """Return what the value of an alias is in ours; None is our default.
+
+    Args:
+        name, value: of the alias.
+        places: the command line and the file, name -> value; a strategy finds its number of steps there.
+        names: alias -> our option.
+        path: of the file, for messages.
+    """
+    text = spelled(value)
+    # the strategy "steps" takes its number from the file or the command line, else Hugging Face's default
+    if name in STRATEGIES and text == "steps":
+        steps = [place.get(spelling) for spelling in STEPS[STRATEGIES[name]] for place in places]
+        return next((step for step in steps if step is not None and not is_same(step, 0)), VALUES[name][text])
+    if name in VALUES and text in VALUES[name]:
+        return VALUES[name][text]
+    # every other value of these would change the result in a way we do not have
+    if name in CLOSED:
+        refuse_value(name, value, VALUES[name], path)
+    # their units in ours: shares, percent, whole epochs, the batch of one device and one micro-batch
+    if name == "warmup_ratio" and not (is_number(text) and 0 <= float(text) < 1):
+        message = f"{path}: {name}: found {text!r}, expected a number from 0 to below 1"
+        raise UserError(message, "warmup_steps takes a number of steps too", EXIT_USAGE)
+    if name == "validation_split_percentage" and is_number(text):
+        return str(float(text) / 100)
+    if name in ("num_train_epochs", "max_epochs") and is_number(text) and float(text).is_integer():
+        return str(int(float(text)))
+    if name == "per_device_train_batch_size" and text.isdecimal():
+        return str(int(text) * accumulation(places, names))
+    return value
+
+
+def accumulation(places: tuple[Mapping[str, object], ...], names: Mapping[str, str]) -> int:
+    """Return the number of micro-batches, by which their batch size is multiplied, under any of its names."""
+    entries = [entry for place in places for entry in place.items() if entry[1] is not None]
+    values = [spelled(value) for name, value in entries if names.get(name, name) == "gradient_accumulation"]
+    return int(values[0]) if values and values[0].isdecimal() else 1
+
+
+def check_idle(given: Mapping[str, object], idle: Mapping[str, tuple[str, ...]], path: str) -> None:
+    """Warn once about the keys without effect; refuse a value of theirs that would have an effect."""
+    names = [name for name, value in given.items() if name in idle and value is not None]
+    for name in names:
+        if idle[name] and not any(is_same(given[name], value) for value in idle[name]):
+            refuse_value(name, given[name], idle[name], path)
+    if names and is_first_process():
+        warn(f"{path}: without effect here: {', '.join(names)}")
+
+
+def refuse_value(name: str, value: object, allowed: Collection[str], path: str) -> None:
+    """Refuse a value that would change the result and is not supported."""
+    message = f"{path}: {name}: found {spelled(value)!r}, supported is {' or '.join(allowed)}"
+    raise UserError(message, "leave it out, or see --help for what there is", EXIT_USAGE)
+
+
+def describe_alias(name: str, value: object, ours: str, meant: object) -> str:
+    """Describe an alias: both names, both values where they differ, and what might surprise.
+
+    >>> describe_alias("warmup_ratio", 0.1, "warmup_steps", "0.1"), describe_alias("bf16", True, "precision", "bf16")
+    ('warmup_ratio is warmup_steps', 'bf16 true is precision bf16')
+    """
+    same = is_same(value, meant)
+    words = f"{name} is {ours}" if same else f"{name} {spelled(value)} is {ours} {meant}"
+    return words + REMARKS.get(ours, "")
+
+
+def is_first_process() -> bool:
+    """Tell whether this is the only process, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def spelled(value: object) -> str:
+    """Return a value of YAML or JSON as the command line would spell it.
+
+    >>> spelled(True), spelled("True"), spelled(["none"]), spelled(1e-4)
+    ('true', 'true', 'none', '0.0001')
+    """
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(spelled, value))
+    text = str(value)
+    return text.lower() if text.lower() in ("true", "false") else text
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_same(one: object, other: object) -> bool:
+    """Tell whether two values are the same number or the same text.
+
+    >>> is_same("1e-4", 0.0001), is_same(True, "true"), is_same("a", "b")
+    (True, True, False)
+    """
+    one, other = spelled(one), spelled(other)
+    return float(one) == float(other) if is_number(one) and is_number(other) else one == other

@@ -1,0 +1,206 @@
+"""Config files as people write them -> values of a table's options -> YAML that reads back as the same values.
+
+A file holds either a script's options themselves or sections named after the scripts, of which each script reads its
+own, so that one file can drive a whole experiment::
+
+    train: {epochs: 15, batch_size: 8}
+    generate: {topk: 8, nsamples: 10}
+
+Numbers and dates stay the text that the file says (`12:30` is no count of minutes and `010` no octal number): the
+options themselves know what they are. A duplicate key is an error, since one of the two would be ignored.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import Field
+from pathlib import Path
+
+from novelgpt.cli.aliases import NAMES, translate
+from novelgpt.cli.table import describe_option, entries_of, is_switch, reader
+from novelgpt.messages import EXIT_USAGE, UserError, nearest_words
+
+SECTIONS = ("train", "eval", "generate", "clean", "vocabulary", "tokenize", "convert")
+
+
+def read_options(
+    path: str, table: type, *, section: str, beside: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    """Read the options that a config file gives to one script.
+
+    Args:
+        path: of the file, YAML or JSON.
+        table: the script's options.
+        section: the script's section, for example "train".
+        beside: what the command line gives, name -> value; the meaning of some foreign names depends on it.
+
+    Returns:
+        Name -> value, as the command line would store it. A null leaves the default.
+
+    Raises:
+        UserError: no such file, an unknown section or key (with the nearest name), a value of the wrong kind or range.
+    """
+    given = translate(section_values(path, section), section=section, path=path, beside=beside)
+    entries, values = entries_of(table), {}
+    for name, value in given.items():
+        if name not in entries:
+            nearest = nearest_words(str(name), list(entries), aliases=NAMES.get(section))
+            raise UserError(f"{path}: unknown key {name}", nearest, EXIT_USAGE)
+        if value is None:
+            continue
+        check_kind(name, entries[name], value, path)
+        try:
+            values[name] = option_value(entries[name], value)
+        except argparse.ArgumentTypeError as refusal:
+            raise UserError(f"{path}: --{name}: {refusal}", f"see --{name} in --help", EXIT_USAGE) from None
+    return values
+
+
+def section_values(path: str, section: str) -> dict[str, object]:
+    """Return the entries of a config file for one script, as they stand there."""
+    values = read_config(path)
+    # a file of sections is recognised by a section name that holds a mapping or nothing
+    if not any(name in SECTIONS and (isinstance(value, dict) or value is None) for name, value in values.items()):
+        return values
+    for name in values:
+        if name not in SECTIONS:
+            raise UserError(f"{path}: unknown section {name}", nearest_words(str(name), SECTIONS), EXIT_USAGE)
+    own = {} if values.get(section) is None else values[section]
+    if not isinstance(own, dict):
+        message = f"{path}: section {section}: found {own!r}, expected options"
+        raise UserError(message, "write one `  option: value` a line below it", EXIT_USAGE)
+    return own
+
+
+def check_kind(name: str, entry: Field, value: object, path: str) -> None:
+    """Refuse a value in a place where another kind belongs: a switch is true or false, all else is not."""
+    if is_switch(entry):
+        if not isinstance(value, bool):
+            message = f"{path}: {name}: found {value!r}, expected true or false"
+            raise UserError(message, f"{name}: true", EXIT_USAGE)
+    elif isinstance(value, (dict, bool)):
+        message = f"{path}: {name}: found {value!r}, expected one value"
+        raise UserError(message, f"see --{name} in --help", EXIT_USAGE)
+
+
+def option_value(entry: Field, value: object) -> object:
+    """Return an entry of a file as the command line would store it; raise ArgumentTypeError where it would refuse.
+
+    >>> from novelgpt.cli import TrainOptions
+    >>> entries = entries_of(TrainOptions)
+    >>> option_value(entries["lr"], "1e-4"), option_value(entries["device"], [0, 1]), option_value(entries["raw"], True)
+    (0.0001, '0,1', True)
+    """
+    if is_switch(entry):
+        return value
+    if entry.metadata["many"]:  # one value stands for a list of one
+        return tuple(reader(entry)(str(item)) for item in (value if isinstance(value, list) else [value]))
+    # a list of numbers, such as the GPUs 0 and 1, is written with commas on the command line
+    return reader(entry)(",".join(map(str, value)) if isinstance(value, list) else str(value))
+
+
+def read_config(path: str) -> dict:
+    """Read a YAML or JSON mapping; every value stays what the file says.
+
+    Raises:
+        UserError: missing, not YAML or JSON, not a mapping, or a duplicate key.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as problem:
+        raise UserError(f"--config {path}: {problem.strerror}", "give a YAML or JSON file", EXIT_USAGE) from problem
+    except UnicodeDecodeError as problem:
+        raise UserError(
+            f"--config {path}: not UTF-8 at byte {problem.start}", "save it as UTF-8", EXIT_USAGE
+        ) from problem
+    try:
+        is_json = Path(path).suffix.lower() == ".json"
+        value = json.loads(text, object_pairs_hook=unique_keys) if is_json else load_yaml(text)
+    except (ValueError, RecursionError) as problem:
+        raise UserError(f"--config {path}: {problem}", "correct the file at that place", EXIT_USAGE) from problem
+    if not isinstance(value, dict):
+        hint = "write one `option: value` a line"
+        raise UserError(f"--config {path}: found a {type(value).__name__}, expected a mapping", hint, EXIT_USAGE)
+    return value
+
+
+def unique_keys(pairs: list[tuple[object, object]]) -> dict:
+    """Make a mapping of pairs; ValueError for a duplicate key.
+
+    >>> unique_keys([("lr", 1), ("epochs", 2)])
+    {'lr': 1, 'epochs': 2}
+    """
+    mapping: dict = {}
+    for key, value in pairs:
+        if key in mapping:
+            raise ValueError(f"the key {key} appears twice")
+        mapping[key] = value
+    return mapping
+
+
+def load_yaml(text: str) -> object:
+    """Parse YAML; ValueError with line and column when it is not YAML.
+
+    >>> load_yaml("until: 12:30\\nlr: 1e-4\\nraw: true")
+    {'until': '12:30', 'lr': '1e-4', 'raw': True}
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """PyYAML's safe loader, except for numbers, dates and duplicate keys."""
+
+    # numbers and dates stay text
+    dropped = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp")}
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in dropped]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(loader, node):
+        # duplicates within the mapping are refused; keys merged by `<<: *other` may be overridden
+        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        unique_keys([(loader.construct_object(key, deep=True), None) for key in own])
+        loader.flatten_mapping(node)
+        return loader.construct_mapping(node, deep=True)
+
+    Loader.add_constructor("tag:yaml.org,2002:map", construct_mapping)
+    try:
+        return Loader(text).get_single_data()
+    except yaml.YAMLError as problem:
+        raise ValueError(" ".join(str(problem).split())) from problem
+    except TypeError as problem:
+        raise ValueError(f"a key is no single value: {problem}") from problem
+
+
+def spell_yaml(value: object, *, readable: bool = True) -> str:
+    r"""Write a value as YAML on one line that reads back as the same value.
+
+    Args:
+        value: None, bool, number, text, or a list of texts.
+        readable: leave Chinese as it is; False writes ASCII only.
+
+    >>> spell_yaml("井，一斗"), spell_yaml("a\nb"), spell_yaml(None), spell_yaml("")
+    ('井，一斗', '"a\\nb"', 'null', "''")
+    """
+    import yaml
+
+    settings = {"allow_unicode": readable, "default_flow_style": True, "width": 10**6}
+    text = yaml.safe_dump(value, **settings).removesuffix("...\n").removesuffix("\n")
+    # line breaks, of which Unicode has several, are folded unless written as escapes
+    if len(text.splitlines()) > 1:
+        text = yaml.safe_dump(value, default_style='"', **settings).removesuffix("\n")
+    return text
+
+
+def print_options(options, section: str) -> None:
+    """Print every option as YAML under the script's section, its help as a comment."""
+    is_readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"  # a file is read as UTF-8
+    lines = [f"{section}:"]
+    for name, entry in entries_of(type(options)).items():
+        comment = " ".join(describe_option(entry).split())
+        comment = comment if is_readable else comment.encode("ascii", "backslashreplace").decode()
+        value = getattr(options, entry.name)
+        value = list(value) if entry.metadata["many"] else value
+        lines += [f"  # {comment}", f"  {name}: {spell_yaml(value, readable=is_readable)}"]
+    print("\n".join(lines))

@@ -1,0 +1,320 @@
+"""Every option of the seven scripts with its default, help, range and roles; written nowhere else.
+
+A script makes its flags from its table, `--print_config` prints it, the Python API takes it, run.json stores it.
+"""
+
+import argparse
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from novelgpt.cli.aliases import precision_name
+from novelgpt.cli.table import option, real, whole
+
+FORMATS = ("auto", "bf16", "fp16", "fp32")
+MOST_TOKENS = 10_000_000  # of a text; the memory for its numbers is taken at once
+
+# the role `resume`: what a resumed run must share with the run that was stopped
+fixed = partial(option, resume="fixed")  # the value
+changeable = partial(option, resume="changeable")  # the value, unless --allow_change names the option
+content = partial(option, resume="content")  # not the value but what it leads to: text, vocabulary, network
+free = partial(option, resume="free")  # nothing
+
+# roles of writing and evaluating; each includes the one above it
+python = partial(option, python=True)  # may be given to evaluate() or generate()
+recorded = partial(python, recorded=True)  # is kept in samples.jsonl
+sampling = partial(recorded, sampling=True)  # decides which token is chosen
+
+
+def token_names(text: str) -> str:
+    """Read token names with commas between them.
+
+    >>> token_names("[TIL], [WS]")
+    '[TIL],[WS]'
+    """
+    return ",".join(name.strip() for name in text.split(",") if name.strip())
+
+
+def count_or_share(text: str) -> float:
+    """Read a number of steps (whole, from 0) or a share of all steps (a fraction below 1).
+
+    >>> count_or_share("2000"), count_or_share("0.02")
+    (2000, 0.02)
+    """
+    value = real(0)(text)
+    if value >= 1 and value != int(value):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a share below 1 or a whole number of steps")
+    return int(value) if value >= 1 or value == 0 else value
+
+
+def clock_time(text: str) -> str:
+    """Check a time of day.
+
+    >>> clock_time("07:00")
+    '07:00'
+    """
+    hour, colon, minute = text.partition(":")
+    if not (colon and hour.isdecimal() and minute.isdecimal() and int(hour) < 24 and int(minute) < 60):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a time from 00:00 to 23:59")
+    return text
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of train.py. Lengths are in tokens, rates per step; None leaves the choice to the machine or the data.
+
+    The word before each parenthesis is the role `resume`. Two further roles: `only`, the kind of data an option applies
+    to, "windows" of a book or "rows" (one text a record); `needs`, what must be there for it to have an effect.
+
+    >>> options = TrainOptions(epochs=3, output_dir="runs/first")
+    >>> options.epochs, options.batch_size, options.output_path.name
+    (3, 8, 'first')
+    """
+
+    # the network and its vocabulary
+    model_config: str = content("config/model_config_small.json", "config JSON of the network to train from scratch")
+    tokenizer_path: str | None = content(None, "vocabulary; default: the model's own, else cache/vocab_small.txt")
+    add_tokens: str | None = content(None, "further tokens, for example [TIL],[WS]; reserved places first", token_names)
+    # the data: windows of a book, or one text a record
+    raw_data_path: str = content("data/train.json", "cleaned chapters, written by clr_ctrl.py", only="windows")
+    tokenized_data_path: str = content("data/tokenized/", "folder of the numbered piece files", only="windows")
+    raw: bool = free(False, "tokenize raw_data_path into pieces first", only="windows")
+    num_pieces: int = content(100, "piece files to cut the tokens into", whole(1, 1_000_000), only="windows")
+    min_length: int = content(0, "leave out chapters of fewer characters and report them", whole(0), only="windows")
+    valid_fraction: float = content(0.05, "share of the tokens held out at the end of the book", real(0, 0.9))
+    rows: bool | None = content(None, "train on one text a record of --train_file; default: if one is given", bool)
+    train_file: str | None = content(None, "records: .txt (one a line), .csv, .json, .jsonl; with --rows", only="rows")
+    validation_file: str | None = content(
+        None, "records held out; default: the last valid_fraction of --train_file", only="rows"
+    )
+    text_column: str | None = content(None, "column or key of the text; default: text, else content", only="rows")
+    block_size: int | None = content(
+        None, "tokens a record, more are cut off; default: the context", whole(4), only="rows"
+    )
+    loss_after: str | None = content(None, "score only what follows this token, for example [TIL]", only="rows")
+    max_train_samples: int = content(0, "train on the first so many records only; 0 = all", whole(0), only="rows")
+    preprocessing_num_workers: int = free(1, "processes that tokenize; same result", whole(1, 1024), only="rows")
+    # where the weights start
+    pretrained_model: str | None = content(None, "model folder to start from instead of random weights")
+    lora_rank: int = content(
+        0,
+        "train corrections of this rank and freeze the rest of pretrained_model (needs peft); 0 = off",
+        whole(0, 4096),
+    )
+    lora_alpha: float = content(32.0, "corrections count by alpha / rank", real(0, 10_000, above=True))
+    lora_dropout: float = content(0.0, "dropout of the corrections' inputs", real(0, 0.9))
+    # what is learned in which order
+    output_dir: str = free("model/", "folder of the run: model folders, checkpoints, run.json, log.jsonl")
+    epochs: int = changeable(15, "passes over the windows", whole(1, 1_000_000))
+    batch_size: int = fixed(8, "windows a step, over all devices and micro-batches", whole(1, 1_000_000))
+    stride: int = fixed(512, "tokens from window to window, at most the context", whole(1), only="windows")
+    random_phase: bool = fixed(True, "move the grid of windows by a random amount in every epoch", only="windows")
+    # how the weights move
+    lr: float | None = changeable(None, "peak learning rate; default: by optimizer and network width", real(0, 1))
+    warmup_steps: float = changeable(0.02, "steps of linear warm-up, a count or a share of all steps", count_or_share)
+    lr_scheduler: str = changeable(
+        "linear",
+        "course of the rate after warm-up; polynomial falls with the square of what is left",
+        choices=("linear", "cosine", "constant", "polynomial"),
+    )
+    lr_end: float = changeable(0.0, "learning rate of the last step, where the schedule falls to", real(0, 1))
+    optimizer: str = fixed(
+        "auto", "of the blocks' matrices; auto = muon from scratch, else adamw", choices=("auto", "adamw", "muon")
+    )
+    weight_decay: float | None = changeable(
+        None, "decay of the matrices, not of biases and norms; default: forget in 2 epochs, 0.1 to 1", real(0, 100)
+    )
+    beta1: float = changeable(0.9, "decay of Adam's first moment", real(0, 0.9999))
+    beta2: float = changeable(0.999, "decay of Adam's second moment", real(0, 0.999999))
+    max_grad_norm: float = changeable(1.0, "gradient norm above which gradients are scaled down; 0 = never", real(0))
+    dropout: float | None = changeable(None, "of embedding, residual, attention; default: the config's", real(0, 0.9))
+    replace_inputs: float | None = changeable(
+        None,
+        "share of the tokens read in training exchanged for random ones; default: 0.15 if all is read over 4 times",
+        real(0, 0.9),
+        only="windows",
+    )
+    # how the machine computes it
+    gradient_accumulation: int = free(1, "micro-batches that a batch is split into; same update", whole(1, 1_000_000))
+    gradient_checkpointing: bool = free(
+        False, "recompute activations in the backward pass: less memory, a third slower"
+    )
+    shard: bool = free(False, "under torchrun: share every weight out over the processes (FSDP2)")
+    precision: str = changeable("auto", "number format of the matrix products", precision_name, choices=FORMATS)
+    fp16: bool = free(False, "the same as --precision fp16")
+    compile: str = free("auto", "torch.compile: auto = on GPUs when the run repays it", choices=("auto", "on", "off"))
+    device: str | None = free(None, "GPU numbers such as 0,1, or mps, or cpu; default: every GPU there is")
+    deterministic: bool = changeable(False, "the same bits in every run on GPUs; slower (CPUs do so anyway)")
+    seed: int = fixed(0, "initial weights, window order and dropout are functions of it", whole(0, 2**31 - 1))
+    # resuming, checkpoints, evaluations
+    plan: bool = free(False, "print what the run would do and take on this machine, and stop")
+    resume: str = free("auto", "auto = resume an unfinished run; never = move it aside; or a checkpoint's folder")
+    allow_change: str = free("", "options that may differ from the unfinished run's, for example lr,epochs,log_step")
+    save_steps: int = free(0, "steps between two checkpoints; 0 = by time and at the end of epochs", whole(0))
+    save_minutes: float = free(15, "minutes between two checkpoints; 0 = at the end of epochs only", real(0))
+    eval_steps: int = changeable(0, "steps between evaluations; 0 = after epochs only", whole(0), needs="held out")
+    early_stopping_patience: int = changeable(
+        0,
+        "end after so many evaluations in a row without a lower held-out loss; 0 = train to the end",
+        whole(0),
+        needs="held out",
+    )
+    load_best_model_at_end: bool = changeable(False, "final_model gets the weights of best_model", needs="held out")
+    save_total_limit: int = free(2, "resumable checkpoints to keep", whole(1))
+    # when to stop, and what to show
+    max_hours: float = free(0, "stop after so many hours, ready to be resumed; 0 = no limit", real(0))
+    until: str | None = free(None, "stop at this time of the clock, for example 07:00", clock_time)
+    log_step: int = changeable(200, "steps between two log lines", whole(1))
+    writer_dir: str | None = free(None, "folder for TensorBoard curves; default: none")
+    sample_prefix: str = free("", "prefix of the sample written after each epoch; default: the book's own opening")
+    sample_length: int = free(100, "tokens of the sample written after each epoch; 0 = no sample", whole(0, 100_000))
+
+    @property
+    def pretrained_path(self) -> Path:
+        """The model folder to start from; only where one is given."""
+        return Path(self.pretrained_model)
+
+    @property
+    def output_path(self) -> Path:
+        """The run folder."""
+        return Path(self.output_dir)
+
+
+@dataclass(frozen=True)
+class CleanOptions:
+    """Options of clr_ctrl.py."""
+
+    paths: tuple[str, ...] = option((), "files or folders of novels", positional=True, metavar="PATH")
+    output: str = option("data/train.json", "the clean documents", metavar="FILE")
+    encoding: str | None = option(None, "encoding of the input; detected if not given", metavar="NAME")
+    field: str | None = option(None, "key or column of the text; text or content if not given", metavar="NAME")
+    # what is done to the text
+    keep_ads: bool = option(False, "leave advertisements and site lines in")
+    keep_private: bool = option(False, "leave private-use characters in")
+    width: str | None = option(None, "write all ASCII and full-width characters this way", choices=("half", "full"))
+    traditional_to_simplified: bool = option(False, "convert the script; needs OpenCC")
+    # what else is written
+    report: str | None = option(None, "also write the report as one HTML page", metavar="FILE")
+    titles: str | None = option(None, "also write chapters with titles as records: text[TIL]title", metavar="FILE")
+
+
+@dataclass(frozen=True)
+class VocabularyOptions:
+    """Options of make_vocab.py."""
+
+    raw_data_path: str = option("data/train.json", "the cleaned chapters")
+    vocab_file: str | None = option(
+        None, "file to write (default cache/vocab_novel.txt); for bpe a folder (default cache/bpe_novel)"
+    )
+    kind: str = option("character", "one token a character, or subwords", choices=("bpe", "character"))
+    vocab_size: int | None = option(None, "at most this many tokens (bpe: 13317 unless given)", whole(1, 10**6))
+    min_count: int = option(1, "rarer characters are left to their bytes", whole(1))
+    reserved: int = option(20, "free [unusedN] tokens for later marks", whole(0, 10**5))
+    small: bool = option(False, "rebuild cache/vocab_small.txt, which fits any Chinese novel")
+
+
+@dataclass(frozen=True)
+class TokenizeOptions:
+    """Options of tokenize_corpus.py."""
+
+    raw_data_path: str = option("data/train.json", "the cleaned chapters")
+    tokenized_data_path: str = option("data/tokenized/", "folder of the pieces")
+    tokenizer_path: str = option("cache/vocab_small.txt", "vocabulary file, or folder with one")
+    num_pieces: int = option(100, "number of training pieces", whole(1))
+    valid_fraction: float = option(0.05, "share held out at the end", real(0, 0.9))
+    min_length: int = option(0, "characters; shorter documents are left out", whole(0))
+    add_tokens: str | None = option(None, "further tokens of the vocabulary, for example [TIL],[WS]", token_names)
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Options of eval.py."""
+
+    model_path: str = option("model/final_model", "model folder")
+    tokenized_data_path: str = option("data/tokenized/", "pieces whose held-out part is scored")
+    # what is scored; the held-out part of the pieces where neither is given
+    text_path: str | None = option(None, "score this text instead: .txt, .json, .jsonl, .csv, or a folder of them")
+    text: str | None = option(None, "score this sentence instead")
+    # how it is read and measured
+    encoding: str | None = python(None, "encoding of text_path; detected if not given")
+    stride: int | None = python(None, "tokens between windows, at most the context (default half of it)", whole(1))
+    batch_size: int = python(8, "windows a pass", whole(1))
+    per_chapter: bool = python(False, "score every chapter by itself too")
+    html: str | None = python(None, "also write a page that colours each character by its surprise", metavar="FILE")
+    baseline: bool = python(False, "also score by a 4-gram of the training pieces")
+    precision: str = python("fp32", "number format", precision_name, choices=FORMATS)
+    device: str | None = python(None, "a GPU number, mps or cpu; default: the first GPU there is")
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """Options of generate.py."""
+
+    # the model
+    model_path: str = option("model/final_model", "folder of the model")
+    tokenizer_path: str | None = option(None, "its vocabulary again, only to check that it is the one meant")
+    device: str | None = python(None, "one GPU number, mps or cpu (default: the first GPU, else the CPU)")
+    # what the text begins with
+    prefix: str = option("[CLS]萧炎大喝一声", "what the text begins with")
+    prefix_file: str | None = option(None, "a text to continue, in any encoding, instead of --prefix", metavar="FILE")
+    mark: str | None = option(None, "write only what this token asks for, such as a title after [TIL]", metavar="TOKEN")
+    # where it ends, and how many there are
+    length: int = recorded(1000, "new tokens; -1 fills the model's context", whole(-1, MOST_TOKENS))
+    stop: str = recorded(
+        "sentence", "after --length continue to the end of this", choices=("sentence", "paragraph", "chapter", "never")
+    )
+    nsamples: int = python(10, "how many texts", whole(1))
+    batch_size: int = python(10, "texts written at a time; has no influence on them", whole(1))
+    # how each token is chosen
+    temperature: float = sampling(1.0, "lower is safer; 0 takes the best token always", real(0))
+    topk: int = sampling(8, "choose among so many tokens; 0 = all", whole(0))
+    topp: float = sampling(1.0, "choose among the best tokens of this probability; 0 or 1 = all", real(0, 1))
+    min_p: float = sampling(0.0, "drop tokens less likely than this share of the best one", real(0, 1))
+    repetition_penalty: float = sampling(1.0, "above 1: recent tokens less likely", real(0, above=True))
+    penalty_window: int = sampling(256, "how many recent tokens that means; 0 = all", whole(0))
+    no_repeat_ngram_size: int = sampling(0, "never write a run of so many tokens twice; 0 = may", whole(0))
+    bad_words: tuple[str, ...] = sampling((), "words never written", many=True, metavar="WORD")
+    # what is done along the way
+    cut_loops: bool = recorded(True, "end a text that repeats itself")
+    keep_head: int = recorded(0, "tokens of the beginning that are never forgotten", whole(0))
+    seed: int | None = python(None, "text i is a function of (seed, i); default: a new one", whole(0, 2**64 - 1))
+    # how the machine computes it
+    precision: str = python(
+        "auto", "auto: bf16 where the machine has it", precision_name, choices=("auto", "fp32", "bf16")
+    )
+    quantize: str | None = python(
+        None, "eight-bit weights, keys and values; prints what that costs in perplexity", choices=("int8",)
+    )
+    # how it is shown
+    stream: bool = option(False, "show characters as they are written")
+    interactive: bool = option(False, "write by turns with the model")
+    # several beginnings in one run
+    prompts_file: str | None = option(None, "one prefix a line; --nsamples of each", metavar="FILE")
+    titles: tuple[str, ...] = option((), "write a text to each title, one file a text", many=True, metavar="TITLE")
+    titles_file: str | None = option(None, "the titles, one a line", metavar="FILE")
+    articles_per_title: int = option(5, "texts of each title", whole(1))
+    # the book the model was trained on: what is copied from it, how it begins
+    corpus: str | None = python(None, "the book it was trained on (default: where it was then)", metavar="FILE")
+    copies: bool = option(True, "measure what is copied from the book")
+    max_copy: int | None = python(
+        None, "rewrite a text that copies more than N characters in a row", whole(1), metavar="N"
+    )
+    find: str | None = option(None, "only show openings of the book that hold these words", metavar="WORDS")
+    openings: int = option(5, "how many of them", whole(1))
+    # where the texts are kept
+    save_samples: bool = option(False, "write the samples to files")
+    save_samples_path: str = option("mnt/", "where to", metavar="FOLDER")
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Options of convert.py."""
+
+    places: tuple[str, ...] = option((), "source and output: folder, .ckpt, .gguf", positional=True, metavar="PLACE")
+    to: str = option("hf", "what to write; hf is a model folder", choices=("hf", "gguf", "mindspore"))
+    source: str = option(
+        "auto", "what the source is; auto detects it", choices=("auto", "hf", "mindspore"), flag="from"
+    )
+    dtype: str = option("fp32", "number format of the weights", choices=("fp32", "bf16", "fp16"))
+    model_config: str | None = option(None, "config JSON of a lone MindSpore checkpoint, which holds none")
+    tokenizer_path: str | None = option(None, "vocabulary of a lone MindSpore checkpoint, or of a folder without one")

@@ -1,0 +1,215 @@
+"""One option, one line: its default, help, range and roles, in a frozen dataclass from which everything else follows.
+
+::
+
+    @dataclass(frozen=True)
+    class GenerateOptions:
+        min_p: float = option(0.0, "drop tokens less likely than this share of the best one", real(0, 1), sampling=True)
+
+Flags, keys of config files, `--print_config`, the checks of values given in Python, what identifies a run: each reads
+this table. A *role* is any further keyword of `option`; `names_with` finds the options that have it.
+"""
+
+import argparse
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import Field, field, fields, replace
+
+from novelgpt.messages import EXIT_USAGE, UserError, nearest_words
+
+
+def option(
+    default: object,
+    help: str,
+    read: Callable[[str], object] | None = None,
+    *,
+    choices: tuple[str, ...] | None = None,
+    many: bool = False,
+    positional: bool = False,
+    metavar: str | None = None,
+    flag: str | None = None,
+    **roles: object,
+):
+    """Declare one option of a script; stands where a dataclass has a default.
+
+    Args:
+        default: used where neither a config file nor the command line gives a value; None: decided later. True and
+            False make a switch.
+        help: one line for people; a default worth knowing is added to it.
+        read: turns the option's text into its value and raises ArgumentTypeError; None keeps the text; bool makes a
+            switch whose default is None.
+        choices: the only values.
+        many: takes several values; the value is a tuple.
+        positional: stands without a flag on the command line, and takes several values.
+        metavar: what stands for the value in `--help`.
+        flag: the name on the command line and in config files, where that cannot be the field's name.
+        roles: what else holds for it, for example only="windows".
+    """
+    facts = {"help": help, "read": read, "choices": choices, "many": many or positional, "positional": positional}
+    return field(default=default, metadata={**facts, "metavar": metavar, "flag": flag, **roles})
+
+
+def names_with(table: type, **roles: object) -> tuple[str, ...]:
+    """Return the names of the options that have these roles, in the order of the table.
+
+    >>> from novelgpt.cli import TrainOptions
+    >>> names_with(TrainOptions, needs="held out")
+    ('eval_steps', 'early_stopping_patience', 'load_best_model_at_end')
+    """
+    return tuple(
+        entry.name for entry in fields(table) if all(entry.metadata.get(role) == value for role, value in roles.items())
+    )
+
+
+def entries_of(table: type) -> dict[str, Field]:
+    """Map the name of every option on the command line and in config files to its entry in the table."""
+    return {entry.metadata["flag"] or entry.name: entry for entry in fields(table)}
+
+
+def is_switch(entry: Field) -> bool:
+    """Tell whether an option is on or off, so that its flag takes no value."""
+    return isinstance(entry.default, bool) or entry.metadata["read"] is bool
+
+
+def describe_option(entry: Field) -> str:
+    """Return the help of an option with its default, where that is not told by the help itself."""
+    shown = "" if entry.default in (None, "", (), False) else f" (default {entry.default})"
+    return entry.metadata["help"] + shown
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return a reader of whole numbers from low to high.
+
+    >>> whole(1, 8)("3")
+    3
+    """
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None  # as wrong as one out of range
+        if value is None or value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number {describe_range(low, high)}")
+        return value
+
+    return read
+
+
+def real(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """Return a reader of finite numbers from low (or above it) to high.
+
+    >>> real(0, 1)("5e-1")
+    0.5
+    """
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan  # refused below, like "nan" itself
+        if not math.isfinite(value) or value < low or value > high or (above and value == low):
+            words = describe_range(low, high, above=above)
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected a number {words}")
+        return value
+
+    return read
+
+
+def describe_range(low: float, high: float | None, *, above: bool = False) -> str:
+    """Name a range.
+
+    >>> describe_range(1, 8), describe_range(1, None), describe_range(0, 1, above=True)
+    ('from 1 to 8', 'from 1 up', 'above 0 up to 1')
+    """
+    is_open = high is None or high == math.inf
+    if above:
+        return f"above {low}" if is_open else f"above {low} up to {high}"
+    return f"from {low} up" if is_open else f"from {low} to {high}"
+
+
+def reader(entry: Field) -> Callable[[object], object]:
+    """Return the function that turns the text of an option into its value, and refuses what is none of its choices."""
+    read, choices = entry.metadata["read"], entry.metadata["choices"]
+
+    def read_choice(text: object) -> object:
+        value = read(text) if read else text
+        if choices and value not in choices:
+            raise argparse.ArgumentTypeError(f"found {value!r}, expected one of {', '.join(choices)}")
+        return value
+
+    return read_choice
+
+
+def with_changes(options, changes: Mapping[str, object], allowed: tuple[str, ...]):
+    """Return options with some of them changed by name, as the command line would store them.
+
+    Args:
+        options: an object of a table; numbers may be text, and paths may be Path objects.
+        changes: name -> value, given in Python.
+        allowed: the names that may differ from the defaults.
+
+    Raises:
+        UserError: a name that is unknown or has no meaning here, or a value that the command line would refuse, in the
+            same words.
+    """
+    # options that mean nothing to a caller in Python are refused, whether in the object or by name
+    given = [entry.name for entry in fields(options) if getattr(options, entry.name) != entry.default]
+    for name in (*given, *changes):
+        if name not in allowed:
+            raise UserError(f"unknown setting {name}", nearest_words(name, allowed), EXIT_USAGE)
+    options = replace(options, **changes)
+    return replace(
+        options, **{entry.name: check_value(entry, getattr(options, entry.name)) for entry in fields(options)}
+    )
+
+
+def check_value(entry: Field, value: object) -> object:
+    """Return the value of one option as the command line would store it: numbers as numbers, paths and names as text.
+
+    Raises:
+        UserError: wrong type or out of range.
+
+    >>> from novelgpt.cli import TrainOptions
+    >>> epochs = TrainOptions.__dataclass_fields__["epochs"]
+    >>> check_value(epochs, "3")
+    3
+    >>> check_value(epochs, 0)
+    Traceback (most recent call last):
+    novelgpt.messages.UserError: error: epochs: found '0', expected a whole number from 1 to 1000000
+    <BLANKLINE>
+    hint: epochs=15
+    """
+    many, help_text = entry.metadata["many"], entry.metadata["help"]
+    if value is None and (entry.default is None or many):
+        return entry.default
+    # the hint is a value that is right: the default, or what the option does where there is none
+    right = f"{entry.name}: {help_text}" if entry.default is None or many else f"{entry.name}={entry.default!r}"
+    try:
+        if not many:
+            return read_value(entry, value)
+        if isinstance(value, (list, tuple)):
+            return tuple(read_value(entry, item) for item in value)
+    except argparse.ArgumentTypeError as refusal:
+        raise UserError(f"{entry.name}: {refusal}", right, EXIT_USAGE) from None
+    hint = f"{entry.name}=[{value!r}]" if isinstance(value, str) else help_text
+    raise UserError(f"{entry.name}: found {value!r}, expected a list of texts", hint, EXIT_USAGE)
+
+
+def read_value(entry: Field, value: object) -> object:
+    """Return a single value, read as its text would be; raise ArgumentTypeError as a reader of text does."""
+    # True is also the number 1 in Python, and no option means that by it
+    if is_switch(entry) or isinstance(value, bool):
+        if is_switch(entry) and isinstance(value, bool):
+            return value
+        kind = "True or False" if is_switch(entry) else "another kind"
+        raise argparse.ArgumentTypeError(f"found {value!r}, expected {kind}")
+    # numbers may be given as text, and paths as Path objects
+    if entry.metadata["read"]:
+        value = str(value)
+    elif isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    elif not isinstance(value, str) and not entry.metadata["choices"]:
+        raise argparse.ArgumentTypeError(f"found {value!r}, expected text")
+    return reader(entry)(value)

@@ -1,0 +1,12 @@
+"""The bytes of a novel -> its text, whatever encoding they came in, or an error; never a silent guess.
+
+likelihood   how much a text looks like Chinese prose, in nats: the evidence
+repair       bytes read in one encoding, with faults around lost and changed bytes repaired
+mixed        files whose lines are in several encodings
+detect       which encoding it is: decode_bytes for a whole file, TextStream for one larger than the memory
+"""
+
+from novelgpt.corpus.encodings.detect import TextStream, decode_bytes
+from novelgpt.corpus.encodings.repair import Decoded
+
+__all__ = ["Decoded", "TextStream", "decode_bytes"]

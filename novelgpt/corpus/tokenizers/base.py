@@ -1,0 +1,285 @@
+"""What every tokenizer does: text -> ids, ids -> text for machines and for people, documents -> one framed stream.
+
+A subclass says how plain text is encoded; everything else is here::
+
+    "萧炎"        ─encode→         萧 炎                  names of marks are plain text
+    "[TIL]萧"     ─encode_document→ [TIL] 萧               added tokens are tokens, [CLS] is text
+    "萧[SEP]"     ─encode_prefix→  [CLS] 萧 [SEP]          every mark is parsed, [CLS] stands in front
+    two documents ─frame→          [CLS] 萧 炎 [CLS] 药 老 [CLS]
+"""
+
+import codecs
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import dropwhile
+from pathlib import Path
+
+import numpy as np
+
+from novelgpt.corpus.tokenizers.export import export_backend, new_byte_backend
+from novelgpt.corpus.tokenizers.loading import read_vocabulary, save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, UNUSED, add_names, find_marks, split_names
+from novelgpt.messages import EXIT_USAGE, UserError
+
+CODE_POINTS = 0x110000  # of Unicode
+BYTES = {token: bytes([byte]) for byte, token in enumerate(BYTE_TOKENS)}
+SHOWN = {"[CLS]": "\n\n", "[SEP]": "\n"}  # what people see of these marks; the others are hidden
+
+
+class ByteStream:
+    """Turns token ids into text one at a time, holding bytes back until a character is whole.
+
+    Args:
+        pieces: the bytes of each token.
+
+    >>> stream = ByteStream([b"\\xe7", b"\\x82", b"\\x8e", b"!"])
+    >>> [stream.push(token_id) for token_id in (0, 1, 2, 3)]
+    ['', '', '炎', '!']
+    """
+
+    def __init__(self, pieces: Sequence[bytes]):
+        self.pieces = pieces
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token_id: int) -> str:
+        """Take the next token and return the characters that are whole now; broken bytes become U+FFFD."""
+        return self.decoder.decode(self.pieces[token_id])
+
+    def flush(self) -> str:
+        """Return U+FFFD for a character that never became whole, else nothing."""
+        return self.decoder.decode(b"", final=True)
+
+
+class NovelTokenizer:
+    """Text <-> token ids: the base class of CharacterTokenizer, BpeTokenizer and WordPieceTokenizer.
+
+    Args:
+        tokens: the vocabulary with its five marks; the place is the id.
+        details: pairs of strings on which the ids depend too, such as merges; part of the fingerprint.
+
+    Attributes:
+        kind: "character" or "bpe" (lossless), "wordpiece" (BERT's, lossy).
+        tokens, vocab_size, dtype: the vocabulary, its size, uint16 or uint32.
+        cls_id, pad_id, unk_id, sep_id, mask_id, newline_id: ids of single tokens.
+        marks: names and ids of marks and added tokens.
+        reserved: ids of the free [unusedN] tokens.
+        byte_ids: ids of the byte tokens (256,), or (0,) where the vocabulary has none.
+        pieces, shown: what each token adds to a text, for machines and for people.
+        fingerprint: SHA-256 of the vocabulary in hexadecimal.
+
+    Example::
+
+        tokenizer = NovelTokenizer.from_file("model/final_model")
+        ids = tokenizer.encode("那天夜里没有月亮。")  # (9,) uint16
+        assert tokenizer.decode(ids) == "那天夜里没有月亮。"
+
+    >>> tokenizer = NovelTokenizer.from_texts(["萧炎大喝一声"])
+    >>> tokenizer.decode(tokenizer.encode("萧薰儿\\n")) == "萧薰儿\\n"
+    True
+    >>> isinstance(tokenizer, NovelTokenizer)
+    True
+    """
+
+    kind: str
+
+    def __init__(self, tokens: Sequence[str], details: Sequence[tuple[str, str]] = ()):
+        self.tokens = list(tokens)
+        self.vocab_size = len(self.tokens)
+        self.dtype = np.uint16 if self.vocab_size < 1 << 16 else np.uint32  # of every array of ids
+        lines = [*self.tokens, *(f"{left} {right}" for left, right in details)]
+        self.fingerprint = hashlib.sha256("".join(line + "\n" for line in lines).encode("utf-8")).hexdigest()
+        # tokens with a meaning of their own
+        self.marks = find_marks(self.tokens)
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (self.marks[name] for name in MARKS)
+        self.reserved = [index for index, token in enumerate(self.tokens) if UNUSED.fullmatch(token)]
+        ids = {token: index for index, token in enumerate(self.tokens)}
+        self.byte_ids = np.array([ids[token] for token in BYTE_TOKENS if token in ids], self.dtype)  # (256,) or (0,)
+        self.newline_id = ids.get("<0x0A>", self.sep_id)
+        # the text of every token, so that decoding only has to join
+        self.pieces = [self.piece(token) for token in self.tokens]
+        hidden = {
+            **dict.fromkeys(self.reserved, ""),
+            **{index: SHOWN.get(name, "") for name, index in self.marks.items()},
+        }
+        self.shown = [self.piece(hidden.get(index, token)) for index, token in enumerate(self.tokens)]
+
+    @staticmethod
+    def from_file(path: str | Path, *, size: int | None = None, add_tokens: str | None = None) -> "NovelTokenizer":
+        """Load the tokenizer of a vocabulary file, a tokenizer.json or a model folder.
+
+        Args:
+            path: a vocabulary file, a tokenizer.json, or a folder that holds either.
+            size: append reserved tokens up to this number, since an embedding may have more rows than the list has
+                tokens; 0 appends none, None takes the number from a model folder's config.json.
+            add_tokens: names of further marks, separated by commas.
+
+        Raises:
+            UserError: nothing there, not a vocabulary, an unknown kind of tokenizer, a folder whose tokenizer.json and
+                vocab.txt do not agree, or a name that cannot be added.
+        """
+        listing = read_vocabulary(Path(path), size)
+        tokens = add_names(listing.tokens, split_names(add_tokens))
+        return find_kind(listing.kind)(tokens, **listing.details)
+
+    @staticmethod
+    def from_texts(
+        texts: Sequence[str],
+        *,
+        kind: str = "character",
+        vocab_size: int | None = None,
+        min_count: int = 1,
+        reserved: int = 20,
+    ) -> "NovelTokenizer":
+        """Fit a tokenizer to documents.
+
+        Args:
+            texts: documents.
+            kind: "character" or "bpe".
+            vocab_size: at most this many tokens; None takes every character, or 8,000 subwords.
+            min_count: characters that occur less often are written as bytes.
+            reserved: how many [unusedN] tokens to keep free for added tokens.
+
+        Raises:
+            UserError: another kind, or vocab_size leaves no room.
+        """
+        if kind not in ("character", "bpe"):
+            raise UserError(f"kind: found {kind!r}, expected 'character' or 'bpe'", 'kind="character"', EXIT_USAGE)
+        return find_kind(kind).fit(texts, vocab_size=vocab_size, min_count=min_count, reserved=reserved)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Turn text into ids (N,) of the tokenizer's dtype; names of marks in it are text like any other.
+
+        Raises:
+            UserError: a lone surrogate, which is no character; the message names its place.
+        """
+        raise NotImplementedError
+
+    def encode_prefix(self, text: str) -> np.ndarray:
+        """Turn a prefix into ids (N,): marks are parsed, and [CLS] comes first, whether typed or not.
+
+        >>> tokenizer = NovelTokenizer.from_texts(["萧炎"])
+        >>> tokenizer.encode_prefix("萧炎").tolist() == tokenizer.encode_prefix("[CLS]萧炎").tolist() == [2, 282, 281]
+        True
+        """
+        ids = self.encode_marked(text, self.marks)
+        return ids if len(ids) and ids[0] == self.cls_id else self.begin(ids)
+
+    def encode_document(self, text: str) -> np.ndarray:
+        """Turn a document into ids (N,): added tokens such as [TIL] are parsed, the five marks are text.
+
+        >>> tokenizer = NovelTokenizer.from_texts(["萧炎"]).add_tokens(["[TIL]"])
+        >>> tokenizer.encode_document("萧[TIL]").tolist(), len(tokenizer.encode_document("[CLS]"))
+        ([282, 5], 5)
+        """
+        return self.encode_marked(text, {name: index for name, index in self.marks.items() if name not in MARKS})
+
+    def encode_marked(self, text: str, marks: Mapping[str, int]) -> np.ndarray:
+        """Turn a text into ids (N,), with some of the marks parsed."""
+        names = sorted((name for name in marks if name in text), key=len, reverse=True)  # [ab]c] before [ab]
+        parts = re.split(f"({'|'.join(map(re.escape, names))})", text) if names else [text]
+        # every second part is a mark, the others are text
+        encoded = [
+            np.array([marks[part]], self.dtype) if place % 2 else self.encode(part) for place, part in enumerate(parts)
+        ]
+        return encoded[0] if len(encoded) == 1 else np.concatenate(encoded)
+
+    def begin(self, ids: np.ndarray) -> np.ndarray:
+        """Put [CLS] in front of the ids (N,) of a document whose end is still to be written; return (N + 1,)."""
+        return np.concatenate([np.array([self.cls_id], self.dtype), ids])
+
+    def frame(self, documents: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield documents as every stream, row and scored text has them: [CLS] before each and after the last one.
+
+        Args:
+            documents: ids (N,) of each, at most one held at a time.
+
+        >>> tokenizer = NovelTokenizer.from_texts(["萧炎"])
+        >>> [part.tolist() for part in tokenizer.frame([tokenizer.encode("炎"), tokenizer.encode("萧")])]
+        [[2], [281], [2], [282], [2]]
+        """
+        mark = self.begin(np.empty(0, self.dtype))  # (1,): beginning, separator and end are the same token
+        for ids in documents:
+            yield mark
+            yield ids
+        yield mark
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Turn ids (N,) back into text, marks as their names; bytes that form no character become U+FFFD.
+
+        Raises:
+            ValueError: an id outside the vocabulary.
+        """
+        return self.join([self.pieces[index] for index in check_ids(ids, self.vocab_size)])
+
+    def show(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Turn ids (N,) into text for people: [CLS] is a blank line (none at the beginning), [SEP] a line break."""
+        kept = dropwhile(lambda index: index == self.cls_id, check_ids(ids, self.vocab_size))
+        return self.join([self.shown[index] for index in kept])
+
+    def stream(self):
+        """Return an object whose push(token_id) yields text as `show` writes it, whole characters only."""
+        return ByteStream(self.shown)
+
+    def piece(self, token: str) -> bytes | str:
+        """Return what a token adds to a text: a byte token its byte, any other its name."""
+        return BYTES.get(token) or token.encode("utf-8")
+
+    def join(self, pieces: Sequence) -> str:
+        """Join the pieces of tokens."""
+        return b"".join(pieces).decode("utf-8", "replace")
+
+    def add_tokens(self, names: Iterable[str]) -> "NovelTokenizer":
+        """Return a tokenizer with further marks such as "[TIL]", in reserved [unusedN] places first, then at the end.
+
+        Raises:
+            UserError: a name that is not two or more characters in brackets.
+        """
+        return self.with_tokens(add_names(self.tokens, names))
+
+    def with_tokens(self, tokens: Sequence[str]) -> "NovelTokenizer":
+        """Return a tokenizer like this one with another vocabulary."""
+        return type(self)(tokens)
+
+    def export(self, folder: str | Path, *, model_max_length: int | None = None) -> None:
+        """Write tokenizer.json, tokenizer_config.json and vocab.txt, which AutoTokenizer loads.
+
+        Args:
+            folder: made if missing; other files in it stay.
+            model_max_length: the model's context in tokens; None, where there is no model, leaves it out.
+        """
+        export_backend(folder, self.new_backend(self.marks), model_max_length=model_max_length)
+        save_vocabulary(Path(folder) / "vocab.txt", self.tokens)
+
+    def new_backend(self, marks: Iterable[str]):
+        """Return the tokenizers.Tokenizer of the vocabulary, which parses these marks."""
+        return new_byte_backend(self.tokens, [], marks)
+
+
+def find_kind(kind: str) -> type[NovelTokenizer]:
+    """Return the class of a kind."""
+    # the package has imported every kind before anyone can ask, so none is missing
+    return next(found for found in NovelTokenizer.__subclasses__() if found.kind == kind)
+
+
+def code_points(text: str, start: int, stop: int) -> np.ndarray:
+    """Return the code points of a stretch of a text, uint32 (stop - start,).
+
+    Raises:
+        UserError: a lone surrogate, which is no character; the message names its place.
+    """
+    try:
+        return np.frombuffer(text[start:stop].encode("utf-32-le"), "<u4")
+    except UnicodeEncodeError as problem:
+        place = start + problem.start
+        message = f"character {place:,} of the text is the lone surrogate U+{ord(text[place]):04X}"
+        raise UserError(message, "clean the text first: python clr_ctrl.py") from problem
+
+
+def check_ids(ids: Sequence[int] | np.ndarray, vocab_size: int) -> list[int]:
+    """Return ids as a list of Python integers; ValueError for one outside the vocabulary."""
+    array = np.asarray(ids, dtype=np.int64).reshape(-1)
+    if len(array) and not 0 <= array.min() <= array.max() < vocab_size:
+        wrong = array.min() if array.min() < 0 else array.max()
+        raise ValueError(f"token id {wrong}, expected 0 to {vocab_size - 1}")
+    return array.tolist()

@@ -1,0 +1,27 @@
+"""How well a model predicts a text: tokens -> nats a token -> loss, chapters, surprise; and the 4-gram it has to beat.
+
+The door of this wing. PyTorch stands behind it, so each name is loaded when it is first asked for.
+"""
+
+import importlib
+
+PLACES = {
+    "Evaluation": "evaluation",
+    "evaluation_batches": "evaluation",
+    "score_batches": "evaluation",
+    "Measure": "report",
+    "score_ngram": "ngram",
+    "compare_losses": "ngram",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a name of the wing."""
+    if name not in PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the wing's names beside what is loaded."""
+    return sorted({*globals(), *PLACES})

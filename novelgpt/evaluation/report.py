@@ -1,0 +1,255 @@
+"""A model and one or many texts -> the report that eval.py prints.
+
+Each text is scored by itself, from its own beginning; the whole is the sum of all. A chapter of `chapters` is scored by
+itself too, so that its figure does not depend on what stands before it.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from novelgpt.corpus.documents import read_sources
+from novelgpt.corpus.pieces import TokenStream, open_pieces
+from novelgpt.corpus.tokenizers import NovelTokenizer
+from novelgpt.evaluation.evaluation import (
+    Evaluation,
+    Scores,
+    evaluation_batches,
+    make_scorer,
+    score_batches,
+    scored_places,
+)
+from novelgpt.evaluation.ngram import compare_losses, score_ngram
+from novelgpt.evaluation.surprise import Span, find_chapters
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
+from novelgpt.network import choose_precision
+
+HEADING = 40  # characters
+FIGURES = ("loss", "perplexity", "accuracy", "nats_per_character", "bits_per_character")
+Page = Callable[[str, dict, list[list[Span]]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A text to score: what it is called, its tokens, and how many characters they stand for."""
+
+    name: str
+    stream: TokenStream
+    characters: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How a text is scored: tokens a window, tokens between windows, rows a pass, number format of the products."""
+
+    window: int
+    stride: int
+    batch_size: int
+    precision: str
+
+
+class Measure:
+    """A model ready to score texts by one protocol."""
+
+    def __init__(
+        self,
+        model,
+        tokenizer: NovelTokenizer,
+        *,
+        stride: int | None = None,
+        batch_size: int = 8,
+        precision: str = "fp32",
+    ):
+        """Check the protocol.
+
+        Args:
+            model: GPT2LMHeadModel in fp32 on its device; left as it is.
+            tokenizer: of the model.
+            stride: tokens between windows, at most the context; None for half of it.
+            batch_size: windows a pass; has no influence on the result.
+            precision: "auto", "bf16", "fp16" or "fp32".
+
+        Raises:
+            UserError: a stride beyond the context, or a precision that the device lacks.
+        """
+        # every window is a full context long; the stride decides how much of it is only read, not scored
+        window = model.config.n_positions  # tokens
+        stride = max(1, window // 2) if stride is None else stride
+        if stride > window:
+            raise UserError(f"--stride {stride}: longer than the context of {window}", f"--stride {window}", EXIT_USAGE)
+        self.tokenizer = tokenizer
+        self.device = next(model.parameters()).device
+        self.protocol = Protocol(window, stride, batch_size, precision)
+        self.scorer = make_scorer(model, choose_precision(precision, self.device, trains=False))
+
+    def find_texts(
+        self,
+        text: str | list[str] | None,
+        path: str | Path | list[str | Path] | None,
+        pieces: str | Path,
+        *,
+        encoding: str | None = None,
+    ) -> list[Text]:
+        """Return the texts to score: the sentence, the file, each file of the folder, else what training held out.
+
+        Raises:
+            UserError: both a sentence and a path, or what read_sources and held_out raise.
+        """
+        if text is not None and path:
+            raise UserError("--text and --text_path: found both, expected one", "leave one out", EXIT_USAGE)
+        if text is not None:
+            return [text_of("--text", [text] if isinstance(text, str) else list(text), self.tokenizer)]
+        if path:
+            paths = [path] if isinstance(path, (str, Path)) else list(path)
+            sources = read_sources(paths, encoding=encoding)
+            return [text_of(source.name, source.documents, self.tokenizer) for source in sources]
+        return [held_out(pieces, self.tokenizer)]
+
+    def report(
+        self, texts: list[Text], *, per_chapter: bool = False, page: Page | None = None, **facts: object
+    ) -> dict:
+        """Score texts and return the report.
+
+        Args:
+            texts: at least one; with several the report has an entry for each under `texts`.
+            per_chapter: score every chapter by itself too.
+            page: called at the end with a title, the report and the spans of every chapter; None where no page of
+                characters is wanted.
+            facts: further entries.
+        """
+        results, entries, chapters = [], [], []
+        for text in texts:
+            # the text as a whole; a page needs every token's figure, and takes its sum from the same pass
+            result, spans = self.surprise_of(text) if page else (self.result_of(text.stream, text.characters), [])
+            entry = {"name": text.name, **figures_of(result), "unknown_tokens": self.count_unknown(text)}
+            # its chapters, each in a pass of its own
+            entry |= {"chapters": self.chapters_of(text)} if per_chapter else {}
+            results, chapters = [*results, result], [*chapters, *spans]
+            entries.append(entry)
+            if len(texts) > 1:
+                say(f"{result.loss:.4f}  {text.name}")
+        # all texts together: sums are added and means taken once, so a long text weighs more than a short one
+        total = sum_evaluations(results)
+        say_result(total)
+        if len(texts) > 1:
+            facts["texts"] = entries
+        elif per_chapter:
+            facts["chapters"] = entries[0]["chapters"]
+        unknown = sum(entry["unknown_tokens"] for entry in entries)
+        report = {**figures_of(total), **dataclasses.asdict(self.protocol), "unknown_tokens": unknown, **facts}
+        if page:
+            page(", ".join(text.name for text in texts[:3]), report, chapters)
+        return report
+
+    def score(self, stream: TokenStream) -> Scores:
+        """Score every token of one stream."""
+        protocol = self.protocol
+        batches = evaluation_batches(stream, protocol.window, protocol.stride, protocol.batch_size)
+        return score_batches(self.scorer, batches, self.device)
+
+    def result_of(self, stream: TokenStream, characters: int) -> Evaluation:
+        """Score one stream and add its tokens up."""
+        nll, scored, right = self.score(stream).totals()
+        return Evaluation(nll, scored, len(stream), characters, right)
+
+    def surprise_of(self, text: Text) -> tuple[Evaluation, list[list[Span]]]:
+        """Score one text and return the spans of each of its chapters."""
+        scores = self.score(text.stream)
+        _, scored, right = scores.totals()
+        # the sum of exactly what the page shows; it differs from the sum batch by batch in the ninth digit
+        nll = float(scores.nats.sum(dtype=np.float64))
+        places = scored_places(len(text.stream), self.protocol.window, self.protocol.stride)
+        chapters = find_chapters(text.stream.read(), places, scores.nats, self.tokenizer)
+        return Evaluation(nll, scored, len(text.stream), text.characters, right), chapters
+
+    def chapters_of(self, text: Text) -> list[dict]:
+        """Score every chapter of a text by itself."""
+        chapters = []
+        for part in chapter_streams(text.stream, self.tokenizer):
+            text = self.tokenizer.show(part[1 : len(part) - 1])  # between the marks
+            result = self.result_of(part, len(text))
+            heading = text.split("\n")[0][:HEADING]
+            figures = {"loss": result.loss, "accuracy": result.accuracy, "tokens": result.tokens}
+            chapters.append({"heading": heading, **figures})
+            say(f"{result.loss:.4f}  {heading}")
+        return chapters
+
+    def count_unknown(self, text: Text) -> int:
+        """Count a text's [UNK], and warn when there are any, or when there is no token at all."""
+        ids = text.stream.read()
+        unknown = int(np.count_nonzero(ids == self.tokenizer.unk_id))
+        if unknown:
+            warn(f"{text.name}: {unknown:,} of {len(ids):,} tokens are [UNK]: not in the model's vocabulary")
+        if len(ids) <= np.count_nonzero(ids == self.tokenizer.cls_id):
+            warn(f"{text.name}: not one token in it; only the mark of its end is scored")
+        return unknown
+
+    def baseline(self, texts: list[Text], pieces_folder: str | Path, loss: float) -> dict:
+        """Score the same texts by a 4-gram of the training pieces; return its figures for the report."""
+        # token ids mean the same in text and pieces only under one vocabulary
+        pieces = open_pieces(pieces_folder, expect={"vocabulary_sha256": self.tokenizer.fingerprint})
+        # the texts laid end to end: all tokens but the very first are scored
+        stream = TokenStream([text.stream.read() for text in texts])
+        characters = sum(text.characters for text in texts)
+        ngram = score_ngram(pieces.train, stream, vocab_size=self.tokenizer.vocab_size, characters=characters)
+        if ngram is None:
+            return {"ngram_loss": None, "ngram_nats_per_character": None}
+        say(compare_losses(loss, ngram.loss))
+        return {"ngram_loss": ngram.loss, "ngram_nats_per_character": ngram.nats_per_character}
+
+
+def text_of(name: str, documents: list[str], tokenizer: NovelTokenizer) -> Text:
+    """Turn documents into a text to score."""
+    return Text(name, text_stream(documents, tokenizer), sum(map(len, documents)))
+
+
+def text_stream(documents: list[str], tokenizer: NovelTokenizer) -> TokenStream:
+    """Return documents as one stream: [CLS] before each and after the last one."""
+    return TokenStream([np.concatenate([*tokenizer.frame(map(tokenizer.encode_document, documents))])])
+
+
+def chapter_streams(stream: TokenStream, tokenizer: NovelTokenizer) -> list[TokenStream]:
+    """Cut a stream at its marks: each chapter with the [CLS] before and after it."""
+    places = stream.find(tokenizer.cls_id)
+    return [TokenStream([stream[first : last + 1]]) for first, last in itertools.pairwise(places)]
+
+
+def held_out(folder: str | Path, tokenizer: NovelTokenizer) -> Text:
+    """Return the held-out part of a piece set.
+
+    Raises:
+        UserError: the pieces are damaged, of another vocabulary, or hold nothing out.
+    """
+    # the path stands in the hint that tells how to make pieces for this model
+    expect = {"vocabulary_sha256": tokenizer.fingerprint, "vocabulary_path": "THE_MODEL_FOLDER"}
+    pieces = open_pieces(folder, expect=expect)
+    if len(pieces.valid) < 2:
+        hint = "give a text to score: eval.py --text_path FILE"
+        raise UserError(f"{folder}: nothing is held out", hint, EXIT_INPUT)
+    return Text(f"held out of {folder}", pieces.valid, pieces.manifest["valid"]["characters"])
+
+
+def sum_evaluations(results: list[Evaluation]) -> Evaluation:
+    """Add the evaluations of several texts up."""
+    return Evaluation(*map(sum, zip(*map(dataclasses.astuple, results), strict=True)))
+
+
+def figures_of(result: Evaluation) -> dict:
+    """Return an evaluation as JSON values; a figure of an empty text is None."""
+    figures = {name: getattr(result, name) for name in FIGURES}  # JSON knows neither nan nor infinity
+    return {
+        **{name: value if math.isfinite(value) else None for name, value in figures.items()},
+        "scored_tokens": result.scored,
+        "tokens": result.tokens,
+        "characters": result.characters,
+    }
+
+
+def say_result(result: Evaluation) -> None:
+    """Print a result as one line for people."""
+    figures = f"loss {result.loss:.4f} perplexity {result.perplexity:.2f} accuracy {result.accuracy:.2%}"
+    say(f"{figures} bits per character {result.bits_per_character:.4f}")

@@ -1,0 +1,162 @@
+"""What this machine has: `--device 0,1` -> the torch devices that are there, their number format, the libraries."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say, warn
+
+PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+HINT = "--device 0 or --device 0,1 for GPUs, --device mps, --device cpu"
+# torch: its restricted loader was unsafe before; transformers: a config could load code; safetensors: atomic saves;
+# numba: the loops of compute/kernels were never compiled by an older one
+FLOORS = {"torch": (2, 10), "transformers": (5, 3), "safetensors": (0, 8), "numba": (0, 68)}
+
+
+def choose_devices(text: str | None = None) -> list[torch.device]:
+    """Turn the `--device` option into devices that exist.
+
+    Args:
+        text: GPU numbers separated by commas ("0,1", "cuda:0"), "cpu", "mps", or None for every GPU there is (else
+            MPS, else CPU). Absent devices are left out with a warning; with none left, the CPU is used.
+
+    Returns:
+        At least one device; several only for GPUs.
+
+    Raises:
+        UserError: not of that form, or a number given twice.
+
+    >>> choose_devices("cpu")
+    [device(type='cpu')]
+    """
+    if text is None:
+        return default_devices()
+    # By name: the CPU, or Apple's GPU where there is one.
+    words = [word.strip().lower() for word in text.split(",")]
+    if words == ["cpu"]:
+        return [torch.device("cpu")]
+    if words == ["mps"]:
+        if torch.backends.mps.is_available():
+            return [torch.device("mps")]
+        warn("--device mps: no Apple GPU here; using the CPU")
+        return [torch.device("cpu")]
+    # By number: every GPU that is there, each once.
+    numbers = [word.removeprefix("cuda:") for word in words]
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        raise UserError(f"--device: found {text!r}, expected GPU numbers, mps or cpu", HINT, EXIT_USAGE)
+    if len(set(map(int, numbers))) < len(numbers):
+        raise UserError(f"--device: found {text!r}, expected every GPU once", HINT, EXIT_USAGE)
+    return present_gpus([int(number) for number in numbers])
+
+
+def default_devices() -> list[torch.device]:
+    """Return every GPU, else MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    return [torch.device("mps" if torch.backends.mps.is_available() else "cpu")]
+
+
+def present_gpus(numbers: list[int]) -> list[torch.device]:
+    """Keep the GPUs that exist; the CPU where none does."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    absent = [number for number in numbers if number >= count]
+    if absent:
+        there = f"GPUs 0 to {count - 1} are there" if count else "there is no GPU"
+        instead = "" if len(absent) < len(numbers) else "; using the CPU"
+        warn(f"--device {','.join(map(str, numbers))}: no GPU {', '.join(map(str, absent))} ({there}){instead}")
+    return [torch.device("cuda", number) for number in numbers if number < count] or [torch.device("cpu")]
+
+
+def choose_precision(name: str, device: torch.device, *, trains: bool = True) -> torch.dtype:
+    """Resolve `--precision` into the dtype of the matrix products; weights and sums stay fp32.
+
+    auto is bf16 where the device multiplies it fast (GPUs from Ampere on, CPUs with AVX512_BF16 or AMX), fp16 with a
+    loss scaler on older GPUs, fp32 elsewhere.
+
+    Args:
+        name: "auto", "bf16", "fp16" or "fp32".
+        device: the one that computes.
+        trains: the message speaks of training, whose scripts alone have --fp16.
+
+    Raises:
+        UserError: fp16 asked for on a device without it.
+    """
+    if name == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return torch.bfloat16 if device.type == "cpu" and has_fast_bf16() else torch.float32
+    if name == "fp16" and device.type != "cuda":
+        words = (
+            f"--fp16: {device.type} does not train" if trains else f"--precision fp16: {device.type} does not compute"
+        )
+        raise UserError(f"{words} in fp16", "--precision bf16 or fp32", EXIT_USAGE)
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
+
+
+def compute_deterministically(device: torch.device) -> None:
+    """Let torch use only operations that give the same bits in every run; where it has none, torch raises.
+
+    A CPU does so anyway, for one model of processor and number of threads; there this changes nothing, and says so.
+    """
+    if device.type == "cpu":
+        say("--deterministic: the CPU gives the same bits in every run anyway")
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first matrix product
+    torch.use_deterministic_algorithms(True)
+
+
+@contextlib.contextmanager
+def restoring_determinism() -> Iterator[None]:
+    """Undo compute_deterministically at the end of the block: a library call leaves torch's settings as they were."""
+    former = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(former, warn_only=warn_only)
+
+
+def has_fast_bf16() -> bool:
+    """Tell whether this processor has bf16 dot products."""
+    # private functions, which the pinned torch has
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def describe_devices(devices: list[torch.device]) -> str:
+    """Name the devices for people: `cpu (2 threads)`, `2 x NVIDIA H200`.
+
+    >>> describe_devices([torch.device("cpu")]).startswith("cpu (")
+    True
+    """
+    if devices[0].type == "cpu":
+        return f"cpu ({torch.get_num_threads()} threads of {os.cpu_count()} processors)"
+    if devices[0].type == "mps":
+        return "mps"
+    names = [torch.cuda.get_device_name(device) for device in devices]
+    return f"{len(names)} x {names[0]}" if len(names) > 1 else names[0]
+
+
+def check_versions(find=version) -> None:
+    """Raise when a library is missing or too old.
+
+    Args:
+        find: package name -> version text; raises PackageNotFoundError.
+
+    Raises:
+        UserError: with the command that repairs it.
+    """
+    for package, floor in FLOORS.items():
+        needed = ".".join(map(str, floor))
+        try:
+            found = find(package)
+        except PackageNotFoundError:
+            found = "no version"
+        # "2.13.0+cpu" -> (2, 13); a missing package gives (), which is below every floor
+        numbers = tuple(int(number) for number in re.findall(r"\d+", found)[:2])
+        if numbers < floor:
+            message = f"{package}: found {found}, expected {needed} or newer"
+            raise UserError(message, "pip install -r requirements.txt", EXIT_ENVIRONMENT)

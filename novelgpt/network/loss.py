@@ -1,0 +1,151 @@
+"""Hidden states and labels -> a sum of cross-entropies, without ever holding the logits of a whole batch."""
+
+import torch
+from transformers import GPT2LMHeadModel
+
+from novelgpt.compute import CPU_FORMATS, multiply, row_losses_on_cpu
+
+HEAD_ALIGNMENT = 64  # rows: GPU matrix products want multiples of it, and 13,317 is odd
+
+
+class HeadLoss(torch.autograd.Function):
+    """Sum of cross-entropies of a linear head, its gradients computed chunk by chunk on the way forward.
+
+    Only one chunk of logits exists at a time. Since the result is a sum, its gradients are known as soon as a chunk is,
+    and the backward pass only multiplies them by a number.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, labels, chunk):
+        """Return the fp32 loss sum of hidden (N, D) in the compute dtype, weight (V, D) in any, labels (N,) int64."""
+        ctx.weight_dtype = weight.dtype
+        weight = weight.to(hidden.dtype)
+        # A frozen head (LoRA) needs no gradient of its own; evaluation needs none at all.
+        needs_gradient, trains_head = any(ctx.needs_input_grad[:2]), ctx.needs_input_grad[1]
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        hidden_gradient = torch.empty_like(hidden) if needs_gradient else None  # (N, D)
+        weight_gradient = None
+        head = aligned_head(weight)  # (V', D)
+        for rows in torch.arange(hidden.shape[0], device="cpu").split(chunk):
+            span = slice(int(rows[0]), int(rows[-1]) + 1)
+            logits = multiply(hidden[span], head.t())  # (C, V')
+            loss, gradient = cross_entropy_sum(logits[:, : weight.shape[0]], labels[span], needs_gradient)
+            total += loss
+            if needs_gradient:
+                hidden_gradient[span] = multiply(gradient, weight)  # (C, V) · (V, D)
+            if trains_head:
+                part = multiply(gradient.t(), hidden[span])  # (V, C) · (C, D); summed in fp32 over the chunks
+                weight_gradient = part.float() if weight_gradient is None else weight_gradient.add_(part)
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """Scale the stored gradients."""
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        head = None if weight_gradient is None else weight_gradient.mul_(gradient).to(ctx.weight_dtype)
+        return hidden_gradient.mul_(gradient), head, None, None
+
+
+def aligned_head(weight: torch.Tensor) -> torch.Tensor:
+    """Return a head's weight (V, D), on GPUs with zero rows appended up to a multiple of HEAD_ALIGNMENT."""
+    padding = -weight.shape[0] % HEAD_ALIGNMENT if weight.is_cuda else 0
+    return torch.nn.functional.pad(weight, (0, 0, 0, padding)) if padding else weight
+
+
+def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool):
+    """Return the summed cross-entropy in nats and its gradient by the logits; labels of -100 do not count.
+
+    Args:
+        logits: (C, V), any float dtype; overwritten by the gradient.
+        labels: (C,) int64.
+        needs_gradient: False returns None for the gradient.
+    """
+    compute = row_losses_on_cpu if logits.device.type == "cpu" and logits.dtype in CPU_FORMATS else row_losses
+    return compute(logits, labels, needs_gradient).sum(), logits if needs_gradient else None
+
+
+def row_losses(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool) -> torch.Tensor:
+    """Do the same as row_losses_on_cpu by operators of PyTorch.
+
+    The probabilities give the normalizer too: log-sum-exp = greatest score - log of its probability, which is at least
+    1 / V and so never underflows.
+    """
+    scores = logits.float()  # (C, V)
+    scored = labels.ge(0)[:, None]  # (C, 1)
+    targets = labels.clamp(min=0)[:, None]
+    greatest, target_scores = scores.amax(1, keepdim=True), scores.gather(1, targets)
+    probabilities = scores.softmax(1)  # (C, V)
+    normalizer = greatest - probabilities.amax(1, keepdim=True).log()
+    # The gradient is softmax - one-hot, and 0 in rows that are not scored.
+    if needs_gradient:
+        probabilities.scatter_add_(1, targets, torch.full_like(targets, -1, dtype=torch.float32))
+        logits.copy_(probabilities.mul_(scored))
+    return (normalizer - target_scores).mul(scored).squeeze(1)
+
+
+def sum_loss(
+    model: GPT2LMHeadModel,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+    chunk: int = 1024,
+) -> torch.Tensor:
+    """Sum the next-token losses of a batch.
+
+    Args:
+        model: a GPT-2 with tied or untied head.
+        input_ids: (B, T) int64.
+        labels: (B, T) int64 aligned with the inputs, -100 = not scored; shifted here, so labels[:, 0] never counts.
+        dtype: format of the matrix products under autocast; None or fp32 for no autocast.
+        chunk: positions whose logits are held at a time.
+
+    Returns:
+        fp32 scalar, nats summed over scored positions.
+    """
+    hidden, weight = hidden_and_head(model, input_ids, dtype)
+    return HeadLoss.apply(hidden, weight, labels[:, 1:].reshape(-1), chunk)  # labels: (B·(T-1),)
+
+
+def hidden_and_head(
+    model: GPT2LMHeadModel, input_ids: torch.Tensor, dtype: torch.dtype | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the states that predict a next token, (B·(T-1), D) in the dtype, and the head's weight (V, D) as it is."""
+    reduced = dtype is not None and dtype != torch.float32
+    with torch.autocast(input_ids.device.type, dtype=dtype if reduced else torch.bfloat16, enabled=reduced):
+        hidden = model.transformer(input_ids, use_cache=False).last_hidden_state  # (B, T, D)
+    # The last position predicts nothing that the batch holds.
+    hidden = hidden[:, :-1].reshape(-1, hidden.shape[-1])  # (B·(T-1), D)
+    weight = model.lm_head.weight
+    return (hidden.to(dtype) if reduced else hidden), weight
+
+
+@torch.no_grad()
+def score_tokens(
+    model: GPT2LMHeadModel,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+    chunk: int = 1024,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Score every token of a batch by itself, without gradients and without holding the logits of the batch.
+
+    Args:
+        model, input_ids, labels, dtype, chunk: as of sum_loss.
+
+    Returns:
+        (nats, right): fp32 and bool, (B, T-1) each, for the tokens labels[:, 1:]; right where the likeliest token is
+        the label, 0 and False where nothing is scored.
+    """
+    hidden, weight = hidden_and_head(model, input_ids, dtype)
+    # Chunk by chunk, as in HeadLoss: the logits of the whole batch would be gigabytes.
+    targets, head, parts = labels[:, 1:].reshape(-1), aligned_head(weight.to(hidden.dtype)), []
+    for states, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+        scores = multiply(states, head.t())[:, : len(weight)].float()  # (C, V)
+        scored, index = wanted.ge(0), wanted.clamp(min=0)[:, None]
+        losses = scores.logsumexp(dim=1) - scores.gather(1, index).squeeze(1)  # (C,)
+        parts.append((losses.mul(scored), scores.argmax(dim=1).eq(wanted)))
+    nats, right = (torch.cat(part).view(len(labels), -1) for part in zip(*parts, strict=True))
+    return nats, right

@@ -1,0 +1,183 @@
+"""A weights file of any age -> named fp32 tensors that fit a config, checked before anything is allocated.
+
+Both `model.safetensors` and the older `pytorch_model.bin` are read, the latter only by the loader that runs no code.
+
+    model.safetensors | pytorch_model.bin | an index of several ─rename─ today's names ─check─ fp32 tensors
+"""
+
+import errno
+import json
+import struct
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from novelgpt.files import read_json
+from novelgpt.messages import EXIT_STATE, UserError, warn
+from novelgpt.network.config import EMBEDDING, HEAD, TIED, expected_shapes
+
+WEIGHTS = "model.safetensors"
+OLD_WEIGHTS = "pytorch_model.bin"
+MAX_HEADER_BYTES = 64 << 20  # of safetensors; a longer one is no weights file
+
+
+def read_weights(folder: Path, config: dict, vocab_size: int) -> dict[str, torch.Tensor]:
+    """Read fp32 weights under today's names and check that they are exactly the config's.
+
+    A head that the file holds beside the embedding stays in the result only where it is another matrix; the network is
+    then untied whatever the config says, as in transformers.
+
+    Args:
+        folder: with the weights, and for the message.
+        config: checked.
+        vocab_size: rows of the embedding.
+
+    Raises:
+        UserError: no weights, a damaged file, a weight that is missing, unknown or of another shape.
+    """
+    weights = rename_weights({name: value for path in weight_files(folder) for name, value in read_file(path).items()})
+    if HEAD in weights and config.get(TIED, True):
+        if is_same_matrix(weights[HEAD], weights.get(EMBEDDING)):
+            del weights[HEAD]  # many tools save the tied head a second time
+        else:
+            warn(f"{folder}: {HEAD} is not the embedding, so it stays a matrix of its own")
+            config = {**config, TIED: False}
+    check_weights(weights, expected_shapes(config, vocab_size), place=folder)
+    return {name: weight.to(torch.float32) for name, weight in weights.items()}
+
+
+def check_weights(weights: dict[str, torch.Tensor], expected: dict[str, tuple[int, ...]], *, place: Path) -> None:
+    """Raise unless named weights are exactly the expected ones in name and shape.
+
+    Args:
+        weights: by today's names.
+        expected: what expected_shapes returned.
+        place: the folder or file they come from, for the message.
+    """
+    problems = [f"{name} is missing" for name in expected if name not in weights]
+    problems += [f"{name} is unknown" for name in weights if name not in expected]
+    for name, shape in expected.items():
+        if name in weights and tuple(weights[name].shape) != shape:
+            problems.append(f"{name} is {list(weights[name].shape)}, expected {list(shape)}")
+    if problems:
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        message = f"{place}: weights do not fit config.json: {problems[0]}{more}"
+        raise UserError(message, "put back the config.json that belongs to these weights", EXIT_STATE)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the weights file of a model folder, or the several files that an index names.
+
+    Raises:
+        UserError: there is none, or the index names files in another folder.
+    """
+    for name in (WEIGHTS, OLD_WEIGHTS):
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return indexed_files(index)
+    message = f"{folder}: neither {WEIGHTS} nor {OLD_WEIGHTS} in it"
+    raise UserError(message, "give a folder with the weights of a GPT-2", EXIT_STATE)
+
+
+def indexed_files(index: Path) -> list[Path]:
+    """Return the files that an index names, all of them beside it."""
+    values = read_json(index)  # {"weight_map": {"transformer.wte.weight": "model-00001-of-00002.safetensors", ...}}
+    places = values.get("weight_map") if isinstance(values, dict) else None
+    names = sorted(set(map(str, places.values()))) if isinstance(places, dict) else []
+    if not names or any(Path(name).name != name for name in names):
+        raise UserError(f"{index}: names no weight files beside it", "download the model again", EXIT_STATE)
+    return [index.with_name(name) for name in names]
+
+
+def read_file(path: Path) -> dict[str, torch.Tensor]:
+    """Read one weights file of either kind."""
+    if path.suffix != ".safetensors":
+        return read_old_weights(path)
+    check_safetensors_header(path)
+    return read_safetensors(path)
+
+
+def is_same_matrix(head: torch.Tensor, embedding: torch.Tensor | None) -> bool:
+    """Tell whether a head is the embedding."""
+    return embedding is not None and head.shape == embedding.shape and torch.equal(head, embedding)
+
+
+def write_safetensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write named CPU tensors.
+
+    Raises:
+        OSError: the disk refuses, which the library itself reports as an error of its own kind.
+    """
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as problem:
+        raise OSError(errno.EIO, str(problem)) from problem
+    path.chmod(0o644)  # safetensors leaves it readable by its owner only
+
+
+def check_safetensors_header(path: Path) -> None:
+    """Raise unless the header of a safetensors file is sane and describes exactly the bytes that follow it.
+
+    The library maps the file into memory; a truncated one would be found only when a tensor's bytes are touched.
+    """
+    hint = "download or save the weights again"
+    try:
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))  # bytes of the JSON header that follows
+            if length > min(MAX_HEADER_BYTES, path.stat().st_size - 8):
+                raise ValueError(f"a header of {length:,} bytes")
+            header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        if max(ends, default=0) != path.stat().st_size - 8 - length:
+            found = path.stat().st_size - 8 - length
+            raise ValueError(f"{found:,} bytes of data, the header says {max(ends, default=0):,}")
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error, RecursionError) as problem:
+        raise UserError(f"{path}: not a whole safetensors file: {problem}", hint, EXIT_STATE) from problem
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read all tensors of a safetensors file."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as problem:
+        message = f"{path}: not a whole safetensors file: {problem}"
+        raise UserError(message, "download or save the weights again", EXIT_STATE) from problem
+
+
+def read_old_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read a PyTorch state dict by the loader that runs no code."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as problem:  # the loader raises many kinds; all mean the same to the user
+        first = str(problem).split("\n")[0][:200]
+        message = f"{path}: not a plain state dict of tensors: {first}"
+        raise UserError(message, "ask its author for model.safetensors", EXIT_STATE) from problem
+    # Lightning and others put the weights one level deeper.
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        message = f"{path}: not a plain state dict of tensors"
+        raise UserError(message, "ask its author for model.safetensors", EXIT_STATE)
+    return state
+
+
+def rename_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Give weights of older tools today's names; drop attention-mask buffers.
+
+    >>> sorted(rename_weights({"module.wte.weight": 1, "h.0.attn.bias": 2, "h.0.ln_1.gamma": 3}))
+    ['transformer.h.0.ln_1.weight', 'transformer.wte.weight']
+    """
+    renamed = {}
+    for name, weight in weights.items():
+        # left by torch.compile, DataParallel and wrappers
+        for prefix in ("_orig_mod.", "module.", "model."):
+            name = name.removeprefix(prefix)
+        if name.endswith((".attn.bias", ".attn.masked_bias")):
+            continue
+        # TensorFlow's names of a layer norm, and the bare GPT2Model, which has no prefix
+        name = name.replace(".gamma", ".weight").replace(".beta", ".bias")
+        renamed[name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"] = weight
+    return renamed

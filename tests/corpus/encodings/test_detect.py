@@ -1,0 +1,262 @@
+"""Bytes to text: every encoding, damage, pasted chapters, and what is refused."""
+
+import random
+
+import pytest
+
+from novelgpt.corpus.documents import stream_text
+from novelgpt.corpus.encodings import decode_bytes
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
+
+SIMPLIFIED = (
+    "第三章 雨夜来客\n"
+    "　　山门外的石阶被雨水洗得发亮，守夜的少年提着灯笼，听见有人在敲门。\n"
+    "　　“谁？”他问了一声，没有人回答，只有风从松林里吹过来……\n"
+    "　　过了半晌，门外的人才低声说道：“我从南边来，走了三天三夜，想讨一碗热水喝。”\n"
+    "　　少年想了想，把门开了一条缝，看见一个背着长剑的老人，白发上全是水。\n"
+)
+TRADITIONAL = (
+    "第三章 雨夜來客\n"
+    "　　山門外的石階被雨水洗得發亮，守夜的少年提著燈籠，聽見有人在敲門。\n"
+    "　　「誰？」他問了一聲，沒有人回答，只有風從松林裡吹過來……\n"
+    "　　過了半晌，門外的人才低聲說道：「我從南邊來，走了三天三夜，想討一碗熱水喝。」\n"
+    "　　少年想了想，把門開了一條縫，看見一個背著長劍的老人，白髮上全是水。\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "reported"),
+    [
+        (SIMPLIFIED, "utf-8", "utf-8"),
+        (SIMPLIFIED, "utf-8-sig", "utf-8-sig"),
+        (SIMPLIFIED, "gbk", "gb18030"),
+        (SIMPLIFIED, "gb18030", "gb18030"),
+        (TRADITIONAL, "gb18030", "gb18030"),
+        (TRADITIONAL, "big5", "big5"),
+        (TRADITIONAL, "cp950", "big5"),
+        (TRADITIONAL, "big5hkscs", "big5"),
+        (SIMPLIFIED, "utf-16", "utf-16-le"),
+        (TRADITIONAL, "utf-16-le", "utf-16-le"),
+        (SIMPLIFIED, "utf-16-be", "utf-16-be"),
+        (SIMPLIFIED, "utf-32", "utf-32-le"),
+        (TRADITIONAL, "utf-32-be", "utf-32-be"),
+        ("Chapter 1\nIt rained.\n", "ascii", "utf-8"),
+    ],
+)
+def test_every_encoding_is_found_and_read(text, encoding, reported):
+    decoded = decode_bytes(text.encode(encoding))
+    assert (decoded.text, decoded.encoding, decoded.bad_bytes) == (text, reported, 0)
+
+
+def test_big_endian_marks_are_dropped():
+    for codec, mark in (("utf-16-be", b"\xfe\xff"), ("utf-32-be", b"\x00\x00\xfe\xff")):
+        decoded = decode_bytes(mark + SIMPLIFIED.encode(codec))
+        assert (decoded.text, decoded.encoding) == (SIMPLIFIED, codec)
+
+
+def test_user_defined_codes_of_gbk_are_kept():
+    data = SIMPLIFIED.encode("gb18030") + b"\xaa\xa1\xaf\xfe\n"
+    assert decode_bytes(data).text == SIMPLIFIED + "\ue000\ue233\n"
+
+
+def test_a_hong_kong_character_makes_the_file_hkscs_and_keeps_windows_symbols():
+    # 嘅 is in HKSCS only; A145 is the middle dot that Python's big5hkscs calls a bullet.
+    data = TRADITIONAL.encode("big5hkscs") + "嘅".encode("big5hkscs") + b"\xa1\x45"
+    assert decode_bytes(data).text == TRADITIONAL + "嘅‧"
+
+
+def test_a_cut_last_character_is_dropped_and_counted():
+    for text, encoding in (
+        (SIMPLIFIED, "utf-8"),
+        (SIMPLIFIED, "gb18030"),
+        (TRADITIONAL, "big5"),
+        (TRADITIONAL, "utf-16-le"),
+    ):
+        text = text.rstrip()
+        decoded = decode_bytes(text.encode(encoding)[:-1])
+        size = len(text[-1].encode(encoding))
+        assert (decoded.text, decoded.bad_bytes) == (text[:-1], size - 1)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "utf-16-le"])
+def test_a_file_cut_at_any_byte_reads_up_to_there(encoding):
+    data = SIMPLIFIED.encode(encoding)
+    for size in range(60, len(data)):
+        decoded = decode_bytes(data[:size])
+        assert SIMPLIFIED.startswith(decoded.text)
+        assert len(SIMPLIFIED[: len(decoded.text) + 1].encode(encoding)) > size
+
+
+def test_one_bad_byte_costs_no_more_than_its_neighbourhood():
+    rng = random.Random(8)
+    for text, encoding in ((SIMPLIFIED, "utf-8"), (SIMPLIFIED, "gb18030"), (TRADITIONAL, "big5")):
+        data = text.encode(encoding)
+        for _ in range(100):
+            place = rng.randrange(len(data))
+            decoded = decode_bytes(data[:place] + bytes([rng.randrange(256)]) + data[place + 1 :])
+            before = len(data[:place].decode(encoding, "ignore"))
+            assert decoded.text.startswith(text[: max(0, before - 6)])
+            assert decoded.text.endswith(text[before + 8 :])
+
+
+def test_a_lost_byte_does_not_shift_the_rest_of_the_line():
+    data = SIMPLIFIED.encode("gb18030")
+    place = data.index("守夜".encode("gb18030"))
+    decoded = decode_bytes(data[:place] + data[place + 1 :])
+    assert (decoded.text, decoded.bad_bytes, decoded.bad_offsets) == (SIMPLIFIED.replace("守", "", 1), 1, (place,))
+
+
+def test_bad_offsets_are_places_in_the_file():
+    data = SIMPLIFIED.encode()
+    place = data.index("少".encode())
+    decoded = decode_bytes(data[:place] + b"\xff" + data[place:])
+    assert (decoded.text, decoded.bad_offsets) == (SIMPLIFIED, (place,))
+
+
+def test_lone_surrogates_of_utf_16_are_dropped_and_counted():
+    data = SIMPLIFIED.encode("utf-16-le")
+    decoded = decode_bytes(b"\xff\xfe" + data[:40] + b"\x00\xd8" + data[40:])
+    assert (decoded.text, decoded.bad_bytes, decoded.bad_offsets) == (SIMPLIFIED, 2, (42, 43))
+
+
+def test_utf_16_that_loses_a_byte_halfway_is_refused():
+    data = (SIMPLIFIED * 200).encode("utf-16")
+    with pytest.raises(UserError) as caught:
+        decode_bytes(data[:30_000] + data[30_001:], name="torn.txt")
+    assert str(caught.value) == (
+        "error: torn.txt: from about byte 32,768 on UTF-16-LE is off by a byte\n\n"
+        "hint: a byte is missing before it, or one too many; fetch the file again"
+    )
+
+
+def test_a_mark_pasted_before_another_encoding_is_dropped():
+    decoded = decode_bytes(b"\xef\xbb\xbf" + SIMPLIFIED.encode("gbk"))
+    assert (decoded.text, decoded.encoding, decoded.bad_bytes) == (SIMPLIFIED, "gb18030", 0)
+
+
+def test_a_codec_that_does_not_fit_at_all_is_refused():
+    with pytest.raises(UserError) as caught:
+        decode_bytes(SIMPLIFIED.encode("gbk"), "idna")
+    assert str(caught.value) == (
+        "error: --encoding idna: the bytes do not fit it at all\n\nhint: leave out --encoding to have it detected"
+    )
+
+
+def test_chapters_of_three_encodings_in_one_file_are_told_apart():
+    data = SIMPLIFIED.encode("gb18030") + TRADITIONAL.encode("big5") + SIMPLIFIED.encode("utf-8")
+    decoded = decode_bytes(data)
+    assert decoded.text == SIMPLIFIED + TRADITIONAL + SIMPLIFIED
+    assert (decoded.encoding, decoded.bad_bytes) == ("mixed", 0)
+    assert decoded.segments == ((1, 5, "gb18030"), (6, 10, "big5"), (11, 15, "utf-8"))
+    assert decoded.reason == "its lines are in Big5 and GB18030 and UTF-8"
+
+
+def test_a_change_of_encoding_within_a_line_is_refused():
+    first, second = SIMPLIFIED.rstrip().encode("gb18030"), TRADITIONAL.replace("\n", "").encode("big5")
+    with pytest.raises(UserError) as caught:
+        decode_bytes(first + second + b"\n", name="pasted.txt")
+    start = first.rindex(b"\n") + 1
+    assert str(caught.value) == (
+        f"error: pasted.txt: line 5 (from byte {start}) changes encoding midway, expected one per line\n\n"
+        "hint: break the line where the encoding changes, or give --encoding"
+    )
+
+
+def test_too_short_a_text_is_refused_with_both_readings():
+    with pytest.raises(UserError) as caught:
+        decode_bytes("你好".encode("gbk"), name="short.txt")
+    assert caught.value.code == EXIT_INPUT
+    assert str(caught.value) == (
+        "error: short.txt: encoding undecided: gb18030 reads '你好', big5 reads '斕疑'\n\n"
+        "hint: --encoding gb18030 or --encoding big5"
+    )
+
+
+def test_bytes_valid_in_utf_8_by_chance_are_not_taken_for_it():
+    # GBK 联通 is also two valid characters of UTF-8.
+    with pytest.raises(UserError, match="encoding undecided: gb18030 reads '联通'"):
+        decode_bytes("联通".encode("gbk"))
+
+
+def test_an_empty_file_is_refused():
+    with pytest.raises(UserError) as caught:
+        decode_bytes(b"", name="empty.txt")
+    assert str(caught.value) == (
+        "error: empty.txt: empty, expected the text of a novel\n\nhint: give another file than empty.txt"
+    )
+
+
+def test_more_than_one_bad_byte_in_a_thousand_is_refused_unless_forced():
+    data = (SIMPLIFIED * 10).encode()
+    data = data[:300] + b"\xff" * 20 + data[300:]
+    with pytest.raises(UserError) as caught:  # byte 300 parts a character of three bytes
+        decode_bytes(data, name="torn.txt")
+    assert str(caught.value) == (
+        f"error: torn.txt: 23 of {len(data):,} bytes are not UTF-8, the first at byte 298; expected at most 0.1 %\n\n"
+        "hint: --encoding utf-8 drops them; better get an undamaged file"
+    )
+    assert len(decode_bytes(data, "utf-8").text) == len(SIMPLIFIED * 10) - 1
+
+
+def test_text_of_another_language_is_refused_not_guessed():
+    data = ("これは日本語のテキストです。漢字もあります。" * 20).encode("shift_jis")
+    with pytest.raises(UserError) as caught:
+        decode_bytes(data)
+    assert caught.value.code == EXIT_INPUT
+    assert decode_bytes(data, "shift_jis").text.startswith("これは日本語")
+
+
+def test_random_bytes_are_refused():
+    rng = random.Random(5)
+    for size in (10, 100, 1000, 20_000):
+        with pytest.raises(UserError):
+            decode_bytes(bytes(rng.randrange(128, 256) for _ in range(size)))
+
+
+def test_a_forced_encoding_is_not_asked_about():
+    assert decode_bytes("你好".encode("gbk"), "GBK").text == "你好"
+    assert decode_bytes("你好".encode("gbk"), "big5").text == "斕疑"
+    assert decode_bytes("你好".encode("utf-16"), "utf-16").text == "你好"
+    assert decode_bytes("你好".encode("utf-8-sig"), "utf-8").text == "你好"
+
+
+@pytest.mark.parametrize("name", ["gb18031", "base64", "", "utf-8\0"])
+def test_an_unknown_encoding_is_a_usage_error(name):
+    with pytest.raises(UserError) as caught:
+        decode_bytes(b"abc", name)
+    assert caught.value.code == EXIT_USAGE
+    assert str(caught.value) == (
+        f"error: --encoding: unknown encoding {name!r}\n\nhint: --encoding gb18030, big5, utf-8, utf-16-le or utf-16-be"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "gb18030", "utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("newline", ["\r\n", ""])
+def test_a_stream_gives_the_same_text_in_blocks(tmp_path, encoding, newline):
+    text = (SIMPLIFIED * 8000).replace("\n", newline)  # over a million characters
+    path = tmp_path / "novel.txt"
+    path.write_bytes(text.encode(encoding))
+    stream = stream_text(path)
+    blocks = list(stream)
+    assert "".join(blocks) == text
+    assert len(blocks) > 1 and max(map(len, blocks)) <= 1 << 20
+    assert not any(block.endswith("\r") for block in blocks)
+    assert stream.decoded.encoding == {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}.get(encoding, encoding)
+
+
+def test_a_stream_counts_bad_bytes_with_their_places(tmp_path):
+    data = (SIMPLIFIED * 5000).encode()
+    path = tmp_path / "novel.txt"
+    path.write_bytes(data[:2_000_000] + b"\xff" + data[2_000_000:])
+    stream = stream_text(path)
+    text = "".join(stream)
+    # Byte 2,000,000 is the second of a character's three, which are lost with the one between them.
+    assert (stream.bad_bytes, stream.bad_offsets) == (4, (1_999_999, 2_000_000, 2_000_001, 2_000_002))
+    assert len(text) == len(SIMPLIFIED * 5000) - 1
+
+
+def test_a_stream_that_changes_its_encoding_is_refused(tmp_path):
+    path = tmp_path / "novel.txt"
+    path.write_bytes((SIMPLIFIED * 3000).encode("gb18030") + (TRADITIONAL * 6000).encode("big5"))
+    with pytest.raises(UserError, match=r"GB18030 at first, something else from byte [\d,]+ on"):
+        list(stream_text(path))

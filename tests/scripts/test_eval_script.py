@@ -1,0 +1,131 @@
+"""eval.py from its command line: one JSON object on stdout, equal to transformers' own figures."""
+
+import json
+import math
+
+import pytest
+import torch
+from conftest import STORY, make_tiny_options
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import eval as eval_script
+from novelgpt.cli import run
+from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.files import write_json
+from novelgpt.network import build_model, save_model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model folder; pieces lie beside it."""
+    options = make_tiny_options(tmp_path)
+    tokenizer = load_tokenizer(options.tokenizer_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    model = build_model(config, tokenizer, seed=1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(4)  # so that losses differ
+    save_model(model, tokenizer, tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def score(capsys, folder, *argv: str) -> dict:
+    """Run the script and return the object it prints."""
+    assert run(eval_script.main, [f"--model_path={folder}", "--device=cpu", *argv]) == 0
+    said = capsys.readouterr()
+    assert said.out.count("\n") == 1
+    return json.loads(said.out)
+
+
+def refusal_of(capsys, *argv: str) -> tuple[int, str]:
+    """Return exit status and message of a refused call."""
+    status = run(eval_script.main, ["--device=cpu", *argv])
+    said = capsys.readouterr()
+    assert said.out == "" and "Traceback" not in said.err
+    return status, said.err
+
+
+def test_a_sentence_is_scored_as_transformers_scores_it(folder, capsys):
+    text = "水里的星星。"  # 6 characters, 8 tokens with its marks: one window
+    result = score(capsys, folder, f"--text={text}")
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    ids = tokenizer(f"[CLS]{text}[CLS]", return_tensors="pt", add_special_tokens=False)["input_ids"]
+    assert ids.shape == (1, 8)
+    with torch.no_grad():
+        loss = model(ids, labels=ids).loss.item()
+    assert result["loss"] == pytest.approx(loss, rel=1e-5)
+    assert result["perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
+    assert result["bits_per_character"] == pytest.approx(loss / math.log(2) * 8 / 6, rel=1e-5)
+    assert (result["scored_tokens"], result["tokens"], result["characters"]) == (7, 8, 6)
+    assert (result["window"], result["stride"], result["model"]) == (16, 8, str(folder))
+
+
+def test_the_held_out_part_is_scored_by_default(folder, capsys):
+    pieces = folder.parent / "pieces"
+    result = score(capsys, folder, f"--tokenized_data_path={pieces}")
+    counts = json.loads((pieces / "manifest.json").read_text(encoding="utf-8"))["valid"]
+    assert (result["tokens"], result["characters"]) == (counts["tokens"], counts["characters"])
+    assert result["scored_tokens"] == counts["tokens"] - 1
+
+
+@pytest.mark.parametrize("name", ["text.json", "text.txt"])
+def test_a_file_is_scored_and_every_chapter_by_itself(folder, capsys, tmp_path, name):
+    if name.endswith("json"):
+        write_json(tmp_path / name, STORY)
+    else:
+        (tmp_path / name).write_text(STORY[0], encoding="gb18030")
+    result = score(capsys, folder, f"--text_path={tmp_path / name}", "--per_chapter", "--stride=16")
+    expected = STORY if name.endswith("json") else STORY[:1]
+    assert [chapter["heading"] for chapter in result["chapters"]] == [text.split("\n")[0] for text in expected]
+    # every character of the story is one token, and a mark stands on either side
+    assert [chapter["tokens"] for chapter in result["chapters"]] == [len(text) + 2 for text in expected]
+    assert all(chapter["loss"] > 0 for chapter in result["chapters"])
+
+
+def test_batch_size_changes_nothing(folder, capsys):
+    text = "--text=" + "".join(STORY)
+    one, many = (score(capsys, folder, text, f"--batch_size={size}") for size in (1, 64))
+    assert one["loss"] == pytest.approx(many["loss"], rel=1e-6)
+
+
+def test_text_and_file_together_are_refused(folder, capsys):
+    said = refusal_of(capsys, f"--model_path={folder}", "--text=a", "--text_path=b.txt")
+    assert said == (2, "error: --text and --text_path: found both, expected one\n\nhint: leave one out\n")
+
+
+def test_a_stride_longer_than_the_context_is_refused(folder, capsys):
+    said = refusal_of(capsys, f"--model_path={folder}", "--text=a", "--stride=17")
+    assert said == (2, "error: --stride 17: longer than the context of 16\n\nhint: --stride 16\n")
+
+
+def test_a_missing_model_is_refused(capsys, tmp_path):
+    status, said = refusal_of(capsys, f"--model_path={tmp_path / 'no'}", "--text=a")
+    assert status == 5
+    assert said == (
+        f"error: {tmp_path / 'no'}: no such folder, expected a model folder\n\n"
+        "hint: give a folder such as model/final_model\n"
+    )
+
+
+def test_a_missing_text_is_refused(folder, capsys, tmp_path):
+    status, said = refusal_of(capsys, f"--model_path={folder}", f"--text_path={tmp_path / 'no.txt'}")
+    assert status == 3
+    assert said.startswith(f"error: {tmp_path / 'no.txt'}: ")
+
+
+def test_missing_pieces_are_refused(folder, capsys, tmp_path):
+    status, said = refusal_of(capsys, f"--model_path={folder}", f"--tokenized_data_path={tmp_path / 'no'}")
+    assert status == 5
+    assert said.startswith(f"error: {tmp_path / 'no'}: no pieces here (manifest.json is missing)\n\nhint: python ")
+
+
+def test_a_device_that_is_none_is_refused(folder, capsys):
+    status, said = refusal_of(capsys, f"--model_path={folder}", "--text=a", "--device=abc")
+    assert (status, said.split("\n")[0]) == (2, "error: --device: found 'abc', expected GPU numbers, mps or cpu")
+
+
+def test_an_empty_text_has_no_figure_per_character_and_is_still_json(folder, capsys):
+    assert run(eval_script.main, [f"--model_path={folder}", "--device=cpu", "--text="]) == 0
+    result = json.loads(capsys.readouterr().out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert (result["tokens"], result["scored_tokens"], result["characters"]) == (2, 1, 0)
+    assert result["bits_per_character"] is None
