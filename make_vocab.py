@@ -21,7 +21,7 @@ def build_parser() -> Parser[VocabularyOptions]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Build the vocabulary that the command line asks for."""
     options = build_parser().parse_options(argv)
-    from novelgpt.corpus.pipeline import read_corpus
+    from novelgpt.corpus.documents import read_corpus
     from novelgpt.corpus.tokenizers import fit_vocabulary, write_small_vocabulary
 
     if options.small:

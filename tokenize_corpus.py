@@ -17,7 +17,7 @@ def build_parser() -> Parser[TokenizeOptions]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Tokenize the corpus that the command line names."""
     options = build_parser().parse_options(argv)
-    from novelgpt.corpus.pipeline import tokenize_corpus
+    from novelgpt.corpus.pieces import tokenize_corpus
 
     tokenize_corpus(
         options.raw_data_path,

@@ -3,7 +3,7 @@
     python train.py --raw --device 0,1
     torchrun --nproc_per_node=2 train.py --raw
 
-The same command goes on with a run that was interrupted.
+The same command resumes a run that was interrupted.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,13 @@ from novelgpt.cli import Parser, TrainOptions, run
 
 def build_parser() -> Parser[TrainOptions]:
     """Return the command line of train.py."""
-    return Parser(TrainOptions, __doc__, section="train")
+    return Parser(TrainOptions, __doc__, section="train", prog="train.py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; return the exit status."""
-    return train(build_parser().parse_options(argv), exit_at_second=True).status
+    parser = build_parser()
+    return train(parser.parse_options(argv), exit_at_second=True, command=parser.command(argv)).status
 
 
 if __name__ == "__main__":

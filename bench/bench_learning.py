@@ -27,13 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import clr_ctrl
 import make_vocab
 import train
-from novelgpt.corpus.pieces import Pieces
-from novelgpt.corpus.pipeline import tokenize_corpus
-from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.pieces import Pieces, TokenStream, tokenize_corpus
 from novelgpt.evaluation import evaluation_batches, score_batches
 from novelgpt.files import write_json
 from novelgpt.network import score_tokens
-from novelgpt.training.setup import Run, prepare_run
+from novelgpt.training.run import Run, prepare_run
 from novelgpt.training.stopping import StopSignals
 from novelgpt.training.trainer import Trainer
 
@@ -53,9 +51,9 @@ class Learner(Trainer):
         super().__init__(run, stop)
         self.looks = looks
 
-    def after_step(self, batch, *rest) -> None:
-        """Evaluate at the steps asked for."""
-        super().after_step(batch, *rest)
+    def count_step(self, *step) -> None:
+        """Evaluate after the steps asked for."""
+        super().count_step(*step)
         if self.progress.step in self.looks:
             self.evaluate(epoch=self.progress.epoch)
 

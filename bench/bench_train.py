@@ -118,13 +118,12 @@ def run_ours(name: str, device: str, *, dropout: float) -> list[float]:
     import torch
 
     from novelgpt.cli import TrainOptions
-    from novelgpt.corpus.pieces import Pieces
-    from novelgpt.corpus.stream import TokenStream
+    from novelgpt.corpus.pieces import Pieces, TokenStream
     from novelgpt.network import choose_devices, choose_precision
     from novelgpt.training.data import WindowData
     from novelgpt.training.engine import Engine
     from novelgpt.training.parallel import World
-    from novelgpt.training.setup import Run
+    from novelgpt.training.run import Run
 
     sizes = NETWORKS[name]
     stream = TokenStream([random_tokens(name, STEPS[name])])

@@ -78,6 +78,7 @@ def train(
     *,
     progress: Callable[[dict], None] | None = None,
     exit_at_second: bool = False,
+    command: Sequence[str] | None = None,
     **changes: object,
 ) -> TrainResult:
     """Train, or resume an unfinished run, under the lock of the run folder.
@@ -90,6 +91,8 @@ def train(
         progress: called with every record of log.jsonl as it is written, for example
             {"step": 200, "epoch": 1, "loss": 5.1, "lr": 0.001, "tokens_per_second": 4100.0}.
         exit_at_second: a second signal ends the process at once, as in train.py; else it raises KeyboardInterrupt.
+        command: the words of the command line that calls, script first, for run.json and for what a stopped run says
+            about how to resume it; None from Python.
         changes: options by name, which override `options`.
 
     Returns:
@@ -112,7 +115,7 @@ def train(
         from novelgpt.training.session import train as train_run
 
         with restoring_determinism():
-            status = train_run(options, watch=progress, exit_at_second=exit_at_second)
+            status = train_run(options, command=command, watch=progress, exit_at_second=exit_at_second)
     return read_result(options, status)
 
 

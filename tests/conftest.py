@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import os
 import socket
 import sys
@@ -27,8 +28,9 @@ STORY = [
     "第二章 剑\n闻人雀的剑只有半截。\n“半截也够用。”她说……",
     "第三章 潮\n水从井里涨上来，漫过了门槛——谁也没有说话。",
 ]
-
-
+WORDS = "".join(STORY).replace("\n", "")
+RECORDS = [f"{WORDS[7 * n : 7 * n + 3 + 5 * (n % 6)]}[TIL]{WORDS[n : n + 1 + n % 4]}" for n in range(13)]
+BLOCK = 20  # tokens a row; some of the records are longer
 LOCAL = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::", None, socket.gethostname(), socket.getfqdn()}
 
 
@@ -122,3 +124,59 @@ def make_tiny_options(folder: Path, documents: list[str] = STORY * 3, config: di
     quick = {"epochs": 3, "batch_size": 4, "stride": 8, "lr": 1e-2, "log_step": 3, "sample_length": 0}
     quick |= {"optimizer": "adamw"}  # whose rounding does not grow, so that ways of splitting can be compared
     return TrainOptions(**{**paths, **quick, "device": "cpu", "precision": "fp32", **changes})
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """Return a function from changes to the options of a finished tiny run, trained once for all: only to be read."""
+    from helpers import fit
+
+    runs = {}
+
+    def find(**changes):
+        key = repr(sorted(changes.items()))
+        if key not in runs:
+            options = make_tiny_options(tmp_path_factory.mktemp("finished"), **changes)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("os.fsync", lambda handle: None)
+                assert fit(options)
+            runs[key] = options
+        return runs[key]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def stopped_run(tmp_path_factory):
+    """The options of a tiny run stopped in its first epoch, with checkpoints of steps 2, 4 and 5; to be copied."""
+    from helpers import stopping_after
+
+    from novelgpt.training.session import train
+
+    options = make_tiny_options(tmp_path_factory.mktemp("stopped"), save_steps=2, save_total_limit=9)
+    with stopping_after(9), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        assert train(options) == 0
+    return options
+
+
+@pytest.fixture
+def row_options(tmp_path):
+    """Return a function from changes to the options of a tiny run over RECORDS."""
+    from novelgpt.cli import TrainOptions
+    from novelgpt.corpus.tokenizers.loading import save_vocabulary
+    from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
+    from novelgpt.files import write_json
+
+    def make(records: list[str] = RECORDS, config: dict | None = None, **changes):
+        save_vocabulary(tmp_path / "vocab.txt", build_vocabulary(STORY))
+        write_json(tmp_path / "config.json", {**TINY, "n_positions": 24, "attn_pdrop": 0.1, **(config or {})})
+        (tmp_path / "records.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in records))
+        paths = {"model_config": "config.json", "tokenizer_path": "vocab.txt", "train_file": "records.jsonl"}
+        values = {name: str(tmp_path / path) for name, path in paths.items()}
+        values |= {"rows": True, "add_tokens": "[TIL]", "loss_after": "[TIL]", "block_size": BLOCK}
+        values |= {"valid_fraction": 0.3, "output_dir": str(tmp_path / "run"), "epochs": 3, "batch_size": 4}
+        values |= {"lr": 1e-2, "optimizer": "adamw", "log_step": 1, "sample_length": 0}
+        return TrainOptions(**{**values, "device": "cpu", "precision": "fp32", **changes})
+
+    return make

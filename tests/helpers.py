@@ -1,7 +1,15 @@
-"""What the tests of several folders share."""
+"""What several test modules share: refusals, texts that are hard on a tokenizer, tiny runs and what they leave."""
 
+import contextlib
 import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
+
+import pytest
+
+from novelgpt.messages import UserError
 
 ALL_CHARACTERS = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
 NASTY = [
@@ -19,6 +27,13 @@ NASTY = [
     "##的 ##ing",
 ]
 TRAINING_TEXT = "萧炎大喝一声，纵身而起。“萧炎！”药老喝道……\n　　萧炎大喝一声：“来得好！”\n" * 20
+
+
+def refusal_of(call: Callable, *arguments, **settings) -> UserError:
+    """Return the error of a call that must be refused."""
+    with pytest.raises(UserError) as caught:
+        call(*arguments, **settings)
+    return caught.value
 
 
 def reference_ids(reference, text: str) -> list[int]:
@@ -81,3 +96,115 @@ def assert_generate_fails(folder: Path, capsys, arguments: list[str], message: s
     output = capsys.readouterr()
     assert output.err.endswith(f"error: {message}\n\nhint: {hint}\n"), output.err
     assert output.out == ""
+
+
+# --- training ---
+
+
+class StopAfter:
+    """Asks to stop at the n-th question the loop puts; never when n is None."""
+
+    def __init__(self, questions: int | None = None):
+        self.left = questions
+        self.stopped_by = None
+        self.save_asked = False
+
+    def must_stop(self) -> bool:
+        """Count the question."""
+        if self.left is not None:
+            self.left -= 1
+        return self.left is not None and self.left <= 0
+
+
+@contextlib.contextmanager
+def stopping_after(questions: int) -> Iterator[None]:
+    """Let whole calls of train stop at that question."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("novelgpt.training.session.StopSignals.must_stop", StopAfter(questions).must_stop)
+        yield
+
+
+def fit(options, stop: StopAfter | None = None) -> bool:
+    """Train or resume without a lock; tell whether the run came to its end."""
+    from novelgpt.training.checkpoint import find_checkpoint
+    from novelgpt.training.run import prepare_run
+    from novelgpt.training.stopping import Stopped
+    from novelgpt.training.trainer import Trainer
+
+    run = prepare_run(options)
+    options.output_path.mkdir(exist_ok=True)
+    try:
+        Trainer(run, stop or StopAfter()).fit(find_checkpoint(options.output_path))
+    except Stopped:
+        return False
+    return True
+
+
+def load_network_of(options) -> tuple:
+    """Return the network, config and tokenizer that a run of these options begins with."""
+    from novelgpt.training.adapting import choose_tokenizer
+    from novelgpt.training.run import load_network
+
+    tokenizer = choose_tokenizer(options.tokenizer_path, options.pretrained_model, options.add_tokens)
+    return *load_network(options, tokenizer), tokenizer
+
+
+def read_log(folder: Path) -> list[dict]:
+    """Return the records of a log without the one entry that depends on the clock."""
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in record.items() if key != "tokens_per_second"} for record in records]
+
+
+def step_losses(folder: Path) -> list[float]:
+    """Return the training losses of a log."""
+    return [record["loss"] for record in read_log(folder) if "loss" in record]
+
+
+def result_of(folder: Path) -> dict:
+    """Return all that a finished run leaves: bytes of weights and optimizer, position, log."""
+    from novelgpt.training.checkpoint import list_checkpoints, read_progress
+
+    last = list_checkpoints(folder)[-1]
+    files = {path.name: path.read_bytes() for path in last.glob("*.safetensors")}
+    files |= {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("*_*/model.safetensors")}
+    return {**files, "progress": replace(read_progress(last), log_bytes=0), "log": read_log(folder)}
+
+
+def copy_run(options, folder: Path):
+    """Copy a tiny run with its pieces and config into another folder; return its options there."""
+    home = options.output_path.parent
+    shutil.copytree(home, folder, dirs_exist_ok=True)
+    values = {name: value for name, value in asdict(options).items() if str(value).startswith(str(home))}
+    return replace(options, **{name: value.replace(str(home), str(folder)) for name, value in values.items()})
+
+
+def assert_survives_stops(options, folder: Path, questions: int, *, least: int, whole=None) -> None:
+    """Stop a run at every so many questions, at least so many times; it must end like one left alone.
+
+    The options of that one, already finished, may be given as `whole`.
+    """
+    if whole is None:
+        whole = options
+        assert fit(whole)
+    broken = replace(options, output_dir=str(folder / "broken"))
+    stops = 0
+    while not fit(broken, StopAfter(questions)):
+        stops += 1
+    assert stops >= least
+    ours, expected = result_of(broken.output_path), result_of(whole.output_path)
+    assert ours["log"] == expected["log"]
+    assert ours["progress"] == expected["progress"]
+    assert ours == expected
+
+
+def assert_survives_a_stop_anywhere(options, folder: Path) -> None:
+    """Stop a run once at each of its questions and resume it; it must end like one left alone."""
+    assert fit(options)
+    expected = result_of(options.output_path)
+    stop = StopAfter(10**9)
+    fit(replace(options, output_dir=str(folder / "counted")), stop)
+    for questions in range(1, 10**9 - stop.left + 1):
+        broken = replace(options, output_dir=str(folder / f"broken{questions}"))
+        assert not fit(broken, StopAfter(questions))
+        assert fit(broken)
+        assert result_of(broken.output_path) == expected, questions

@@ -4,8 +4,8 @@ import csv
 import json
 
 import pytest
+from helpers import read_log
 from published import publish_old, tiny_gpt2
-from test_trainer import read_log
 
 import train as train_script
 from novelgpt.cli import run

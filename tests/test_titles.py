@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, STORY, TINY
-from test_rows import row_options  # noqa: F401
-from test_trainer import fit
+from helpers import fit
 
 import clr_ctrl
 import generate
@@ -119,7 +118,7 @@ def test_a_title_ends_with_its_document_or_at_the_length(tokens, ids, ended):
 
 
 @pytest.fixture
-def titled(row_options, tmp_path, monkeypatch):  # noqa: F811
+def titled(row_options, tmp_path, monkeypatch):
     """A folder with a network that has seen titles, and a chapter in GB18030 with its heading."""
     assert fit(row_options(epochs=1))
     monkeypatch.chdir(tmp_path)

@@ -39,12 +39,14 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         table: the script's options, a frozen dataclass.
         description: the script's docstring.
         section: the script's section in a config file, for example "train".
+        prog: name of the script, where it matters even if another one calls its main; None for what was started.
     """
 
-    def __init__(self, table: type[Options], description: str, *, section: str):
+    def __init__(self, table: type[Options], description: str, *, section: str, prog: str | None = None):
         # an option that is not given is left out of the result, so that a config file may give it
         settings = {"argument_default": argparse.SUPPRESS, "allow_abbrev": False}
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        settings |= {"formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(prog, description=description, **settings)
         self.table, self.section, self.entries = table, section, entries_of(table)
         # what every script has; none of it may stand in a config file
         self.add_argument(

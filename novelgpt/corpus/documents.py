@@ -15,6 +15,7 @@ What is written is always a JSON list of strings, one on each line.
 import contextlib
 import csv
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -29,7 +30,7 @@ from pathlib import Path
 from novelgpt.corpus.encodings import Decoded, TextStream, decode_bytes
 from novelgpt.corpus.json_repair import drop_surrogates, parse_json
 from novelgpt.files import atomic_writer
-from novelgpt.messages import EXIT_INPUT, UserError, warn
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, warn
 
 FILE_KINDS = {".txt": "txt", ".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
 STANDARD_INPUT = "-"
@@ -135,6 +136,30 @@ def gzip_error(name: str, reason: str) -> UserError:
     return UserError(f"{name}: damaged .gz file: {reason}", "fetch or pack it again", EXIT_INPUT)
 
 
+def source_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a corpus: of a file's bytes, or of the names and hashes of a folder's files.
+
+    Raises:
+        UserError: nothing there, or standard input, which cannot be compared later.
+    """
+    if str(path) == STANDARD_INPUT:
+        message = "--raw_data_path -: standard input cannot be read again later, expected a file"
+        raise UserError(message, "--raw_data_path data/train.json", EXIT_USAGE)
+    hashes = {name: hash_file(name) for name in find_inputs([path])}
+    if list(hashes) == [str(path)]:
+        return hashes[str(path)]
+    lines = [f"{Path(name).relative_to(path).as_posix()} {digest}\n" for name, digest in hashes.items()]
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def hash_file(name: str) -> str:
+    """Return the SHA-256 of what read_blocks yields of a file."""
+    digest = hashlib.sha256()
+    for block in read_blocks(name):
+        digest.update(block)
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class SourceFile:
     """What one input file holds.
@@ -211,6 +236,14 @@ def read_sources(
     """
     for path in find_inputs(paths):
         yield read_documents(path, encoding=encoding, field=field)
+
+
+def read_corpus(path: str | Path, *, field: str | None = None) -> Iterator[str]:
+    """Yield the documents of a corpus file, or of a folder's files in order, and report what was repaired."""
+    for source in read_sources([path], field=field):
+        if source.repairs:
+            warn(f"{source.name}: repaired {', '.join(f'{name} ({count})' for name, count in source.repairs.items())}")
+        yield from source.documents
 
 
 def guess_kind(text: str) -> str:

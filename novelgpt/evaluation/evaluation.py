@@ -24,7 +24,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from novelgpt.compute import tune_for_cpu
-from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.pieces import TokenStream
 from novelgpt.network import score_tokens
 
 NOT_SCORED = -100  # label of a position that counts nothing, as in PyTorch

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.pieces import TokenStream
 from novelgpt.evaluation.evaluation import Evaluation
 from novelgpt.messages import say
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from novelgpt.corpus.documents import read_sources
-from novelgpt.corpus.pieces import open_pieces
-from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.pieces import TokenStream, open_pieces
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.evaluation.evaluation import (
     Evaluation,

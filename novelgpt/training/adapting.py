@@ -12,12 +12,12 @@ Language Models"; transformers' resize_token_embeddings does the same). A head o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.cli import TrainOptions
 from novelgpt.corpus.tokenizers import NovelTokenizer, has_vocabulary, load_tokenizer
 from novelgpt.messages import EXIT_USAGE, UserError
 from novelgpt.network import TIED, check_model_folder, load_model, read_folder_config
@@ -49,72 +49,72 @@ class Adaptation:
         """Whether any row is new, dropped or elsewhere."""
         return self.dropped > 0 or not np.array_equal(self.sources, np.arange(len(self.sources)))
 
-    @property
-    def words(self) -> str:
-        """The counts in words."""
+    def describe(self) -> str:
+        """Describe the counts."""
         new = len(self.new_ids)
         return f"{len(self.sources) - new:,} rows of the embedding kept, {new:,} new, {self.dropped:,} dropped"
 
 
-def check_place(options: TrainOptions) -> None:
-    """Refuse to begin with a model in the run folder: the run would move it aside, or write over it and begin anew.
-
-    Raises:
-        UserError: pretrained_model is output_dir or lies in it.
-    """
-    if options.pretrained_model and options.pretrained_path.resolve().is_relative_to(options.output_path.resolve()):
-        message = f"--pretrained_model {options.pretrained_model}: lies in the run folder {options.output_dir}"
-        raise UserError(f"{message}, whose models are written over or moved", "--output_dir other/", EXIT_USAGE)
-
-
-def vocabulary_path(options: TrainOptions) -> str:
+def choose_vocabulary(tokenizer_path: str | None, pretrained_model: str | None) -> str:
     """Return where a run's vocabulary comes from, added tokens aside."""
-    return options.tokenizer_path or options.pretrained_model or DEFAULT_VOCABULARY
+    return tokenizer_path or pretrained_model or DEFAULT_VOCABULARY
 
 
-def choose_tokenizer(options: TrainOptions) -> NovelTokenizer:
+def choose_tokenizer(
+    tokenizer_path: str | None, pretrained_model: str | None, add_tokens: str | None
+) -> NovelTokenizer:
     """Load the vocabulary of a run with its added tokens.
+
+    Args:
+        tokenizer_path: a vocabulary; None for the model's own, or else the default one.
+        pretrained_model: the model folder to start from; None for none.
+        add_tokens: further tokens, "[TIL],[WS]"; None for none.
 
     Raises:
         UserError: no model folder, no vocabulary, or a token that cannot be added.
     """
-    if options.pretrained_model and not (options.pretrained_path / "config.json").is_file():
-        check_model_folder(options.pretrained_path)  # says what is there instead
-    if vocabulary_path(options) == options.pretrained_model and not has_vocabulary(options.pretrained_path):
-        message = f"{options.pretrained_model}: holds no vocabulary, neither tokenizer.json nor vocab.txt"
+    path = choose_vocabulary(tokenizer_path, pretrained_model)
+    if pretrained_model and not (Path(pretrained_model) / "config.json").is_file():
+        check_model_folder(Path(pretrained_model))  # reports what is there instead
+    if path == pretrained_model and not has_vocabulary(Path(pretrained_model)):
+        message = f"{pretrained_model}: holds no vocabulary, neither tokenizer.json nor vocab.txt"
         raise UserError(message, "give the one that it was trained with: --tokenizer_path vocab.txt", EXIT_USAGE)
-    return load_tokenizer(vocabulary_path(options), add_tokens=options.add_tokens)
+    return load_tokenizer(path, add_tokens=add_tokens)
 
 
-def added_words(options: TrainOptions, tokenizer: NovelTokenizer) -> list[str]:
-    """Say which ids the added tokens have, in a line if there are any."""
-    names = [name.strip() for name in (options.add_tokens or "").split(",") if name.strip()]
+def describe_added(add_tokens: str | None, tokenizer: NovelTokenizer) -> list[str]:
+    """Describe which ids the added tokens have, in a line if there are any."""
+    names = [name.strip() for name in (add_tokens or "").split(",") if name.strip()]
     places = [f"{name} is {tokenizer.marks[name]:,}" for name in names]
     return [f"--add_tokens: {', '.join(places)}"] if places else []
 
 
-def load_pretrained(options: TrainOptions, tokenizer: NovelTokenizer) -> tuple[GPT2LMHeadModel, dict, Adaptation]:
-    """Load the network to go on from and give it a run's vocabulary.
+def load_pretrained(
+    folder: Path, tokenizer: NovelTokenizer, *, vocabulary: str | None, seed: int
+) -> tuple[GPT2LMHeadModel, dict, Adaptation]:
+    """Load the network to start from and give it a run's vocabulary.
 
     Args:
-        options: names the model folder; its weights are those of its own vocabulary, or of `--tokenizer_path` where
-            the folder holds none.
+        folder: of the model.
         tokenizer: of the run.
+        vocabulary: whose tokens the embedding is of, where the folder holds no vocabulary of its own.
+        seed: the rows of new tokens are a function of it.
 
     Returns:
         (network in fp32 on the CPU, its checked config, what became of its embedding).
     """
-    folder = options.pretrained_path
-    vocabulary = None if not folder.is_dir() or has_vocabulary(folder) else options.tokenizer_path
-    model, own = load_model(folder, vocabulary=vocabulary)
+    own_vocabulary = None if not folder.is_dir() or has_vocabulary(folder) else vocabulary
+
+    # the embedding is of the model's own vocabulary until its rows are matched
+    model, own = load_model(folder, vocabulary=own_vocabulary)
     config = read_folder_config(folder) | {TIED: model.config.tie_word_embeddings}
-    adaptation = plan_rows(own, tokenizer)
+    adaptation = match_rows(own, tokenizer)
     if own.tokens != tokenizer.tokens:
-        adapt_embeddings(model, tokenizer, adaptation, seed=options.seed)
+        adapt_embeddings(model, tokenizer, adaptation, seed=seed)
     return model, config, adaptation
 
 
-def plan_rows(old: NovelTokenizer, new: NovelTokenizer) -> Adaptation:
+def match_rows(old: NovelTokenizer, new: NovelTokenizer) -> Adaptation:
     """Find the old row of every token of a new vocabulary.
 
     Tokens are the same that have one name; so are an ASCII character of BERT and its byte token, and what stands for a
@@ -122,14 +122,15 @@ def plan_rows(old: NovelTokenizer, new: NovelTokenizer) -> Adaptation:
 
     >>> from novelgpt.corpus.tokenizers.wordpiece import WordPieceTokenizer
     >>> old = WordPieceTokenizer(["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "萧"])
-    >>> adaptation = plan_rows(old, old.add_tokens(["[TIL]", "[WS]"]))
+    >>> adaptation = match_rows(old, old.add_tokens(["[TIL]", "[WS]"]))
     >>> adaptation.sources.tolist(), adaptation.dropped
     ([0, -1, 2, 3, 4, 5, 6, -1], 1)
     """
+    # a token of the very name goes before one of the same spelling
     ids = {name: index for index, name in enumerate(spelled(old.tokens))}
     ids |= {token: index for index, token in enumerate(old.tokens)}
     sources = np.array([ids.get(name, -1) for name in spelled(new.tokens)], np.int64)  # (V,)
-    sources[new.newline_id] = old.newline_id
+    sources[new.newline_id] = old.newline_id  # [SEP] in BERT's vocabularies, a byte token in ours
     return Adaptation(sources, old.vocab_size - len(np.unique(sources[sources >= 0])))
 
 
@@ -148,15 +149,19 @@ def adapt_embeddings(model: GPT2LMHeadModel, tokenizer: NovelTokenizer, adaptati
     Args:
         model: changed in place, before it is trained.
         tokenizer: the new vocabulary.
-        adaptation: from plan_rows.
+        adaptation: from match_rows.
         seed: the new rows are a function of it.
     """
     embedding, config = model.transformer.wte, model.config
+
+    # a tied head is the embedding itself; another one gets rows of its own
     embedding.weight = torch.nn.Parameter(new_table(embedding.weight, adaptation, seed=seed))
     if config.tie_word_embeddings:
         model.lm_head.weight = embedding.weight
     else:
         model.lm_head.weight = torch.nn.Parameter(new_table(model.lm_head.weight, adaptation, seed=seed + 1))
+
+    # what else knows the size of the vocabulary
     embedding.num_embeddings = model.lm_head.out_features = config.vocab_size = tokenizer.vocab_size
     config.bos_token_id = config.eos_token_id = tokenizer.cls_id
 
@@ -170,6 +175,8 @@ def new_table(old: torch.Tensor, adaptation: Adaptation, *, seed: int) -> torch.
     ([3.0, 2.0], [2, 2])
     """
     generator = torch.Generator().manual_seed(seed)
+
+    # the mean of all rows plus a little noise, then every old row where it belongs
     noise = torch.randn(len(adaptation.sources), old.shape[1], generator=generator)  # (V, D)
     table = old.mean(0) + NOISE * old.std(0) * noise
     kept = torch.from_numpy(adaptation.sources >= 0)

@@ -16,6 +16,7 @@ import math
 import os
 import re
 import shutil
+import time
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -25,12 +26,15 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json, write_json
 from novelgpt.messages import EXIT_DIVERGED, EXIT_STATE, UserError, say, warn
 from novelgpt.network import WEIGHTS, check_safetensors_header, gather_tensor, read_safetensors, write_safetensors
+from novelgpt.training.parallel import World, any_process
+from novelgpt.training.stopping import StopSignals
 
 FOLDER = "checkpoints"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 FILES = (WEIGHTS, OPTIMIZER, STATE)
 NAME = re.compile(r"step-(\d{8})")
+RETRY_SECONDS = 60  # after a checkpoint that the disk refused
 
 
 @dataclass
@@ -106,10 +110,14 @@ def save_checkpoint(
         UserError: a number is not finite, or the disk refuses; every older checkpoint is then still there.
     """
     path = checkpoint_path(run_dir, progress.step)
+
+    # a state with a number that is none would end every run that is resumed from it
     for name, tensor in {**weights, **optimizer}.items():
         if not torch.isfinite(tensor).all():
-            hint = "go on from the last good checkpoint with a lower --lr"
+            hint = "resume from the last good checkpoint with a lower --lr"
             raise UserError(f"{path}: not saved: {name} is not finite", hint, EXIT_DIVERGED)
+
+    # the folder appears complete or not at all, and is read back before any older one goes
     with atomic_folder(path, step=progress.step) as hidden:
         write_safetensors(weights, hidden / WEIGHTS)
         write_safetensors(optimizer, hidden / OPTIMIZER)
@@ -123,6 +131,7 @@ def save_checkpoint(
 
 def prune_checkpoints(run_dir: Path, keep: int) -> None:
     """Remove all but the newest checkpoints; incomplete folders do not count as kept."""
+    # damaged ones are kept beside them: somebody may want to look
     complete = [path for path in list_checkpoints(run_dir) if find_damage(path, hashes=False, needed=FILES) is None]
     for path in complete[:-keep]:
         hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # a kill in between leaves no half checkpoint
@@ -140,6 +149,7 @@ def find_checkpoint(run_dir: Path, *, set_aside: bool = True) -> Path | None:
     Raises:
         UserError: there are checkpoints, and none is valid.
     """
+    # the newest whole one wins; looking for it costs reading it once
     damaged = 0
     for path in reversed(list_checkpoints(run_dir)):
         damage = find_checkpoint_damage(path)
@@ -161,6 +171,7 @@ def find_checkpoint_damage(path: Path) -> str | None:
     if damage:
         return damage
     try:
+        # all files are whole, but they may have been copied together from several steps
         steps = [read_progress(path).step, read_json(path / MANIFEST).get("step")]
     except UserError as problem:
         return problem.message
@@ -171,7 +182,7 @@ def find_checkpoint_damage(path: Path) -> str | None:
 
 
 def set_later_aside(run_dir: Path, step: int) -> None:
-    """Rename the checkpoints after a step to `.later`: a run that goes on from that step takes another course."""
+    """Rename the checkpoints after a step to `.later`: a run resumed from that step takes another course."""
     for path in list_checkpoints(run_dir):
         if int(NAME.fullmatch(path.name)[1]) > step:
             say(f"{path}: set aside as {rename_aside(path, '.later').name}")
@@ -193,12 +204,15 @@ def read_progress(path: Path) -> Progress:
     Raises:
         UserError: not a Progress; the message names the first value that is none.
     """
+    # an unknown or missing key is a TypeError of the constructor
     values = read_json(path / STATE)
     hint = "start again with --resume never"
     try:
         progress = Progress(**values)
     except TypeError as problem:
         raise UserError(f"{path / STATE}: written by another version: {problem}", hint, EXIT_STATE) from problem
+
+    # values of a wrong type would fail much later, in the middle of a step
     for entry in fields(Progress):
         value = getattr(progress, entry.name)
         if not is_value_of(entry, value):
@@ -232,6 +246,7 @@ def training_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def optimizer_tensors(optimizers: list[torch.optim.Optimizer], model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Return the optimizers' state by name `index/weight/key`, on the CPU."""
+    # the optimizer knows parameters by identity, a file by name
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
         f"{index}/{names[id(parameter)]}/{key}": gather_tensor(torch.as_tensor(value)).to("cpu", copy=True).contiguous()
@@ -247,6 +262,7 @@ def load_checkpoint(path: Path, model: torch.nn.Module, optimizers: list[torch.o
     Raises:
         UserError: the checkpoint is of another network or optimizer.
     """
+    # headers first: a damaged one could ask for any amount of memory
     for name in (WEIGHTS, OPTIMIZER):
         check_safetensors_header(path / name)
     weights = read_safetensors(path / WEIGHTS)
@@ -256,12 +272,14 @@ def load_checkpoint(path: Path, model: torch.nn.Module, optimizers: list[torch.o
     }:
         hint = "use the --model_config of that run, or --resume never"
         raise UserError(f"{path}: holds the weights of another network", hint, EXIT_STATE)
+
+    # weights, then moments, then the position
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(like_parameter(weights[name], parameter))
     load_optimizer_tensors(optimizers, parameters, read_safetensors(path / OPTIMIZER), path)
     progress = read_progress(path)
-    say(f"going on from {path}: step {progress.step}, epoch {progress.epoch}")
+    say(f"resuming from {path}: step {progress.step}, epoch {progress.epoch}")
     return progress
 
 
@@ -276,6 +294,8 @@ def load_optimizer_tensors(
         if index not in known or parameter is None or value.shape not in ((), parameter.shape):
             hint = "use the --optimizer of that run, or --resume never"
             raise UserError(f"{path}: holds the state of another optimizer", hint, EXIT_STATE)
+
+        # step counts stay on the host, unless the fused optimizer reads them on the device
         on_host = key == "step" and not optimizers[int(index)].defaults.get("fused")
         placed = value if on_host else like_parameter(value, parameter)
         optimizers[int(index)].state[parameter][key] = placed
@@ -287,3 +307,75 @@ def like_parameter(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor
     if isinstance(parameter, DTensor) and value.ndim:
         return distribute_tensor(value, parameter.device_mesh, parameter.placements)
     return value
+
+
+class Saver:
+    """Knows when the last checkpoint was written and of which position, and thus when the next one is due."""
+
+    def __init__(
+        self, run_dir: Path, world: World, stop: StopSignals, *, save_steps: int, save_minutes: float, keep: int
+    ):
+        """Start the clock.
+
+        Args:
+            run_dir: the run folder.
+            world: this process among all.
+            stop: tells whether a checkpoint was asked for.
+            save_steps, save_minutes: between two checkpoints; 0 for never.
+            keep: how many of the newest checkpoints stay.
+        """
+        self.run_dir, self.world, self.stop = run_dir, world, stop
+        self.save_steps, self.save_seconds, self.keep = save_steps, 60 * save_minutes, keep
+        self.saved_at = time.monotonic()
+        self.saved: tuple[int, int, int] | None = None  # step, epoch and batch; main only
+        self.is_refused = False  # the last try failed
+
+    def is_due(self, progress: Progress) -> bool:
+        """Tell whether a checkpoint is due by steps, or on any process by its clock or a signal."""
+        if self.save_steps and progress.step % self.save_steps == 0:
+            return True
+
+        # clocks and signals differ between processes, so all of them agree on it
+        seconds = time.monotonic() - self.saved_at
+        is_asked = self.stop.save_asked or 0 < self.save_seconds < seconds
+        return any_process(is_asked or (self.is_refused and seconds > RETRY_SECONDS), self.world)
+
+    def is_saved(self, progress: Progress) -> bool:
+        """Tell whether the newest checkpoint is of just this position: the first process knows, every process asks."""
+        is_known = self.world.is_main and self.saved == (progress.step, progress.epoch, progress.batch)
+        return any_process(is_known, self.world)
+
+    def start(self) -> None:
+        """Note that a checkpoint is being made, on every process."""
+        self.saved_at = time.monotonic()
+        self.stop.save_asked = False
+
+    def save(
+        self,
+        progress: Progress,
+        weights: dict[str, torch.Tensor],
+        moments: dict[str, torch.Tensor],
+        *,
+        is_last: bool,
+    ) -> None:
+        """Write a checkpoint.
+
+        Args:
+            progress: where the run stands.
+            weights, moments: what training_weights and optimizer_tensors return.
+            is_last: the run ends with it, so it cannot be tried again.
+
+        Raises:
+            UserError: the last one could not be written. Any other that cannot is a warning.
+        """
+        self.is_refused = True
+        try:
+            path = save_checkpoint(self.run_dir, progress, weights, moments, keep=self.keep)
+        except UserError as problem:
+            warn(f"no checkpoint at step {progress.step}: {problem.message}; the former one stays")
+            if is_last:
+                raise
+            return
+        self.is_refused = False
+        self.saved = (progress.step, progress.epoch, progress.batch)
+        say(f"saved {path}")

@@ -7,51 +7,34 @@ the blocks get one. Rows of tokens that the network has never seen are trained, 
 what they mean. Checkpoints hold what is trained; model folders hold W + (alpha / rank) · A · B, a plain GPT-2.
 """
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.cli import TrainOptions
 from novelgpt.files import sha256_of
-from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 from novelgpt.network import EMBEDDING, HEAD, count_parameters, model_weights, weight_files
 
 LAYERS = ("c_attn", "c_proj", "c_fc")  # GPT-2's names; c_proj is one of attention and one of the MLP
 
 
-def check_lora(options: TrainOptions) -> None:
-    """Refuse what cannot go together with LoRA, before anything is loaded.
-
-    Raises:
-        UserError: no pretrained model, sharing out, settings without a rank, or peft is not installed.
-    """
-    defaults = TrainOptions()
-    if not options.lora_rank:
-        for name in ("lora_alpha", "lora_dropout"):
-            if getattr(options, name) != getattr(defaults, name):
-                message = f"--{name} {getattr(options, name):g}: without effect where --lora_rank is 0"
-                raise UserError(message, "--lora_rank 16", EXIT_USAGE)
-        return
-    if not options.pretrained_model:
-        message = f"--lora_rank {options.lora_rank}: corrects a trained network, and no --pretrained_model is given"
-        raise UserError(message, "--pretrained_model model/final_model --output_dir other/", EXIT_USAGE)
-    if options.shard:
-        message = f"--lora_rank {options.lora_rank}: does not go together with --shard"
-        raise UserError(message, "leave --shard out: LoRA takes little memory", EXIT_USAGE)
+def has_peft() -> bool:
+    """Tell whether the optional package is installed."""
     try:
         import peft  # noqa: F401
-    except ImportError as problem:
-        message = f"--lora_rank {options.lora_rank}: the package peft is not installed"
-        raise UserError(message, "pip install peft", EXIT_ENVIRONMENT) from problem
+    except ImportError:
+        return False
+    return True
 
 
-def lora_identity(options: TrainOptions) -> dict:
+def lora_identity(folder: str | None, rank: int, alpha: float, dropout: float) -> dict:
     """Return what a LoRA run depends on besides other runs: its settings and the frozen weights it corrects."""
-    if not options.lora_rank:
+    if not rank:
         return {"lora": None, "frozen_weights": None}
-    words = f"rank {options.lora_rank}, alpha {options.lora_alpha:g}, dropout {options.lora_dropout:g}"
-    hashes = [sha256_of(path) for path in weight_files(options.pretrained_path)]
-    return {"lora": words, "frozen_weights": " ".join(hashes)}
+    settings = f"rank {rank}, alpha {alpha:g}, dropout {dropout:g}"
+    hashes = [sha256_of(path) for path in weight_files(Path(folder))]
+    return {"lora": settings, "frozen_weights": " ".join(hashes)}
 
 
 def add_lora(
@@ -72,17 +55,21 @@ def add_lora(
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(LAYERS), fan_in_fan_out=True
     )
+
+    # peft draws A from torch's global generator: seeded here, and put back
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model)
+
+    # rows of new tokens are random, and frozen they would stay so
     if len(new_ids):
         tables = [model.transformer.wte] if model.config.tie_word_embeddings else [model.transformer.wte, model.lm_head]
         for table in tables:
             train_rows(table.weight, new_ids)
 
 
-def lora_words(model: GPT2LMHeadModel, new_ids: np.ndarray) -> str:
-    """Say how much of a network is trained."""
+def describe_lora(model: GPT2LMHeadModel, new_ids: np.ndarray) -> str:
+    """Describe how much of a network is trained."""
     parts = [weight for name, weight in model.named_parameters() if ".lora_" in name]
     trained, frozen = sum(part.numel() for part in parts), count_parameters(model)
     rows = f" and {len(new_ids):,} new rows of the embedding" if len(new_ids) else ""
@@ -91,7 +78,7 @@ def lora_words(model: GPT2LMHeadModel, new_ids: np.ndarray) -> str:
 
 def train_rows(weight: torch.nn.Parameter, ids: np.ndarray) -> None:
     """Train some rows of a table (V, D) and leave the others as they are."""
-    mask = torch.zeros(len(weight), 1)
+    mask = torch.zeros(len(weight), 1)  # (V, 1)
     mask[torch.from_numpy(ids)] = 1
     weight.requires_grad_(True)
     weight.register_hook(lambda gradient: gradient * mask.to(gradient.device, gradient.dtype))
@@ -103,6 +90,8 @@ def plain_model(model: GPT2LMHeadModel) -> GPT2LMHeadModel:
     if not any(hasattr(module, "base_layer") for module in model.modules()):
         return model
     weights = model_weights(model)
+
+    # an empty network takes the merged weights as they are, without a copy of its own
     with torch.device("meta"):
         plain = GPT2LMHeadModel(model.config)
     plain.load_state_dict({HEAD: weights[EMBEDDING], **weights}, assign=True)

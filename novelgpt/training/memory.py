@@ -7,6 +7,7 @@ are kept too, half of a square and a block's width. The loss holds one chunk of 
 """
 
 import os
+from collections.abc import Callable
 
 import torch
 
@@ -20,6 +21,22 @@ ACTIVATION_BYTES = {2: 38, 4: 72}  # by bytes a product's number; times width, a
 LOGIT_BYTES = 10  # fp32 scores, their gradient, 16-bit logits
 FIXED_BYTES = 600 << 20  # the libraries themselves
 USABLE = 0.85  # of what is free
+HEAD_CHUNK = {"cpu": 1024, "cuda": 8192, "mps": 1024}  # positions whose logits exist at a time
+
+
+def rows_at_a_time(batch_size: int, parts: int, *, replicas: int) -> int:
+    """Return the most rows that one device computes at a time.
+
+    Args:
+        batch_size: rows of the global batch.
+        parts: micro-batches that each device splits its share into.
+        replicas: devices of all processes together.
+
+    >>> rows_at_a_time(8, 1, replicas=1), rows_at_a_time(8, 2, replicas=3)
+    (8, 2)
+    """
+    rows = -(-batch_size // replicas)  # of one device
+    return -(-rows // parts)
 
 
 def predict_bytes(
@@ -30,11 +47,10 @@ def predict_bytes(
     device: str,
     dtype: torch.dtype,
     checkpointing: bool = False,
-    chunk: int = 1024,
     trained: int | None = None,
     window: int | None = None,
 ) -> int:
-    """Predict the memory of a training step.
+    """Predict the memory that a training step takes on one device.
 
     Args:
         config: a checked network config.
@@ -43,10 +59,10 @@ def predict_bytes(
         device: its type, for example "cpu".
         dtype: format of the matrix products.
         checkpointing: activations are computed again, and only the inputs of the blocks are kept.
-        chunk: positions whose logits exist at a time.
         trained: parameters with gradient and moments; None for all.
         window: tokens a row; None for the network's context.
     """
+    # what is kept of every token for the backward pass
     parameters = count_config_parameters(config, vocab_size)
     length = window or config["n_positions"]
     tokens = rows * length
@@ -56,8 +72,10 @@ def predict_bytes(
     if device == "cpu":
         a_layer += size * config["n_head"] * tokens * (length + min(QUERY_BLOCK, length)) // 2
     activations = 4 * layers * width * tokens + a_layer if checkpointing else layers * a_layer
+
+    # copies of the weights in 16 bits, both ends of the network, weights with gradients and moments
     casts = size * parameters if size == 2 else 0
-    ends = 24 * width * tokens + LOGIT_BYTES * min(chunk, tokens) * vocab_size
+    ends = 24 * width * tokens + LOGIT_BYTES * min(HEAD_CHUNK[device], tokens) * vocab_size
     frozen = 0 if trained is None else max(0, parameters - trained)
     weights = BYTES_A_PARAMETER * (parameters - frozen) + BYTES_A_FROZEN * frozen
     return FIXED_BYTES + weights + casts + activations + ends
@@ -82,6 +100,7 @@ def available_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
+        # Linux counts what its caches would give back
         with open("/proc/meminfo", encoding="ascii") as file:
             facts = dict(line.split(":") for line in file)
         return int(facts["MemAvailable"].split()[0]) * 1024
@@ -89,19 +108,19 @@ def available_bytes(device: torch.device) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30
 
 
-def choose_parts(needed, rows: int, available: int, *, least: int = 1) -> int:
+def choose_parts(needed: Callable[[int], int], rows: int, available: int, *, least: int = 1) -> int:
     """Return the smallest number of micro-batches that fits, doubling from the number asked for.
 
     Args:
-        needed: rows at a time -> predicted bytes.
+        needed: number of micro-batches -> predicted bytes.
         rows: of the whole batch (of one device).
         available: bytes.
         least: micro-batches asked for.
 
-    >>> choose_parts(lambda rows: 10 * rows, 8, 50)
+    >>> choose_parts(lambda parts: 80 // parts, 8, 50)
     2
     """
     parts = least
-    while parts < rows and needed(-(-rows // parts)) > USABLE * available:
+    while parts < rows and needed(parts) > USABLE * available:
         parts = min(rows, 2 * parts)
     return parts

@@ -1,17 +1,25 @@
-"""Optimizers and learning-rate schedules: which weights are decayed, and the rate of every step."""
+"""Optimizers and learning rates: AdamW, Muon, which weights are decayed, and the rate of every step.
+
+Muon is momentum whose every matrix is replaced by the nearest orthogonal one before it is applied (Jordan 2024).
+torch.optim.Muon takes one matrix after another. GPT-2 keeps query, key and value in one matrix `c_attn` (D, 3D), which
+are three matrices of their own here, and all blocks have matrices of the same few shapes, which are processed together.
+"""
 
 import math
+from collections import defaultdict
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
-from novelgpt.cli import TrainOptions
-from novelgpt.training.muon import Muon
-
 DEFAULT_LR = {"adamw": 8e-4, "muon": 2e-3}  # of a network 768 wide, from scratch
-PRETRAINED_LR = {"adamw": 1.5e-4, "muon": 3e-4}  # weights that know something are not to be shaken
-
+PRETRAINED_LR = {"adamw": 1.5e-4, "muon": 3e-4}  # small, so that trained weights keep what they know
 LORA_LR = {"adamw": 1.5e-3, "muon": 3e-3}  # corrections want ten times the rate of all weights
+MEMORY_EPOCHS = 2  # weights are a mean over the updates of so many epochs
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, Jordan's
+ITERATIONS = 5
+UPDATE_RMS = 0.2  # of an AdamW step at the same rate, arXiv 2502.16982
 
 
 def default_optimizer(*, pretrained: bool, shard: bool) -> str:
@@ -31,7 +39,7 @@ def default_lr(optimizer: str, n_embd: int, *, pretrained: bool, lora: bool = Fa
     Args:
         optimizer: adamw or muon.
         n_embd: width; the rate goes with 1 / sqrt(width), so that an update weighs as much as the matrix it changes.
-        pretrained: going on from trained weights.
+        pretrained: whether training starts from trained weights.
         lora: training corrections beside them (ten times the rate: Schulman et al. 2025, "LoRA Without Regret").
 
     >>> default_lr("muon", 768, pretrained=False), default_lr("muon", 192, pretrained=False)
@@ -40,6 +48,25 @@ def default_lr(optimizer: str, n_embd: int, *, pretrained: bool, lora: bool = Fa
     if pretrained:
         return (LORA_LR if lora else PRETRAINED_LR)[optimizer]
     return DEFAULT_LR[optimizer] * math.sqrt(768 / n_embd)
+
+
+def default_weight_decay(lr: float, epoch_steps: int, *, pretrained: bool) -> float:
+    """Return the decay with which weights forget in two epochs: decay · lr is the share that they lose a step.
+
+    Args:
+        lr: peak rate.
+        epoch_steps: steps of an epoch.
+        pretrained: weights that know something are hardly decayed.
+
+    Returns:
+        0.1 to 1 from scratch, 0.01 for pretrained weights.
+
+    >>> round(default_weight_decay(2e-3, 1294, pretrained=False), 3)
+    0.193
+    """
+    if pretrained:
+        return 0.01
+    return min(1.0, max(0.1, 1 / (max(lr, 1e-9) * MEMORY_EPOCHS * epoch_steps)))
 
 
 def warmup_count(warmup: float, total_steps: int) -> int:
@@ -69,21 +96,16 @@ def lr_at(
     >>> [round(lr_at(step, 3, peak=1.0, warmup=1, schedule="polynomial", end=0.1), 3) for step in (1, 2, 3)]
     [1.0, 0.325, 0.1]
     """
+    # up to the peak, which the last step of warm-up has
     if step <= warmup:
         return peak * step / warmup
     if schedule == "constant" or total_steps == 1:
         return peak
+    # then down, so that the very last step has the end rate
     done = (step - warmup) / (total_steps - warmup)
     if schedule == "cosine":
         return end + (peak - end) * (1 + math.cos(math.pi * done)) / 2
     return end + (peak - end) * (1 - done) ** (2 if schedule == "polynomial" else 1)
-
-
-def lr_share(step: int, total_steps: int, options: TrainOptions) -> float:
-    """Return the learning rate of a step as a share of its peak, by the options (whose lr is resolved)."""
-    end = options.lr_end / options.lr if options.lr_end else 0.0
-    warmup = warmup_count(options.warmup_steps, total_steps)
-    return lr_at(step, total_steps, peak=1.0, warmup=warmup, schedule=options.lr_scheduler, end=end)
 
 
 def split_parameters(model: nn.Module, *, muon: bool) -> dict[str, list[nn.Parameter]]:
@@ -93,6 +115,7 @@ def split_parameters(model: nn.Module, *, muon: bool) -> dict[str, list[nn.Param
     embeddings are decayed like matrices, unless most of their rows are to stay; biases and LayerNorms, one-dimensional
     all, are never decayed. Frozen parameters never have a gradient, so no optimizer touches them.
     """
+    # a table of which only some rows are trained must not be decayed: the frozen ones would shrink
     groups: dict[str, list[nn.Parameter]] = {"muon": [], "muon_qkv": [], "decayed": [], "plain": []}
     for name, parameter in model.named_parameters():
         kind = "decayed" if parameter.ndim == 2 and not hasattr(parameter, "rows_only") else "plain"
@@ -109,7 +132,6 @@ def build_optimizers(
     lr: float,
     weight_decay: float,
     betas: tuple[float, float],
-    eps: float = 1e-8,
     dtype: torch.dtype = torch.bfloat16,
 ) -> list[torch.optim.Optimizer]:
     """Make the optimizers of a run: AdamW for all, or Muon for the blocks' matrices and AdamW for the rest.
@@ -121,9 +143,9 @@ def build_optimizers(
             updates have the size of AdamW's.
         weight_decay: decoupled, on matrices.
         betas: AdamW's moment decays.
-        eps: AdamW's denominator floor.
         dtype: format of Muon's matrix products.
     """
+    # fused: one kernel for all parameters, and a step to be left out is known on the device alone
     groups = split_parameters(model, muon=name == "muon")
     fused = all(parameter.device.type in ("cuda", "cpu") for parameter in model.parameters())
     adamw = torch.optim.AdamW(
@@ -133,9 +155,10 @@ def build_optimizers(
         ],
         lr=lr,
         betas=betas,
-        eps=eps,
         fused=fused,
     )
+
+    # Muon's matrices never stand in both
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if groups["muon"]:
         turned = [{"params": groups["muon"]}, {"params": groups["muon_qkv"], "parts": 3}]
@@ -151,3 +174,92 @@ def set_lr(optimizers: list[torch.optim.Optimizer], share: float) -> None:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * share
+
+
+def orthogonalize(matrices: torch.Tensor, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    """Bring all singular values of each matrix close to 1 by a Newton-Schulz iteration.
+
+    Args:
+        matrices: (N, A, B) of any float type.
+        dtype: format of the products; 16 bits suffice.
+
+    Returns:
+        (N, A, B) in dtype; singular values between 0.7 and 1.2.
+
+    >>> bool((orthogonalize(torch.diag(torch.tensor([9.0, 5.0]))[None]) - torch.eye(2)).abs().max() < 0.4)
+    True
+    """
+    # a wide matrix gives the smaller square, (A, A) with A the shorter side
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    turned = matrices.mT if is_tall else matrices
+    turned = (turned / turned.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)).to(dtype)
+    first, third, fifth = COEFFICIENTS
+
+    # each round draws the singular values s towards 1 by a s + b s^3 + c s^5
+    for _ in range(ITERATIONS):
+        square = turned @ turned.mT  # (N, A, A)
+        turned = torch.baddbmm(
+            turned, torch.baddbmm(square, square, square, beta=third, alpha=fifth), turned, beta=first
+        )
+    return turned.mT if is_tall else turned
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum, orthogonalised, scaled to the size of an AdamW step, with decoupled weight decay.
+
+    Set `found_inf`, a float tensor on the weights' device, to let a step be left out without the host knowing: above 0
+    it changes nothing, as in torch's fused AdamW.
+
+    Args:
+        groups: parameter groups of matrices; `parts` (default 1) is how many matrices lie side by side in each.
+        lr: step size; stands for the same as AdamW's.
+        weight_decay: share of lr by which weights shrink a step.
+        momentum: decay of the mean gradient.
+        dtype: format of the matrix products; fp32 keeps differences of rounding as small as they come in.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict],
+        *,
+        lr: float,
+        weight_decay: float,
+        momentum: float = 0.95,
+        dtype: torch.dtype = torch.bfloat16,
+    ):
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "parts": 1})
+        self.dtype = dtype
+        self.found_inf: torch.Tensor | None = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        # a step to be left out multiplies by 0 instead of asking the host
+        kept = 1.0 if self.found_inf is None else (self.found_inf == 0).float()
+        waiting = defaultdict(list)  # shape and rate -> (the part of a weight, its direction)
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                direction = self.direction(weight, group["momentum"])
+                weight.mul_(1 - group["lr"] * group["weight_decay"] * kept)
+                for pair in zip(weight.chunk(group["parts"], 1), direction.chunk(group["parts"], 1), strict=True):
+                    waiting[pair[0].shape, group["lr"]].append(pair)
+
+        # matrices of one shape are orthogonalized together: few large products instead of many small ones
+        for (shape, lr), pairs in waiting.items():
+            turned = orthogonalize(torch.stack([direction for _, direction in pairs]), self.dtype)  # (N, A, B)
+            rate = -lr * UPDATE_RMS * math.sqrt(max(shape))
+            for (weight, _), update in zip(pairs, turned, strict=True):
+                weight.add_(update.to(weight.dtype) * kept, alpha=rate)
+
+    def direction(self, weight: torch.Tensor, momentum: float) -> torch.Tensor:
+        """Take a gradient into the mean and return the look-ahead of Nesterov."""
+        state = self.state[weight]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        mean, gradient = state["momentum_buffer"], weight.grad
+        if self.found_inf is not None:
+            gradient = torch.where(self.found_inf == 0, gradient, mean)  # a mean drawn towards itself stays
+        mean.lerp_(gradient, 1 - momentum)
+        return gradient.lerp(mean, momentum)

@@ -57,6 +57,8 @@ def join_world(device: torch.device) -> World:
     """Join the processes that torchrun started; alone when it did not."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return World()
+
+    # gloo for what the CPU sums up, nccl for gradients on GPUs
     if not dist.is_initialized():
         try:
             dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
@@ -89,15 +91,19 @@ def wrap_model(
     if shard and world.size == 1:
         hint = "torchrun --nproc_per_node=2 train.py --shard …"
         raise UserError("--shard: one process only, so there is nothing to share out", hint, EXIT_ENVIRONMENT)
+
+    # block by block, so that only one block is whole at a time
     if shard:
         for block in module.model.transformer.h:
             fully_shard(block)
         return fully_shard(module)
+    # processes: gradients are averaged bucket by bucket while the backward pass still runs
     if world.size > 1:
         ids = [devices[0].index] if devices[0].type == "cuda" else None
         return DistributedDataParallel(
             module, device_ids=ids, gradient_as_bucket_view=True, static_graph=not accumulate
         )
+    # several devices of one process
     if len(devices) > 1:
         return nn.DataParallel(module, device_ids=[device.index for device in devices])
     return module
@@ -109,6 +115,7 @@ def own_rows(count: int, world: World) -> range:
     >>> [list(own_rows(5, World(rank, 2))) for rank in range(2)]
     [[0, 1, 2], [3, 4]]
     """
+    # the first processes take one row more each
     share, extra = divmod(count, world.size)
     first = world.rank * share + min(world.rank, extra)
     return range(first, first + share + (world.rank < extra))
@@ -130,8 +137,11 @@ def micro_batches(count: int, world: World, parts: int) -> list[range]:
     >>> micro_batches(8, World(), 3)
     [range(0, 2), range(2, 5), range(5, 8)]
     """
+    # as many parts as the process with the most rows can fill
     rows = own_rows(count, world)
     parts = min(parts, -(-count // world.size))
+
+    # fewer rows than parts: single rows, then empty ones
     if len(rows) < parts:
         borders = [min(rows.start + number, rows.stop) for number in range(parts + 1)]
     else:
@@ -152,6 +162,8 @@ def all_processes(flag: torch.Tensor, world: World) -> torch.Tensor:
     """Return whether a bool on the device is true in every process, without the host waiting for it."""
     if world.size == 1:
         return flag
+
+    # the least of the flags: 1 only where all are 1
     count = flag.to(torch.float32)
     dist.all_reduce(count, op=dist.ReduceOp.MIN)
     return count > 0
@@ -161,12 +173,19 @@ def sum_over_processes(values: list[float], world: World) -> list[float]:
     """Add numbers up over all processes, on the CPU."""
     if world.size == 1:
         return values
+
+    # on the CPU, by gloo: the devices need not wait
     tensor = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(tensor)
     return tensor.tolist()
 
 
+def any_process(flag: bool, world: World) -> bool:
+    """Tell whether a flag is set in any process; every process must ask."""
+    return sum_over_processes([float(flag)], world)[0] > 0
+
+
 def wait_for_all(world: World) -> None:
-    """Let every process arrive here before any goes on."""
+    """Let every process arrive here before any continues."""
     if world.size > 1:
         dist.barrier()

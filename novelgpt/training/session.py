@@ -1,8 +1,18 @@
-"""One call of train.py from beginning to end: tokenize, lock, go on or start, train, say how it went."""
+"""One call of train.py from beginning to end: prepare, resume or start, train, report how it went.
+
+A run that stops reports what improved, its best sample, what is left and how it is resumed::
+
+    stopped at step 120 of 600, epoch 2 of 10
+    held-out loss 5.8068 at the start, 4.0158 now; best 4.0158 after epoch 1
+    sample of epoch 1: 萧炎大喝一声……
+    left: 480 steps, about 3 h 20 min
+    continue with: python train.py --raw
+"""
 
 import os
-import sys
+import shlex
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -13,7 +23,6 @@ from novelgpt.evaluation import compare_losses
 from novelgpt.files import remove_leftovers
 from novelgpt.lock import LOCK
 from novelgpt.messages import EXIT_DONE, EXIT_STATE, UserError, say, warn
-from novelgpt.network import describe_devices, describe_model
 from novelgpt.training.checkpoint import (
     FOLDER,
     Progress,
@@ -24,24 +33,31 @@ from novelgpt.training.checkpoint import (
     read_progress,
     set_later_aside,
 )
+from novelgpt.training.identity import RUN_FILE, check_identity, write_run_file
+from novelgpt.training.keeping import FINAL, adopt_best, final_step, is_over, is_written
+from novelgpt.training.log import Watch, format_duration
 from novelgpt.training.lora import plain_model
-from novelgpt.training.metrics import duration_words
-from novelgpt.training.outputs import FINAL, check_disk, is_written
 from novelgpt.training.parallel import wait_for_all
-from novelgpt.training.plan import print_plan
-from novelgpt.training.selection import bring_best, check_habits, final_step, is_over
-from novelgpt.training.setup import RUN_FILE, Run, check_identity, prepare_run, write_run_file
-from novelgpt.training.stopping import StopSignals, seconds_until
-from novelgpt.training.summary import command_words, stop_words
-from novelgpt.training.trainer import Stopped, Trainer, Watch
+from novelgpt.training.preflight import check_disk, print_plan
+from novelgpt.training.run import Run, describe_run, prepare_run
+from novelgpt.training.stopping import Stopped, StopSignals, seconds_until
+from novelgpt.training.trainer import Trainer
 from novelgpt.writing.generation import generate_text
 
 
-def train(options: TrainOptions, *, watch: Watch | None = None, exit_at_second: bool = True) -> int:
-    """Train, or go on training, as the options say. The caller holds the lock of the run folder.
+def train(
+    options: TrainOptions,
+    *,
+    command: Sequence[str] | None = None,
+    watch: Watch | None = None,
+    exit_at_second: bool = True,
+) -> int:
+    """Train, or resume a run, as the options say. The caller holds the lock of the run folder.
 
     Args:
         options: of train.py.
+        command: the words that started it, script first, for run.json and for what a stopped run says; None where it
+            was no command line.
         watch: called with every record of the log.
         exit_at_second: whether a second signal ends the process at once.
 
@@ -49,40 +65,67 @@ def train(options: TrainOptions, *, watch: Watch | None = None, exit_at_second: 
         Exit status: 0 when the run is finished or its time is up, 128 + signal when it was asked to stop.
 
     Raises:
-        UserError: anything the user can mend.
+        UserError: anything the user can repair.
     """
-    began = time.monotonic()
-    deadline = find_deadline(options, began)
+    deadline = find_deadline(options, time.monotonic())
     with StopSignals(deadline=deadline, exit_at_second=exit_at_second) as stop:
         run = prepare_run(options)
-        check_habits(run.options, holds_out=run.data.num_valid > 1)
-        if options.plan:
+        if run.options.plan:
             print_plan(run)
             return EXIT_DONE
-        if not run.world.is_main:
-            wait_for_all(run.world)  # the first process sorts out the folder
-            checkpoint = choose_checkpoint(run, set_aside=False)
-            return EXIT_DONE if is_finished(options, checkpoint) else train_run(run, stop, checkpoint, watch)
-        remove_leftovers(options.output_path)
-        remove_leftovers(options.output_path / FOLDER)
-        if options.resume == "never":
-            move_run_aside(options.output_path)
-        checkpoint = choose_checkpoint(run, set_aside=True)
-        if is_finished(options, checkpoint):
-            say(finished_words(options, read_progress(checkpoint)))
-            wait_for_all(run.world)
-            return EXIT_DONE
-        check_disk(run)
-        write_run_file(run)
-        say_run(run)
+
+        # the run folder: the first process puts it in order, and the others look when it is done
+        if run.world.is_main:
+            checkpoint = begin(run, command)
         wait_for_all(run.world)
-        return train_run(run, stop, checkpoint, watch)
+        if not run.world.is_main:
+            checkpoint = choose_checkpoint(run, set_aside=False)
+        if is_finished(run.options, checkpoint):
+            return EXIT_DONE
+
+        # the steps: to the end, or until a signal or the clock stops them
+        began = time.monotonic()
+        first = read_progress(checkpoint).step if checkpoint else 0
+        trainer = Trainer(run, stop, sample=sampler(run), watch=watch)
+        try:
+            trainer.fit(checkpoint)
+        except Stopped:
+            wait_for_all(run.world)  # the first process has saved
+            taken = {"steps": trainer.progress.step - first, "seconds": time.monotonic() - began}
+            report_stop(run, trainer.progress, **taken, command=command)
+            return EXIT_DONE if stop.stopped_by is None else 128 + stop.stopped_by
+        wait_for_all(run.world)
+        report_end(run, trainer.progress, seconds=time.monotonic() - began)
+        return EXIT_DONE
+
+
+def begin(run: Run, command: Sequence[str] | None) -> Path | None:
+    """Put the run folder in order, report what is about to run, and return the checkpoint to resume."""
+    folder = run.options.output_path
+
+    # what a kill left half written
+    remove_leftovers(folder)
+    remove_leftovers(folder / FOLDER)
+    if run.options.resume == "never":
+        move_run_aside(folder)
+    # what is there decides: nothing, an unfinished run of the same identity, or a finished one
+    checkpoint = choose_checkpoint(run, set_aside=True)
+    if is_finished(run.options, checkpoint):
+        say(describe_finished(run.options, read_progress(checkpoint)))
+        return checkpoint
+
+    # from here on something will be written
+    check_disk(run)
+    write_run_file(run, command)
+    for line in describe_run(run):
+        say(line)
+    return checkpoint
 
 
 def find_deadline(options: TrainOptions, began: float) -> float | None:
     """Return the time.monotonic() at which the run stops by itself."""
     ends = [began + 3600 * options.max_hours] if options.max_hours else []
-    if options.until:
+    if options.until:  # the next time the clock shows it, tomorrow if need be
         ends.append(began + seconds_until(options.until, now=datetime.now()))
     return min(ends, default=None)
 
@@ -91,18 +134,20 @@ def move_run_aside(folder: Path) -> None:
     """Move everything of an earlier run into a numbered sibling folder; the lock stays."""
     if not (folder / RUN_FILE).exists() and not (folder / FOLDER).exists():
         return
+
+    # model.1, model.2, …: no earlier run is ever overwritten
     number = 1
     while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
     aside.mkdir()
     for path in sorted(folder.iterdir()):
-        if path.name not in (LOCK, ".gitkeep"):
+        if path.name not in (LOCK, ".gitkeep"):  # the lock is held by this very run
             os.rename(path, aside / path.name)
     say(f"the former run is now {aside}")
 
 
 def choose_checkpoint(run: Run, *, set_aside: bool) -> Path | None:
-    """Return the checkpoint to go on from; None starts anew.
+    """Return the checkpoint to resume; None starts anew.
 
     Raises:
         UserError: the run in the folder has other settings, or the checkpoint that was named is damaged.
@@ -112,11 +157,15 @@ def choose_checkpoint(run: Run, *, set_aside: bool) -> Path | None:
         return None
     if options.resume != "auto":
         return choose_named_checkpoint(run, Path(options.resume), set_aside=set_aside)
+
+    # no run here yet; checkpoints without run.json cannot be compared, so they are not touched
     if not (folder / RUN_FILE).exists():
         if list_checkpoints(folder):
             hint = f"put {RUN_FILE} back; or start anew with --resume never, which moves the old run aside"
             raise UserError(f"{folder}: holds checkpoints but no {RUN_FILE}", hint, EXIT_STATE)
         return None
+
+    # the same identity, then the newest checkpoint that is whole
     check_identity(run, folder)
     checkpoint = find_checkpoint(folder, set_aside=set_aside)
     if checkpoint and set_aside:
@@ -129,15 +178,17 @@ def choose_named_checkpoint(run: Run, path: Path, *, set_aside: bool) -> Path:
     if damage := find_checkpoint_damage(path):
         message = f"--resume {path}: not a whole checkpoint: {damage}"
         raise UserError(message, "--resume auto takes the newest whole one", EXIT_STATE)
+
+    # the run that the checkpoint belongs to may lie in another folder
     former = path.resolve().parent.parent
     if (former / RUN_FILE).exists():
         check_identity(run, former)
     elif run.world.is_main:
         warn(f"--resume {path}: no {RUN_FILE} of its run, so its settings cannot be compared")
-    if set_aside:
-        progress = read_progress(path)
-        bring_best(run.options, former, progress.best_step)
-        set_later_aside(run.options.output_path, progress.step)
+    if set_aside:  # only the first process changes the folder
+        progress, folder = read_progress(path), run.options.output_path
+        adopt_best(folder, run.options.resume, progress.best_step, is_needed=run.options.load_best_model_at_end)
+        set_later_aside(folder, progress.step)
     return path
 
 
@@ -145,56 +196,19 @@ def is_finished(options: TrainOptions, checkpoint: Path | None) -> bool:
     """Tell whether the run's newest checkpoint is its end and the final model is of it."""
     if checkpoint is None:
         return False
+    # a kill between the last checkpoint and final_model leaves a run that is over and not finished
     progress = read_progress(checkpoint)
-    return is_over(options, progress) and is_written(options.output_path / FINAL, final_step(options, progress))
+    step = final_step(progress, wants_best=options.load_best_model_at_end)
+    is_at_end = is_over(progress, epochs=options.epochs, patience=options.early_stopping_patience)
+    return is_at_end and is_written(options.output_path / FINAL, step)
 
 
-def finished_words(options: TrainOptions, progress: Progress) -> str:
+def describe_finished(options: TrainOptions, progress: Progress) -> str:
     """Say that there is nothing left to do."""
-    words = f"{options.output_path}: this run is finished; --resume never starts it again"
+    text = f"{options.output_path}: this run is finished; --resume never starts it again"
     if progress.epoch > options.epochs:
-        return words
-    return f"{words}; --early_stopping_patience 0 --allow_change early_stopping_patience goes on with it"
-
-
-def say_run(run: Run) -> None:
-    """Print the first lines of a run: network, data, steps, device, seed."""
-    options = run.options
-    train_part, held = run.data.counts()
-    say(describe_model(run.config, run.tokenizer.vocab_size))
-    say(f"data: {train_part}; {held} held out")
-    steps = f"{run.total_steps:,} = {options.epochs} epochs of about {run.epoch_steps[0]:,}"
-    say(f"steps: {steps}; {run.data.batch_words()}")
-    rate = f"{options.optimizer} lr {options.lr:g}, weight decay {options.weight_decay:g}, seed {options.seed}"
-    processes = f", {run.world.size} processes" if run.world.size > 1 else ""
-    say(f"device: {describe_devices(run.devices)}{processes}, {str(run.dtype).removeprefix('torch.')}; {rate}")
-
-
-def train_run(run: Run, stop: StopSignals, checkpoint: Path | None, watch: Watch | None = None) -> int:
-    """Train to the end or to the stop, and say how it went."""
-    began = time.monotonic()
-    first = read_progress(checkpoint).step if checkpoint else 0
-    trainer = Trainer(run, stop, sample=sampler(run), watch=watch)
-    try:
-        progress = trainer.fit(checkpoint)
-        wait_for_all(run.world)  # the first process has written all
-    except Stopped:
-        wait_for_all(run.world)
-        if run.world.is_main:
-            say_stopped(run, trainer.progress, steps=trainer.progress.step - first, seconds=time.monotonic() - began)
-        return EXIT_DONE if stop.stopped_by is None else 128 + stop.stopped_by
-    if run.world.is_main:
-        say(f"finished {progress.step:,} steps in {duration_words(time.monotonic() - began)}")
-        say(f"{verdict(progress, run)}{compare_with_ngram(progress, run)}")
-    return EXIT_DONE
-
-
-def say_stopped(run: Run, progress: Progress, *, steps: int, seconds: float) -> None:
-    """Say where a run stands after so many steps and seconds of this session, and how it goes on."""
-    command = command_words(sys.argv, resume=run.options.resume, processes=run.world.size)
-    rate = seconds / steps if steps else None
-    for line in stop_words(progress, run.total_steps, run.options.epochs, seconds_a_step=rate, command=command):
-        say(line)
+        return text
+    return f"{text}; --early_stopping_patience 0 --allow_change early_stopping_patience resumes it"
 
 
 def sampler(run: Run):
@@ -203,6 +217,8 @@ def sampler(run: Run):
     if not options.sample_length or not run.world.is_main or options.shard:
         return None
     prefix = options.sample_prefix or run.data.opening(run.tokenizer)
+
+    # a title is shown without the text that it is for
     given = run.tokenizer.show(run.tokenizer.encode_prefix(prefix)) if run.data.mark else ""  # not shown
 
     def write(model: GPT2LMHeadModel) -> str:
@@ -212,10 +228,102 @@ def sampler(run: Run):
     return write
 
 
+# --- what is reported at the end ---
+
+
+def report_stop(run: Run, progress: Progress, *, steps: int, seconds: float, command: Sequence[str] | None) -> None:
+    """Print where a run stands after so many steps and seconds of this session, and how it is resumed."""
+    if run.world.is_main:
+        how = format_command(command, resume=run.options.resume, processes=run.world.size)
+        rate = seconds / steps if steps else None
+        sizes = (run.total_steps, run.options.epochs)
+        for line in describe_stop(progress, *sizes, seconds_a_step=rate, command=how):
+            say(line)
+
+
+def describe_stop(
+    progress: Progress, total_steps: int, epochs: int, *, seconds_a_step: float | None, command: str
+) -> list[str]:
+    """Return the lines of the summary.
+
+    Args:
+        progress: where the run stands.
+        total_steps: optimizer steps of the whole run.
+        epochs: of the whole run.
+        seconds_a_step: measured in this session, evaluations and saves included; None when no step was taken.
+        command: what format_command returned.
+
+    >>> describe_stop(Progress(step=2, epoch=1), 6, 3, seconds_a_step=30.0, command="python train.py")
+    ['stopped at step 2 of 6, epoch 1 of 3', 'left: 4 steps, about 2 min 0 s', 'continue with: python train.py']
+    """
+    lines = [f"stopped at step {progress.step:,} of {total_steps:,}, epoch {min(progress.epoch, epochs)} of {epochs}"]
+
+    # what has improved
+    scored = [entry for entry in progress.history if entry["valid_loss"] is not None]
+    if scored:
+        losses = f"held-out loss {scored[0]['valid_loss']:.4f} at the start, {scored[-1]['valid_loss']:.4f} now"
+        best = min(scored, key=lambda entry: entry["valid_loss"])
+        lines.append(f"{losses}; best {best['valid_loss']:.4f} after epoch {best['epoch']}")
+    sampled = [entry for entry in scored if "sample" in entry]
+    if sampled:
+        best = min(sampled, key=lambda entry: (entry["valid_loss"], entry["epoch"]))
+        lines.append(f"sample of epoch {best['epoch']}: {best['sample']}")
+    if progress.skipped:
+        lines.append(f"{progress.skipped} steps were skipped: their loss or gradient was not finite")
+
+    # what is left
+    left = total_steps - progress.step
+    duration = f", about {format_duration(left * seconds_a_step)}" if seconds_a_step else ""
+    return [*lines, f"left: {left:,} steps{duration}", f"continue with: {command}"]
+
+
+def format_command(command: Sequence[str] | None, *, resume: str, processes: int) -> str:
+    """Format the command, or the call, that resumes a run.
+
+    Args:
+        command: the words that started it, script first; None where it was no command line.
+        resume: its --resume; anything but auto is replaced, however spelled, or it would begin where this one began.
+        processes: that torchrun started; 1 for none.
+
+    >>> format_command(["train.py", "--raw", "--output_dir", "my model"], resume="never", processes=1)
+    "python train.py --raw --output_dir 'my model' --resume auto"
+    >>> format_command(None, resume="never", processes=1)
+    'novelgpt.train(options) with the same options and resume="auto"'
+    """
+    if command is None:
+        return "novelgpt.train(options) with the same options" + (' and resume="auto"' if resume != "auto" else "")
+    start = ["python"] if processes == 1 else ["torchrun", f"--nproc_per_node={processes}"]
+    if resume != "auto":
+        command = [*without_resume(command), "--resume", "auto"]
+    return shlex.join([*start, *command])
+
+
+def without_resume(words: Sequence[str]) -> list[str]:
+    """Leave out --resume with its value.
+
+    >>> without_resume(["train.py", "--resume=never", "--raw", "--resume", "model/checkpoints/step-00000002"])
+    ['train.py', '--raw']
+    """
+    return [
+        word
+        for former, word in zip(["", *words], words, strict=False)
+        if not word.startswith("--resume=") and "--resume" not in (former, word)
+    ]
+
+
+def report_end(run: Run, progress: Progress, *, seconds: float) -> None:
+    """Print how a run went that came to its end after so many seconds of this session."""
+    if run.world.is_main:
+        say(f"finished {progress.step:,} steps in {format_duration(seconds)}")
+        say(f"{verdict(progress, run)}{compare_with_ngram(progress, run)}")
+
+
 def verdict(progress: Progress, run: Run) -> str:
     """Say in one line how the run went and which model folder to use."""
     if progress.best_epoch is None:
         return f"nothing was held out, so no verdict; use {run.options.output_path / 'final_model'}"
+
+    # the best epoch against the last one; up to 0.02 nats are noise
     last, place = progress.history[-1]["valid_loss"], progress.history[-1]["epoch"]
     best = f"epoch {progress.best_epoch} (held-out loss {progress.best_loss:.4f})"
     if progress.epoch <= run.options.epochs:

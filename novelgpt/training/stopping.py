@@ -1,7 +1,10 @@
 """Signals and deadlines: a run is asked to stop or to save, and does so between two steps.
 
+Wherever a stop is noticed, within a step, between two blocks of a pass or in an evaluation, Stopped is raised; the
+trainer alone catches it, and saves.
+
 Ctrl-C, SIGTERM and SIGHUP ask once; the second time the process leaves at once, with the last checkpoint intact on the
-disk. SIGUSR1 asks for a checkpoint and lets the run go on.
+disk. SIGUSR1 asks for a checkpoint and lets the run continue.
 """
 
 import os
@@ -18,12 +21,12 @@ STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP and SIGUSR1 do not exist on
 SAVING = "SIGUSR1"
 
 
-class Interrupted(Exception):
-    """A pass was given up in its middle; nothing was updated."""
+class Stopped(Exception):
+    """A signal or the deadline asked the run to stop; the weights are those of the last whole step."""
 
 
 class StopSignals:
-    """Context manager that turns signals and a deadline into questions the training loop asks.
+    """Context manager that turns signals and a deadline into questions that the training loop asks.
 
     Outside the main thread it takes no signals, only the deadline.
 
@@ -47,6 +50,8 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is not threading.main_thread():  # only it may set handlers
             return self
+
+        # the former handlers come back at the end, as a notebook expects
         for name in STOPPING:
             if hasattr(signal, name):
                 self.former[getattr(signal, name)] = signal.signal(getattr(signal, name), self.on_stop)
@@ -64,6 +69,8 @@ class StopSignals:
             if self.exit_at_second:
                 os._exit(128 + number)
             raise KeyboardInterrupt
+
+        # only noted here: the loop asks when it can stop
         self.stopped_by = number
         say(f"{signal.Signals(number).name}: saving, then stopping (again: stop at once)")
 
@@ -87,14 +94,15 @@ def watch_blocks(model: torch.nn.Module, stop: StopSignals) -> None:
     """
 
     def check(*_tensors) -> None:
-        if stop.stopped_by is not None:
-            raise Interrupted
+        if stop.stopped_by is not None:  # the deadline can wait for the end of the micro-batch
+            raise Stopped
 
     def before_block(_block, arguments: tuple) -> None:
         check()
         if arguments[0].requires_grad:
             arguments[0].register_hook(check)
 
+    # a hook before each block on the way forward, and one on its input's gradient on the way back
     for block in model.transformer.h:
         block.register_forward_pre_hook(before_block)
 
@@ -107,6 +115,6 @@ def seconds_until(clock: str, *, now: datetime) -> float:
     """
     hour, minute = clock.split(":")
     then = now.replace(hour=int(hour), minute=int(minute), second=0, microsecond=0)
-    if then <= now:
+    if then <= now:  # that time has passed today
         then += timedelta(days=1)
     return (then - now).total_seconds()

@@ -1,45 +1,54 @@
-"""The loop: windows -> loss -> gradients -> step, with log lines, evaluations and checkpoints between the steps.
+"""The loop: batches -> rate -> loss and gradients -> step, with log lines, evaluations and checkpoints in between.
 
-Whatever happens between two steps can be stopped and gone on with: the position in the run is the whole state.
+Whatever happens between two steps can be stopped and resumed: the position in the run is the whole state.
 """
 
-import functools
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import torch
 
 from novelgpt.evaluation import Evaluation, score_batches
-from novelgpt.messages import progress_bar, say, warn
+from novelgpt.messages import EXIT_DIVERGED, UserError, say, warn
 from novelgpt.network import model_weights
-from novelgpt.training.checkpoint import Progress, load_checkpoint, optimizer_tensors, training_weights
-from novelgpt.training.engine import Engine
-from novelgpt.training.metrics import Meter, RunLog, say_step
-from novelgpt.training.optim import lr_share
-from novelgpt.training.outputs import try_model
-from novelgpt.training.parallel import World, sum_over_processes
-from novelgpt.training.regularize import replace_inputs
-from novelgpt.training.saving import BAD_IN_A_ROW, Saver, divergence
-from novelgpt.training.selection import choose_best, epoch_place, is_evaluation_due, is_over, stops_early, write_final
-from novelgpt.training.setup import Run
-from novelgpt.training.stopping import Interrupted, StopSignals, watch_blocks
-from novelgpt.training.windows import Batch
+from novelgpt.training.checkpoint import (
+    Progress,
+    Saver,
+    list_checkpoints,
+    load_checkpoint,
+    optimizer_tensors,
+    training_weights,
+)
+from novelgpt.training.engine import Engine, StepResult
+from novelgpt.training.keeping import (
+    ModelKeeper,
+    final_step,
+    fractional_epoch,
+    is_evaluation_due,
+    is_over,
+    stops_early,
+)
+from novelgpt.training.log import Meter, RunLog, Watch, say_step
+from novelgpt.training.optim import lr_at, warmup_count
+from novelgpt.training.parallel import World, any_process, sum_over_processes
+from novelgpt.training.run import Run
+from novelgpt.training.stopping import Stopped, StopSignals, watch_blocks
+from novelgpt.training.windows import Batch, replace_inputs
 
-UNREAD_STEPS = 32  # steps that a GPU may run ahead of the host's look at their losses
+UNCHECKED_STEPS = 32  # steps that a GPU may run ahead of the host's look at their losses
+BAD_IN_A_ROW = 3  # steps without a finite loss that end a run
 Sampler = Callable[[torch.nn.Module], str]
-Watch = Callable[[dict], None]
-
-
-class Stopped(Exception):
-    """The run was asked to stop, by a signal or its deadline."""
 
 
 class Trainer:
     """Holds a run's engine and position, and records what happens."""
 
     def __init__(self, run: Run, stop: StopSignals, *, sample: Sampler | None = None, watch: Watch | None = None):
-        """Make the engine.
+        """Make the engine, and open the log of the run folder.
 
         Args:
             run: from prepare_run.
@@ -47,20 +56,37 @@ class Trainer:
             sample: writes a short text with the network as it stands; None for no samples.
             watch: called with every record of the log.
         """
-        self.run = run
-        self.options = run.options
-        self.stop = stop
-        self.sample, self.watch = sample, watch
+        options, folder, world = run.options, run.options.output_path, run.world
+        self.run, self.options, self.stop, self.sample = run, options, stop, sample
+
+        # what computes; one step may take a minute on a CPU, so there a pass can be stopped in its middle
         self.engine = Engine(run)
-        if self.engine.device.type == "cpu" and run.world.size == 1:  # where a pass may take a minute
+        if self.engine.device.type == "cpu" and world.size == 1:
             watch_blocks(run.model, stop)
-        self.saver = Saver(run, stop)
+        self.lr_share = partial(
+            lr_at,
+            total_steps=run.total_steps,
+            peak=1.0,
+            warmup=warmup_count(options.warmup_steps, run.total_steps),
+            schedule=options.lr_scheduler,
+            end=options.lr_end / options.lr if options.lr_end else 0.0,
+        )
+
+        # what keeps
+        keep = {"save_steps": options.save_steps, "save_minutes": options.save_minutes}
+        self.saver = Saver(folder, world, stop, **keep, keep=options.save_total_limit)
+        facts = {"corpus": run.data.corpus_facts(), "mark": run.data.mark}
+        self.keeper = ModelKeeper(folder, run.model, run.tokenizer, world, **facts)
+        records = {"writer_dir": options.writer_dir, "watch": watch, "enabled": world.is_main}
+        self.log = RunLog(folder, run.total_steps, **records)
+
+        # where the run stands
         self.progress = Progress()
         self.meter = Meter()
         self.loss, self.tokens = (torch.zeros(1, device=self.engine.device) for _ in range(2))  # since the last log
-        self.unread: list[tuple[int, Batch, torch.Tensor]] = []  # steps whose finiteness the host has not looked at
+        self.unchecked: list[tuple[int, Batch, torch.Tensor]] = []  # steps whose finiteness the host has not looked at
 
-    def fit(self, checkpoint) -> Progress:
+    def fit(self, checkpoint: Path | None) -> Progress:
         """Train to the end of the last epoch, from a checkpoint's folder if one is given.
 
         Returns:
@@ -70,151 +96,155 @@ class Trainer:
             Stopped: a signal or the deadline; the state is saved.
             UserError: the loss is no longer a number, or the disk refuses.
         """
+        run, options = self.run, self.options
+        with self.log, self.saved_when_stopped():
+            progress = self.restore(checkpoint)
+
+            # the untrained network is evaluated too: what all later losses are compared with
+            if progress.step == 0 and not progress.history:
+                self.evaluate(epoch=0)
+
+            while not is_over(progress, epochs=options.epochs, patience=options.early_stopping_patience):
+                batches = run.data.epoch_batches(progress.epoch, skip=progress.batch)
+                run.model.train()
+                self.meter.start()
+                self.evaluate_if_due()  # one that a stop prevented is still due
+
+                for batch in self.meter.timed(batches):
+                    # a run whose held-out loss has stopped falling ends here
+                    if stops_early(progress, options.early_stopping_patience):
+                        self.save_if_new()
+                        break
+
+                    # rate: a share of each optimizer's peak
+                    step = progress.step + 1
+                    lr_share = self.lr_share(step)
+
+                    # batch: some inputs are replaced, so that a text read many times is not learned by heart
+                    if options.replace_inputs:
+                        batch = replace_inputs(batch, options.replace_inputs, seed=options.seed, step=step)
+
+                    # step: one that is not finite leaves the weights as they were
+                    result = self.engine.step(batch, step=step, lr_share=lr_share, check_stop=self.check_stop)
+                    self.count_step(batch, result)
+
+                    # log
+                    if step == 1 or step % options.log_step == 0 or step == run.total_steps:
+                        self.log_step()
+
+                    # evaluate within the epoch, and keep the best
+                    self.evaluate_if_due()
+
+                    # save: by steps, by the clock, or because a signal asked for it
+                    if step < run.total_steps and self.saver.is_due(progress):
+                        self.save()
+                else:
+                    self.end_epoch()
+            self.write_final()
+        return progress
+
+    def restore(self, checkpoint: Path | None) -> Progress:
+        """Put network, optimizers, log and position back to a checkpoint; without one, to the beginning."""
         if checkpoint is not None:
             self.progress = load_checkpoint(checkpoint, self.run.model, self.engine.optimizers)
             self.engine.scaler.load_state_dict(self.progress.scaler or self.engine.scaler.state_dict())
+            self.engine.micro_batches = self.progress.micro_batches or self.engine.micro_batches
             self.loss += self.progress.loss_sum if self.run.world.is_main else 0.0  # summed over processes
             self.tokens += self.progress.loss_tokens
-            self.engine.micro_batches = self.progress.micro_batches or self.engine.micro_batches
-        folder = self.options.output_path
-        writer_dir = self.options.writer_dir if self.run.world.is_main else None
-        self.log = RunLog(folder, writer_dir=writer_dir, length=self.progress.log_bytes, enabled=self.run.world.is_main)
-        total = self.run.total_steps
-        self.bar = progress_bar(total, unit="step", initial=self.progress.step, enabled=self.run.world.is_main)
-        try:
-            if self.progress.step == 0 and not self.progress.history:
-                self.evaluate(epoch=0)
-            while not is_over(self.options, self.progress):
-                self.train_epoch()
-            weights = model_weights(self.run.model)
-            if self.run.world.is_main:
-                write_final(self.run, self.progress, weights)
-        except (Stopped, Interrupted):
-            if not self.saver.is_saved(self.progress):
-                self.save(is_last=True)
-            raise Stopped from None
-        finally:
-            self.bar.close()
-            self.log.close()
+        self.log.resume(step=self.progress.step, length=self.progress.log_bytes)
         return self.progress
 
-    def train_epoch(self) -> None:
-        """Take the steps of the current epoch that are not done yet, and end it unless the run ends before."""
-        self.run.model.train()
-        self.meter.start()
-        batches = self.run.data.epoch_batches(self.progress.epoch, skip=self.progress.batch)
-        self.evaluate_within()  # what a stop came before
-        while not stops_early(self.options, self.progress):
-            waited = time.monotonic()
-            batch = next(batches, None)
-            self.meter.loading += time.monotonic() - waited
-            if batch is None:
-                self.end_epoch()
-                return
-            self.take_step(batch)
-            self.after_step(batch)
-        if not self.saver.is_saved(self.progress):
-            self.save()
+    # --- step ---
 
-    def take_step(self, batch: Batch) -> None:
-        """Let the engine take one step, and note its loss without waiting for it."""
-        step = self.progress.step + 1
-        share = lr_share(step, self.run.total_steps, self.options)
-        if self.options.replace_inputs:
-            batch = replace_inputs(batch, self.options.replace_inputs, seed=self.options.seed, step=step)
-        result = self.engine.step(batch, step=step, lr_share=share, interrupted=self.stop_now)
+    def count_step(self, batch: Batch, result: StepResult) -> None:
+        """Move on by a step, and note its loss without waiting for it."""
         self.loss += result.loss
         self.tokens += result.tokens
-        self.progress.step = step
+        self.progress.step += 1
         self.progress.batch += 1
-        self.unread.append((step, batch, result.finite))
-        if result.finite.device.type == "cpu" or len(self.unread) >= UNREAD_STEPS:
-            self.read_finite()
+        self.unchecked.append((self.progress.step, batch, result.finite))
+        if result.finite.device.type == "cpu" or len(self.unchecked) >= UNCHECKED_STEPS:
+            self.check_finite()
+        self.meter.tokens += batch.input_ids.size
+        self.log.bar.update()
 
-    def read_finite(self) -> None:
-        """Look at the steps since the last look: count those left out, name their windows, end after three in a row."""
-        unread, self.unread = self.unread, []
-        for step, batch, finite in unread:
+    def check_finite(self) -> None:
+        """Look at the steps since the last look: report those left out, and end the run after three in a row."""
+        unchecked, self.unchecked = self.unchecked, []
+        for step, batch, finite in unchecked:
             self.progress.bad_in_a_row = 0 if finite else self.progress.bad_in_a_row + 1
             if not finite:
-                self.note_bad_step(step, batch)
+                self.report_bad_step(step, batch)
 
-    def note_bad_step(self, step: int, batch: Batch) -> None:
-        """Record a step that was left out."""
+    def report_bad_step(self, step: int, batch: Batch) -> None:
+        """Record a step that was left out.
+
+        Raises:
+            UserError: it was the last of too many in a row.
+        """
         self.progress.skipped += 1
-        warn(f"step {step}: loss or gradient is not finite; left out ({self.run.data.places(batch)})")
-        self.write_log({"step": step, "loss": math.nan})
+        warn(f"step {step}: loss or gradient is not finite; left out ({self.run.data.describe_places(batch)})")
+        self.record({"step": step, "loss": math.nan})
         if self.progress.bad_in_a_row >= BAD_IN_A_ROW:
-            raise divergence(self.options, step)
+            saved = list_checkpoints(self.options.output_path)
+            good = saved[-1] if saved else "none was saved yet"
+            message = f"step {step}: loss not finite {BAD_IN_A_ROW} steps in a row; last good checkpoint: {good}"
+            raise UserError(message, f"--lr {self.options.lr / 3:.2g} --allow_change lr", EXIT_DIVERGED)
 
-    def after_step(self, batch: Batch) -> None:
-        """Log, evaluate and save where it is due."""
-        progress = self.progress
-        self.meter.tokens += batch.input_ids.size
-        self.bar.update()
-        if progress.step == 1 or progress.step % self.options.log_step == 0 or progress.step == self.run.total_steps:
-            self.log_step()
-        self.evaluate_within()
-        if progress.step < self.run.total_steps and self.saver.is_due(progress):
-            self.save()
+    def check_stop(self) -> None:
+        """Raise Stopped if any process was asked to stop."""
+        if any_process(self.stop.must_stop(), self.run.world):
+            raise Stopped
+
+    # --- log ---
 
     def log_step(self) -> None:
         """Write the mean loss since the last log line."""
-        self.read_finite()
-        loss = sum_over_processes([float(self.loss)], self.run.world)[0]
-        tokens = float(self.tokens)
+        self.check_finite()
+        loss = sum_over_processes([float(self.loss)], self.run.world)[0]  # nats
+        tokens = float(self.tokens)  # the host waits here for the steps under way
         self.loss.zero_()
         self.tokens.zero_()
         if tokens:
             lr = self.engine.optimizers[0].param_groups[0]["lr"]
-            self.write_log({"loss": loss / tokens, "lr": lr, "tokens_per_second": round(self.meter.rate(), 1)})
+            rate = round(self.meter.rate(), 1)  # tokens per second
+            record = self.record({"loss": loss / tokens, "lr": lr, "tokens_per_second": rate})
+            if self.run.world.is_main:
+                left = (self.run.total_steps - self.progress.step) * self.run.data.step_tokens  # tokens
+                seconds, share = left / max(rate, 1e-9), self.meter.loading_share()
+                say_step(record, self.run.total_steps, seconds_left=seconds, loading_share=share)
         self.meter.start()
 
-    def write_log(self, values: dict) -> None:
-        """Append a record of the current step to the log, and say it if it is an ordinary one."""
+    def record(self, values: dict) -> dict:
+        """Append a record of the current step to the log, and return it."""
         record = {"step": self.progress.step, "epoch": self.progress.epoch, **values}
-        if not self.run.world.is_main:
-            return
         self.log.write(record)
-        if self.watch:
-            self.watch(record)
-        if "lr" in values:
-            tokens = (self.run.total_steps - self.progress.step) * self.run.data.step_tokens
-            left = tokens / max(values["tokens_per_second"], 1e-9)
-            say_step(record, self.run.total_steps, seconds_left=left, loading_share=self.meter.loading_share())
+        return record
 
-    def end_epoch(self) -> None:
-        """Evaluate, sample, write the epoch's model folder, and save the state of the next epoch's beginning."""
-        progress = self.progress
-        evaluation = self.evaluate(epoch=progress.epoch)
-        weights = model_weights(self.run.model)
-        if self.run.world.is_main:
-            try_model(self.run, progress, f"model_epoch{progress.epoch}", weights)
-        choose_best(self.run, progress, evaluation, weights)
-        if self.run.world.is_main:
-            self.write_sample()
-        progress.epoch += 1
-        progress.batch = 0
-        self.save()
+    # --- evaluate and keep ---
 
-    def evaluate_within(self) -> None:
-        """Evaluate between two epochs if it is due, and keep the best; its time is not the training's."""
+    def evaluate_if_due(self) -> None:
+        """Evaluate within the epoch if it is due, and keep the best; its time is not the training's."""
         epoch_steps = self.run.epoch_steps[self.progress.epoch - 1]
         if is_evaluation_due(self.progress, every=self.options.eval_steps, epoch_steps=epoch_steps):
-            self.read_finite()  # waits for the steps under way
+            self.check_finite()  # waits for the steps under way
             began = time.monotonic()
-            evaluation = self.evaluate(epoch=epoch_place(self.progress, epoch_steps))
-            choose_best(self.run, self.progress, evaluation, model_weights(self.run.model))
+            evaluation = self.evaluate(epoch=fractional_epoch(self.progress, epoch_steps))
+            self.keeper.choose_best(self.progress, evaluation.loss, model_weights(self.run.model))
             self.meter.leave_out(time.monotonic() - began)
 
     def evaluate(self, *, epoch: float) -> Evaluation | None:
-        """Score the held-out tail and log it; None when nothing is held out."""
+        """Score the held-out tail and log it; None when nothing is held out.
+
+        Raises:
+            Stopped: asked to stop before all of it was scored.
+        """
         data = self.run.data
         if data.num_valid < 2:
             return None
         world = World() if self.options.shard else self.run.world  # shared weights meet in every pass of every process
-        scorer = functools.partial(self.engine.loss_module, score=True)
-        part = {"before_batch": self.raise_if_stopped, "rank": world.rank, "world": world.size}
+        scorer = partial(self.engine.loss_module, score=True)
+        part = {"before_batch": self.check_stop, "rank": world.rank, "world": world.size}
         self.run.model.eval()
         try:
             scores = score_batches(scorer, data.valid_batches(), self.engine.device, **part)
@@ -223,19 +253,39 @@ class Trainer:
             self.run.model.train()
         nll, scored, right = sum_over_processes([*scores.totals()], world)
         result = Evaluation(nll, int(scored), data.num_valid, data.valid_characters, int(right))
-        self.note_evaluation(result, epoch)
+        self.report_evaluation(result, epoch)
         return result
 
-    def note_evaluation(self, result: Evaluation, epoch: float) -> None:
-        """Log an evaluation and say it."""
-        values = {"valid_loss": result.loss, "valid_perplexity": result.perplexity}
-        values |= {"valid_accuracy": result.accuracy, "bits_per_character": result.bits_per_character}
+    def report_evaluation(self, result: Evaluation, epoch: float) -> None:
+        """Log an evaluation and print it."""
+        # the history keeps it for the verdict, the log for plots
         loss = result.loss if math.isfinite(result.loss) else None  # JSON knows no nan
         self.progress.history.append({"epoch": epoch, "step": self.progress.step, "valid_loss": loss})
-        self.write_log(values)
+        values = {"valid_loss": result.loss, "valid_perplexity": result.perplexity}
+        self.record({**values, "valid_accuracy": result.accuracy, "bits_per_character": result.bits_per_character})
         if self.run.world.is_main:
-            words = f"held-out loss {result.loss:.4f} perplexity {result.perplexity:.2f} accuracy {result.accuracy:.2%}"
-            say(f"epoch {epoch}/{self.options.epochs} {words} bits per character {result.bits_per_character:.4f}")
+            figures = f"held-out loss {result.loss:.4f} perplexity {result.perplexity:.2f}"
+            figures += f" accuracy {result.accuracy:.2%} bits per character {result.bits_per_character:.4f}"
+            say(f"epoch {epoch}/{self.options.epochs} {figures}")
+
+    def end_epoch(self) -> None:
+        """Evaluate, write the epoch's model folder, sample, and save the state of the next epoch's beginning."""
+        progress = self.progress
+
+        # the evaluation comes first: the model folder names its loss
+        evaluation = self.evaluate(epoch=progress.epoch)
+        weights = model_weights(self.run.model)
+        if self.run.world.is_main:
+            self.keeper.try_to_write(f"model_epoch{progress.epoch}", progress, weights)
+        if evaluation is not None:
+            self.keeper.choose_best(progress, evaluation.loss, weights)
+        if self.run.world.is_main:
+            self.write_sample()
+
+        # the checkpoint is of the next epoch's beginning, so a resumed run does not evaluate again
+        progress.epoch += 1
+        progress.batch = 0
+        self.save()
 
     def write_sample(self) -> None:
         """Print a short text by the network as it stands, and keep it with the epoch's figures."""
@@ -247,28 +297,44 @@ class Trainer:
             if self.progress.history:
                 self.progress.history[-1]["sample"] = text
 
+    def write_final(self) -> None:
+        """Write final_model: the last weights, or the best ones where they are wanted."""
+        weights = model_weights(self.run.model)
+        if self.run.world.is_main:
+            step = final_step(self.progress, wants_best=self.options.load_best_model_at_end)
+            self.keeper.write_final(self.progress, weights, step=step)
+
+    # --- save ---
+
+    @contextlib.contextmanager
+    def saved_when_stopped(self) -> Iterator[None]:
+        """Save before a stop leaves the loop."""
+        try:
+            yield
+        except Stopped:
+            self.save_if_new(is_last=True)
+            raise
+
+    def save_if_new(self, *, is_last: bool = False) -> None:
+        """Write a checkpoint unless the newest one is of just this position."""
+        if not self.saver.is_saved(self.progress):
+            self.save(is_last=is_last)
+
     def save(self, *, is_last: bool = False) -> None:
         """Write a checkpoint; a disk that refuses is a warning, unless the run ends with it."""
         self.saver.start()
         progress = self.progress
-        self.read_finite()
+        self.check_finite()
+
+        # every process has a part of what is saved
         (progress.loss_sum,) = sum_over_processes([float(self.loss)], self.run.world)
         progress.loss_tokens = int(self.tokens)
         weights = training_weights(self.run.model)
         moments = optimizer_tensors(self.engine.optimizers, self.run.model)
         if not self.run.world.is_main:
             return
+
         progress.log_bytes = self.log.length()
         progress.micro_batches = self.engine.micro_batches
         progress.scaler = self.engine.scaler.state_dict()
         self.saver.save(progress, weights, moments, is_last=is_last)
-
-    def raise_if_stopped(self) -> None:
-        """Raise Stopped if any process was asked to stop."""
-        if self.stop_now():
-            raise Stopped
-
-    def stop_now(self) -> bool:
-        """Tell whether any process was asked to stop."""
-        asked = float(self.stop.must_stop())
-        return sum_over_processes([asked], self.run.world)[0] > 0

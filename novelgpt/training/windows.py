@@ -1,4 +1,4 @@
-"""Token pieces -> shuffled stride windows -> batches, as pure functions of (seed, epoch).
+"""Token pieces -> shuffled stride windows -> batches -> some inputs replaced, as pure functions of (seed, epoch, step).
 
 ::
 
@@ -8,16 +8,23 @@
                      [-----]              start 4
                          [-----]          start 6: the last one ends on the last token
 
-The order of an epoch depends on nothing but the seed and the epoch, so going on after a stop means skipping.
+The order of an epoch depends on nothing but the seed and the epoch, so resuming after a stop means skipping.
+
+A text that is read a few times teaches the network each time. One that is read thirty times, as 15 epochs of
+half-overlapping windows do, is learned by heart unless reading is made harder: some input tokens are then replaced by
+random ones. docs/LOG.md has the measurements.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 IGNORED = -100  # a label that is not scored
+FRESH_READINGS = 4  # readings of a text that teach about as much as new text (arXiv 2305.16264)
+REPLACED = 0.15  # share of the inputs
+REPLACEMENT_STREAM = 2  # third word of the seed, so that no other random numbers of the step are the same
 
 
 class Stream(Protocol):
@@ -124,8 +131,8 @@ def make_batch(stream: Stream, starts: np.ndarray, window: int) -> Batch:
     """
     length = min(window, len(stream))
     rows = stream.gather(starts, length).astype(np.int64)  # (B, length)
-    input_ids = np.zeros((len(starts), window), dtype=np.int64)
-    labels = np.full((len(starts), window), IGNORED, dtype=np.int64)
+    input_ids = np.zeros((len(starts), window), dtype=np.int64)  # (B, T)
+    labels = np.full((len(starts), window), IGNORED, dtype=np.int64)  # (B, T)
     input_ids[:, :length] = rows
     labels[:, :length] = rows
     return Batch(input_ids, labels, starts, is_windows=length == window)
@@ -147,6 +154,40 @@ def epoch_batches(
     Args:
         skip: batches at the beginning that are already done.
     """
-    starts = epoch_starts(len(stream), window, stride, seed=seed, epoch=epoch, random_phase=random_phase)
+    starts = epoch_starts(len(stream), window, stride, seed=seed, epoch=epoch, random_phase=random_phase)  # (W,)
     for first in range(skip * batch_size, len(starts), batch_size):
         yield make_batch(stream, starts[first : first + batch_size], window)
+
+
+def default_replacement(readings: float, *, pretrained: bool) -> float:
+    """Return the share of inputs to exchange for a text read so many times in a run: epochs · window / stride.
+
+    >>> default_replacement(30, pretrained=False), default_replacement(2, pretrained=False)
+    (0.15, 0.0)
+    """
+    return 0.0 if pretrained or readings <= FRESH_READINGS else REPLACED
+
+
+def replace_inputs(batch: Batch, share: float, *, seed: int, step: int) -> Batch:
+    """Exchange some tokens that the network reads for random ones of the same batch; what it shall write stays.
+
+    Args:
+        batch: a global batch, not yet split.
+        share: chance of each input token to be exchanged, 0 to 1.
+        seed, step: the result is a function of them, however the batch is split afterwards.
+
+    Returns:
+        A batch with the same labels.
+
+    >>> ids = np.arange(6).reshape(2, 3)
+    >>> noisy = replace_inputs(Batch(ids, ids, np.zeros(2)), 0.5, seed=0, step=1)
+    >>> bool((noisy.input_ids != ids).any()), bool((noisy.labels == ids).all())
+    (True, True)
+    """
+    random = np.random.Generator(np.random.SFC64([seed, step, REPLACEMENT_STREAM]))
+
+    # drawn from the batch itself, so that frequent tokens stand in as often as they are read
+    ids = batch.input_ids  # (B, T)
+    drawn = ids.ravel()[random.integers(ids.size, size=ids.shape)]
+    is_exchanged = random.random(ids.shape, dtype=np.float32) < share
+    return replace(batch, input_ids=np.where(is_exchanged, drawn, ids), is_windows=False)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from novelgpt.corpus.pipeline import read_corpus, source_sha256
+from novelgpt.corpus.documents import read_corpus, source_sha256
 from novelgpt.files import MANIFEST, read_json
 from novelgpt.messages import EXIT_INPUT, UserError, warn
 from novelgpt.writing.text import find_loop

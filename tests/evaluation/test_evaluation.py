@@ -8,7 +8,7 @@ import torch
 from conftest import STORY, TINY
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.pieces import TokenStream
 from novelgpt.evaluation.evaluation import (
     Evaluation,
     evaluation_batches,

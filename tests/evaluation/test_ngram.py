@@ -10,8 +10,7 @@ from conftest import CORPORA, STORY
 
 import eval as eval_script
 from novelgpt.cli import run
-from novelgpt.corpus.pieces import open_pieces
-from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.pieces import TokenStream, open_pieces
 from novelgpt.evaluation import ngram
 from novelgpt.evaluation.ngram import ORDER, compare_losses, fit_ngram, ngram_nll, score_ngram
 from novelgpt.training.session import train

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from novelgpt.corpus.stream import TokenStream
+from novelgpt.corpus.pieces import TokenStream
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.evaluation.evaluation import evaluation_batches, make_scorer, score_batches, scored_places
 from novelgpt.evaluation.surprise import Span, find_spans

@@ -209,7 +209,7 @@ def test_a_weight_that_is_no_number_is_not_saved(tmp_path, value):
         name = "w" if not moments else "0/w/exp_avg"
         assert str(caught.value) == (
             f"error: {tmp_path / 'checkpoints' / 'step-00000002'}: not saved: {name} is not finite\n\n"
-            "hint: go on from the last good checkpoint with a lower --lr"
+            "hint: resume from the last good checkpoint with a lower --lr"
         )
         assert caught.value.code == 6
     assert list_checkpoints(tmp_path) == [former]

@@ -84,14 +84,14 @@ class Child:
         """Run train.py as its command line would."""
         os.fsync = lambda _handle: self.count_event()
         self.count_calls(checkpoint, "write_safetensors")
-        take_step = trainer.Trainer.take_step
+        count_step = trainer.Trainer.count_step
 
-        def counted_step(this, batch):
-            take_step(this, batch)
+        def counted_step(this, batch, result):
+            count_step(this, batch, result)
             self.steps = this.progress.step
             self.note()
 
-        trainer.Trainer.take_step = counted_step
+        trainer.Trainer.count_step = counted_step
         on_save = stopping.StopSignals.on_save
 
         def noted_save(this, *arguments):

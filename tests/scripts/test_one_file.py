@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 import yaml
-from test_trainer import read_log
+from helpers import read_log
 
 import eval as eval_script
 import generate as generate_script

@@ -127,7 +127,7 @@ def test_a_folder_whose_two_lists_differ_is_refused(small, tmp_path):
 def test_loading_and_encoding_characters_imports_neither_torch_nor_tokenizers():
     code = (
         "import sys; from novelgpt.corpus.tokenizer import load_tokenizer;"
-        "from novelgpt.corpus.pipeline import tokenize_corpus;"
+        "from novelgpt.corpus.pieces import tokenize_corpus;"
         "load_tokenizer('cache/vocab_small.txt').encode('炎');"
         "print([name for name in ('torch', 'transformers', 'tokenizers') if name in sys.modules])"
     )

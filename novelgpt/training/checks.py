@@ -1,0 +1,126 @@
+"""Options that contradict each other or would have no effect are refused here, most before anything is loaded."""
+
+from novelgpt.cli import TrainOptions, names_with
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_INPUT, EXIT_USAGE, UserError
+from novelgpt.training.lora import has_peft
+
+ONLY_ROWS = names_with(TrainOptions, only="rows")
+ONLY_WINDOWS = names_with(TrainOptions, only="windows")
+NEEDS_HELD_OUT = names_with(TrainOptions, needs="held out")
+
+
+def reads_rows(options: TrainOptions) -> bool:
+    """Tell whether a run reads one text a record; a file of records implies it."""
+    return options.train_file is not None if options.rows is None else options.rows
+
+
+def asked_precision(options: TrainOptions) -> str:
+    """Return the precision that was asked for, by either of its two options."""
+    return "fp16" if options.fp16 else options.precision
+
+
+def check_options(options: TrainOptions) -> None:
+    """Refuse options that contradict each other or would have no effect, before anything is loaded.
+
+    Raises:
+        UserError: names the option, what it contradicts, and what to give instead.
+    """
+    check_lora(options)
+    check_place(options)
+    check_rows(options)
+    if options.lr_end and options.lr_scheduler == "constant":
+        message = f"--lr_end {options.lr_end:g}: a constant rate never reaches it"
+        raise UserError(message, "--lr_scheduler linear", EXIT_USAGE)
+    # two names of one thing may agree, and auto agrees with both
+    if options.fp16 and options.precision not in ("auto", "fp16"):
+        message = f"--fp16 and --precision {options.precision}: found both, expected one"
+        raise UserError(message, "leave --fp16 out", EXIT_USAGE)
+
+
+def check_resolved(options: TrainOptions, *, holds_out: bool) -> None:
+    """Refuse what only the data or a resolved option shows to be without effect.
+
+    Args:
+        options: from resolve_options.
+        holds_out: whether there is a text to evaluate on.
+
+    Raises:
+        UserError: an option about evaluations when nothing is held out, or an end rate above the peak.
+    """
+    # a habit about evaluations without evaluations would be ignored in silence
+    for name in NEEDS_HELD_OUT:
+        if getattr(options, name) and not holds_out:
+            message = f"--{name}: nothing is held out, so there is nothing to evaluate on"
+            raise UserError(message, "train.py --raw --valid_fraction 0.05", EXIT_USAGE)
+    if options.lr_end > options.lr:
+        message = f"--lr_end: found {options.lr_end:g}, expected at most the --lr of {options.lr:g}"
+        raise UserError(message, f"--lr_end {options.lr / 10:g}", EXIT_USAGE)
+
+
+def check_lora(options: TrainOptions) -> None:
+    """Refuse what cannot be combined with LoRA, its settings without a rank, and LoRA without peft."""
+    # without a rank its settings would change nothing
+    defaults = TrainOptions()
+    if not options.lora_rank:
+        for name in ("lora_alpha", "lora_dropout"):
+            if getattr(options, name) != getattr(defaults, name):
+                message = f"--{name} {getattr(options, name):g}: without effect where --lora_rank is 0"
+                raise UserError(message, "--lora_rank 16", EXIT_USAGE)
+        return
+    if not options.pretrained_model:
+        message = f"--lora_rank {options.lora_rank}: corrects a trained network, and no --pretrained_model is given"
+        raise UserError(message, "--pretrained_model model/final_model --output_dir other/", EXIT_USAGE)
+    if options.shard:
+        message = f"--lora_rank {options.lora_rank}: does not go together with --shard"
+        raise UserError(message, "leave --shard out: LoRA takes little memory", EXIT_USAGE)
+    if not has_peft():
+        message = f"--lora_rank {options.lora_rank}: the package peft is not installed"
+        raise UserError(message, "pip install peft", EXIT_ENVIRONMENT)
+
+
+def check_place(options: TrainOptions) -> None:
+    """Refuse to start from a model in the run folder, which the run would move aside or write over."""
+    # resolved: the same folder may be given by another path
+    if options.pretrained_model and options.pretrained_path.resolve().is_relative_to(options.output_path.resolve()):
+        message = f"--pretrained_model {options.pretrained_model}: lies in the run folder {options.output_dir}"
+        raise UserError(f"{message}, whose models are written over or moved", "--output_dir other/", EXIT_USAGE)
+
+
+def check_rows(options: TrainOptions) -> None:
+    """Refuse options of the other kind of data, and records without a file or with two held-out parts."""
+    # options of windows have no meaning for rows, and the other way round
+    by_rows = reads_rows(options)
+    given = [name for name in (ONLY_WINDOWS if by_rows else ONLY_ROWS) if is_given(options, name)]
+    if given and not by_rows:
+        raise UserError(f"--{given[0]}: has no meaning without --rows", "add --rows", EXIT_USAGE)
+    if given:
+        message = f"--{given[0]}: has no meaning with --rows, which reads one text a record"
+        raise UserError(message, f"leave --{given[0]} out", EXIT_USAGE)
+    if by_rows and not options.train_file:
+        raise UserError("--rows: no file to train on", "--train_file data/lines.txt", EXIT_USAGE)
+    if options.validation_file and is_given(options, "valid_fraction"):
+        message = "--validation_file and --valid_fraction: found both, expected one of them"
+        raise UserError(message, "leave --valid_fraction out", EXIT_USAGE)
+
+
+def is_given(options: TrainOptions, name: str) -> bool:
+    """Tell whether an option asks for something other than its default; rows never have inputs replaced anyway."""
+    value = getattr(options, name)
+    return value != getattr(TrainOptions(), name) and (name, value) != ("replace_inputs", 0)
+
+
+def check_windows(options: TrainOptions, num_tokens: int, window: int) -> None:
+    """Refuse a stride that skips text, and a corpus with no token to learn from."""
+    if options.stride > window:
+        message = f"--stride {options.stride}: longer than the window of {window} tokens, so text would be skipped"
+        raise UserError(message, f"--stride {window // 2}", EXIT_USAGE)
+    if num_tokens < 2:
+        message = f"{options.tokenized_data_path}: {num_tokens} training tokens, so nothing would be trained"
+        raise UserError(message, "give a longer text to clr_ctrl.py, then train.py --raw", EXIT_INPUT)
+
+
+def check_block(block_size: int, context: int) -> None:
+    """Refuse records longer than the network can read."""
+    if block_size > context:
+        message = f"--block_size {block_size}: longer than the context of {context} tokens"
+        raise UserError(message, f"--block_size {context}", EXIT_USAGE)

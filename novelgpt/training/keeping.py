@@ -1,0 +1,217 @@
+"""Evaluations -> the model folders that people and other tools use: one an epoch, best_model, final_model.
+
+An evaluation is due at the end of every epoch and, with `--eval_steps N`, at every N-th step within one. The lowest
+held-out loss is best_model. With `--early_stopping_patience K` the run ends after K evaluations without a lower one;
+with `--load_best_model_at_end` final_model is a copy of best_model.
+"""
+
+import math
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import GPT2LMHeadModel
+
+from novelgpt.corpus.tokenizers import NovelTokenizer
+from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, UserError, say, warn
+from novelgpt.network import save_model
+from novelgpt.training.checkpoint import Progress
+from novelgpt.training.parallel import World, any_process
+
+FINAL, BEST = "final_model", "best_model"
+
+
+class ModelKeeper:
+    """Writes the model folders of a run."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: GPT2LMHeadModel,
+        tokenizer: NovelTokenizer,
+        world: World,
+        *,
+        corpus: dict,
+        mark: str | None,
+    ):
+        """Keep what every model folder holds besides its weights.
+
+        Args:
+            folder: the run folder.
+            model: the network; what is written of it are the weights given with each call.
+            tokenizer: of the run.
+            world: this process among all; the first one writes.
+            corpus: facts that tie a model to its corpus.
+            mark: what follows it alone is scored; None where all is.
+        """
+        self.folder, self.model, self.tokenizer, self.world = folder, model, tokenizer, world
+        self.corpus, self.mark = corpus, mark
+
+    def write(self, name: str, progress: Progress, weights: dict[str, torch.Tensor]) -> None:
+        """Write the network as it stands as a model folder.
+
+        Args:
+            name: of the folder.
+            progress: where the run stands; the last entry of its history is the held-out loss.
+            weights: what model_weights returned.
+        """
+        # the model card says how good it is, the manifest of what step and corpus
+        entry = progress.history[-1] if progress.history else {"epoch": progress.epoch, "valid_loss": None}
+        loss = entry["valid_loss"]
+        scored = f"token after {self.mark}" if self.mark else "token"
+        text = "" if loss is None else f"Epoch {entry['epoch']}, held-out loss {loss:.4f} nats per {scored}."
+        facts = {"step": progress.step, "epoch": entry["epoch"], "valid_loss": loss, "corpus": self.corpus}
+        save_model(self.model, self.tokenizer, self.folder / name, weights=weights, facts=text, **facts)
+
+    def try_to_write(self, name: str, progress: Progress, weights: dict[str, torch.Tensor]) -> bool:
+        """Write a model folder; a disk that refuses is a warning and False, and the run continues."""
+        try:
+            self.write(name, progress, weights)
+        except UserError as problem:
+            if problem.code != EXIT_ENVIRONMENT:
+                raise
+            warn(f"{name} of epoch {progress.epoch} not written: {problem.message}")
+            return False
+        return True
+
+    def choose_best(self, progress: Progress, loss: float, weights: dict[str, torch.Tensor]) -> None:
+        """Write best_model if the last evaluation is the best one so far, and count the evaluations since the best.
+
+        Every process calls this; the first one decides and writes.
+
+        Args:
+            progress: where the run stands; the evaluation is the last entry of its history.
+            loss: nats per token of that evaluation.
+            weights: what model_weights returned.
+        """
+        # every process takes the first one's word, since sums may differ in their last bits
+        is_lower = math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss)
+        is_best = any_process(is_lower and self.world.is_main, self.world)
+        progress.since_best = 0 if is_best else progress.since_best + 1
+        if is_best and (not self.world.is_main or self.try_to_write(BEST, progress, weights)):
+            entry = progress.history[-1]
+            progress.best_loss, progress.best_epoch, progress.best_step = loss, entry["epoch"], entry["step"]
+
+    def write_final(self, progress: Progress, weights: dict[str, torch.Tensor], *, step: int) -> None:
+        """Write final_model, unless a run that was killed after it has done so.
+
+        Args:
+            progress: where the run ended.
+            weights: what model_weights returned, the last ones.
+            step: whose weights final_model gets, from final_step.
+
+        Raises:
+            UserError: the disk refuses, or best_model is wanted and damaged.
+        """
+        # a kill may have come between this and the last checkpoint
+        if is_written(self.folder / FINAL, step):
+            return
+        if step == progress.step:
+            self.write(FINAL, progress, weights)
+        else:
+            copy_best(self.folder, step)
+            say(f"{self.folder / FINAL}: the weights of {BEST}, step {step:,}")
+
+
+def is_evaluation_due(progress: Progress, *, every: int, epoch_steps: int) -> bool:
+    """Tell whether an evaluation within the epoch is due and not done yet.
+
+    Args:
+        progress: where the run stands.
+        every: steps between two evaluations; 0 for none within an epoch.
+        epoch_steps: optimizer steps of the epoch under way; after the last one the epoch's own evaluation comes.
+
+    >>> is_evaluation_due(Progress(step=4, batch=4), every=2, epoch_steps=6)
+    True
+    >>> is_evaluation_due(Progress(step=6, batch=6), every=2, epoch_steps=6)
+    False
+    """
+    if not every or progress.step % every or not 0 < progress.batch < epoch_steps:
+        return False
+    return not progress.history or progress.history[-1]["step"] != progress.step  # done before the stop
+
+
+def fractional_epoch(progress: Progress, epoch_steps: int) -> float:
+    """Return the epochs done as a number with two decimals.
+
+    >>> fractional_epoch(Progress(epoch=2, batch=3), 6)
+    1.5
+    """
+    return round(progress.epoch - 1 + progress.batch / epoch_steps, 2)
+
+
+def stops_early(progress: Progress, patience: int) -> bool:
+    """Tell whether the held-out loss has stayed above its best for too many evaluations; 0 is endless patience."""
+    return 0 < patience <= progress.since_best
+
+
+def is_over(progress: Progress, *, epochs: int, patience: int) -> bool:
+    """Tell whether no step is left to take."""
+    return progress.epoch > epochs or stops_early(progress, patience)
+
+
+def final_step(progress: Progress, *, wants_best: bool) -> int:
+    """Return the step whose weights final_model gets."""
+    best = progress.best_step if wants_best else None  # None too where nothing was held out
+    return progress.step if best is None else best
+
+
+def is_written(folder: Path, step: int) -> bool:
+    """Tell whether the model folder of a step is there with all its files in full size."""
+    return find_damage(folder, hashes=False) is None and read_json(folder / MANIFEST).get("step") == step
+
+
+def copy_best(folder: Path, step: int) -> None:
+    """Copy best_model to final_model.
+
+    Raises:
+        UserError: it is damaged or of another step.
+    """
+    # a copy of a damaged model would look whole, so its hashes are compared first
+    damage = find_damage(folder / BEST)
+    if damage is None and not is_written(folder / BEST, step):
+        damage = f"not of step {step}"
+    if damage:
+        hint = "--no-load_best_model_at_end --allow_change load_best_model_at_end gives final_model the last weights"
+        raise UserError(f"{folder / BEST}: cannot become {FINAL}: {damage}", hint, EXIT_STATE)
+    copy_model(folder / BEST, folder / FINAL)
+
+
+def copy_model(source: Path, target: Path) -> None:
+    """Copy a whole model folder, in the place of an earlier one."""
+    # only what the manifest names belongs to the model
+    manifest = read_json(source / MANIFEST)
+    facts = {key: value for key, value in manifest.items() if key != "files"}
+    with atomic_folder(target, **facts) as hidden:
+        for name in manifest["files"]:
+            shutil.copyfile(source / name, hidden / name)
+
+
+def adopt_best(folder: Path, checkpoint: str, step: int | None, *, is_needed: bool) -> None:
+    """Copy the best model of the run that a named checkpoint belongs to into the run folder, unless it is there.
+
+    Args:
+        folder: the run folder.
+        checkpoint: what --resume names.
+        step: of that run's best model; None before the first evaluation.
+        is_needed: final_model is to be the best one.
+
+    Raises:
+        UserError: it is needed, and neither folder holds it.
+    """
+    former = Path(checkpoint).resolve().parent.parent
+
+    # already here, as in a run that is resumed in its own folder
+    if step is None or is_written(folder / BEST, step):
+        return
+    if find_damage(former / BEST) is None and is_written(former / BEST, step):
+        copy_model(former / BEST, folder / BEST)
+        return
+
+    # lost: an error where it is needed, else a warning
+    message = f"--resume {checkpoint}: {former / BEST} is not whole or not of its best step, {step:,}"
+    if is_needed:
+        hint = "--no-load_best_model_at_end --allow_change load_best_model_at_end gives final_model the last weights"
+        raise UserError(f"{message}, so it could not become {FINAL}", hint, EXIT_STATE)
+    warn(f"{message}; {BEST} will be that of the next better evaluation")

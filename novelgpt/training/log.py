@@ -1,0 +1,152 @@
+"""What a run records: log.jsonl for machines, one line and a bar for people, TensorBoard curves, tokens per second."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError, progress_bar, say, warn
+
+LOG = "log.jsonl"
+Watch = Callable[[dict], None]
+
+
+class RunLog:
+    """Context manager of a run's records: one JSON object a line in log.jsonl, TensorBoard's curves and the bar."""
+
+    def __init__(
+        self,
+        folder: Path,
+        total_steps: int,
+        *,
+        writer_dir: str | None = None,
+        watch: Watch | None = None,
+        enabled: bool = True,
+    ):
+        """Open the log of a run folder.
+
+        Args:
+            folder: the run folder.
+            total_steps: of the whole run, for the bar.
+            writer_dir: folder for TensorBoard event files; None for none.
+            watch: called with every record.
+            enabled: False records nothing, in all processes but the first.
+        """
+        self.enabled, self.watch = enabled, watch
+        self.path = folder / LOG if enabled else Path(os.devnull)
+        # appended to, never opened anew: a resumed run first cuts it back to its checkpoint
+        self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (open for the whole run)
+        self.writer = open_writer(writer_dir) if writer_dir and enabled else None
+        self.bar = progress_bar(total_steps, unit="step", enabled=enabled)
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.bar.close()
+        self.file.close()
+        if self.writer:
+            self.writer.close()
+
+    def resume(self, *, step: int, length: int) -> None:
+        """Continue after a step: cut the log back to the bytes it then had, so that no step stands in it twice."""
+        if self.enabled:
+            self.file.truncate(min(length, self.path.stat().st_size))
+
+        # the bar's rate is of this session's steps alone
+        self.bar.initial = self.bar.n = step
+        self.bar.refresh()
+
+    def write(self, record: dict[str, float | int | str]) -> None:
+        """Append one record; JSON has no number that is not finite, so such a one is written as a string: "nan"."""
+        if not self.enabled:
+            return
+
+        # a line is written in one call, so a kill leaves it whole or not at all
+        clean = {
+            key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in record.items()
+        }
+        try:
+            self.file.write((json.dumps(clean, ensure_ascii=False) + "\n").encode())
+        except OSError as problem:  # training is worth more than its log
+            warn(f"{self.path}: step {record['step']} not logged: {problem.strerror}")
+        # curves: every number but the position, by step
+        if self.writer:
+            for key, value in record.items():
+                if key not in ("step", "epoch") and isinstance(value, (int, float)):
+                    self.writer.add_scalar(key, value, record["step"])
+        if self.watch:
+            self.watch(record)
+
+    def length(self) -> int:
+        """Return the bytes written so far, forced onto the disk."""
+        os.fsync(self.file.fileno())
+        return self.file.seek(0, os.SEEK_END)
+
+
+def open_writer(folder: str):
+    """Return a TensorBoard writer, or say what to install."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as problem:
+        message = f"--writer_dir {folder}: the package tensorboard is not installed"
+        raise UserError(message, "pip install tensorboard", EXIT_ENVIRONMENT) from problem
+    return SummaryWriter(folder)
+
+
+class Meter:
+    """Counts tokens and seconds between two log lines."""
+
+    def __init__(self):
+        self.start()
+
+    def start(self) -> None:
+        """Begin a new interval."""
+        self.began = time.monotonic()
+        self.tokens = 0
+        self.loading = 0.0  # seconds spent waiting for data
+
+    def timed(self, items: Iterable) -> Iterator:
+        """Yield some items, and count the seconds spent waiting for each."""
+        iterator = iter(items)
+        while True:
+            began = time.monotonic()
+            item = next(iterator, None)
+            self.loading += time.monotonic() - began
+            if item is None:
+                return
+            yield item
+
+    def leave_out(self, seconds: float) -> None:
+        """Take seconds that went into something else out of the interval."""
+        self.began += seconds
+
+    def rate(self) -> float:
+        """Return tokens per second of the interval."""
+        return self.tokens / max(time.monotonic() - self.began, 1e-9)
+
+    def loading_share(self) -> float:
+        """Return the share of the interval that was spent waiting for data, 0 to 1."""
+        return self.loading / max(time.monotonic() - self.began, 1e-9)
+
+
+def say_step(record: dict, total_steps: int, *, seconds_left: float, loading_share: float) -> None:
+    """Print a log record as one line for people, with the share of the time that was spent waiting for data."""
+    step = f"step {record['step']}/{total_steps} epoch {record['epoch']}"
+    rate = f"{record['tokens_per_second']:,.0f} tokens/s (data {loading_share:.2%})"
+    say(f"{step} loss {record['loss']:.4f} lr {record['lr']:.3g} {rate}, {format_duration(seconds_left)} left")
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration.
+
+    >>> format_duration(95), format_duration(7260)
+    ('1 min 35 s', '2 h 1 min')
+    """
+    seconds = round(seconds)
+    if seconds >= 3600:
+        return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+    return f"{seconds // 60} min {seconds % 60} s" if seconds >= 60 else f"{seconds} s"

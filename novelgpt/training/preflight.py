@@ -1,0 +1,107 @@
+"""Before a run starts: what it would do and take on this machine (`train.py --plan`), and whether the disk has room."""
+
+import shutil
+import statistics
+import time
+
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, warn
+from novelgpt.network import count_parameters
+from novelgpt.training.engine import Engine
+from novelgpt.training.log import format_duration
+from novelgpt.training.memory import available_bytes
+from novelgpt.training.optim import warmup_count
+from novelgpt.training.run import Run
+
+TRIAL_STEPS = 3  # the first one warms up
+CHECKPOINT_BYTES = 12  # a parameter: the weight and two moments in fp32
+MODEL_BYTES = 4  # a parameter
+FEW_TOKENS_A_PARAMETER = 0.05  # below, a smaller network learns the book as well (measured on novels of 1 M characters)
+
+
+def print_plan(run: Run) -> None:
+    """Print documents, tokens, windows, steps, memory, time, disk and advice, one line each, on stdout."""
+    parameters = count_parameters(run.model)
+    tokens = run.data.num_tokens
+    train, held = run.data.describe_counts()
+
+    # the engine of the run itself: what is shown is what will be
+    engine = Engine(run)
+    seconds = time_step(run, engine)
+    lines = {
+        "data": f"{train}; held out {held}",
+        "parameters": f"{parameters:,}; {tokens / parameters:.3f} tokens a parameter",
+        "batches": run.data.describe_batch(),
+        "steps": f"{run.total_steps:,} in {run.options.epochs} epochs of about {run.epoch_steps[0]:,}",
+        "warm-up": f"{warmup_count(run.options.warmup_steps, run.total_steps):,} steps",
+        "memory": describe_memory(engine),
+        "time": f"{seconds:.2f} s a step, {format_duration(seconds * run.epoch_steps[0])} an epoch, "
+        f"{format_duration(seconds * run.total_steps)} in all",
+        "disk": ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in predict_disk(run).items()),
+    }
+    for name, words in lines.items():
+        print(f"{name + ':':12} {words}")
+    for words in list_advice(run, tokens / parameters):
+        print(f"{'advice:':12} {words}")
+
+
+def describe_memory(engine: Engine) -> str:
+    """Describe the predicted memory beside what is there, and into how many parts a batch is split."""
+    needed, there = engine.predict_bytes(engine.micro_batches), available_bytes(engine.device)
+    split = f"; a batch in {engine.micro_batches} parts" if engine.micro_batches > 1 else ""
+    return f"about {needed / 1e9:.1f} GB of {there / 1e9:.1f} GB free{split}"
+
+
+def time_step(run: Run, engine: Engine) -> float:
+    """Measure the seconds of an optimizer step by taking a few with a learning rate of zero."""
+    seconds = []
+    batch = next(run.data.epoch_batches(1))
+    say(f"measuring {TRIAL_STEPS} steps …")
+    for number in range(1, TRIAL_STEPS + 1):
+        start = time.perf_counter()
+        bool(engine.step(batch, step=number, lr_share=0.0).finite)  # waits for the device
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+def list_advice(run: Run, tokens_a_parameter: float) -> list[str]:
+    """Return what is worth changing about the plan, one line each."""
+    words = []
+    if run.options.batch_size > run.epoch_steps[0] * run.options.batch_size // 2:
+        words.append("an epoch has very few steps: a smaller --batch_size or --stride gives more")
+    if 2 * warmup_count(run.options.warmup_steps, run.total_steps) > run.total_steps:
+        words.append("the rate still rises after half of the run: --warmup_steps 0.02 is a share of its steps")
+    if tokens_a_parameter < FEW_TOKENS_A_PARAMETER:
+        words.append("the book is small for this network: a smaller --model_config trains in a fraction of the time")
+    if run.data.num_valid < (2 if run.options.rows else run.window):
+        words.append("almost nothing is held out: --valid_fraction 0.05 shows when it begins to memorise")
+    return words or ["none: go ahead"]
+
+
+def predict_disk(run: Run) -> dict[str, int]:
+    """Predict the bytes a run takes on disk: its model folders and checkpoints, one more than are kept at a time."""
+    trained = count_parameters(run.model, trainable=True)
+    return {
+        "models": (run.options.epochs + 2) * MODEL_BYTES * count_parameters(run.model),
+        "checkpoints": (run.options.save_total_limit + 1) * CHECKPOINT_BYTES * trained,
+    }
+
+
+def check_disk(run: Run) -> None:
+    """Compare the free space with what the run will write.
+
+    Raises:
+        UserError: not even two checkpoints and a model fit.
+    """
+    folder = run.options.output_path
+    folder.mkdir(parents=True, exist_ok=True)
+
+    # too little for anything is an error, too little for everything a warning
+    free = shutil.disk_usage(folder).free
+    needed = sum(predict_disk(run).values())
+    trained = count_parameters(run.model, trainable=True)
+    least = 2 * CHECKPOINT_BYTES * trained + MODEL_BYTES * count_parameters(run.model)
+    if free < least:
+        message = f"{folder}: {free / 1e9:.1f} GB free, at least {least / 1e9:.1f} GB are needed to save anything"
+        raise UserError(message, f"free some space, or --output_dir on another disk than {folder}", EXIT_ENVIRONMENT)
+    if free < needed:
+        warn(f"{folder}: {free / 1e9:.1f} GB free, the whole run writes up to {needed / 1e9:.1f} GB")

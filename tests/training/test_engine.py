@@ -1,0 +1,189 @@
+"""The engine around a step: what does not fit is split, the corpus on the device, the plan."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from novelgpt.corpus.pieces import TokenStream
+from novelgpt.messages import EXIT_USAGE, UserError
+from novelgpt.network import check_model_config
+from novelgpt.training import engine as engine_module
+from novelgpt.training import preflight
+from novelgpt.training.engine import Engine, cut_windows, rows_to_device, to_signed
+from novelgpt.training.memory import choose_parts, predict_bytes
+from novelgpt.training.parallel import World
+from novelgpt.training.preflight import describe_memory, list_advice
+from novelgpt.training.run import prepare_run
+from novelgpt.training.session import train
+from novelgpt.training.windows import epoch_batches, make_batch
+
+SMALL = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}
+
+
+def first_batch(run):
+    """Return the first batch of a run."""
+    options = run.options
+    return next(epoch_batches(run.data.pieces.train, run.window, options.stride, options.batch_size, seed=0, epoch=1))
+
+
+def all_weights(run) -> torch.Tensor:
+    """Return a copy of all weights in one row."""
+    return torch.cat([parameter.detach().flatten() for parameter in run.model.parameters()])
+
+
+def weights_after_a_step(run, engine) -> torch.Tensor:
+    """Take one step and return all weights in one row."""
+    engine.step(first_batch(run), step=1, lr_share=1.0)
+    return all_weights(run)
+
+
+def refuse_more_than(rows: int, monkeypatch) -> None:
+    """Let the memory run out for micro-batches of more rows than that."""
+    forward = engine_module.LossModule.forward
+
+    def limited(self, input_ids, labels):
+        if len(input_ids) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(self, input_ids, labels)
+
+    monkeypatch.setattr(engine_module.LossModule, "forward", limited)
+
+
+def test_a_batch_that_does_not_fit_is_split_and_gives_the_same_update(tiny_options, monkeypatch, capsys):
+    run = prepare_run(tiny_options(precision="fp32"))
+    first = all_weights(run)
+    whole = weights_after_a_step(run, Engine(run))
+    refuse_more_than(1, monkeypatch)
+    run = prepare_run(tiny_options(precision="fp32"))
+    engine = Engine(run)
+    split = weights_after_a_step(run, engine)
+    assert engine.micro_batches == 4
+    assert (split - whole).norm() < 1e-5 * (whole - first).norm()  # Adam magnifies what rounding is left of a zero
+    assert "--batch_size 4: too large for the memory; computed in 4 parts, same update" in capsys.readouterr().err
+
+
+def test_a_single_row_that_does_not_fit_is_an_error(tiny_options, monkeypatch):
+    refuse_more_than(0, monkeypatch)
+    run = prepare_run(tiny_options())
+    with pytest.raises(UserError) as caught:
+        Engine(run).step(first_batch(run), step=1, lr_share=1.0)
+    assert str(caught.value) == (
+        "error: --batch_size 4: does not fit into the memory of cpu, even split\n\n"
+        "hint: --gradient_checkpointing, or a smaller --model_config"
+    )
+    assert caught.value.code == 4
+
+
+def test_memory_running_out_later_is_not_hidden(tiny_options, monkeypatch):
+    run = prepare_run(tiny_options())
+    engine = Engine(run)
+    engine.step(first_batch(run), step=1, lr_share=1.0)
+    refuse_more_than(0, monkeypatch)
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.step(first_batch(run), step=2, lr_share=1.0)
+
+
+def test_checkpointing_of_activations_changes_no_update(tiny_options):
+    plain = weights_after_a_step(run := prepare_run(tiny_options()), Engine(run))
+    run = prepare_run(tiny_options(gradient_checkpointing=True))
+    torch.testing.assert_close(weights_after_a_step(run, Engine(run)), plain, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("dtype", "high"), [(np.uint16, 65_535), (np.uint32, 4_000_000_000)])
+def test_windows_cut_on_the_device_are_those_of_the_stream(dtype, high):
+    tokens = np.random.default_rng(0).integers(0, high, 500).astype(dtype)
+    tokens[7] = high
+    starts = np.array([0, 5, 484])
+    cut = cut_windows(to_signed(tokens), torch.from_numpy(starts), 16)
+    expected = np.stack([tokens[start : start + 16] for start in starts]).astype(np.int64)
+    assert torch.equal(cut, torch.from_numpy(expected))
+
+
+def test_a_process_without_rows_computes_a_row_that_counts_nothing():
+    batch = make_batch(TokenStream([np.arange(40, dtype=np.uint16)]), np.array([0, 8]), 16)
+    input_ids, labels = rows_to_device(batch, range(0), torch.device("cpu"), None)
+    assert input_ids.shape == labels.shape == (1, 16)
+    assert labels.eq(-100).all()
+
+
+def test_parts_double_until_they_fit():
+    assert choose_parts(lambda parts: 8, 8, 100) == 1
+    assert choose_parts(lambda parts: 240 // parts, 8, 100) == 4  # 60 of 85 usable
+    assert choose_parts(lambda parts: 10**9, 8, 100) == 8
+    assert choose_parts(lambda parts: 8, 8, 100, least=3) == 3
+
+
+def test_predicted_memory_grows_with_rows_and_shrinks_with_checkpointing():
+    config = check_model_config(SMALL, name="small")
+    activations = 38 * 768 * 10 * 1024 + 24 * 768 * 1024  # a row
+    probabilities = {"cuda": 0, "cpu": 2 * 12 * 10 * 1024 * 640}  # 4 blocks of 256 queries see 256 to 1,024 keys
+    for device, more in probabilities.items():
+        settings = {"device": device, "dtype": torch.bfloat16}
+        # from 8 rows on, the chunk of logits is full: 1,024 positions on a CPU, 8,192 on a GPU
+        eight, twelve = (predict_bytes(config, 13_317, rows, **settings) for rows in (8, 12))
+        assert twelve - eight == 4 * (activations + more)
+        assert predict_bytes(config, 13_317, 8, **settings, checkpointing=True) < eight
+
+
+@pytest.mark.parametrize(
+    ("device", "devices", "processes", "parts", "rows", "chunk"),
+    [
+        ("cpu", 1, 1, 1, 16, 32),
+        ("cpu", 1, 1, 3, 6, 32),
+        ("cuda", 1, 1, 1, 16, 64),
+        ("cuda", 1, 1, 8, 2, 32),
+        ("cuda", 2, 1, 1, 8, 64),
+        ("cuda", 1, 3, 2, 3, 48),
+        ("cuda", 1, 16, 1, 1, 16),
+    ],
+)
+def test_the_predicted_memory_is_that_of_one_device_and_its_share_of_the_batch(
+    tiny_options, monkeypatch, device, devices, processes, parts, rows, chunk
+):
+    engine = Engine(prepare_run(tiny_options(batch_size=16)))
+    places = [torch.device(device, number) for number in range(devices)] if device == "cuda" else [torch.device("cpu")]
+    engine.run = replace(engine.run, devices=places, world=World(0, processes))
+    engine.device = places[0]
+    monkeypatch.setattr("novelgpt.training.memory.HEAD_CHUNK", {"cpu": 32, "cuda": 64})
+    tokens = 16 * rows
+    # 2 layers, 32 wide, in fp32; on a CPU the probabilities of 2 heads over 16 keys and a block of 16 queries, halved
+    probabilities = 4 * 2 * tokens * 32 // 2 if device == "cpu" else 0
+    activations = 2 * (72 * 32 * tokens + probabilities) + 24 * 32 * tokens
+    assert engine.predict_bytes(parts) == (600 << 20) + 16 * 36_672 + activations + 10 * chunk * 334
+
+
+def test_the_plan_prints_the_memory_that_the_engine_splits_a_batch_by(tiny_options, monkeypatch):
+    monkeypatch.setattr(Engine, "predict_bytes", lambda engine, parts: 8_000_000_000 // parts)
+    for module in (engine_module, preflight):
+        monkeypatch.setattr(module, "available_bytes", lambda device: 5_000_000_000)
+    engine = Engine(prepare_run(tiny_options()))
+    assert engine.micro_batches == 2  # 4 GB of 4.25 GB that may be used
+    assert describe_memory(engine) == "about 4.0 GB of 5.0 GB free; a batch in 2 parts"
+
+
+def test_the_plan_is_printed_and_nothing_is_written(tiny_options, capsys, tmp_path):
+    options = replace(tiny_options(), plan=True, output_dir=str(tmp_path / "planned"))
+    assert train(options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = ["data", "parameters", "batches", "steps", "warm-up", "memory", "time", "disk", "advice"]
+    assert [line.split(":")[0] for line in lines[:9]] == names
+    assert f"steps:       {prepare_run(options).total_steps} in 3 epochs" in lines[3]
+    assert not (tmp_path / "planned").exists()
+
+
+@pytest.mark.parametrize(("warmup_steps", "is_long"), [(0.02, False), (0.5, False), (0.51, True), (2000, True)])
+def test_the_plan_advises_against_a_warm_up_as_long_as_the_run(tiny_options, warmup_steps, is_long):
+    words = "the rate still rises after half of the run: --warmup_steps 0.02 is a share of its steps"
+    assert (words in list_advice(prepare_run(tiny_options(warmup_steps=warmup_steps)), 1.0)) == is_long
+
+
+def test_compiling_on_a_cpu_is_refused(tiny_options):
+    run = prepare_run(tiny_options(compile="on"))
+    with pytest.raises(UserError) as caught:
+        Engine(run)
+    assert str(caught.value) == (
+        "error: --compile on: cpu trains with parts of its own, not compiled ones\n\nhint: --compile auto"
+    )
+    assert caught.value.code == EXIT_USAGE

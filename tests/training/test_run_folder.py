@@ -1,0 +1,125 @@
+"""What may lie in a run folder when a run begins, and what a run takes from an earlier one's."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import STORY
+from helpers import read_log, refusal_of, stopping_after
+
+from novelgpt import train
+from novelgpt.files import read_json, write_json
+from novelgpt.network import build_model, save_model
+from novelgpt.training import run, session
+from novelgpt.training.checkpoint import list_checkpoints, read_progress
+
+WORSENING = {"documents": [STORY[0]] * 6 + STORY[1:], "lr": 0.03, "epochs": 6, "eval_steps": 2}
+LATER = ("lr_end", "eval_steps", "early_stopping_patience", "load_best_model_at_end", "deterministic")
+
+
+pytestmark = pytest.mark.usefixtures("no_flushing")
+
+
+def stop_after(questions: int, options) -> None:
+    """Train until the loop has asked so often whether to stop."""
+    with stopping_after(questions):
+        assert session.train(options) == 0
+
+
+def change_run_file(options, change) -> None:
+    """Let a function change run.json."""
+    path = options.output_path / "run.json"
+    values = read_json(path)
+    change(values)
+    write_json(path, values)
+
+
+def without_later_names(values: dict) -> None:
+    """Leave out what former identities did not have."""
+    values["identity"] = {name: value for name, value in values["identity"].items() if name not in LATER}
+
+
+def test_an_unfinished_run_of_the_former_format_goes_on_with_defaults_only(tiny_options):
+    options = tiny_options()
+    stop_after(9, options)
+    change_run_file(options, without_later_names)
+    problem = refusal_of(session.train, replace(options, lr_end=1e-4))
+    assert problem.message.endswith("other settings\n  lr_end: was 0.0, now 0.0001")
+    assert train(options).finished
+    assert [record["step"] for record in read_log(options.output_path)][-1] == 18
+
+
+@pytest.mark.parametrize("is_former", [False, True])
+def test_fp16_is_a_precision_that_a_run_goes_on_with(tiny_options, monkeypatch, is_former):
+    monkeypatch.setattr(run, "choose_precision", lambda name, device: torch.float32)  # a CPU has no fp16
+    plain = tiny_options(precision="auto")
+    options = replace(plain, fp16=True)
+    stop_after(9, options)
+    assert read_json(options.output_path / "run.json")["identity"]["precision"] == "fp16"
+    if is_former:
+        change_run_file(options, lambda values: values["identity"].update(precision="auto"))
+    problem = refusal_of(session.train, plain)
+    assert problem.message.endswith('other settings\n  precision: was "fp16", now "auto"')
+    assert problem.hint.endswith("--allow_change precision")
+    assert train(options).finished
+
+
+@pytest.mark.parametrize("resume", ["never", "auto"])
+@pytest.mark.parametrize("name", ["run/final_model", "run"])
+def test_a_model_in_the_run_folder_is_not_trained_on_and_nothing_is_moved(
+    tiny_options, tiny_config, tiny_tokenizer, tmp_path, monkeypatch, name, resume
+):
+    save_model(build_model(tiny_config, tiny_tokenizer, seed=3), tiny_tokenizer, tmp_path / name)
+    (tmp_path / "run" / "checkpoints").mkdir()
+    options = tiny_options(resume=resume, tokenizer_path=None)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    problem = refusal_of(session.train, replace(options, pretrained_model=name))
+    assert str(problem) == (
+        f"error: --pretrained_model {name}: lies in the run folder {options.output_dir}, "
+        "whose models are written over or moved\n\nhint: --output_dir other/"
+    )
+    assert problem.code == 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_that_stopped_early_is_finished_for_the_api_and_one_that_lacks_its_final_model_is_not(tiny_options):
+    options = tiny_options(**WORSENING, early_stopping_patience=2)
+    result = train(options)
+    assert (result.finished, result.step < result.total_steps, result.best_epoch) == (True, True, 0.67)
+    shutil.rmtree(options.output_path / "final_model")
+    assert not train(replace(options, plan=True)).finished
+    assert train(options).finished
+
+
+def test_a_run_that_goes_on_in_another_folder_takes_the_best_model_with_it(tiny_options, tmp_path, monkeypatch):
+    habits = {"early_stopping_patience": 2, "load_best_model_at_end": True, "save_steps": 2, "save_total_limit": 9}
+    options = tiny_options(**WORSENING, **habits)
+    assert train(options).finished
+    last = list_checkpoints(options.output_path)[-2]
+    assert (read_progress(last).step, read_progress(last).best_step) == (6, 4)
+    new = replace(options, output_dir=str(tmp_path / "new"), resume=str(last))
+    result = train(new)
+    assert result.finished and result.model.is_dir()
+    assert read_json(new.output_path / "final_model" / "manifest.json")["step"] == 4
+    for name in ("best_model", "final_model"):
+        path = f"{name}/model.safetensors"
+        assert (new.output_path / path).read_bytes() == (options.output_path / path).read_bytes()
+
+
+def test_a_checkpoint_whose_best_model_is_gone_is_refused_before_anything_is_written(tiny_options, tmp_path, capsys):
+    options = tiny_options(**WORSENING, load_best_model_at_end=True, save_steps=2, save_total_limit=99)
+    assert train(options).finished
+    second, best = list_checkpoints(options.output_path)[0], options.output_path / "best_model"
+    assert read_progress(second).best_step == 2
+    new = replace(options, output_dir=str(tmp_path / "new"), resume=str(second))
+    problem = refusal_of(session.train, new)
+    message = f"--resume {second}: {best} is not whole or not of its best step, 2"
+    hint = "--no-load_best_model_at_end --allow_change load_best_model_at_end gives final_model the last weights"
+    assert str(problem) == f"error: {message}, so it could not become final_model\n\nhint: {hint}"
+    assert problem.code == 5
+    assert not new.output_path.exists()
+    capsys.readouterr()
+    assert train(replace(new, load_best_model_at_end=False, allow_change="load_best_model_at_end")).finished
+    assert f"warning: {message}; best_model will be that of the next better evaluation\n" in capsys.readouterr().err

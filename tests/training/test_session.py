@@ -1,0 +1,184 @@
+"""What a run says when it stops, and from where it goes on."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+from helpers import copy_run, refusal_of, stopping_after
+
+from novelgpt.files import find_damage, read_json
+from novelgpt.messages import UserError
+from novelgpt.training import checkpoint
+from novelgpt.training.checkpoint import Progress, list_checkpoints
+from novelgpt.training.session import describe_stop, format_command, train
+from novelgpt.training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("no_flushing")
+
+
+@pytest.fixture
+def unfinished(stopped_run, tmp_path, capsys):
+    """The options of a run whose time was up after 9 questions, with checkpoints of every second step."""
+    return copy_run(stopped_run, tmp_path)
+
+
+def names(options) -> list[str]:
+    """Return the checkpoint folders' names, those set aside included."""
+    return sorted(path.name for path in (options.output_path / "checkpoints").iterdir())
+
+
+def test_the_summary_names_what_improved_the_best_sample_and_what_is_left():
+    history = [
+        {"epoch": 0, "step": 0, "valid_loss": 5.5},
+        {"epoch": 1, "step": 6, "valid_loss": 4.25, "sample": "井里"},
+        {"epoch": 2, "step": 12, "valid_loss": 4.5, "sample": "剑"},
+        {"epoch": 3, "step": 18, "valid_loss": None, "sample": "潮"},
+    ]
+    progress = Progress(step=20, epoch=4, history=history, skipped=2)
+    assert describe_stop(progress, 60, 10, seconds_a_step=90.0, command="python train.py") == [
+        "stopped at step 20 of 60, epoch 4 of 10",
+        "held-out loss 5.5000 at the start, 4.5000 now; best 4.2500 after epoch 1",
+        "sample of epoch 1: 井里",
+        "2 steps were skipped: their loss or gradient was not finite",
+        "left: 40 steps, about 1 h 0 min",
+        "continue with: python train.py",
+    ]
+
+
+def test_a_run_that_stopped_in_its_last_epochs_end_says_the_last_epoch():
+    lines = describe_stop(Progress(step=6, epoch=4), 6, 3, seconds_a_step=None, command="x")
+    assert lines == ["stopped at step 6 of 6, epoch 3 of 3", "left: 0 steps", "continue with: x"]
+
+
+@pytest.mark.parametrize(
+    "resume",
+    [
+        ["--resume=never"],
+        ["--resume", "never"],
+        ["--resume", "model/checkpoints/step-00000002"],
+        ["--resume=model/checkpoints/step-00000002"],
+        ["--resume", "never", "--resume=model/checkpoints/step-00000002"],
+        [],  # of a config file
+    ],
+)
+def test_the_command_of_torchrun_goes_on_however_the_stopped_one_began(resume):
+    words = ["train.py", "--raw", *resume, "--output_dir", "resume"]
+    assert format_command(words, resume="never", processes=2) == (
+        "torchrun --nproc_per_node=2 train.py --raw --output_dir resume --resume auto"
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "how"),
+    [
+        (["train.py", "--raw"], "python train.py --raw"),
+        (None, "novelgpt.train(options) with the same options"),  # a notebook's own words would resume nothing
+    ],
+)
+def test_the_stop_prints_how_the_run_is_resumed(unfinished, monkeypatch, capsys, command, how):
+    monkeypatch.setattr("sys.argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    with stopping_after(3):
+        assert train(unfinished, command=command) == 0
+    lines = capsys.readouterr().err.split("\n")
+    assert lines[-2] == f"continue with: {how}"
+    assert lines[-3].startswith("left: ")
+    assert read_json(unfinished.output_path / "run.json")["command"] == command
+
+
+def test_a_call_from_python_that_began_anew_is_resumed_with_another_option():
+    how = 'novelgpt.train(options) with the same options and resume="auto"'
+    assert format_command(None, resume="never", processes=1) == how
+
+
+def test_checkpoints_without_run_json_are_not_written_over(unfinished):
+    before = names(unfinished)
+    (unfinished.output_path / "run.json").unlink()
+    with pytest.raises(UserError) as caught:
+        train(unfinished)
+    assert str(caught.value) == (
+        f"error: {unfinished.output_path}: holds checkpoints but no run.json\n\n"
+        "hint: put run.json back; or start anew with --resume never, which moves the old run aside"
+    )
+    assert (caught.value.code, names(unfinished)) == (5, before)
+
+
+def test_going_on_from_a_named_checkpoint_sets_later_ones_aside(unfinished, tmp_path):
+    whole = replace(unfinished, output_dir=str(tmp_path / "whole"))
+    assert train(whole) == 0
+    assert names(unfinished)[:2] == ["step-00000002", "step-00000004"]
+    second = list_checkpoints(unfinished.output_path)[0]
+    assert train(replace(unfinished, resume=str(second))) == 0
+    assert "step-00000004.later" in names(unfinished)
+    last = [sorted((options.output_path / "checkpoints").glob("step-????????"))[-1] for options in (unfinished, whole)]
+    assert last[0].name == last[1].name == "step-00000018"
+    assert (last[0] / "optimizer.safetensors").read_bytes() == (last[1] / "optimizer.safetensors").read_bytes()
+
+
+def test_a_named_checkpoint_of_other_settings_is_refused(unfinished):
+    path = list_checkpoints(unfinished.output_path)[0]
+    with pytest.raises(UserError) as caught:
+        train(replace(unfinished, resume=str(path), seed=3))
+    assert caught.value.message == (
+        f"{unfinished.output_path}: holds an unfinished run with other settings\n  seed: was 0, now 3"
+    )
+
+
+def test_a_named_checkpoint_without_its_run_is_taken_with_a_warning(unfinished, tmp_path, capsys):
+    path = tmp_path / "elsewhere" / "mine"
+    shutil.copytree(list_checkpoints(unfinished.output_path)[0], path)
+    assert train(replace(unfinished, resume=str(path), output_dir=str(tmp_path / "new"))) == 0
+    warning = f"warning: --resume {path}: no run.json of its run, so its settings cannot be compared\n"
+    assert warning in capsys.readouterr().err
+
+
+def test_what_a_kill_left_unpruned_goes_at_the_next_start(unfinished):
+    assert len(names(unfinished)) > 2
+    assert train(replace(unfinished, save_total_limit=1)) == 0
+    assert names(unfinished) == ["step-00000018"]
+
+
+def test_a_last_checkpoint_that_the_disk_refuses_is_an_error_and_any_other_a_warning(unfinished, monkeypatch, capsys):
+    def refuse(*_arguments, **_settings):
+        raise UserError("step-x: cannot be written: No space left on device", "free some space", 4)
+
+    monkeypatch.setattr(checkpoint, "save_checkpoint", refuse)
+    before = names(unfinished)
+    with stopping_after(6):
+        problem = refusal_of(train, unfinished)
+    assert (problem.code, names(unfinished)) == (4, before)
+    warning = "cannot be written: No space left on device; the former one stays"
+    assert warning in capsys.readouterr().err
+
+
+def test_a_refused_checkpoint_is_tried_again_a_minute_later(unfinished, monkeypatch):
+    now, refusals, tried = [0.0], [1], []
+
+    def save(_folder, progress, *_arguments, **_settings):
+        tried.append(progress.step)
+        if refusals:
+            raise UserError("full", "free some space", refusals.pop())
+
+    count_step = Trainer.count_step
+
+    def count_and_wait(this, *step):
+        count_step(this, *step)
+        now.append(now.pop() + 25)
+
+    monkeypatch.setattr(Trainer, "count_step", count_and_wait)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", save)
+    monkeypatch.setattr("time.monotonic", lambda: now[-1])
+    first = max(int(name[5:]) for name in names(unfinished))
+    assert train(replace(unfinished, save_steps=0, save_minutes=0, epochs=3)) == 0
+    ends = [step for step in (6, 12, 18) if step > first]
+    assert tried[:2] == [ends[0], ends[0] + 3]  # 75 s later
+    assert find_damage(unfinished.output_path / "final_model") is None
+
+
+def test_a_finished_run_that_is_given_more_epochs_ends_with_a_new_final_model(tiny_options, capsys):
+    options = tiny_options(epochs=1)
+    assert train(options) == 0
+    assert train(replace(options, epochs=2, allow_change="epochs")) == 0
+    last = (options.output_path / "model_epoch2" / "model.safetensors").read_bytes()
+    assert (options.output_path / "final_model" / "model.safetensors").read_bytes() == last
+    assert train(replace(options, epochs=2)) == 0
+    assert capsys.readouterr().err.endswith("this run is finished; --resume never starts it again\n")
