@@ -34,8 +34,7 @@ class Noise:
 
     def set_position(self, step: int, first_row: int) -> None:
         """Say which step is computed, and which row of the global batch is the first of this micro-batch."""
-        self.step = step
-        self.first_row = first_row
+        self.step, self.first_row = step, first_row
 
     def generator(self, row: int, site: int) -> np.random.Generator:
         """Return the random stream of one row of the micro-batch at one place."""
@@ -88,9 +87,7 @@ class KeyedDropout(nn.Module):
 
     def __init__(self, p: float, noise: Noise, site: int):
         super().__init__()
-        self.p = p
-        self.noise = noise
-        self.site = site
+        self.p, self.noise, self.site = p, noise, site
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Zero a share p of the elements and scale the others up so that the mean stays."""
@@ -189,11 +186,9 @@ class BlockedAttention(torch.autograd.Function):
 
 
 def split_signs(signed: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the probabilities that dropout left, and all of them; zero in place the gradient of those it dropped.
+    """Return the probabilities that dropout left, the negative ones, and all of them, made positive; each (N, Q, K).
 
-    Args:
-        signed: (N, Q, K), negative where dropout left the probability as it was.
-        gradient: (N, Q, K), of the probabilities after dropout.
+    The gradient, of the probabilities after dropout, is zeroed in place where they were dropped.
     """
     bits, last = (torch.int16, 15) if signed.element_size() == 2 else (torch.int32, 31)
     mask = signed.view(bits).bitwise_right_shift(last)  # all bits or none

@@ -2,9 +2,7 @@
 
 Four parts are replaced in place; the state dict stays the same:
 
-- dropout draws one cheap random byte an element instead of one slow Bernoulli number, and draws it as a function of
-  (seed, step, window), so the masks do not depend on how a batch is split (attention.py);
-- attention goes block by block of queries, without a T x T mask or the scores above the diagonal (attention.py);
+- dropout and attention are those of attention.py;
 - GELU is one loop instead of eight operators;
 - in fp32 the linear layers go through oneDNN. PyTorch sends fp32 products on a CPU to MKL, which runs at a third of its
   speed on processors that are not Intel's; oneDNN, which PyTorch ships too, is fast on all of them. bf16 products go
@@ -23,9 +21,9 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, GPT2LMHeadModel
 
+from novelgpt.compute import loops
 from novelgpt.compute.attention import SITES_A_LAYER, KeyedDropout, Noise, blocked_attention
 from novelgpt.compute.compiling import CPU_FORMATS, as_array, share_threads
-from novelgpt.compute.kernels import loops
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 ATTENTION = "novelgpt_blocked"  # its name in the registry of transformers
@@ -34,15 +32,9 @@ MALLOC_OPTIONS = {-3: 1 << 30, -1: 2**31 - 1, -2: 64 << 20}
 
 
 def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int, dtype: torch.dtype = torch.float32) -> Noise:
-    """Replace dropout, attention, GELU and, in fp32, the linear layers of a GPT-2 in place.
+    """Replace dropout, attention, GELU and, where the products are in fp32, the linear layers of a GPT-2 in place.
 
-    Args:
-        model: trained on the CPU; its weights and their names stay.
-        seed: the dropout masks are a function of it.
-        dtype: format of the matrix products.
-
-    Returns:
-        The source of noise, whose set_position the training loop calls.
+    Returns the source of noise, a function of the seed, whose set_position the training loop calls.
     """
     # Attention is a function that the config names; transformers hands it the block's own module.
     noise = Noise(seed)
@@ -64,12 +56,7 @@ def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int, dtype: torch.dtype = torc
 
 
 def multiply(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """Return left · right (+ bias) without a graph.
-
-    Args:
-        left: (N, K), any strides.
-        right: (K, M), any strides, of the same dtype and device.
-        bias: (M,).
+    """Return left (N, K) · right (K, M) (+ bias) without a graph, both of one dtype and device and of any strides.
 
     >>> multiply(torch.ones(2, 3), torch.ones(3, 1)).tolist()
     [[3.0], [3.0]]
@@ -90,7 +77,7 @@ class LinearFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        """Return the gradients of inputs, weight and bias; None for weight and bias where they are frozen."""
+        """Return the gradients; None for weight and bias where they are frozen."""
         inputs, weight = ctx.saved_tensors
         gradient = gradient.contiguous()  # (N, M)
         if not ctx.needs_input_grad[1]:
@@ -168,7 +155,6 @@ def row_losses_on_cpu(logits: torch.Tensor, labels: torch.Tensor, needs_gradient
     Args:
         logits: (C, V) in one of CPU_FORMATS.
         labels: (C,) int64; a negative one does not count.
-        needs_gradient: False leaves the logits alone.
 
     Raises:
         IndexError: a label beyond the vocabulary, which the loop would read from foreign memory.
@@ -186,9 +172,7 @@ def keep_freed_memory() -> bool:
 
     Fresh pages cost a tuned step 10 to 12 %. Returns False where the C library has no such switch.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    library = ctypes.CDLL(None)
+    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
     if not hasattr(library, "mallopt"):
         return False
     return all(library.mallopt(option, value) == 1 for option, value in MALLOC_OPTIONS.items())

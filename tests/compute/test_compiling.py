@@ -32,7 +32,7 @@ def test_without_a_folder_for_compiled_code_it_is_compiled_anew_and_said():
     code = """
 import numba.core.caching as caching
 caching.FunctionCache._impl_class._locator_classes = []
-from novelgpt.compute.kernels import loops
+from novelgpt.compute import loops
 print(loops.exp(0.0))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -57,7 +57,7 @@ import numba
 import numba.core.caching as caching
 numba.__version__ = "0.99.0"
 {change}
-from novelgpt.compute.kernels import eight_bits, loops
+from novelgpt.compute import eight_bits, loops
 print(loops.exp(0.0), loops.greater(1.0, 2.0))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
