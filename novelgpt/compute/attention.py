@@ -1,7 +1,7 @@
 """Causal attention on a CPU, and dropout whose masks are a function of (seed, step, window, place).
 
-Attention goes block by block of queries, and a block sees no key behind its own end: there is neither a T x T mask nor
-a score computed in vain above the diagonal::
+Attention goes block by block of queries, and a block sees no key behind its own end: no T x T mask, and no score
+computed in vain above the diagonal::
 
     queries   keys →  0    256   512   768
       0 … 255         ◣                       ◣ masked, ■ whole
@@ -13,6 +13,7 @@ masked fill. Its masks stay the same however a batch is split over micro-batches
 """
 
 import functools
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -41,13 +42,6 @@ class Noise:
         return np.random.Generator(np.random.SFC64([self.seed, self.step, self.first_row + row, site]))
 
 
-def random_bytes(generator: np.random.Generator, shape: tuple[int, ...]) -> torch.Tensor:
-    """Draw uniform uint8 numbers, eight from each random word."""
-    count = int(np.prod(shape))
-    words = generator.integers(0, 2**64 - 1, size=-(-count // 8), dtype=np.uint64, endpoint=True)
-    return torch.from_numpy(words.view(np.uint8)[:count]).view(shape)
-
-
 def drop_threshold(p: float) -> int:
     """Return how many of the 256 byte values drop an element: p rounded to 1/256.
 
@@ -64,8 +58,10 @@ def keep_scale(p: float) -> float:
 
 def keep_masks(draws: list[np.random.Generator], shape: tuple[int, ...], p: float) -> torch.Tensor:
     """Draw which elements stay, (N, *shape) from N generators: int8, -1 (all bits) to keep and 0 to drop."""
-    # In place from the drawn bytes on: at or above the threshold -> 1 -> -1.
-    parts = [random_bytes(generator, shape) for generator in draws]
+    # Eight bytes from each random word; then in place: at or above the threshold -> 1 -> -1.
+    count = math.prod(shape)
+    words = [draw.integers(0, 2**64 - 1, -(-count // 8), np.uint64, endpoint=True) for draw in draws]
+    parts = [torch.from_numpy(each.view(np.uint8)[:count]).view(shape) for each in words]
     drawn = parts[0][None] if len(parts) == 1 else torch.stack(parts)
     return drawn.ge_(drop_threshold(p)).view(torch.int8).neg_()
 

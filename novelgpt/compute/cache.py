@@ -18,9 +18,8 @@ from numba import prange
 from novelgpt.compute.compiling import compiled, share_threads
 from novelgpt.compute.loops import CACHE_LINE, LEAST_SCALE, exponentiate, greater, greatest, prefetch
 
-# kind of weights: greatest integer stored, 0 = numbers are stored as they are
-LIMITS = {"fp32": 0, "bf16": 32767, "int8": 127}
-FORMATS = {0: torch.float32, 127: torch.int8, 32767: torch.int16}
+# kind of weights: format of what is stored beside them and its greatest integer, 0 = numbers are stored as they are
+FORMATS = {"fp32": (torch.float32, 0), "bf16": (torch.int16, 32767), "int8": (torch.int8, 127)}
 TILE = 64  # tokens, and entries of a head, in a tile
 AHEAD = 4096  # bytes from what is read to what the memory should send next; measured
 WARM_UPS = 3  # runs before the capture of a graph, in which libraries choose their kernels
@@ -31,20 +30,16 @@ class PackedCache:
 
     Beside rounded weights keys and values are integers, every token of every head with a scale of its own, so a step
     reads half or a quarter as much: two bytes beside bf16, whose own error is a hundred times larger, one beside int8.
-
-    Args:
-        kind: of the weights.
-        slots: tokens a row can hold.
-        places: (rows,) int64, tokens in each row; the decoder's, which keeps it up to date.
+    A row has so many slots for tokens; places (rows,) int64, the tokens in each, is the decoder's to keep up to date.
     """
 
     def __init__(self, kind: str, num_layers: int, rows: int, num_heads: int, head_width: int, slots: int, places):
         # Slots and the width of a head are rounded up to whole tiles.
         blocks, panels = -(-slots // TILE), -(-head_width // TILE)
-        self.limit, self.shape, self.places = LIMITS[kind], (rows, num_heads, head_width), places
+        self.shape, self.places = (rows, num_heads, head_width), places
+        dtype, self.limit = FORMATS[kind]
         shape = (num_layers, rows, blocks, num_heads, panels, TILE, TILE)  # (L, B, N, H, C, TILE, TILE)
-        self.keys = torch.zeros(shape, dtype=FORMATS[self.limit])
-        self.values = torch.zeros(shape, dtype=FORMATS[self.limit])
+        self.keys, self.values = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
         self.key_scales, self.value_scales = torch.ones(2, num_layers, rows, num_heads, blocks * TILE).unbind()
         stored = (self.keys, self.values, self.key_scales, self.value_scales)
         self.arrays = [[each[layer].numpy() for each in stored] for layer in range(num_layers)]  # the same memory
@@ -238,12 +233,9 @@ def capture_graph(
 ) -> Callable[[], None] | None:
     """Return a function that repeats a step fast: a CUDA graph, on a CPU None, elsewhere the step itself.
 
-    A network of this size keeps a GPU busy for microseconds an operation; launched one by one, it would mostly wait for
-    Python. A CUDA graph launches all of them by a single call.
-
-    Args:
-        step: works in place on tensors that stay where they are; no number is read back to the host.
-        state: what the step changes and later steps read; restored after the runs that warm up.
+    A GPU is busy for microseconds an operation; launched one by one, it would mostly wait for Python. A CUDA graph
+    launches all of them by a single call. The step works in place on tensors that stay where they are, and reads no
+    number back; state is what it changes and later steps read, restored after the runs that warm up.
     """
     if device.type == "cpu":
         return None

@@ -34,6 +34,12 @@ STORE_METHODS = {
     (FunctionCache, "flush"): ["self"],
     (IndexDataCacheFile, "__init__"): ["self", "cache_path", "filename_base", "source_stamp"],
 }
+NO_PLACE = "no place to keep compiled code in: every start compiles it anew (NUMBA_CACHE_DIR=folder names one)"
+UNKNOWN_NUMBA = (
+    f"numba {numba.__version__} stores compiled code in an unknown way: every start compiles it anew "
+    "(pip install -r requirements.txt brings one that keeps it)"
+)
+warn_once = functools.cache(warn)
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 
@@ -41,14 +47,14 @@ def compiled(function: Callable, **options) -> Callable:
     """Return a function that Numba compiles at its first call, or finds compiled; the functions it calls go into it."""
     dispatcher = njit(**options, **OPTIONS)(function)
     if not is_known_store() or not hasattr(dispatcher, "_cache"):
-        warn_of_unknown_numba()
+        warn_once(UNKNOWN_NUMBA)
         return dispatcher
     try:
         dispatcher._cache = CodeStore(function)
     except (RuntimeError, OSError):  # no folder can be written to, or the sources are no files
-        warn_of_no_cache()
+        warn_once(NO_PLACE)
     except (AttributeError, TypeError):  # same methods, other insides
-        warn_of_unknown_numba()
+        warn_once(UNKNOWN_NUMBA)
     return dispatcher
 
 
@@ -97,7 +103,7 @@ class CodeStore(FunctionCache):
                 self.flush()
                 super().save_overload(signature, data)
         except Exception:  # a full disk
-            warn_of_no_cache()
+            warn_once(NO_PLACE)
 
 
 @functools.cache
@@ -105,19 +111,6 @@ def hash_of_folder(folder: Path) -> str:
     """Return a hash of the Python files of a folder and of this one."""
     sources = [Path(__file__), *sorted(folder.glob("*.py"))]
     return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()[:16]
-
-
-@functools.cache
-def warn_of_no_cache() -> None:
-    """Say once why every start takes seconds longer."""
-    warn("no place to keep compiled code in: every start compiles it anew (NUMBA_CACHE_DIR=folder names one)")
-
-
-@functools.cache
-def warn_of_unknown_numba() -> None:
-    """Say once that code is compiled in memory only, and how to get the Numba that can keep it."""
-    repair = "pip install -r requirements.txt brings one that keeps it"
-    warn(f"numba {numba.__version__} stores compiled code in an unknown way: every start compiles it anew ({repair})")
 
 
 def share_threads() -> None:
@@ -130,4 +123,4 @@ def share_threads() -> None:
 def as_array(tensor: torch.Tensor) -> np.ndarray:
     """Return the memory of a tensor on the CPU as an array of the same shape; bf16 as uint16."""
     tensor = tensor.detach()
-    return tensor.view(torch.int16).numpy().view(np.uint16) if tensor.dtype == torch.bfloat16 else tensor.numpy()
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()

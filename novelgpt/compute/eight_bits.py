@@ -3,9 +3,9 @@
     x (B, N) ─norm─ one scale a row ─ codes -127..127 ─┐
     weights -127..127, kept as 1..255 = code + 128 ────┴─ whole sums ─ scales ─ + bias ─ GELU ─ y (B, M)
 
-A processor with VNNI multiplies numbers 0..255 by numbers -128..127 and adds four such products to an integer, in one
-instruction for every lane of a register; elsewhere the same is written out. Sums are integers, so every order gives the
-same and rows do not affect each other. They fit into 32 bits up to MOST_INPUTS inputs.
+A processor with VNNI adds four products of numbers 0..255 and -128..127 to an integer in one instruction, for every
+lane of a register; elsewhere the same is written out. Sums are integers, so every order gives the same and rows do not
+affect each other. They fit into 32 bits up to MOST_INPUTS inputs.
 """
 
 import functools
@@ -203,12 +203,10 @@ def finish_row(sums, surplus, row_scale, scales, bias, with_gelu, y):
 
 @functools.partial(compiled, parallel=True)
 def multiply_rounded(x, gain, shift, epsilon, weights, scales, bias, with_gelu, y):
-    """Write the product of x (B, N) and a matrix from pack_weights into y (B, M), all numbers fp32.
+    """Write the product of x (B, N) and a matrix from pack_weights into y (B, M), GPT-2's GELU of it if wanted.
 
-    Args:
-        gain, shift, epsilon: of a layer norm before it; gain (N,) is empty where there is none.
-        scales, bias: (M,); what a step of each output's codes is worth, and what is added.
-        with_gelu: GPT-2's GELU follows.
+    All numbers are fp32: gain (N,), empty where no layer norm comes before, shift, epsilon, scales (M,), what a step of
+    each output's codes is worth, and bias (M,).
     """
     # Rows to codes, padded to a multiple of ROWS by zeros.
     rows = x.shape[0]

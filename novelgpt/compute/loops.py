@@ -169,12 +169,9 @@ def row_cross_entropy(scores, label, needs_gradient):
 
 @functools.partial(compiled, parallel=True)
 def cross_entropy(scores, labels, losses, needs_gradient):
-    """Write the cross-entropy of every row into losses (N,) fp32, in nats, and its gradient over the scores.
+    """Write the cross-entropy of every row of scores (N, V) into losses (N,), nats, and its gradient over the scores.
 
-    Args:
-        scores: (N, V) fp32 or bf16.
-        labels: (N,) int64; a negative one does not count.
-        needs_gradient: False leaves the scores alone.
+    Scores are fp32 or bf16, and stay where no gradient is needed; labels (N,) are int64, a negative one does not count.
     """
     for row in prange(scores.shape[0]):
         if labels[row] >= 0:

@@ -47,7 +47,12 @@ def make_product(
     if weight.device.type != "cpu":
         return product
     least = 1 if kind == "int8" else least_rows(kind, *weight.shape, bias is not None)  # sums of integers have no order
-    return product if least == 1 else pad_rows(product, least)
+
+    def padded(x: torch.Tensor) -> torch.Tensor:
+        rows = x.shape[0]
+        return product(x) if rows >= least else product(F.pad(x, (0, 0, 0, least - rows)))[:rows]
+
+    return product if least == 1 else padded
 
 
 def make_feed_forward(widen: tuple, narrow: tuple, kind: str, *, norm: Norm, activation: str) -> Product:
@@ -112,16 +117,6 @@ def can_pack(kind: str) -> bool:
     if problem:
         warn(f"{kind}: this PyTorch has no packed product here ({problem}); using the slower plain one in {kind}")
     return not problem
-
-
-def pad_rows(product: Product, least: int) -> Product:
-    """Return a product that always computes at least this many rows."""
-
-    def padded(x: torch.Tensor) -> torch.Tensor:
-        rows = x.shape[0]
-        return product(x) if rows >= least else product(F.pad(x, (0, 0, 0, least - rows)))[:rows]
-
-    return padded
 
 
 @functools.cache

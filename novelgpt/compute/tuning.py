@@ -40,8 +40,7 @@ def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int, dtype: torch.dtype = torc
     noise = Noise(seed)
     AttentionInterface.register(ATTENTION, blocked_attention)
     model.config._attn_implementation = ATTENTION
-    # Every place where dropout strikes gets a number, so that no two draw the same masks: 0 for the embedding, then
-    # three a layer, then those of LoRA.
+    # A number for every place of dropout, so that no two draw the same masks: the embedding, three a layer, LoRA's.
     transformer = model.transformer
     transformer.drop = KeyedDropout(transformer.drop.p, noise, 0)
     for index, block in enumerate(transformer.h):
@@ -91,8 +90,7 @@ class LinearLayer(nn.Module):
 
     def __init__(self, conv: nn.Module):
         super().__init__()
-        self.weight = conv.weight
-        self.bias = conv.bias
+        self.weight, self.bias = conv.weight, conv.bias
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map (..., in) to (..., out)."""
@@ -152,13 +150,9 @@ def tune_linear_layers(block: nn.Module, noise: Noise, site: int, dtype: torch.d
 def row_losses_on_cpu(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool) -> torch.Tensor:
     """Return the cross-entropy (C,) of every row, fp32 nats; where a gradient is needed, it overwrites the logits.
 
-    Args:
-        logits: (C, V) in one of CPU_FORMATS.
-        labels: (C,) int64; a negative one does not count.
-
-    Raises:
-        IndexError: a label beyond the vocabulary, which the loop would read from foreign memory.
+    Logits (C, V) are in one of CPU_FORMATS; labels (C,) are int64, a negative one does not count.
     """
+    # A label beyond the vocabulary would be read from foreign memory.
     if len(labels) and labels.max() >= logits.shape[1]:
         raise IndexError(f"label {int(labels.max())} of {logits.shape[1]} tokens")
     losses = torch.empty(len(logits))  # (C,)
@@ -168,10 +162,7 @@ def row_losses_on_cpu(logits: torch.Tensor, labels: torch.Tensor, needs_gradient
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's allocator to keep freed memory instead of returning it to the system after every operation.
-
-    Fresh pages cost a tuned step 10 to 12 %. Returns False where the C library has no such switch.
-    """
+    """Let glibc keep freed memory, since fresh pages cost a tuned step 10 to 12 %; False if it has no such switch."""
     library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
     if not hasattr(library, "mallopt"):
         return False

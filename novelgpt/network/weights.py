@@ -156,7 +156,7 @@ def rename_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     renamed = {}
     for name, weight in weights.items():
-        # left by torch.compile, DataParallel and wrappers
+        # Left by torch.compile, DataParallel and wrappers.
         for prefix in ("_orig_mod.", "module.", "model."):
             name = name.removeprefix(prefix)
         if name.endswith((".attn.bias", ".attn.masked_bias")):

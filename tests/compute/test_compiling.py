@@ -93,7 +93,7 @@ class Store:
     def run(self, factor: int = 2) -> tuple[float, int, int]:
         """Return 3.0 and 3 times a factor, and for how many of both code was found."""
         (self.folder / "other.py").write_text(f"FACTOR = {factor}\n")
-        for memory in (compiling.hash_of_folder, compiling.warn_of_no_cache):
+        for memory in (compiling.hash_of_folder, compiling.warn_once):
             memory.cache_clear()
         sys.modules.pop("other", None)
         return runpy.run_path(str(self.folder / "doubled.py"))["RESULT"]
