@@ -3,8 +3,9 @@
     training  tuning     replaces the slow parts of a GPT2LMHeadModel; the cross-entropy of its head
               attention  block by block of queries, with dropout that is a function of (seed, step, window)
     writing   packed     a weight matrix in the form in which this processor multiplies it fastest
+              eight_bits its form in eight bits, layer norm, rounding, product and GELU in one loop
               cache      keys and values of all earlier tokens; on GPUs a step as one CUDA graph
-    both      compiling  Python loops (kernels/) -> machine code, kept on disk
+    both      loops      what compiled loops are made of; compiling: Python -> machine code, kept on disk
 
 It knows neither texts nor model folders. Private operators of PyTorch and private classes of Numba are used in this
 folder only. Every name is loaded when it is first asked for, since Numba and torch take seconds.

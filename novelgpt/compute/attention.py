@@ -1,7 +1,7 @@
 """Causal attention on a CPU, and dropout whose masks are a function of (seed, step, window, place).
 
-Attention goes block by block of queries, and a block sees no key behind its own end: there is neither a T x T mask nor
-a score computed in vain above the diagonal::
+Attention goes block by block of queries, and a block sees no key behind its own end: no T x T mask, and no score
+computed in vain above the diagonal::
 
     queries   keys →  0    256   512   768
       0 … 255         ◣                       ◣ masked, ■ whole
@@ -13,6 +13,7 @@ masked fill. Its masks stay the same however a batch is split over micro-batches
 """
 
 import functools
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -34,19 +35,11 @@ class Noise:
 
     def set_position(self, step: int, first_row: int) -> None:
         """Say which step is computed, and which row of the global batch is the first of this micro-batch."""
-        self.step = step
-        self.first_row = first_row
+        self.step, self.first_row = step, first_row
 
     def generator(self, row: int, site: int) -> np.random.Generator:
         """Return the random stream of one row of the micro-batch at one place."""
         return np.random.Generator(np.random.SFC64([self.seed, self.step, self.first_row + row, site]))
-
-
-def random_bytes(generator: np.random.Generator, shape: tuple[int, ...]) -> torch.Tensor:
-    """Draw uniform uint8 numbers, eight from each random word."""
-    count = int(np.prod(shape))
-    words = generator.integers(0, 2**64 - 1, size=-(-count // 8), dtype=np.uint64, endpoint=True)
-    return torch.from_numpy(words.view(np.uint8)[:count]).view(shape)
 
 
 def drop_threshold(p: float) -> int:
@@ -65,8 +58,10 @@ def keep_scale(p: float) -> float:
 
 def keep_masks(draws: list[np.random.Generator], shape: tuple[int, ...], p: float) -> torch.Tensor:
     """Draw which elements stay, (N, *shape) from N generators: int8, -1 (all bits) to keep and 0 to drop."""
-    # In place from the drawn bytes on: at or above the threshold -> 1 -> -1.
-    parts = [random_bytes(generator, shape) for generator in draws]
+    # Eight bytes from each random word; then in place: at or above the threshold -> 1 -> -1.
+    count = math.prod(shape)
+    words = [draw.integers(0, 2**64 - 1, -(-count // 8), np.uint64, endpoint=True) for draw in draws]
+    parts = [torch.from_numpy(each.view(np.uint8)[:count]).view(shape) for each in words]
     drawn = parts[0][None] if len(parts) == 1 else torch.stack(parts)
     return drawn.ge_(drop_threshold(p)).view(torch.int8).neg_()
 
@@ -88,9 +83,7 @@ class KeyedDropout(nn.Module):
 
     def __init__(self, p: float, noise: Noise, site: int):
         super().__init__()
-        self.p = p
-        self.noise = noise
-        self.site = site
+        self.p, self.noise, self.site = p, noise, site
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Zero a share p of the elements and scale the others up so that the mean stays."""
@@ -189,11 +182,9 @@ class BlockedAttention(torch.autograd.Function):
 
 
 def split_signs(signed: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the probabilities that dropout left, and all of them; zero in place the gradient of those it dropped.
+    """Return the probabilities that dropout left, the negative ones, and all of them, made positive; each (N, Q, K).
 
-    Args:
-        signed: (N, Q, K), negative where dropout left the probability as it was.
-        gradient: (N, Q, K), of the probabilities after dropout.
+    The gradient, of the probabilities after dropout, is zeroed in place where they were dropped.
     """
     bits, last = (torch.int16, 15) if signed.element_size() == 2 else (torch.int32, 31)
     mask = signed.view(bits).bitwise_right_shift(last)  # all bits or none

@@ -3,42 +3,43 @@
 Two forms with the same methods: `PackedCache` for a CPU, whose loops read only the slots in use and which holds small
 integers where the weights are rounded anyway, and `MaskedCache` for a GPU, which wants fixed shapes and must not wait
 for any number.
+
+The packed one is cut into tiles of 64 x 64: of keys the rows of a tile are the entries of 64 tokens, of values the
+tokens themselves. So scores and mixed values are both sums of rows of tiles, each row times one number.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numba import prange
 
-from novelgpt.compute.compiling import share_threads
-from novelgpt.compute.kernels.attention_step import TILE, attend
-from novelgpt.compute.kernels.loops import LEAST_SCALE
+from novelgpt.compute.compiling import compiled, share_threads
+from novelgpt.compute.loops import CACHE_LINE, LEAST_SCALE, exponentiate, greater, greatest, prefetch
 
-# kind of weights: greatest integer stored, 0 = numbers are stored as they are
-LIMITS = {"fp32": 0, "bf16": 32767, "int8": 127}
+# kind of weights: format of what is stored beside them and its greatest integer, 0 = numbers are stored as they are
+FORMATS = {"fp32": (torch.float32, 0), "bf16": (torch.int16, 32767), "int8": (torch.int8, 127)}
+TILE = 64  # tokens, and entries of a head, in a tile
+AHEAD = 4096  # bytes from what is read to what the memory should send next; measured
 WARM_UPS = 3  # runs before the capture of a graph, in which libraries choose their kernels
-FORMATS = {0: torch.float32, 127: torch.int8, 32767: torch.int16}
 
 
 class PackedCache:
-    """A cache for the loops of kernels/attention_step.py, which wants keys and values in tiles.
+    """A cache in tiles, for the loops below.
 
     Beside rounded weights keys and values are integers, every token of every head with a scale of its own, so a step
     reads half or a quarter as much: two bytes beside bf16, whose own error is a hundred times larger, one beside int8.
-
-    Args:
-        kind: of the weights.
-        num_layers, rows, num_heads, head_width: sizes.
-        slots: tokens a row can hold.
-        places: (rows,) int64, tokens in each row; the decoder's, which keeps it up to date.
+    A row has so many slots for tokens; places (rows,) int64, the tokens in each, is the decoder's to keep up to date.
     """
 
     def __init__(self, kind: str, num_layers: int, rows: int, num_heads: int, head_width: int, slots: int, places):
         # Slots and the width of a head are rounded up to whole tiles.
         blocks, panels = -(-slots // TILE), -(-head_width // TILE)
-        self.limit, self.shape, self.places = LIMITS[kind], (rows, num_heads, head_width), places
+        self.shape, self.places = (rows, num_heads, head_width), places
+        dtype, self.limit = FORMATS[kind]
         shape = (num_layers, rows, blocks, num_heads, panels, TILE, TILE)  # (L, B, N, H, C, TILE, TILE)
-        self.keys = torch.zeros(shape, dtype=FORMATS[self.limit])
-        self.values = torch.zeros(shape, dtype=FORMATS[self.limit])
+        self.keys, self.values = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
         self.key_scales, self.value_scales = torch.ones(2, num_layers, rows, num_heads, blocks * TILE).unbind()
         stored = (self.keys, self.values, self.key_scales, self.value_scales)
         self.arrays = [[each[layer].numpy() for each in stored] for layer in range(num_layers)]  # the same memory
@@ -92,6 +93,98 @@ def parts_of_heads(rows: int, num_heads: int, num_threads: int) -> int:
     return next((parts for parts in divisors if rows * parts % num_threads == 0), num_heads)
 
 
+@compiled
+def add_weighted_rows(weights, tile, total):
+    """Add weights (TILE,) times tile (TILE, TILE) to total (TILE,), four rows at a time."""
+    row_bytes = TILE * tile.itemsize
+    for i in range(0, TILE, 4):
+        for line in range(0, 4 * row_bytes, CACHE_LINE):
+            prefetch(tile, i * row_bytes + line + AHEAD)
+        a, b, c, d = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
+        for j in range(TILE):
+            one = a * np.float32(tile[i, j]) + b * np.float32(tile[i + 1, j])
+            other = c * np.float32(tile[i + 2, j]) + d * np.float32(tile[i + 3, j])
+            total[j] += one + other
+
+
+@compiled
+def store(vector, limit, room):
+    """Write a vector into room (C, TILE), as integers up to the limit or, with limit 0, as it is; returns its scale.
+
+    As integers, a vector with an entry that is not finite is not stored, and its scale is nan.
+    """
+    scale = np.float32(1)
+    if limit > 0:
+        scale = greater(LEAST_SCALE, greatest(np.abs(vector), vector.shape[0])) / np.float32(limit)
+    if not np.isfinite(scale):
+        return np.float32(np.nan)
+    for i in range(vector.shape[0]):
+        code = vector[i] / scale
+        room[i // TILE, i % TILE] = np.rint(code) if limit > 0 else code
+    return scale
+
+
+@compiled
+def softmax_terms(scores, used, key_scales, value_scales):
+    """Turn products (S,) of the query with stored keys into weights of the stored values; returns their divisor."""
+    for i in range(used):
+        scores[i] *= key_scales[i]
+    total = exponentiate(scores, used, greatest(scores, used))
+    for i in range(used):
+        scores[i] *= value_scales[i]
+    for i in range(used, scores.shape[0]):
+        scores[i] = 0  # nothing of an earlier window
+    return total
+
+
+@compiled
+def attend_heads(start, count, place, qkv, keys, values, key_scales, value_scales, limit, out):
+    """Do what `attend` does for one row, whose arrays come without B, and `count` of its heads from `start` on."""
+    width, panels = qkv.shape[2], keys.shape[2]
+    last, slot, factor = place // TILE, place % TILE, np.float32(width**-0.5)
+    query, mixed = np.zeros((count, panels * TILE), np.float32), np.zeros((count, panels * TILE), np.float32)
+    scores, totals = np.zeros((count, (last + 1) * TILE), np.float32), np.zeros(count, np.float32)
+    # The new token: its query scaled, its key and value into the cache.
+    for h in range(count):
+        for i in range(width):
+            query[h, i] = qkv[0, start + h, i] * factor
+        key_scales[start + h, place] = store(qkv[1, start + h], limit, keys[last, start + h, :, :, slot])
+        value_scales[start + h, place] = store(qkv[2, start + h], limit, values[last, start + h, :, slot])
+    # Scores of all tokens, tile by tile in the order in which they lie in memory.
+    for i in range(last + 1):
+        for h in range(count):
+            for c in range(panels):
+                add_weighted_rows(query[h, c * TILE :], keys[i, start + h, c], scores[h, i * TILE :])
+    # Scores to weights, then the values mixed by them in the same order.
+    for h in range(count):
+        totals[h] = softmax_terms(scores[h], place + 1, key_scales[start + h], value_scales[start + h])
+    for i in range(last + 1):
+        for h in range(count):
+            for c in range(panels):
+                add_weighted_rows(scores[h, i * TILE :], values[i, start + h, c], mixed[h, c * TILE :])
+    for h in range(count):
+        for i in range(width):
+            out[start + h, i] = mixed[h, i] / totals[h]
+
+
+@functools.partial(compiled, parallel=True)
+def attend(qkv, places, keys, values, key_scales, value_scales, limit, parts, out):
+    """Put a token into every row's cache and attend from it to all tokens up to it. Rows do not affect each other.
+
+    Args:
+        qkv, out: (B, 3, H, D/H) and (B, H, D/H) fp32.
+        places: (B,) int64, tokens in each row before.
+        keys, values, key_scales, value_scales: those of a layer of a PackedCache; changed.
+        limit: greatest integer stored; 0 = numbers are stored as they are.
+        parts: into how many groups the heads of a row are divided among the threads; a divisor of H.
+    """
+    count = qkv.shape[2] // parts
+    for part in prange(qkv.shape[0] * parts):
+        row, start = part // parts, part % parts * count
+        cache = keys[row], values[row], key_scales[row], value_scales[row]
+        attend_heads(start, count, places[row], qkv[row], *cache, limit, out[row])
+
+
 class MaskedCache:
     """A cache of which every slot is read, the unused ones masked; arguments as for PackedCache, places on its device.
 
@@ -138,15 +231,11 @@ def cache_for(device: torch.device) -> type[PackedCache] | type[MaskedCache]:
 def capture_graph(
     step: Callable[[], None], device: torch.device, state: Sequence[torch.Tensor]
 ) -> Callable[[], None] | None:
-    """Return a function that repeats a step as fast as the device can; None on a CPU, which has a step of its own.
+    """Return a function that repeats a step fast: a CUDA graph, on a CPU None, elsewhere the step itself.
 
-    A network of this size keeps a GPU busy for microseconds an operation; launched one by one, it would mostly wait for
-    Python. A CUDA graph launches all of them by a single call.
-
-    Args:
-        step: works in place on tensors that stay where they are; no number is read back to the host.
-        device: on anything but NVIDIA GPUs the step itself is returned.
-        state: what the step changes and later steps read; restored after the runs that warm up.
+    A GPU is busy for microseconds an operation; launched one by one, it would mostly wait for Python. A CUDA graph
+    launches all of them by a single call. The step works in place on tensors that stay where they are, and reads no
+    number back; state is what it changes and later steps read, restored after the runs that warm up.
     """
     if device.type == "cpu":
         return None

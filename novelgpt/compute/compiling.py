@@ -1,11 +1,8 @@
 """Python functions on arrays -> machine code, by Numba, and threads that it shares with PyTorch.
 
 A function is compiled at the first call of a new installation (seconds) and its code is kept beside the .pyc files, or
-in the user's cache folder where these cannot be written. Threads are OpenMP's where the system has it, and then the
-same ones that PyTorch works with.
-
-Arithmetic is left as it is written: nothing is fused or summed in another order, so a result is the same to the last
-bit whether the code was compiled just now or found.
+in the user's cache folder where these cannot be written. Arithmetic is left as it is written: nothing is fused or
+summed in another order. Threads are OpenMP's where the system has it, the same ones that PyTorch works with.
 """
 
 import functools
@@ -37,26 +34,27 @@ STORE_METHODS = {
     (FunctionCache, "flush"): ["self"],
     (IndexDataCacheFile, "__init__"): ["self", "cache_path", "filename_base", "source_stamp"],
 }
+NO_PLACE = "no place to keep compiled code in: every start compiles it anew (NUMBA_CACHE_DIR=folder names one)"
+UNKNOWN_NUMBA = (
+    f"numba {numba.__version__} stores compiled code in an unknown way: every start compiles it anew "
+    "(pip install -r requirements.txt brings one that keeps it)"
+)
+warn_once = functools.cache(warn)
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 
 def compiled(function: Callable, **options) -> Callable:
-    """Return a function that Numba compiles at its first call, or finds compiled where an earlier process kept it.
-
-    Args:
-        function: works on arrays and numbers; the functions that it calls are compiled into it.
-        options: of numba.njit, for example parallel=True.
-    """
+    """Return a function that Numba compiles at its first call, or finds compiled; the functions it calls go into it."""
     dispatcher = njit(**options, **OPTIONS)(function)
     if not is_known_store() or not hasattr(dispatcher, "_cache"):
-        warn_of_unknown_numba()
+        warn_once(UNKNOWN_NUMBA)
         return dispatcher
     try:
         dispatcher._cache = CodeStore(function)
     except (RuntimeError, OSError):  # no folder can be written to, or the sources are no files
-        warn_of_no_cache()
+        warn_once(NO_PLACE)
     except (AttributeError, TypeError):  # same methods, other insides
-        warn_of_unknown_numba()
+        warn_once(UNKNOWN_NUMBA)
     return dispatcher
 
 
@@ -74,8 +72,7 @@ class CodeStore(FunctionCache):
     """Numba's store of one function's code. Damage to it, or a full disk, costs time and never a run.
 
     Numba takes code as up to date while the function's own file is; here every file of its folder counts, since the
-    functions that it calls are compiled into it. Their hash is part of the stored files' names, so older code is never
-    found under a new name, whenever a process ends.
+    functions that it calls are compiled into it. Their hash is in the names of what is stored.
     """
 
     def __init__(self, function: Callable):
@@ -85,34 +82,28 @@ class CodeStore(FunctionCache):
         self._cache_file = IndexDataCacheFile(self.cache_path, f"{self.name}.{self.stamp}", self.stamp)
 
     def load_overload(self, signature, context):
-        """Return the code kept for a signature; None where there is none that can be read.
-
-        Two processes that compile for different types at the same moment may keep one's code under the other's name,
-        so the signature of what is found is compared.
-        """
+        """Return the code kept for a signature; None where there is none that can be read."""
         try:
             kept = super().load_overload(signature, context)
         except Exception:  # a truncated file raises whatever its bytes say
             return None
+        # Two processes that compile for different types at once may keep one's code under the other's name.
         return kept if kept and tuple(kept.signature.args) == tuple(signature) else None
 
     def save_overload(self, signature, data):
         """Keep the code for a signature, if there is room, in place of what is out of date or damaged."""
         try:
-            self.remove_older()
+            # First goes what was kept of this function under other hashes.
+            for path in Path(self.cache_path).glob(f"{glob.escape(self.name)}.*.nb[ic]"):
+                if self.stamp not in path.name:
+                    path.unlink(missing_ok=True)
             try:
                 super().save_overload(signature, data)
             except Exception:  # a truncated index
                 self.flush()
                 super().save_overload(signature, data)
         except Exception:  # a full disk
-            warn_of_no_cache()
-
-    def remove_older(self) -> None:
-        """Remove what was kept of this function under other hashes."""
-        for path in Path(self.cache_path).glob(f"{glob.escape(self.name)}.*.nb[ic]"):
-            if self.stamp not in path.name:
-                path.unlink(missing_ok=True)
+            warn_once(NO_PLACE)
 
 
 @functools.cache
@@ -120,19 +111,6 @@ def hash_of_folder(folder: Path) -> str:
     """Return a hash of the Python files of a folder and of this one."""
     sources = [Path(__file__), *sorted(folder.glob("*.py"))]
     return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()[:16]
-
-
-@functools.cache
-def warn_of_no_cache() -> None:
-    """Say once why every start takes seconds longer."""
-    warn("no place to keep compiled code in: every start compiles it anew (NUMBA_CACHE_DIR=folder names one)")
-
-
-@functools.cache
-def warn_of_unknown_numba() -> None:
-    """Say once that code is compiled in memory only, and how to get the Numba that can keep it."""
-    repair = "pip install -r requirements.txt brings one that keeps it"
-    warn(f"numba {numba.__version__} stores compiled code in an unknown way: every start compiles it anew ({repair})")
 
 
 def share_threads() -> None:
@@ -145,4 +123,4 @@ def share_threads() -> None:
 def as_array(tensor: torch.Tensor) -> np.ndarray:
     """Return the memory of a tensor on the CPU as an array of the same shape; bf16 as uint16."""
     tensor = tensor.detach()
-    return tensor.view(torch.int16).numpy().view(np.uint16) if tensor.dtype == torch.bfloat16 else tensor.numpy()
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()

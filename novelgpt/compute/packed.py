@@ -3,8 +3,8 @@
 Writing one token reads every weight once, so its speed is that of memory: fp32 four bytes a weight, bf16 two, int8 one.
 In fp32 and bf16 oneDNN multiplies. It wants the matrix rearranged once beforehand, and PyTorch does that by operators
 of its own compiler that carry no promise; so `can_pack` tries them first, and a plain product takes over where they are
-missing. In int8 a loop of ours multiplies (kernels/eight_bits.py): one call does what takes oneDNN three, and reading
-ahead keeps the memory busy.
+missing. In int8 a loop of ours multiplies (eight_bits.py): one call does what takes oneDNN three, and reading ahead
+keeps the memory busy.
 
 A product is a function x (B, in) fp32 -> y (B, out) fp32. Each one is made *row stable*: the result of a row does not
 depend, to the last bit, on how many other rows are computed with it. So a sample is the same in every batch.
@@ -13,14 +13,12 @@ depend, to the last bit, on how many other rows are computed with it. So a sampl
 import functools
 from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers.activations import ACT2FN
 
-from novelgpt.compute.compiling import share_threads
-from novelgpt.compute.kernels import eight_bits
-from novelgpt.compute.kernels.loops import LEAST_SCALE, TANH_GELU
+from novelgpt.compute.eight_bits import int8_product
+from novelgpt.compute.loops import TANH_GELU
 from novelgpt.messages import warn
 
 Product = Callable[[torch.Tensor], torch.Tensor]
@@ -35,8 +33,7 @@ def make_product(
     """Return the fastest product with a matrix.
 
     Args:
-        weight: (out, in) fp32.
-        bias: (out,) fp32 or None.
+        weight, bias: (out, in) and (out,), fp32.
         kind: "fp32", "bf16" or "int8" (CPU only); sums are fp32 in all of them (int32 in int8).
         norm: a layer norm applied to x first.
         gelu: apply GPT-2's GELU, the tanh form, to the result.
@@ -50,7 +47,12 @@ def make_product(
     if weight.device.type != "cpu":
         return product
     least = 1 if kind == "int8" else least_rows(kind, *weight.shape, bias is not None)  # sums of integers have no order
-    return product if least == 1 else pad_rows(product, least)
+
+    def padded(x: torch.Tensor) -> torch.Tensor:
+        rows = x.shape[0]
+        return product(x) if rows >= least else product(F.pad(x, (0, 0, 0, least - rows)))[:rows]
+
+    return product if least == 1 else padded
 
 
 def make_feed_forward(widen: tuple, narrow: tuple, kind: str, *, norm: Norm, activation: str) -> Product:
@@ -58,8 +60,7 @@ def make_feed_forward(widen: tuple, narrow: tuple, kind: str, *, norm: Norm, act
 
     Args:
         widen, narrow: weight (out, in) and bias (out,) of the two matrices.
-        kind: as in make_product.
-        norm: the layer norm before them.
+        kind, norm: as in make_product.
         activation: the config's name of the function between them.
     """
     # The usual GELU is part of the first product; any other activation is a call of its own.
@@ -76,12 +77,7 @@ def new_product(
     on_cpu = weight.device.type == "cpu"
     if kind == "int8" and on_cpu:
         return int8_product(weight, bias, norm, gelu)
-    make = packed_product if on_cpu and can_pack(kind) else plain_product
-    return after_norm(make(weight, bias, kind, gelu), norm)
-
-
-def after_norm(product: Product, norm: Norm | None) -> Product:
-    """Return a product that applies a layer norm first."""
+    product = (packed_product if on_cpu and can_pack(kind) else plain_product)(weight, bias, kind, gelu)
     if norm is None:
         return product
     *weights, epsilon = norm
@@ -108,30 +104,6 @@ def packed_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, g
     return lambda x: multiply(x.to(dtype), packed, bias, "none", [], "").float()
 
 
-def int8_product(
-    weight: torch.Tensor, bias: torch.Tensor | None, norm: Norm | None = None, gelu: bool = False
-) -> Product:
-    """Multiply in eight bits: one scale for each output of the matrix, and one for each row of x."""
-    share_threads()
-    # Each output's largest weight becomes 127; a row of zeros gets the least scale instead of 0.
-    scale = weight.abs().amax(1).clamp(min=eight_bits.LIMIT * float(LEAST_SCALE)) / eight_bits.LIMIT  # (out,)
-    packed = eight_bits.pack_weights((weight / scale[:, None]).round().to(torch.int8).numpy())
-    # The loop takes arrays only: an empty gain means no layer norm, a bias of zeros none.
-    none = np.zeros(0, np.float32)
-    gain, shift, epsilon = (none, none, 0.0) if norm is None else (norm[0].numpy(), norm[1].numpy(), norm[2])
-    bias = np.zeros(len(scale), np.float32) if bias is None else bias.numpy()
-    before, after = (gain, shift, np.float32(epsilon)), (scale.numpy(), bias, gelu)
-
-    def product(x: torch.Tensor) -> torch.Tensor:
-        if x.shape[1:] != weight.shape[1:]:
-            raise ValueError(f"x of shape {tuple(x.shape)} for a matrix with {weight.shape[1]} inputs")
-        y = torch.empty(x.shape[0], len(scale))  # (B, out)
-        eight_bits.multiply_rounded(x.contiguous().numpy(), *before, packed, *after, y.numpy())
-        return y
-
-    return product
-
-
 @functools.cache
 def can_pack(kind: str) -> bool:
     """Try the private operators on a small matrix; warn once where they are missing or wrong."""
@@ -145,16 +117,6 @@ def can_pack(kind: str) -> bool:
     if problem:
         warn(f"{kind}: this PyTorch has no packed product here ({problem}); using the slower plain one in {kind}")
     return not problem
-
-
-def pad_rows(product: Product, least: int) -> Product:
-    """Return a product that always computes at least this many rows."""
-
-    def padded(x: torch.Tensor) -> torch.Tensor:
-        rows = x.shape[0]
-        return product(x) if rows >= least else product(F.pad(x, (0, 0, 0, least - rows)))[:rows]
-
-    return padded
 
 
 @functools.cache

@@ -2,9 +2,7 @@
 
 Four parts are replaced in place; the state dict stays the same:
 
-- dropout draws one cheap random byte an element instead of one slow Bernoulli number, and draws it as a function of
-  (seed, step, window), so the masks do not depend on how a batch is split (attention.py);
-- attention goes block by block of queries, without a T x T mask or the scores above the diagonal (attention.py);
+- dropout and attention are those of attention.py;
 - GELU is one loop instead of eight operators;
 - in fp32 the linear layers go through oneDNN. PyTorch sends fp32 products on a CPU to MKL, which runs at a third of its
   speed on processors that are not Intel's; oneDNN, which PyTorch ships too, is fast on all of them. bf16 products go
@@ -23,9 +21,9 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, GPT2LMHeadModel
 
+from novelgpt.compute import loops
 from novelgpt.compute.attention import SITES_A_LAYER, KeyedDropout, Noise, blocked_attention
 from novelgpt.compute.compiling import CPU_FORMATS, as_array, share_threads
-from novelgpt.compute.kernels import loops
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 ATTENTION = "novelgpt_blocked"  # its name in the registry of transformers
@@ -34,22 +32,15 @@ MALLOC_OPTIONS = {-3: 1 << 30, -1: 2**31 - 1, -2: 64 << 20}
 
 
 def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int, dtype: torch.dtype = torch.float32) -> Noise:
-    """Replace dropout, attention, GELU and, in fp32, the linear layers of a GPT-2 in place.
+    """Replace dropout, attention, GELU and, where the products are in fp32, the linear layers of a GPT-2 in place.
 
-    Args:
-        model: trained on the CPU; its weights and their names stay.
-        seed: the dropout masks are a function of it.
-        dtype: format of the matrix products.
-
-    Returns:
-        The source of noise, whose set_position the training loop calls.
+    Returns the source of noise, a function of the seed, whose set_position the training loop calls.
     """
     # Attention is a function that the config names; transformers hands it the block's own module.
     noise = Noise(seed)
     AttentionInterface.register(ATTENTION, blocked_attention)
     model.config._attn_implementation = ATTENTION
-    # Every place where dropout strikes gets a number, so that no two draw the same masks: 0 for the embedding, then
-    # three a layer, then those of LoRA.
+    # A number for every place of dropout, so that no two draw the same masks: the embedding, three a layer, LoRA's.
     transformer = model.transformer
     transformer.drop = KeyedDropout(transformer.drop.p, noise, 0)
     for index, block in enumerate(transformer.h):
@@ -64,12 +55,7 @@ def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int, dtype: torch.dtype = torc
 
 
 def multiply(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """Return left · right (+ bias) without a graph.
-
-    Args:
-        left: (N, K), any strides.
-        right: (K, M), any strides, of the same dtype and device.
-        bias: (M,).
+    """Return left (N, K) · right (K, M) (+ bias) without a graph, both of one dtype and device and of any strides.
 
     >>> multiply(torch.ones(2, 3), torch.ones(3, 1)).tolist()
     [[3.0], [3.0]]
@@ -90,7 +76,7 @@ class LinearFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        """Return the gradients of inputs, weight and bias; None for weight and bias where they are frozen."""
+        """Return the gradients; None for weight and bias where they are frozen."""
         inputs, weight = ctx.saved_tensors
         gradient = gradient.contiguous()  # (N, M)
         if not ctx.needs_input_grad[1]:
@@ -104,8 +90,7 @@ class LinearLayer(nn.Module):
 
     def __init__(self, conv: nn.Module):
         super().__init__()
-        self.weight = conv.weight
-        self.bias = conv.bias
+        self.weight, self.bias = conv.weight, conv.bias
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map (..., in) to (..., out)."""
@@ -165,14 +150,9 @@ def tune_linear_layers(block: nn.Module, noise: Noise, site: int, dtype: torch.d
 def row_losses_on_cpu(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool) -> torch.Tensor:
     """Return the cross-entropy (C,) of every row, fp32 nats; where a gradient is needed, it overwrites the logits.
 
-    Args:
-        logits: (C, V) in one of CPU_FORMATS.
-        labels: (C,) int64; a negative one does not count.
-        needs_gradient: False leaves the logits alone.
-
-    Raises:
-        IndexError: a label beyond the vocabulary, which the loop would read from foreign memory.
+    Logits (C, V) are in one of CPU_FORMATS; labels (C,) are int64, a negative one does not count.
     """
+    # A label beyond the vocabulary would be read from foreign memory.
     if len(labels) and labels.max() >= logits.shape[1]:
         raise IndexError(f"label {int(labels.max())} of {logits.shape[1]} tokens")
     losses = torch.empty(len(logits))  # (C,)
@@ -182,13 +162,8 @@ def row_losses_on_cpu(logits: torch.Tensor, labels: torch.Tensor, needs_gradient
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's allocator to keep freed memory instead of returning it to the system after every operation.
-
-    Fresh pages cost a tuned step 10 to 12 %. Returns False where the C library has no such switch.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    library = ctypes.CDLL(None)
+    """Let glibc keep freed memory, since fresh pages cost a tuned step 10 to 12 %; False if it has no such switch."""
+    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
     if not hasattr(library, "mallopt"):
         return False
     return all(library.mallopt(option, value) == 1 for option, value in MALLOC_OPTIONS.items())

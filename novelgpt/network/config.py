@@ -60,9 +60,6 @@ SILENT = ("architectures", "transformers_version", "dtype", "torch_dtype", "use_
 def read_model_config(path: str | Path) -> dict:
     """Read the config JSON of a network to build, and print which of its keys have no effect.
 
-    Args:
-        path: a config JSON file.
-
     Returns:
         GPT-2 config keys with checked values: n_layer, n_embd, n_head, n_positions and whatever else the file sets.
 
@@ -92,82 +89,64 @@ def read_object(path: str | Path, code: int) -> dict:
     """Read a JSON object."""
     values = read_json(path, code=code)
     if not isinstance(values, dict):
-        raise UserError(
-            f"{path}: found a {type(values).__name__}, expected a JSON object", '{"n_layer": 10, "n_embd": 768}', code
-        )
+        message = f"{path}: found a {type(values).__name__}, expected a JSON object"
+        raise UserError(message, '{"n_layer": 10, "n_embd": 768}', code)
     return values
 
 
 def check_model_config(values: dict, *, name: str, code: int = EXIT_USAGE) -> dict:
-    """Check a parsed config and return the keys that define the network.
-
-    Args:
-        values: what stood in the file.
-        name: of the file, for messages.
-        code: exit status of a refusal.
+    """Check a parsed config and return the keys that define the network; name: of its file, code: of a refusal.
 
     >>> check_model_config({"n_layer": 2, "n_embd": 8, "n_head": 2, "n_ctx": 16}, name="tiny")
     {'n_layer': 2, 'n_embd': 8, 'n_head': 2, 'n_positions': 16}
     """
+
+    def refuse(problem: str, hint: str) -> None:
+        raise UserError(f"{name}: {problem}", hint, code)
+
     # Names first: a misspelled key would otherwise be reported as a missing one.
     for key in values:
         if key not in KEYS:
-            raise UserError(f"{name}: unknown key {key}", nearest_words(str(key), KEYS), code)
+            refuse(f"unknown key {key}", nearest_words(str(key), KEYS))
     # Each value by itself; null means "not given", as other tools write it.
-    checked = {key: check_number(key, values[key], name, code) for key in NUMBERS if values.get(key) is not None}
-    for key, usual in FIXED.items():
-        if values.get(key, usual) not in (usual, None):
-            hint = f"set it to {str(usual).lower()} or leave it out"
-            raise UserError(f"{name}: {key}: found {values[key]!r}, expected {usual!r}", hint, code)
-    if values.get(TIED) is not None:
-        checked[TIED] = check_switch(TIED, values[TIED], name, code)
-    if values.get("activation_function") is not None:
-        checked["activation_function"] = check_activation(values["activation_function"], name, code)
+    given = {key: value for key, value in values.items() if value is not None}
+    for key in (*NUMBERS, *FIXED, TIED, "activation_function", "n_ctx"):
+        if key in given and (wanted := find_fault(key, given[key])):
+            expected, hint = wanted
+            refuse(f"{key}: found {given[key]!r}, expected {expected}", hint)
+    checked = {key: given[key] for key in (*NUMBERS, TIED, "activation_function") if key in given}
     # Then what belongs together: the two names of the context, the four required sizes, width and heads.
-    if values.get("n_ctx") is not None:
-        context = check_number("n_ctx", values["n_ctx"], name, code)
-        if checked.setdefault("n_positions", context) != context:
-            message = (
-                f"{name}: n_ctx is {context} and n_positions is {checked['n_positions']}, expected the same number"
-            )
-            raise UserError(message, f'"n_ctx": {context}, "n_positions": {context}', code)
+    context = given.get("n_ctx")
+    if context is not None and (size := checked.setdefault("n_positions", context)) != context:
+        hint = f'"n_ctx": {context}, "n_positions": {context}'
+        refuse(f"n_ctx is {context} and n_positions is {size}, expected the same number", hint)
     for key in SMALL:
         if key not in checked:
-            raise UserError(f"{name}: {key} is missing", f'"{key}": {SMALL[key]}', code)
-    if checked["n_embd"] % checked["n_head"]:
-        width, heads = checked["n_embd"], checked["n_head"]
+            refuse(f"{key} is missing", f'"{key}": {SMALL[key]}')
+    width, heads = checked["n_embd"], checked["n_head"]
+    if width % heads:
         divisor = max(d for d in range(1, heads + 1) if width % d == 0)  # the nearest number of heads below
-        message = f"{name}: n_embd {width} is not divisible by n_head {heads}"
-        raise UserError(message, f'"n_head": {divisor}', code)
+        refuse(f"n_embd {width} is not divisible by n_head {heads}", f'"n_head": {divisor}')
     return checked
 
 
-def check_number(key: str, value: object, name: str, code: int) -> int | float:
-    """Return a config number of the right type and range, or raise with key, value and range."""
+def find_fault(key: str, value: object) -> tuple[str, str] | None:
+    """Return what stands there in a right config and a hint that repairs this one; None where the value is right."""
+    if key in FIXED:
+        hint = f"set it to {str(FIXED[key]).lower()} or leave it out"
+        return None if value == FIXED[key] else (repr(FIXED[key]), hint)
+    if key == TIED:
+        return None if isinstance(value, bool) else ("true or false", f'"{key}": true')
+    if key == "activation_function":
+        return None if value in ACTIVATIONS else (f"one of {', '.join(ACTIVATIONS)}", f'"{key}": "gelu_new"')
     kind, low, high = NUMBERS["n_positions" if key == "n_ctx" else key]
-    kinds = (int,) if kind is int else (int, float)
     # True is an int in Python, and JSON's Infinity and NaN are floats: none of them is a size
+    kinds = (int,) if kind is int else (int, float)
     is_number = isinstance(value, kinds) and not isinstance(value, bool) and abs(value) < math.inf
-    if not is_number or not low <= value <= high:
-        words = "a whole number" if kind is int else "a number"
-        message = f"{name}: {key}: found {value!r}, expected {words} from {low} to {high}"
-        raise UserError(message, f'"{key}": {min(high, max(low, value)) if is_number else low}', code)
-    return value
-
-
-def check_switch(key: str, value: object, name: str, code: int) -> bool:
-    """Return true or false, or raise."""
-    if not isinstance(value, bool):
-        raise UserError(f"{name}: {key}: found {value!r}, expected true or false", f'"{key}": true', code)
-    return value
-
-
-def check_activation(value: object, name: str, code: int) -> str:
-    """Return a known activation function's name, or raise."""
-    if value not in ACTIVATIONS:
-        message = f"{name}: activation_function: found {value!r}, expected one of {', '.join(ACTIVATIONS)}"
-        raise UserError(message, '"activation_function": "gelu_new"', code)
-    return value
+    if is_number and low <= value <= high:
+        return None
+    words = "a whole number" if kind is int else "a number"
+    return f"{words} from {low} to {high}", f'"{key}": {min(high, max(low, value)) if is_number else low}'
 
 
 def expected_shapes(config: dict, vocab_size: int) -> dict[str, tuple[int, ...]]:
@@ -192,8 +171,7 @@ def expected_shapes(config: dict, vocab_size: int) -> dict[str, tuple[int, ...]]
 def count_config_parameters(config: dict, vocab_size: int) -> int:
     """Count the parameters of the GPT-2 that a checked config describes, without building it.
 
-    >>> small = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}
-    >>> count_config_parameters(small, 13317)
+    >>> count_config_parameters(SMALL, 13317)
     81894144
     """
     return sum(math.prod(shape) for shape in expected_shapes(config, vocab_size).values())

@@ -10,22 +10,18 @@ import torch
 
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say, warn
 
-PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 HINT = "--device 0 or --device 0,1 for GPUs, --device mps, --device cpu"
 # torch: its restricted loader was unsafe before; transformers: a config could load code; safetensors: atomic saves;
-# numba: the loops of compute/kernels were never compiled by an older one
+# numba: the loops of compute were never compiled by an older one
 FLOORS = {"torch": (2, 10), "transformers": (5, 3), "safetensors": (0, 8), "numba": (0, 68)}
 
 
 def choose_devices(text: str | None = None) -> list[torch.device]:
-    """Turn the `--device` option into devices that exist.
+    """Turn the `--device` option into at least one device that exists; several only for GPUs.
 
     Args:
         text: GPU numbers separated by commas ("0,1", "cuda:0"), "cpu", "mps", or None for every GPU there is (else
             MPS, else CPU). Absent devices are left out with a warning; with none left, the CPU is used.
-
-    Returns:
-        At least one device; several only for GPUs.
 
     Raises:
         UserError: not of that form, or a number given twice.
@@ -33,8 +29,10 @@ def choose_devices(text: str | None = None) -> list[torch.device]:
     >>> choose_devices("cpu")
     [device(type='cpu')]
     """
+    if text is None and torch.cuda.is_available():
+        return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     if text is None:
-        return default_devices()
+        return [torch.device("mps" if torch.backends.mps.is_available() else "cpu")]
     # By name: the CPU, or Apple's GPU where there is one.
     words = [word.strip().lower() for word in text.split(",")]
     if words == ["cpu"]:
@@ -53,13 +51,6 @@ def choose_devices(text: str | None = None) -> list[torch.device]:
     return present_gpus([int(number) for number in numbers])
 
 
-def default_devices() -> list[torch.device]:
-    """Return every GPU, else MPS, else the CPU."""
-    if torch.cuda.is_available():
-        return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-    return [torch.device("mps" if torch.backends.mps.is_available() else "cpu")]
-
-
 def present_gpus(numbers: list[int]) -> list[torch.device]:
     """Keep the GPUs that exist; the CPU where none does."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -74,26 +65,19 @@ def present_gpus(numbers: list[int]) -> list[torch.device]:
 def choose_precision(name: str, device: torch.device, *, trains: bool = True) -> torch.dtype:
     """Resolve `--precision` into the dtype of the matrix products; weights and sums stay fp32.
 
-    auto is bf16 where the device multiplies it fast (GPUs from Ampere on, CPUs with AVX512_BF16 or AMX), fp16 with a
-    loss scaler on older GPUs, fp32 elsewhere.
-
     Args:
-        name: "auto", "bf16", "fp16" or "fp32".
+        name: "bf16", "fp16" (with a loss scaler; UserError on anything but a GPU), "fp32", or "auto": bf16 where it is
+            fast (GPUs from Ampere on, CPUs with AVX512_BF16 or AMX), fp16 on older GPUs and fp32 elsewhere.
         device: the one that computes.
         trains: the message speaks of training, whose scripts alone have --fp16.
-
-    Raises:
-        UserError: fp16 asked for on a device without it.
     """
     if name == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
         return torch.bfloat16 if device.type == "cpu" and has_fast_bf16() else torch.float32
     if name == "fp16" and device.type != "cuda":
-        words = (
-            f"--fp16: {device.type} does not train" if trains else f"--precision fp16: {device.type} does not compute"
-        )
-        raise UserError(f"{words} in fp16", "--precision bf16 or fp32", EXIT_USAGE)
+        flag, verb = ("--fp16", "train") if trains else ("--precision fp16", "compute")
+        raise UserError(f"{flag}: {device.type} does not {verb} in fp16", "--precision bf16 or fp32", EXIT_USAGE)
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
 
 
@@ -112,12 +96,11 @@ def compute_deterministically(device: torch.device) -> None:
 @contextlib.contextmanager
 def restoring_determinism() -> Iterator[None]:
     """Undo compute_deterministically at the end of the block: a library call leaves torch's settings as they were."""
-    former = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    former = torch.get_deterministic_debug_mode()  # off, warnings or errors
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(former, warn_only=warn_only)
+        torch.set_deterministic_debug_mode(former)
 
 
 def has_fast_bf16() -> bool:
@@ -141,14 +124,7 @@ def describe_devices(devices: list[torch.device]) -> str:
 
 
 def check_versions(find=version) -> None:
-    """Raise when a library is missing or too old.
-
-    Args:
-        find: package name -> version text; raises PackageNotFoundError.
-
-    Raises:
-        UserError: with the command that repairs it.
-    """
+    """Raise when a library is missing or too old; find: package -> version text, or raises PackageNotFoundError."""
     for package, floor in FLOORS.items():
         needed = ".".join(map(str, floor))
         try:

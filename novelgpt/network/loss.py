@@ -9,10 +9,10 @@ HEAD_ALIGNMENT = 64  # rows: GPU matrix products want multiples of it, and 13,31
 
 
 class HeadLoss(torch.autograd.Function):
-    """Sum of cross-entropies of a linear head, its gradients computed chunk by chunk on the way forward.
+    """Sum of cross-entropies of a linear head, computed chunk by chunk with its gradients on the way forward.
 
-    Only one chunk of logits exists at a time. Since the result is a sum, its gradients are known as soon as a chunk is,
-    and the backward pass only multiplies them by a number.
+    Only one chunk of logits exists at a time. A sum's gradients are known as soon as a chunk is; the backward pass only
+    multiplies them by a number.
     """
 
     @staticmethod
@@ -26,8 +26,8 @@ class HeadLoss(torch.autograd.Function):
         hidden_gradient = torch.empty_like(hidden) if needs_gradient else None  # (N, D)
         weight_gradient = None
         head = aligned_head(weight)  # (V', D)
-        for rows in torch.arange(hidden.shape[0], device="cpu").split(chunk):
-            span = slice(int(rows[0]), int(rows[-1]) + 1)
+        for start in range(0, len(hidden), chunk):
+            span = slice(start, start + chunk)
             logits = multiply(hidden[span], head.t())  # (C, V')
             loss, gradient = cross_entropy_sum(logits[:, : weight.shape[0]], labels[span], needs_gradient)
             total += loss
@@ -54,28 +54,19 @@ def aligned_head(weight: torch.Tensor) -> torch.Tensor:
 
 
 def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool):
-    """Return the summed cross-entropy in nats and its gradient by the logits; labels of -100 do not count.
-
-    Args:
-        logits: (C, V), any float dtype; overwritten by the gradient.
-        labels: (C,) int64.
-        needs_gradient: False returns None for the gradient.
-    """
+    """Return the summed cross-entropy of logits (C, V), in nats, and its gradient, which overwrites them, or None."""
     compute = row_losses_on_cpu if logits.device.type == "cpu" and logits.dtype in CPU_FORMATS else row_losses
     return compute(logits, labels, needs_gradient).sum(), logits if needs_gradient else None
 
 
 def row_losses(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool) -> torch.Tensor:
-    """Do the same as row_losses_on_cpu by operators of PyTorch.
-
-    The probabilities give the normalizer too: log-sum-exp = greatest score - log of its probability, which is at least
-    1 / V and so never underflows.
-    """
+    """Do the same as row_losses_on_cpu by operators of PyTorch."""
     scores = logits.float()  # (C, V)
     scored = labels.ge(0)[:, None]  # (C, 1)
     targets = labels.clamp(min=0)[:, None]
     greatest, target_scores = scores.amax(1, keepdim=True), scores.gather(1, targets)
     probabilities = scores.softmax(1)  # (C, V)
+    # log-sum-exp = greatest score - log of its probability, which is at least 1 / V and so never underflows
     normalizer = greatest - probabilities.amax(1, keepdim=True).log()
     # The gradient is softmax - one-hot, and 0 in rows that are not scored.
     if needs_gradient:
@@ -92,17 +83,13 @@ def sum_loss(
     dtype: torch.dtype | None = None,
     chunk: int = 1024,
 ) -> torch.Tensor:
-    """Sum the next-token losses of a batch.
+    """Sum the next-token losses of a batch: fp32 scalar, nats over all scored positions.
 
     Args:
         model: a GPT-2 with tied or untied head.
-        input_ids: (B, T) int64.
-        labels: (B, T) int64 aligned with the inputs, -100 = not scored; shifted here, so labels[:, 0] never counts.
+        input_ids, labels: (B, T) int64, aligned; a label of -100 is not scored, and labels[:, 0] never is.
         dtype: format of the matrix products under autocast; None or fp32 for no autocast.
         chunk: positions whose logits are held at a time.
-
-    Returns:
-        fp32 scalar, nats summed over scored positions.
     """
     hidden, weight = hidden_and_head(model, input_ids, dtype)
     return HeadLoss.apply(hidden, weight, labels[:, 1:].reshape(-1), chunk)  # labels: (B·(T-1),)
@@ -130,10 +117,7 @@ def score_tokens(
     dtype: torch.dtype | None = None,
     chunk: int = 1024,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score every token of a batch by itself, without gradients and without holding the logits of the batch.
-
-    Args:
-        model, input_ids, labels, dtype, chunk: as of sum_loss.
+    """Score every token of a batch by itself, without gradients; arguments as of sum_loss.
 
     Returns:
         (nats, right): fp32 and bool, (B, T-1) each, for the tokens labels[:, 1:]; right where the likeliest token is

@@ -43,12 +43,9 @@ language: zh
 
 
 def build_model(config: dict, tokenizer: NovelTokenizer, *, seed: int = 0) -> GPT2LMHeadModel:
-    """Make an untrained GPT-2 in fp32 on the CPU whose vocabulary is the tokenizer's.
+    """Make an untrained GPT-2 in fp32 on the CPU, its weights a function of the seed.
 
-    Args:
-        config: what read_model_config returns; its vocab_size is ignored.
-        tokenizer: gives vocab_size and the ids of [CLS] (beginning and end) and [PAD].
-        seed: the initial weights are a function of it.
+    The config is what read_model_config returns; its vocab_size is ignored, the tokenizer's counts.
     """
     with torch.random.fork_rng(devices=[]):  # leaves the caller's random numbers as they were
         torch.manual_seed(seed)
@@ -56,10 +53,8 @@ def build_model(config: dict, tokenizer: NovelTokenizer, *, seed: int = 0) -> GP
 
 
 def hf_config(config: dict, tokenizer: NovelTokenizer) -> GPT2Config:
-    """Return transformers' config object for a checked config and a tokenizer.
-
-    It gets no pad id: every window is full, and with one transformers would search the inputs of each pass for it.
-    """
+    """Return transformers' config object for a checked config and a tokenizer."""
+    # No pad id: every window is full, and with one transformers would search the inputs of each pass for it.
     values = {**config, "vocab_size": tokenizer.vocab_size}
     return GPT2Config(**values, bos_token_id=tokenizer.cls_id, eos_token_id=tokenizer.cls_id)
 
@@ -81,8 +76,7 @@ def save_model(
     """Write a complete model folder, or nothing.
 
     Args:
-        model: weights on any device; stored in fp32 unless other weights are given.
-        tokenizer: exported beside them.
+        model, tokenizer: weights on any device, stored in fp32 unless others are given; exported beside them.
         folder: replaced if it exists.
         weights: what model_weights returned, where it was called already; or the same in another number format.
         facts: a sentence for the model card.
@@ -102,11 +96,14 @@ def save_model(
         write_safetensors(weights, hidden / WEIGHTS)
         write_configs(model.config, tokenizer, hidden, dtype=next(iter(weights.values())).dtype)
         tokenizer.export(hidden, model_max_length=model.config.n_positions)
-        names = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")
-        sizes = {name: getattr(model.config, name) for name in names}
         parameters = sum(weight.numel() for weight in weights.values())
-        card = CARD.format(parameters=parameters, version=__version__, facts=facts, **sizes)
+        card = CARD.format(parameters=parameters, version=__version__, facts=facts, **sizes_of(model.config))
         write_text(hidden / "README.md", card)
+
+
+def sizes_of(config: GPT2Config) -> dict[str, int]:
+    """Return the five numbers by which people know a network."""
+    return {name: getattr(config, name) for name in ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")}
 
 
 def model_weights(model: GPT2LMHeadModel) -> dict[str, torch.Tensor]:
@@ -143,7 +140,7 @@ def write_configs(
         values.pop(name, None)
     # What to_diff_dict leaves out because it is GPT-2's default, but other tools look for.
     values |= {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_ctx": config.n_positions}
-    values |= {name: getattr(config, name) for name in ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")}
+    values |= sizes_of(config)
     ids = {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.cls_id, "pad_token_id": tokenizer.pad_id}
     write_json(folder / "config.json", {**values, **ids, "torch_dtype": str(dtype).removeprefix("torch.")})
     # The defaults of generate.py, so that transformers' own generate writes in the same manner.
@@ -154,15 +151,12 @@ def write_configs(
 def load_model(
     folder: str | Path, *, device: str | torch.device = "cpu", vocabulary: str | Path | None = None
 ) -> tuple[GPT2LMHeadModel, NovelTokenizer]:
-    """Read a model folder.
+    """Read a model folder: (GPT2LMHeadModel in fp32 in eval mode, tokenizer).
 
     Args:
         folder: written by save_model, or any GPT-2 folder with config.json, weights and a vocabulary.
         device: where the weights go.
         vocabulary: the one that the model was trained with, for a folder that holds none; None = the folder's own.
-
-    Returns:
-        (GPT2LMHeadModel in fp32 in eval mode, tokenizer).
 
     Raises:
         UserError: not a folder, a file missing or damaged, weights that do not fit the config, another vocabulary.
@@ -171,7 +165,6 @@ def load_model(
 
         model, tokenizer = load_model("model/final_model")
         ids = tokenizer.encode_prefix("那天夜里没有月亮。")  # (10,) with the [CLS] in front
-        assert tokenizer.decode(ids) == "[CLS]那天夜里没有月亮。" and not model.training
     """
     folder = Path(folder)
     check_model_folder(folder)
@@ -208,8 +201,8 @@ def check_model_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder, expected a model folder", hint, EXIT_STATE)
     if not (folder / "config.json").is_file():
-        inner = sorted(path.parent.name for path in folder.glob("*/config.json"))
-        hint = f"--model_path {folder / inner[0]}" if inner else hint
+        inner = sorted(path.parent for path in folder.glob("*/config.json"))
+        hint = f"--model_path {inner[0]}" if inner else hint
         raise UserError(f"{folder}: no config.json in it, so not a model folder", hint, EXIT_STATE)
     # Folders of other tools have no manifest; there the shapes of the weights are all that can be checked.
     if (folder / MANIFEST).exists() and (damage := find_damage(folder)):

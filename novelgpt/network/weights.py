@@ -24,15 +24,10 @@ MAX_HEADER_BYTES = 64 << 20  # of safetensors; a longer one is no weights file
 
 
 def read_weights(folder: Path, config: dict, vocab_size: int) -> dict[str, torch.Tensor]:
-    """Read fp32 weights under today's names and check that they are exactly the config's.
+    """Read fp32 weights under today's names and check that they are exactly those of a checked config.
 
     A head that the file holds beside the embedding stays in the result only where it is another matrix; the network is
     then untied whatever the config says, as in transformers.
-
-    Args:
-        folder: with the weights, and for the message.
-        config: checked.
-        vocab_size: rows of the embedding.
 
     Raises:
         UserError: no weights, a damaged file, a weight that is missing, unknown or of another shape.
@@ -49,13 +44,7 @@ def read_weights(folder: Path, config: dict, vocab_size: int) -> dict[str, torch
 
 
 def check_weights(weights: dict[str, torch.Tensor], expected: dict[str, tuple[int, ...]], *, place: Path) -> None:
-    """Raise unless named weights are exactly the expected ones in name and shape.
-
-    Args:
-        weights: by today's names.
-        expected: what expected_shapes returned.
-        place: the folder or file they come from, for the message.
-    """
+    """Raise unless weights are exactly those of expected_shapes in name and shape; place: their folder or file."""
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is unknown" for name in weights if name not in expected]
     for name, shape in expected.items():
@@ -68,11 +57,7 @@ def check_weights(weights: dict[str, torch.Tensor], expected: dict[str, tuple[in
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the weights file of a model folder, or the several files that an index names.
-
-    Raises:
-        UserError: there is none, or the index names files in another folder.
-    """
+    """Return the weights file of a model folder, or the files beside an index that it names; UserError without any."""
     for name in (WEIGHTS, OLD_WEIGHTS):
         if (folder / name).is_file():
             return [folder / name]
@@ -107,14 +92,10 @@ def is_same_matrix(head: torch.Tensor, embedding: torch.Tensor | None) -> bool:
 
 
 def write_safetensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Write named CPU tensors.
-
-    Raises:
-        OSError: the disk refuses, which the library itself reports as an error of its own kind.
-    """
+    """Write named CPU tensors; OSError where the disk refuses."""
     try:
         save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as problem:
+    except SafetensorError as problem:  # the library's own kind
         raise OSError(errno.EIO, str(problem)) from problem
     path.chmod(0o644)  # safetensors leaves it readable by its owner only
 
@@ -124,7 +105,6 @@ def check_safetensors_header(path: Path) -> None:
 
     The library maps the file into memory; a truncated one would be found only when a tensor's bytes are touched.
     """
-    hint = "download or save the weights again"
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))  # bytes of the JSON header that follows
@@ -132,11 +112,11 @@ def check_safetensors_header(path: Path) -> None:
                 raise ValueError(f"a header of {length:,} bytes")
             header = json.loads(file.read(length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        if max(ends, default=0) != path.stat().st_size - 8 - length:
-            found = path.stat().st_size - 8 - length
-            raise ValueError(f"{found:,} bytes of data, the header says {max(ends, default=0):,}")
+        found, expected = path.stat().st_size - 8 - length, max(ends, default=0)
+        if found != expected:
+            raise ValueError(f"{found:,} bytes of data, the header says {expected:,}")
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error, RecursionError) as problem:
-        raise UserError(f"{path}: not a whole safetensors file: {problem}", hint, EXIT_STATE) from problem
+        raise broken_file(path, problem) from problem
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -144,23 +124,27 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as problem:
-        message = f"{path}: not a whole safetensors file: {problem}"
-        raise UserError(message, "download or save the weights again", EXIT_STATE) from problem
+        raise broken_file(path, problem) from problem
+
+
+def broken_file(path: Path, problem: Exception) -> UserError:
+    """Return the error for a safetensors file that is not whole."""
+    message = f"{path}: not a whole safetensors file: {problem}"
+    return UserError(message, "download or save the weights again", EXIT_STATE)
 
 
 def read_old_weights(path: Path) -> dict[str, torch.Tensor]:
     """Read a PyTorch state dict by the loader that runs no code."""
+    message, hint = f"{path}: not a plain state dict of tensors", "ask its author for model.safetensors"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # the loader raises many kinds; all mean the same to the user
         first = str(problem).split("\n")[0][:200]
-        message = f"{path}: not a plain state dict of tensors: {first}"
-        raise UserError(message, "ask its author for model.safetensors", EXIT_STATE) from problem
+        raise UserError(f"{message}: {first}", hint, EXIT_STATE) from problem
     # Lightning and others put the weights one level deeper.
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        message = f"{path}: not a plain state dict of tensors"
-        raise UserError(message, "ask its author for model.safetensors", EXIT_STATE)
+        raise UserError(message, hint, EXIT_STATE)
     return state
 
 
@@ -172,7 +156,7 @@ def rename_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     renamed = {}
     for name, weight in weights.items():
-        # left by torch.compile, DataParallel and wrappers
+        # Left by torch.compile, DataParallel and wrappers.
         for prefix in ("_orig_mod.", "module.", "model."):
             name = name.removeprefix(prefix)
         if name.endswith((".attn.bias", ".attn.masked_bias")):

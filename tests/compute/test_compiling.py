@@ -32,7 +32,7 @@ def test_without_a_folder_for_compiled_code_it_is_compiled_anew_and_said():
     code = """
 import numba.core.caching as caching
 caching.FunctionCache._impl_class._locator_classes = []
-from novelgpt.compute.kernels import loops
+from novelgpt.compute import loops
 print(loops.exp(0.0))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -57,7 +57,7 @@ import numba
 import numba.core.caching as caching
 numba.__version__ = "0.99.0"
 {change}
-from novelgpt.compute.kernels import eight_bits, loops
+from novelgpt.compute import eight_bits, loops
 print(loops.exp(0.0), loops.greater(1.0, 2.0))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -93,7 +93,7 @@ class Store:
     def run(self, factor: int = 2) -> tuple[float, int, int]:
         """Return 3.0 and 3 times a factor, and for how many of both code was found."""
         (self.folder / "other.py").write_text(f"FACTOR = {factor}\n")
-        for memory in (compiling.hash_of_folder, compiling.warn_of_no_cache):
+        for memory in (compiling.hash_of_folder, compiling.warn_once):
             memory.cache_clear()
         sys.modules.pop("other", None)
         return runpy.run_path(str(self.folder / "doubled.py"))["RESULT"]

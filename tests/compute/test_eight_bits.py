@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from conftest import ROOT
 from numba.core.registry import cpu_target
 
-from novelgpt.compute.kernels import eight_bits
-from novelgpt.compute.kernels.eight_bits import MOST_INPUTS, PANEL, ROWS
-from novelgpt.compute.packed import int8_product
+from novelgpt.compute import eight_bits
+from novelgpt.compute.eight_bits import MOST_INPUTS, PANEL, ROWS, int8_product
 
 NONE = np.zeros(0, np.float32)
 
@@ -118,8 +117,8 @@ OTHER_PROCESSORS = {  # words in the features they lack
 PRODUCT = """
 import sys
 import torch
-from novelgpt.compute.kernels import eight_bits
-from novelgpt.compute.packed import int8_product
+from novelgpt.compute import eight_bits
+from novelgpt.compute.eight_bits import int8_product
 torch.manual_seed(0)
 weight, x, norm = torch.randn(50, 70), torch.randn(5, 70), (torch.randn(70), torch.randn(70), 1e-5)
 x[4, 0] = torch.inf

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from numba import njit
 
+from novelgpt.compute import loops
 from novelgpt.compute.compiling import OPTIONS, as_array
-from novelgpt.compute.kernels import loops
 from novelgpt.compute.tuning import Gelu
 from novelgpt.network.loss import cross_entropy_sum
 

@@ -3,22 +3,23 @@
     x (B, N) ─norm─ one scale a row ─ codes -127..127 ─┐
     weights -127..127, kept as 1..255 = code + 128 ────┴─ whole sums ─ scales ─ + bias ─ GELU ─ y (B, M)
 
-A processor with VNNI multiplies numbers 0..255 by numbers -128..127 and adds four such products to an integer, in one
-instruction for every lane of a register; elsewhere the same is written out. Sums are integers, so every order gives the
-same and rows do not affect each other. They fit into 32 bits up to MOST_INPUTS inputs.
+A processor with VNNI adds four products of numbers 0..255 and -128..127 to an integer in one instruction, for every
+lane of a register; elsewhere the same is written out. Sums are integers, so every order gives the same and rows do not
+affect each other. They fit into 32 bits up to MOST_INPUTS inputs.
 """
 
 import functools
 
 import numpy as np
+import torch
 from llvmlite import ir
 from numba import prange, types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from novelgpt.compute.compiling import compiled
-from novelgpt.compute.kernels.loops import LEAST_SCALE, add_up, as_bytes, gelu_gate, greater, greatest, prefetch_line
+from novelgpt.compute.compiling import compiled, share_threads
+from novelgpt.compute.loops import LEAST_SCALE, add_up, as_bytes, gelu_gate, greater, greatest, prefetch_line
 
 LIMIT, OFFSET = 127, 128  # greatest code, and what is added to the codes of weights
 GROUP = 4  # codes of one lane
@@ -35,11 +36,30 @@ VECTOR, ROWS, INSTRUCTION = next((form for feature, form in FORMS.items() if fea
 PANEL = 2 * VECTOR  # outputs at a time
 
 
+def int8_product(weight: torch.Tensor, bias: torch.Tensor | None, norm: tuple | None = None, gelu: bool = False):
+    """Return a product in eight bits, as packed.make_product: one scale for each output, and one for each row of x."""
+    share_threads()
+    # Each output's largest weight becomes 127; a row of zeros gets the least scale instead of 0.
+    scale = weight.abs().amax(1).clamp(min=LIMIT * float(LEAST_SCALE)) / LIMIT  # (out,)
+    packed = pack_weights((weight / scale[:, None]).round().to(torch.int8).numpy())
+    # The loop takes arrays only: an empty gain means no layer norm, a bias of zeros none.
+    none = np.zeros(0, np.float32)
+    gain, shift, epsilon = (none, none, 0.0) if norm is None else (norm[0].numpy(), norm[1].numpy(), norm[2])
+    bias = np.zeros(len(scale), np.float32) if bias is None else bias.numpy()
+    before, after = (gain, shift, np.float32(epsilon)), (scale.numpy(), bias, gelu)
+
+    def product(x: torch.Tensor) -> torch.Tensor:
+        if x.shape[1:] != weight.shape[1:]:
+            raise ValueError(f"x of shape {tuple(x.shape)} for a matrix with {weight.shape[1]} inputs")
+        y = torch.empty(x.shape[0], len(scale))  # (B, out)
+        multiply_rounded(x.contiguous().numpy(), *before, packed, *after, y.numpy())
+        return y
+
+    return product
+
+
 def pack_weights(codes: np.ndarray) -> np.ndarray:
     """Return codes (M, N) int8 of a matrix in panels (M / PANEL, N / GROUP, PANEL, GROUP) uint8, padded with zeros.
-
-    Raises:
-        ValueError: more than MOST_INPUTS.
 
     >>> packed = pack_weights(np.array([[1, 2, 3]], np.int8))
     >>> packed[0, 0, 0].tolist(), packed.shape == (1, 1, PANEL, GROUP)
@@ -183,16 +203,10 @@ def finish_row(sums, surplus, row_scale, scales, bias, with_gelu, y):
 
 @functools.partial(compiled, parallel=True)
 def multiply_rounded(x, gain, shift, epsilon, weights, scales, bias, with_gelu, y):
-    """Write the product of x and a matrix into y.
+    """Write the product of x (B, N) and a matrix from pack_weights into y (B, M), GPT-2's GELU of it if wanted.
 
-    Args:
-        x: (B, N) fp32.
-        gain, shift, epsilon: of a layer norm before it; gain (N,) fp32 is empty where there is none.
-        weights: from pack_weights.
-        scales: (M,) fp32, what a step of each output's codes is worth.
-        bias: (M,) fp32.
-        with_gelu: GPT-2's GELU follows.
-        y: (B, M) fp32, the result.
+    All numbers are fp32: gain (N,), empty where no layer norm comes before, shift, epsilon, scales (M,), what a step of
+    each output's codes is worth, and bias (M,).
     """
     # Rows to codes, padded to a multiple of ROWS by zeros.
     rows = x.shape[0]
