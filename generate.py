@@ -39,11 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         book = None if options.prefix_file else session.book  # every name of a chapter would be looked up
         examine_prompt(prompt, session.tokenizer, context, book)
     # by turns with a person, or all at once
-    return (
-        write_interactively(session, prompts[0], options)
-        if options.interactive
-        else write_all(session, prompts, options)
-    )
+    if options.interactive:
+        return write_interactively(session, prompts[0], options)
+    return write_all(session, prompts, options)
 
 
 def show_openings(options: GenerateOptions) -> int:
