@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from novelgpt.cli import GenerateOptions, Parser, run
-from novelgpt.messages import EXIT_INPUT, UserError, say, warn
+from novelgpt.messages import EXIT_INPUT, UserError, progress_bar, say, warn
 
 
 def build_parser() -> Parser[GenerateOptions]:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.find:
         return show_openings(options)
     texts = read_texts(options)
-    from novelgpt.writing.session import open_session
+    from novelgpt.writing.generation import open_session
 
     session = open_session(options)
     context = session.weights.context  # tokens
@@ -41,10 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # by turns with a person, or all at once
     if options.interactive:
         return write_interactively(session, prompts[0], options)
-    from novelgpt.writing.run import write_all
-
-    write_all(session, prompts, options)
-    return 0
+    return write_all(session, prompts, options)
 
 
 def show_openings(options: GenerateOptions) -> int:
@@ -59,6 +56,25 @@ def show_openings(options: GenerateOptions) -> int:
     if not openings:
         raise UserError(f"--find: the book never writes {options.find!r}", "try a shorter word", EXIT_INPUT)
     print("\n".join(openings))
+    return 0
+
+
+def write_all(session, prompts, options: GenerateOptions) -> int:
+    """Write all samples of all prompts; save and print each one as it is finished."""
+    from novelgpt.writing.samples import Output
+
+    output = Output(session, options, is_saved=options.save_samples or bool(prompts[0].title))
+    often = {"check_every": 1} if options.stream else {}  # tokens
+    total = options.nsamples * sum(prompt.stop_rule.length for prompt in prompts)
+    with progress_bar(total, unit=" tokens") as bar:
+        for turn, prompt in enumerate(prompts):
+            # samples are numbered through all prompts, for the number decides what is written
+            for indices in session.batches(turn * options.nsamples, options.nsamples):
+                for samples in session.grow_batch(prompt.ids, prompt.stop_rule, indices, **often):
+                    output.update(samples, prompt, bar)
+                for sample in session.limit_copies(samples, prompt.stop_rule):
+                    output.add(sample, prompt)
+    output.close()
     return 0
 
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.network import build_model, has_fast_bf16, read_model_config
 from novelgpt.writing.decoder import Weights
-from novelgpt.writing.generation import make_controls, write_samples
+from novelgpt.writing.generation import Session, make_controls
 from novelgpt.writing.text import StopRule
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,10 +54,10 @@ def hf_competitor(model, prefix: torch.Tensor, length: int, batch: int, **settin
 
 def our_competitor(weights: Weights, tokenizer: NovelTokenizer, length: int, batch: int) -> Callable[[], object]:
     """Return our decoder with the same filter."""
-    controls = make_controls(tokenizer, weights.device)
+    session = Session(weights, tokenizer, make_controls(tokenizer, weights.device), seed=0)
     prefix = tokenizer.encode_prefix(PREFIX)
     rule = StopRule(length)
-    return lambda: write_samples(weights, tokenizer, prefix, range(batch), rule=rule, controls=controls, seed=0)
+    return lambda: session.write_batch(prefix, rule, range(batch))
 
 
 @torch.no_grad()

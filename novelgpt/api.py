@@ -227,8 +227,8 @@ def generate(model: "Model", prefix: str, options: GenerateOptions | None = None
         assert len(texts) == 2 and texts[0].text.startswith("那天夜里没有月亮。")
     """
     options = with_changes(options or GenerateOptions(), changes, names_with(GenerateOptions, python=True))
+    from novelgpt.writing.generation import open_session
     from novelgpt.writing.prompts import encode_prompts, resolve_options
-    from novelgpt.writing.session import open_session
 
     loaded = model if isinstance(model, tuple) else None
     options = resolve_options(replace(options, prefix=prefix, model_path="" if loaded else str(model)))

@@ -5,7 +5,7 @@ which a sample's text would have to be inserted has the best matches on either s
 million characters takes some twenty comparisons.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,26 +18,17 @@ SEPARATOR = 0x110000  # between documents: larger than any code point, equal to 
 FIRST_DEPTH = 3  # characters packed into the first sorting key
 COMPARED = 32  # characters at a time
 LONG_RUN = 20  # characters; runs of at least this length count as copied
-MAX_TRIES = 6  # of a sample that copies too much
 
 
 @dataclass(frozen=True)
 class Copied:
-    """What a text shares with the book.
+    """What a text shares with the book."""
 
-    Attributes:
-        longest: characters of the longest run.
-        start: where the run begins in the text.
-        document: index of the book's document that holds it, None when there is no run.
-        offset: where in that document.
-        share: part of the text's characters that lie in runs of LONG_RUN or more, 0 to 1.
-    """
-
-    longest: int
-    start: int
-    document: int | None
-    offset: int
-    share: float
+    longest: int  # characters of the longest run
+    start: int  # where the run begins in the text
+    document: int | None  # index of the book's document that holds it, None when there is no run
+    offset: int  # where in that document
+    share: float  # part of the text's characters that lie in runs of LONG_RUN or more, 0 to 1
 
 
 def utf32_codes(text: str) -> np.ndarray:
@@ -176,35 +167,6 @@ class CopyMeter:
         where = f"in {self.headings[copied.document]!r} at character {copied.offset:,}"
         share = f"{copied.share:.0%} in runs of {LONG_RUN} or more"
         return f"longest run shared with the book: {copied.longest} characters, {where}; {share}"
-
-
-def limit_copies(
-    samples: Sequence, limit: int, rewrite: Callable[[list[int], int], Sequence], longest_run: Callable[[object], int]
-) -> list:
-    """Write samples that copy too much again, a few times; return the best try of each and warn of what is left.
-
-    Args:
-        samples: their first tries.
-        limit: characters that a run shared with the book may have.
-        rewrite: writes the samples of some indices again; its second argument counts the tries from 1.
-        longest_run: returns the characters of a sample's longest run.
-    """
-    longest = {sample.index: longest_run(sample) for sample in samples}
-    best = {sample.index: sample for sample in samples}
-    # those above the limit, again and again, as long as there are any
-    for attempt in range(1, MAX_TRIES):
-        again = [index for index, length in longest.items() if length > limit]
-        if not again:
-            break
-        for sample in rewrite(again, attempt):
-            length = longest_run(sample)
-            if length < longest[sample.index]:
-                longest[sample.index], best[sample.index] = length, sample
-    for index, length in longest.items():
-        if length > limit:
-            tries = f"the best of {MAX_TRIES} tries still copies {length} characters"
-            warn(f"sample {index + 1}: {tries} (--max_copy {limit})")
-    return list(best.values())
 
 
 def char_at(codes: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -74,16 +74,12 @@ class Decoder:
         weights: of the model.
         rows: samples decoded at a time.
         slots: tokens a row can hold, at most the model's context.
-
-    Attributes:
-        lengths: tokens in each row.
-        positions: the same as a tensor (rows,) on the device.
     """
 
     def __init__(self, weights: Weights, *, rows: int, slots: int):
         self.weights, self.rows, self.slots = weights, rows, slots
-        self.lengths = [0] * rows
-        self.positions = torch.zeros(rows, dtype=torch.int64, device=weights.device)
+        self.lengths = [0] * rows  # tokens in each row
+        self.positions = torch.zeros(rows, dtype=torch.int64, device=weights.device)  # the same (rows,)
         sizes = (len(weights.layers), rows, weights.num_heads, weights.width // weights.num_heads, slots)
         self.cache = cache_for(weights.device)(weights.kind, *sizes, self.positions)
 
@@ -121,14 +117,7 @@ class Decoder:
             self.set_length(row, self.lengths[0])
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Read one more token into every row.
-
-        Args:
-            tokens: (B,) int64.
-
-        Returns:
-            logits (B, V) of the token after it.
-        """
+        """Read one more token (B,) int64 into every row; returns the logits (B, V) of the token after it."""
         logits = self.read(tokens)
         self.note_step()
         return logits

@@ -1,4 +1,4 @@
-"""A model and a prefix -> texts, token by token, each token read once.
+"""The options of generate.py -> a session: a loaded model that continues prefixes, each token read once.
 
     prefix ─prefill one row─ copy to all rows ─[ choose a token a row ─ read it ]*─ cut at an end ─ samples
 
@@ -9,38 +9,130 @@ but its text.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import GPT2LMHeadModel
 
+from novelgpt.cli import GenerateOptions, names_with
 from novelgpt.compute import MAX_ROWS, capture_graph
 from novelgpt.corpus.tokenizers import NovelTokenizer
-from novelgpt.messages import EXIT_STATE, UserError
-from novelgpt.writing.decoder import Decoder, Weights
+from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, printable, say, warn
+from novelgpt.network import choose_devices, choose_precision, describe_devices, load_model
+from novelgpt.writing.book import Book, find_book
+from novelgpt.writing.copying import Copied, CopyMeter
+from novelgpt.writing.decoder import Decoder, Weights, perplexity
 from novelgpt.writing.sampling import Controls, choose_tokens, uniform_numbers
 from novelgpt.writing.text import CHECK_EVERY, Endings, Sample, StopRule, answer_rule
 
 CONTROL_TOKENS = {f"<0x{byte:02X}>" for byte in (*range(32), 127)} - {"<0x09>", "<0x0A>"}  # all but tab and newline
+MAX_TRIES = 6  # of a sample that copies too much
+
+
+@dataclass
+class Session:
+    """A model ready to write, and all that its texts depend on beside their prefixes."""
+
+    weights: Weights
+    tokenizer: NovelTokenizer
+    controls: Controls
+    seed: int  # of all samples
+    batch_size: int = MAX_ROWS  # samples written together
+    book: Book | None = None  # what the model was trained on, None when it is not at hand
+    meter: CopyMeter | None = None  # of copies, None without a book or with --no-copies
+    max_copy: int | None = None  # characters that a text may copy in a row, None for any number
+
+    def write(self, ids: list[int], rule: StopRule, num_samples: int) -> Iterator[Sample]:
+        """Write the first samples of a prefix, a batch at a time, and yield them in order."""
+        for indices in self.batches(0, num_samples):
+            yield from self.limit_copies(self.write_batch(ids, rule, indices), rule)
+
+    def batches(self, first: int, num_samples: int) -> list[range]:
+        """Return which samples are written together, from index `first` on; a CPU computes at most MAX_ROWS at once."""
+        size = min(self.batch_size, MAX_ROWS) if self.weights.device.type == "cpu" else self.batch_size
+        indices = range(first, first + num_samples)
+        return [indices[start : start + size] for start in range(0, num_samples, size)]
+
+    def grow_batch(
+        self,
+        prefix: Sequence[int],
+        rule: StopRule,
+        indices: Sequence[int],
+        *,
+        attempt: int = 0,
+        check_every: int = CHECK_EVERY,
+    ) -> Iterator[list[Sample]]:
+        """Write some samples of one prefix together and yield all of them again and again as they grow.
+
+        Args:
+            prefix: token ids, at least one.
+            rule: where the samples stop.
+            indices: which samples of the run; at most MAX_ROWS of them on a CPU.
+            attempt: 0, or the number of a further try of the same samples.
+            check_every: tokens between two yields.
+
+        Yields:
+            The samples in the order of the indices, the same list each time; the last time all of them have ended.
+        """
+        endings = Endings(self.tokenizer)
+        samples = [Sample(index, list(map(int, prefix)), attempt=attempt) for index in indices]
+        batch = SampleBatch(self.weights, endings, self.controls, rule, samples, self.seed)
+        while not all(sample.ended for sample in samples):
+            # no more tokens than the longest text still needs: at its bound every text has ended
+            left = rule.max_tokens - max(len(sample.ids) for sample in samples if not sample.ended)
+            for sample, tokens in zip(samples, batch.decode_many(min(check_every, left)), strict=True):
+                sample.extend(tokens, rule, endings)
+            yield samples
+
+    def write_batch(
+        self, prefix: Sequence[int], rule: StopRule, indices: Sequence[int], *, attempt: int = 0
+    ) -> list[Sample]:
+        """Write some samples of a prefix together, to their ends; arguments as for grow_batch."""
+        *_, samples = self.grow_batch(prefix, rule, indices, attempt=attempt)
+        return samples
+
+    def limit_copies(self, samples: list[Sample], rule: StopRule) -> list[Sample]:
+        """Write samples that copy more than max_copy again, a few times; return the best try of each."""
+        if self.max_copy is None:
+            return samples
+        longest = {sample.index: self.measure_copies(sample).longest for sample in samples}  # characters
+        best = {sample.index: sample for sample in samples}
+        # those above the limit, again and again, as long as there are any
+        for attempt in range(1, MAX_TRIES):
+            again = [index for index, length in longest.items() if length > self.max_copy]
+            if not again:
+                break
+            for sample in self.write_batch(samples[0].prefix, rule, again, attempt=attempt):
+                length = self.measure_copies(sample).longest
+                if length < longest[sample.index]:
+                    longest[sample.index], best[sample.index] = length, sample
+        for index, length in longest.items():
+            if length > self.max_copy:
+                tries = f"the best of {MAX_TRIES} tries still copies {length} characters"
+                warn(f"sample {index + 1}: {tries} (--max_copy {self.max_copy})")
+        return list(best.values())
+
+    def measure_copies(self, sample: Sample) -> Copied | None:
+        """Return what a sample shares with the book, None without a meter."""
+        return self.meter and self.meter.measure(self.show_new(sample))
+
+    def show(self, sample: Sample) -> str:
+        """Return a sample as people read it, prefix and continuation."""
+        return self.tokenizer.show(sample.prefix + sample.ids)
+
+    def show_new(self, sample: Sample) -> str:
+        """Return only what the model wrote of it."""
+        return self.show(sample)[len(self.tokenizer.show(sample.prefix)) :]
 
 
 def fit_window(ids: list[int], context: int, keep_head: int, endings: Endings) -> list[int]:
-    """Return the part of a text that a model reads when its context is full.
-
-    Args:
-        ids: the whole text.
-        context: tokens the model can hold.
-        keep_head: tokens of the beginning to keep, at most a quarter of the context.
-        endings: of the vocabulary.
-
-    Returns:
-        The head and the last tokens from a sentence start, at most half a context of them.
-    """
+    """Return what is read when the context is full: the head and at most half a context from a sentence start."""
     start = endings.find_sentence(ids, max(keep_head, len(ids) - context // 2))
     return ids[:keep_head] + ids[start:]
 
 
 class SampleBatch:
-    """Some samples of one prefix decoded together; arguments as for grow_samples.
+    """Some samples of one prefix decoded together; arguments as for Session.
 
     The history holds every text whole, from its prefix on; the decoder holds only the window that each row reads now.
     """
@@ -126,62 +218,6 @@ class SampleBatch:
             self.decoder.prefill(row, torch.tensor(window, device=self.weights.device))
 
 
-def grow_samples(
-    weights: Weights,
-    tokenizer: NovelTokenizer,
-    prefix: Sequence[int],
-    indices: Sequence[int],
-    *,
-    rule: StopRule,
-    controls: Controls,
-    seed: int,
-    attempt: int = 0,
-    check_every: int = CHECK_EVERY,
-) -> Iterator[list[Sample]]:
-    """Write some samples of one prefix together and yield all of them again and again as they grow.
-
-    Args:
-        weights, tokenizer: of the model.
-        prefix: token ids, at least one.
-        indices: which samples of the run; at most MAX_ROWS of them on a CPU.
-        rule: where they stop.
-        controls: how tokens are chosen.
-        seed: of the run.
-        attempt: for further tries of the same samples.
-        check_every: tokens between two yields.
-
-    Yields:
-        The samples in the order of the indices, the same list each time; the last time all of them have ended.
-    """
-    endings = Endings(tokenizer)
-    samples = [Sample(index, list(map(int, prefix)), attempt=attempt) for index in indices]
-    batch = SampleBatch(weights, endings, controls, rule, samples, seed)
-    while not all(sample.ended for sample in samples):
-        # no more tokens than the longest text still needs: at its bound every text has ended
-        left = rule.max_tokens - max(len(sample.ids) for sample in samples if not sample.ended)
-        for sample, tokens in zip(samples, batch.decode_many(min(check_every, left)), strict=True):
-            sample.extend(tokens, rule, endings)
-        yield samples
-
-
-def write_samples(
-    weights: Weights, tokenizer: NovelTokenizer, prefix: Sequence[int], indices: Sequence[int], **values
-) -> list[Sample]:
-    """Write some samples of one prefix together, to their ends; arguments as for grow_samples."""
-    *_, samples = grow_samples(weights, tokenizer, prefix, indices, **values)
-    return samples
-
-
-def split_indices(indices: range, batch_size: int, device: torch.device) -> list[range]:
-    """Split the numbers of some samples into those written together; a CPU computes at most MAX_ROWS rows at once.
-
-    >>> split_indices(range(20, 40), 30, torch.device("cpu"))
-    [range(20, 36), range(36, 40)]
-    """
-    size = min(batch_size, MAX_ROWS) if device.type == "cpu" else batch_size
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
-
-
 def banned_ids(tokenizer: NovelTokenizer) -> list[int]:
     """Return the ids of tokens that are not text: [UNK], [PAD], [MASK], unused ones, control characters."""
     marks = [tokenizer.unk_id, tokenizer.pad_id, tokenizer.marks.get("[MASK]")]
@@ -192,16 +228,110 @@ def banned_ids(tokenizer: NovelTokenizer) -> list[int]:
 def make_controls(
     tokenizer: NovelTokenizer, device: torch.device, *, bad_words: Sequence[str] = (), **values
 ) -> Controls:
-    """Return controls for the logits on a device: tokens that are not text are banned, and so are bad words.
-
-    Args:
-        tokenizer: of the model.
-        device: of the logits.
-        bad_words: texts never to be written.
-        values: the other fields of Controls.
-    """
+    """Return controls for logits on a device; banned are tokens that are not text, and `bad_words`."""
     words = tuple(torch.from_numpy(tokenizer.encode(word).astype("int64")).to(device) for word in bad_words if word)
     return Controls(banned=torch.tensor(banned_ids(tokenizer), device=device), bad_words=words, **values)
+
+
+def open_session(options: GenerateOptions, *, loaded: tuple[GPT2LMHeadModel, NovelTokenizer] | None = None) -> Session:
+    """Load the model and resolve what depends on it.
+
+    Args:
+        options: of generate.py.
+        loaded: what load_model returned, where the model is loaded already.
+
+    Raises:
+        UserError: a damaged model folder, another vocabulary, or an option that does not fit the model.
+    """
+    # the model, its vocabulary, and the options that must fit them
+    devices = choose_devices(options.device)
+    device = devices[0]
+    if len(devices) > 1 and options.device:
+        warn(f"--device {options.device}: writing takes one device; using {device}")
+    model, tokenizer = loaded or load_model(options.model_path)
+    check_vocabulary(options.tokenizer_path, tokenizer, options.model_path)
+    kind = choose_kind(options.quantize, options.precision, device)
+    check_limits(options, context=model.config.n_positions, vocab_size=tokenizer.vocab_size)
+    # how it will choose, and its weights in the form that decodes fastest
+    values = {name: getattr(options, name) for name in names_with(GenerateOptions, sampling=True)}
+    controls = make_controls(tokenizer, device, **values)
+    weights = Weights(model, kind=kind, device=device)
+    sizes = f"{model.num_parameters():,} parameters, context {weights.context:,}, {weights.vocab_size:,} tokens"
+    name, place = options.model_path or "the model", describe_devices([device])
+    say(f"{name}: {sizes}; {kind} on {place}; --seed {options.seed}")
+    # the book, in which copies are looked up
+    book, meter = open_book(options)
+    if options.quantize:
+        say(describe_quantization(model, weights, tokenizer, book))
+    return Session(weights, tokenizer, controls, options.seed, options.batch_size, book, meter, options.max_copy)
+
+
+def choose_kind(quantize: str | None, precision: str, device: torch.device) -> str:
+    """Return the number format of the weights: what --quantize or --precision say, else the fastest exact one here."""
+    if quantize:
+        if device.type != "cpu":
+            raise UserError(f"--quantize {quantize}: found a {device.type} device", "--device cpu", EXIT_USAGE)
+        return quantize
+    if precision != "auto":
+        return precision
+    return "bf16" if choose_precision("auto", device) == torch.bfloat16 else "fp32"
+
+
+def check_vocabulary(path: str | None, tokenizer: NovelTokenizer, model_path: str) -> None:
+    """Raise unless a vocabulary file is the model's own."""
+    if path is None:
+        return
+    # first the size, then the first line that differs
+    given = NovelTokenizer.from_file(path)
+    hint = f"leave --tokenizer_path out: {model_path} has its own vocabulary"
+    if given.vocab_size != tokenizer.vocab_size:
+        message = f"--tokenizer_path {path}: {given.vocab_size:,} tokens, the model has {tokenizer.vocab_size:,}"
+        raise UserError(message, hint, EXIT_USAGE)
+    if given.fingerprint != tokenizer.fingerprint:
+        pairs = zip(given.tokens, tokenizer.tokens, strict=True)
+        line, (ours, theirs) = next((line, pair) for line, pair in enumerate(pairs, 1) if pair[0] != pair[1])
+        message = f"--tokenizer_path {path}: line {line} is {printable(ours)!r}, in the model {printable(theirs)!r}"
+        raise UserError(message, hint, EXIT_USAGE)
+
+
+def check_limits(options: GenerateOptions, *, context: int, vocab_size: int) -> None:
+    """Refuse a head longer than a quarter of the context, and more candidates than there are tokens."""
+    if options.keep_head > context // 4:
+        message = f"--keep_head: found {options.keep_head}, expected at most {context // 4}, a quarter of the context"
+        raise UserError(message, f"--keep_head {context // 4}", EXIT_USAGE)
+    if options.topk > vocab_size:
+        message = f"--topk: found {options.topk:,}, expected at most the vocabulary's {vocab_size:,} tokens"
+        raise UserError(message, "--topk 8", EXIT_USAGE)
+
+
+def open_book(options: GenerateOptions) -> tuple[Book | None, CopyMeter | None]:
+    """Return the book of the model, if it is at hand, and the meter of copies, if they are to be measured."""
+    book = find_book(options.model_path, options.corpus) if options.model_path or options.corpus else None
+    if book is None and options.max_copy is not None:
+        message = "--max_copy: the book that the model was trained on is not at hand"
+        raise UserError(message, "--corpus data/train.json", EXIT_USAGE)
+    if options.max_copy is not None and not options.copies:
+        raise UserError("--max_copy: --no-copies measures no copies", "leave --no-copies out", EXIT_USAGE)
+    return book, CopyMeter(book.documents, book.cache_path) if book and options.copies else None
+
+
+def describe_quantization(
+    model: GPT2LMHeadModel, weights: Weights, tokenizer: NovelTokenizer, book: Book | None
+) -> str:
+    """Describe what eight bits cost: perplexity before and after, on the book's end, else on the model's own text."""
+    # a text to measure on
+    exact = Weights(model, kind="fp32")
+    if book:
+        ids, what = tokenizer.encode(book.documents[-1]).tolist(), "the book's last chapter"
+    else:
+        session = Session(exact, tokenizer, make_controls(tokenizer, exact.device), seed=0)
+        (sample,) = session.write_batch([tokenizer.cls_id], StopRule(512), [0])
+        ids, what = sample.ids, "the model's own writing"
+    # at most one window of it, by both kinds of weights
+    ids = [tokenizer.cls_id, *ids][: exact.context]
+    before, after = perplexity(exact, ids), perplexity(weights, ids)
+    cost = f"{before:.3f} in fp32, {after:.3f} in {weights.kind} ({after / before - 1:+.2%})"
+    return f"--quantize {weights.kind}: perplexity of {what}, {len(ids):,} tokens: {cost}"
 
 
 def generate_text(
@@ -221,16 +351,14 @@ def generate_text(
 
     Args:
         model: left as it is, its mode and device too.
-        tokenizer: of the model.
         prefix: with or without [CLS] in front.
         length: new tokens.
-        num_samples: how many texts, at most MAX_ROWS.
-        seed: text i is a function of (seed, i).
+        num_samples: how many texts, at most MAX_ROWS; text i is a function of (seed, i).
         temperature, topk, topp: as in Controls.
         is_answer: the prefix ends with a mark; see answer_rule.
     """
     weights = Weights(model, kind="fp32")
     controls = make_controls(tokenizer, weights.device, temperature=temperature, topk=topk, topp=topp)
     rule, ids = answer_rule(length) if is_answer else StopRule(length), tokenizer.encode_prefix(prefix)
-    samples = write_samples(weights, tokenizer, ids, range(num_samples), rule=rule, controls=controls, seed=seed)
-    return [tokenizer.show(sample.prefix + sample.ids) for sample in samples]
+    session = Session(weights, tokenizer, controls, seed)
+    return [session.show(sample) for sample in session.write_batch(ids, rule, range(num_samples))]

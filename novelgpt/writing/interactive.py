@@ -6,8 +6,6 @@ from pathlib import Path
 
 from novelgpt.files import write_text
 from novelgpt.messages import EXIT_INPUT, UserError, printable, say
-from novelgpt.writing.session import Session
-from novelgpt.writing.text import StopRule
 
 HELP = """[Enter] continue    r rewrite the last part    u undo    e TEXT put TEXT in its place    t 0.8 temperature
 + TEXT add TEXT of your own    q quit"""
@@ -52,11 +50,7 @@ class Story:
 
 
 def read_story(path: Path) -> str:
-    """Read a text that is to be continued.
-
-    Raises:
-        UserError: it is not UTF-8.
-    """
+    """Read a text that is to be continued; one that is not UTF-8 is refused."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as problem:
@@ -67,14 +61,14 @@ def read_story(path: Path) -> str:
 
 
 def write_by_turns(
-    session: Session, beginning: str, rule: StopRule, path: Path, lines: Iterable[str], show: Callable[[str], None]
+    session, beginning: str, rule, path: Path, lines: Iterable[str], show: Callable[[str], None]
 ) -> None:
     """Carry out commands until they end.
 
     Args:
-        session: the model; the command t changes its temperature.
+        session: the Session that writes; the command t changes its temperature.
         beginning: of a new text.
-        rule: where each part stops.
+        rule: the StopRule of each part.
         path: file of the text; one that is there is continued.
         lines: commands as typed.
         show: takes the text that is to be read.
@@ -91,7 +85,7 @@ def write_by_turns(
         carry_out(line.rstrip("\n"), session, story, rule, show)
 
 
-def carry_out(line: str, session: Session, story: Story, rule: StopRule, show: Callable[[str], None]) -> None:
+def carry_out(line: str, session, story: Story, rule, show: Callable[[str], None]) -> None:
     """Carry out one command."""
     command, _, rest = line.partition(" ")
     # the model writes
@@ -130,7 +124,7 @@ def is_temperature(text: str) -> bool:
         return False
 
 
-def write_part(session: Session, story: Story, rule: StopRule) -> str:
+def write_part(session, story: Story, rule) -> str:
     """Let the model write the next part, add it to the story and return it as it may be shown."""
     tokenizer = session.tokenizer
     # the number of the part takes the place of the sample's, so that every part has random numbers of its own

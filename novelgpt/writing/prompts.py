@@ -12,7 +12,6 @@ from novelgpt.cli import GenerateOptions
 from novelgpt.corpus.chapters import read_heading
 from novelgpt.corpus.cleaning import clean_text
 from novelgpt.corpus.documents import read_text
-from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
 from novelgpt.writing.book import Book, corpus_facts, unseen_characters
 from novelgpt.writing.text import CHECK_EVERY, StopRule, answer_rule
@@ -22,21 +21,13 @@ SHOWN = 6  # characters or names listed in one warning
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is to continue.
+    """What a model is to continue."""
 
-    Attributes:
-        text: as the user gave it.
-        title: what its files are called, empty when the samples go to samples.txt.
-        text_ids: token ids of all of the text.
-        ids: what the model is given: the same, or with a mark the text's last part and the mark.
-        stop_rule: where its texts stop.
-    """
-
-    text: str
-    title: str
-    text_ids: list[int]
-    ids: list[int]
-    stop_rule: StopRule
+    text: str  # as the user gave it
+    title: str  # what its files are called, empty when the samples go to samples.txt
+    text_ids: list[int]  # token ids of all of the text
+    ids: list[int]  # what the model is given: the same, or with a mark the text's last part and the mark
+    stop_rule: StopRule  # where its texts stop
 
 
 def resolve_options(options: GenerateOptions) -> GenerateOptions:
@@ -112,12 +103,7 @@ def read_lines(flag: str, path: str) -> list[str]:
 
 
 def read_chapter(path: str, *, drop_heading: bool) -> str:
-    """Read a text in any encoding and clean it as clr_ctrl.py does.
-
-    Args:
-        path: a text file.
-        drop_heading: leave out a heading in the first line, since it would give away the title that is asked for.
-    """
+    """Read a text in any encoding and clean it as clr_ctrl.py does, for a title without the heading that tells it."""
     text = clean_text(read_text(path).text).text
     heading, _, rest = text.partition("\n")
     if drop_heading and rest and read_heading(heading):
@@ -126,15 +112,13 @@ def read_chapter(path: str, *, drop_heading: bool) -> str:
     return text
 
 
-def encode_prompts(
-    texts: Sequence[tuple[str, str]], options: GenerateOptions, tokenizer: NovelTokenizer, context: int
-) -> list[Prompt]:
+def encode_prompts(texts: Sequence[tuple[str, str]], options: GenerateOptions, tokenizer, context: int) -> list[Prompt]:
     """Turn texts into what the model is to continue.
 
     Args:
         texts: with their titles, as from read_texts.
         options: of generate.py: length, stop, cut_loops, mark and model_path are used.
-        tokenizer: of the model.
+        tokenizer: the NovelTokenizer of the model.
         context: tokens the model can hold.
 
     Raises:
@@ -167,31 +151,20 @@ def answer_limits(options: GenerateOptions, context: int) -> tuple[StopRule, int
     return rule, max(row // 2, min(row, context - CHECK_EVERY) - rule.max_tokens)
 
 
-def add_mark(ids: list[int], mark: str, tokenizer: NovelTokenizer, room: int) -> list[int]:
-    """Return the ids of a text with a mark behind it, as rows are trained: a text that is too long loses its beginning.
-
-    Args:
-        ids: of the text, [CLS] in front.
-        mark: an added token.
-        tokenizer: of the model.
-        room: tokens that all of it may take, at least 3.
-
-    Raises:
-        UserError: the vocabulary has no such token.
-    """
+def add_mark(ids: list[int], mark: str, tokenizer, room: int) -> list[int]:
+    """Return a text's ids with a mark behind, as rows are trained; beyond `room` (3 or more) its beginning goes."""
     if mark not in tokenizer.marks:
         message = f"--mark {mark}: not a token of the model"
         raise UserError(message, f'train with --rows --add_tokens "{mark}" --loss_after "{mark}"', EXIT_USAGE)
     return [ids[0], *ids[1:][max(0, len(ids) + 1 - room) :], tokenizer.marks[mark]]
 
 
-def examine_prompt(prompt: Prompt, tokenizer: NovelTokenizer, context: int, book: Book | None) -> None:
+def examine_prompt(prompt: Prompt, tokenizer, context: int, book: Book | None) -> None:
     """Warn about what the model cannot make sense of in a text, one line each.
 
     Args:
         prompt: what it is to continue.
-        tokenizer: of the model.
-        context: tokens the model can hold.
+        tokenizer, context: the model's NovelTokenizer, and the tokens that it can hold.
         book: what the model has read, None when it is not at hand or the text is too long to be looked up.
     """
     # what the vocabulary and the context say

@@ -19,31 +19,18 @@ UNIFORM_STEPS = 1 << 32  # uniform numbers are multiples of 1 / this, so that u 
 
 @dataclass(frozen=True)
 class Controls:
-    """How tokens are chosen, and what a model still sees of a long text.
+    """How tokens are chosen, and what a model still sees of a long text."""
 
-    Attributes:
-        temperature: divides the logits; 0 takes the best token always.
-        topk: candidates kept, 0 = all.
-        topp: smallest set of candidates with at least this probability, 0 or 1 = all.
-        min_p: candidates at least this fraction as likely as the best one, 0 = all.
-        repetition_penalty: lowers the logits of recent tokens, 1 = off; see penalize_repetition.
-        penalty_window: how many recent tokens count, 0 = all.
-        no_repeat_ngram_size: no run of this many tokens is written twice, 0 = off.
-        banned: int64 token ids (N,) never produced, on the device of the logits; None = all may be.
-        bad_words: token sequences, int64 (M,) each on that device, never produced.
-        keep_head: tokens of the beginning that stay in every window, at most a quarter of the context.
-    """
-
-    temperature: float = 1.0
-    topk: int = 8
-    topp: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    penalty_window: int = 256
-    no_repeat_ngram_size: int = 0
-    banned: torch.Tensor | None = None
-    bad_words: tuple[torch.Tensor, ...] = ()
-    keep_head: int = 0
+    temperature: float = 1.0  # divides the logits; 0 takes the best token always
+    topk: int = 8  # candidates kept, 0 = all
+    topp: float = 1.0  # smallest set of candidates with at least this probability, 0 or 1 = all
+    min_p: float = 0.0  # candidates at least this fraction as likely as the best one, 0 = all
+    repetition_penalty: float = 1.0  # lowers the logits of recent tokens, 1 = off; see penalize_repetition
+    penalty_window: int = 256  # how many recent tokens count, 0 = all
+    no_repeat_ngram_size: int = 0  # no run of this many tokens is written twice, 0 = off
+    banned: torch.Tensor | None = None  # int64 token ids (N,) never produced, on the device of the logits; None = none
+    bad_words: tuple[torch.Tensor, ...] = ()  # token sequences, int64 (M,) each on that device, never produced
+    keep_head: int = 0  # tokens of the beginning that stay in every window, at most a quarter of the context
 
 
 def uniform_numbers(seed: int, index: int, count: int, *, attempt: int = 0) -> np.ndarray:
@@ -71,10 +58,7 @@ def uniform_numbers(seed: int, index: int, count: int, *, attempt: int = 0) -> n
 def penalize_repetition(logits: torch.Tensor, recent: torch.Tensor, penalty: float) -> torch.Tensor:
     """Lower the logits of recent tokens: positive ones are divided, negative ones multiplied (CTRL, arXiv 1909.05858).
 
-    Args:
-        logits: (B, V).
-        recent: (B, W) token ids; doubles count once.
-        penalty: above 1 lowers, 1 changes nothing.
+    Logits are (B, V), recent ids (B, W), of which doubles count once; a penalty of 1 changes nothing.
 
     >>> penalize_repetition(torch.tensor([[2.0, -2.0, 1.0]]), torch.tensor([[0, 1, 1]]), 2.0).tolist()
     [[1.0, -4.0, 1.0]]
@@ -84,13 +68,9 @@ def penalize_repetition(logits: torch.Tensor, recent: torch.Tensor, penalty: flo
 
 
 def ban_repeated_ngrams(logits: torch.Tensor, history: torch.Tensor, size: int, count: torch.Tensor | int):
-    """Ban every token that would write a run of `size` tokens a second time.
+    """Ban every token that would write a run of `size` tokens, at least 1, a second time.
 
-    Args:
-        logits: (B, V).
-        history: (B, N) token ids.
-        size: length of the run, at least 1.
-        count: how many of the N columns are written.
+    Logits are (B, V), the history (B, N) token ids, of which `count` columns are written.
 
     >>> ban_repeated_ngrams(torch.zeros(1, 4), torch.tensor([[1, 2, 3, 1, 2]]), 3, 5).tolist()
     [[0.0, 0.0, 0.0, -inf]]
@@ -128,11 +108,7 @@ def ban_words(
 
 
 def take_candidates(logits: torch.Tensor, controls: Controls) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logits and ids (B, K) of the tokens that may be drawn; those filtered out have the logit -inf.
-
-    Args:
-        logits: (B, V), divided by the temperature.
-        controls: topk, topp and min_p of it are used.
+    """Return logits and ids (B, K) of the tokens that may be drawn, from logits (B, V); those filtered out have -inf.
 
     >>> values, ids = take_candidates(torch.tensor([[1.0, 4.0, 3.0, 2.0]]), Controls(topk=2))
     >>> values.tolist(), ids.tolist()
@@ -186,10 +162,7 @@ def best_of_row(row: torch.Tensor, log_total: torch.Tensor, topp: float, num_tok
 def keep_topp(values: torch.Tensor, log_total: torch.Tensor, topp: float) -> torch.Tensor:
     """Keep the candidates before which less than topp of the probability lies; the best one always stays.
 
-    Args:
-        values: (B, K) logits, best first.
-        log_total: (B, 1) logarithm of the sum that makes probabilities of them.
-        topp: above 0.
+    Values are (B, K) logits, best first; log_total (B, 1) is the logarithm of the sum that makes probabilities of them.
 
     >>> keep_topp(torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log(), torch.zeros(1, 1), 0.7).exp().tolist()[0][2:]
     [0.0, 0.0]

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from novelgpt.corpus.tokenizers import NovelTokenizer
-
 CHECK_EVERY = 16  # tokens decoded between two looks at the texts; a window always leaves room for so many
 SENTENCE_ENDS = "。！？…!?"
 CLOSERS = "”’」』）】》\"')"
@@ -25,21 +23,13 @@ SHORTEST_LOOP = 60  # ... over at least this many tokens
 
 @dataclass(frozen=True)
 class StopRule:
-    """Where a text stops.
+    """Where a text stops."""
 
-    Attributes:
-        length: new tokens; with a stop other than "never" the text runs on to the next such end.
-        stop: a key of STOPS, which gives the bound of that search.
-        cut_loops: end a text that repeats itself, after the first round.
-        bound: tokens that the search for the stop may take after the length; None for the one of STOPS.
-        is_answer: the text is what a mark asks for, such as a title; it has at least one token.
-    """
-
-    length: int
-    stop: str = "never"
-    cut_loops: bool = False
-    bound: int | None = None
-    is_answer: bool = False
+    length: int  # new tokens; with a stop other than "never" the text runs on to the next such end
+    stop: str = "never"  # a key of STOPS, which gives the bound of that search
+    cut_loops: bool = False  # end a text that repeats itself, after the first round
+    bound: int | None = None  # tokens that the search may take after the length; None for the one of STOPS
+    is_answer: bool = False  # the text is what a mark asks for, such as a title; it has at least one token
 
     @property
     def max_tokens(self) -> int:
@@ -53,9 +43,7 @@ class StopRule:
 def answer_rule(length: int, *, cut_loops: bool = False) -> StopRule:
     """Return the rule for what a mark asks for, such as a title after [TIL]: from one token to its document's end.
 
-    Args:
-        length: tokens at most, from 1 up.
-        cut_loops: as in StopRule.
+    The length is how many tokens it may have at most, from 1 up.
 
     >>> answer_rule(20).max_tokens
     21
@@ -64,22 +52,16 @@ def answer_rule(length: int, *, cut_loops: bool = False) -> StopRule:
 
 
 class Endings:
-    """The token ids that end sentences, paragraphs and chapters in one vocabulary."""
+    """The token ids that end sentences, paragraphs and chapters in the vocabulary of a NovelTokenizer."""
 
-    def __init__(self, tokenizer: NovelTokenizer):
+    def __init__(self, tokenizer):
         self.ends = single_ids(tokenizer, SENTENCE_ENDS)
         self.closers = single_ids(tokenizer, CLOSERS)
         self.chapter = tokenizer.cls_id
         self.breaks = single_ids(tokenizer, "\n") | {tokenizer.cls_id, tokenizer.sep_id}
 
     def is_end(self, ids: Sequence[int], place: int, stop: str) -> bool:
-        """Tell whether a text may be cut before ids[place], which must be there.
-
-        Args:
-            ids: the text.
-            place: 1 to len(ids) - 1.
-            stop: "sentence", "paragraph" or "chapter".
-        """
+        """Tell whether a text may be cut before ids[place], from 1 to len(ids) - 1, at any stop but "never"."""
         if stop == "chapter":
             return ids[place] == self.chapter
         # a line break ends a paragraph, and the sentence in it too; of several breaks only the first
@@ -105,7 +87,7 @@ class Endings:
         return first
 
 
-def single_ids(tokenizer: NovelTokenizer, characters: str) -> set[int]:
+def single_ids(tokenizer, characters: str) -> set[int]:
     """Return the ids of those characters that are one token each."""
     encoded = [tokenizer.encode(character) for character in characters]
     return {int(ids[0]) for ids in encoded if len(ids) == 1}
@@ -113,23 +95,14 @@ def single_ids(tokenizer: NovelTokenizer, characters: str) -> set[int]:
 
 @dataclass
 class Sample:
-    """One text in the making.
+    """One text in the making."""
 
-    Attributes:
-        index: from 0.
-        prefix: token ids it began with.
-        ids: token ids written so far; cut when ended.
-        ended: why it ended: "length", "sentence", "paragraph", "chapter", "bound" or "loop"; empty while it grows.
-        attempt: how many tries came before it.
-        checked: tokens in which loops have been looked for.
-    """
-
-    index: int
-    prefix: list[int]
-    ids: list[int] = field(default_factory=list)
-    ended: str = ""
-    attempt: int = 0
-    checked: int = 0
+    index: int  # from 0
+    prefix: list[int]  # token ids it began with
+    ids: list[int] = field(default_factory=list)  # token ids written so far; cut when ended
+    ended: str = ""  # why: "length", "sentence", "paragraph", "chapter", "bound" or "loop"; empty while it grows
+    attempt: int = 0  # how many tries came before it
+    checked: int = 0  # tokens in which loops have been looked for
 
     def extend(self, tokens: Sequence[int], rule: StopRule, endings: Endings) -> None:
         """Take further tokens and end the text where the rule says; tokens after the end are dropped."""

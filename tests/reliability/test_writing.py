@@ -22,7 +22,7 @@ FORKER = r"""
 import json, os, signal, sys, time
 import torch, transformers
 import generate
-import novelgpt.writing.run, novelgpt.writing.session
+import novelgpt.writing.generation, novelgpt.writing.samples
 from novelgpt.cli import run
 
 def child(argv, output):

@@ -13,7 +13,7 @@ from helpers import assert_generate_fails, call_generate, parse_samples, save_mo
 from novelgpt.corpus.tokenizers.character import CharacterTokenizer
 from novelgpt.messages import printable
 from novelgpt.writing.copying import CopyMeter
-from novelgpt.writing.run import format_sample
+from novelgpt.writing.samples import format_sample
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_strange_prefixes_are_pointed_out(place, capsys, prefix, line):
 
 def test_texts_that_copy_too_much_are_written_anew(place, tmp_path, capsys, monkeypatch):
     from novelgpt.writing.copying import Copied
-    from novelgpt.writing.session import Session
+    from novelgpt.writing.generation import Session
 
     def measure_copies(session, sample):  # sample 2 copies less at its third try, sample 3 always too much
         longest = {0: 5, 1: 30 - sample.attempt * 10, 2: 40 - sample.attempt}[sample.index]

@@ -14,11 +14,11 @@ from novelgpt.messages import EXIT_STATE, UserError
 from novelgpt.writing.decoder import Decoder, Weights
 from novelgpt.writing.generation import (
     SampleBatch,
+    Session,
     banned_ids,
     fit_window,
     generate_text,
     make_controls,
-    write_samples,
 )
 from novelgpt.writing.sampling import Controls
 from novelgpt.writing.text import CHECK_EVERY, Endings, Sample, StopRule
@@ -46,6 +46,10 @@ def model(tokenizer):
 @pytest.fixture(scope="module")
 def weights(model):
     return {kind: Weights(model, kind=kind) for kind in KINDS}
+
+
+def write_samples(weights, tokenizer, prefix, indices, *, rule, controls, seed):
+    return Session(weights, tokenizer, controls, seed).write_batch(prefix, rule, indices)
 
 
 def write(weights, tokenizer, indices, *, rule, seed=5, prefix="萧炎", controls=None, **values):
@@ -262,6 +266,11 @@ def test_a_broken_model_is_refused(model, tokenizer):
         "error: the model's output is not a number\n\nhint: use an earlier checkpoint, such as model/best_model"
     )
     assert caught.value.code == EXIT_STATE
+
+
+def test_a_cpu_writes_at_most_sixteen_samples_together(weights, tokenizer):
+    session = Session(weights["fp32"], tokenizer, Controls(), seed=0, batch_size=30)
+    assert session.batches(20, 20) == [range(20, 36), range(36, 40)]
 
 
 def test_generate_text_leaves_the_model_alone(model, tokenizer):

@@ -11,7 +11,7 @@ import pytest
 from helpers import parse_samples
 
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
-from novelgpt.writing.run import SampleFolder, format_sample
+from novelgpt.writing.samples import SampleFolder, format_sample
 
 
 def test_a_sample_stands_between_forty_and_ninety_signs():
@@ -71,7 +71,7 @@ def test_a_file_name_for_the_folder_is_refused(tmp_path):
 
 WRITER = """
 import sys
-from novelgpt.writing.run import SampleFolder
+from novelgpt.writing.samples import SampleFolder
 folder = SampleFolder(sys.argv[1])
 for number in range(1, 100000):
     folder.add(f"text {number} " + "萧炎" * 3000, {"seed": number})
@@ -107,7 +107,7 @@ def test_a_folder_that_takes_no_file_is_refused_at_once(tmp_path, monkeypatch):
     def fail(**values):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("novelgpt.writing.run.tempfile.TemporaryFile", fail)
+    monkeypatch.setattr("novelgpt.writing.samples.tempfile.TemporaryFile", fail)
     with pytest.raises(UserError) as caught:
         SampleFolder(tmp_path)
     assert caught.value.message == f"--save_samples_path {tmp_path}: Permission denied, expected a folder to write to"

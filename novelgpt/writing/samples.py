@@ -1,4 +1,4 @@
-"""A session and its prompts -> samples on stdout and, where asked for, in files.
+"""Samples, growing and finished -> stdout and, where asked for, files.
 
 `samples.txt` is for people, `samples.jsonl` has one object a sample with all that it depends on::
 
@@ -14,17 +14,14 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from novelgpt.cli import GenerateOptions, names_with
 from novelgpt.files import move_aside, write_text
-from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, printable, progress_bar, say, warn
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, printable, say, warn
 from novelgpt.writing.book import format_style, measure_style
-from novelgpt.writing.prompts import Prompt
-from novelgpt.writing.session import Session
-from novelgpt.writing.text import CHECK_EVERY, Sample
 
 BANNER = "=" * 40
 CLOSING = "=" * 90
@@ -35,11 +32,7 @@ MAX_NAME = 60  # characters of a title in a file name
 
 
 def format_sample(number: int, text: str) -> str:
-    """Return one sample between its banner and its closing line.
-
-    >>> print(format_sample(1, "萧炎").splitlines()[0][38:52])
-    == SAMPLE 1 ==
-    """
+    """Return one sample between its banner and its closing line."""
     return f"{BANNER} SAMPLE {number} {BANNER}\n{text}\n{CLOSING}\n"
 
 
@@ -73,12 +66,7 @@ class SampleFolder:
             raise UserError(message, hint, EXIT_ENVIRONMENT) from problem
 
     def add(self, text: str, facts: dict) -> None:
-        """Write one more finished sample to the disk.
-
-        Args:
-            text: prefix and continuation as people read them.
-            facts: the sample's line in samples.jsonl; number and text are added.
-        """
+        """Write one more finished sample to the disk, with its facts, number and text as its line in samples.jsonl."""
         self.number += 1
         self.text += format_sample(self.number, text)
         self.lines += json.dumps({"number": self.number, **facts, "text": text}, ensure_ascii=False) + "\n"
@@ -97,77 +85,41 @@ class SampleFolder:
         self.unfinished_path.unlink(missing_ok=True)
 
 
-def write_all(session: Session, prompts: Sequence[Prompt], options: GenerateOptions) -> None:
-    """Write all samples of all prompts; save and print each one as it is finished.
-
-    Args:
-        session: the model.
-        prompts: with titles, each text gets a file of its own too.
-        options: of generate.py: nsamples, stream, save_samples, save_samples_path and what samples.jsonl keeps.
-    """
-    # the folder is made first: one that cannot be written to is told before the first text
-    is_saved = options.save_samples or bool(prompts[0].title)
-    folder = SampleFolder(options.save_samples_path) if is_saved else None
-    for aside in folder.moved if folder else []:
-        say(f"moved the samples of an earlier run to {aside}")
-    # samples are numbered through all prompts, for the number decides what is written
-    start, check_every = time.perf_counter(), 1 if options.stream else CHECK_EVERY  # tokens
-    total = options.nsamples * sum(prompt.stop_rule.length for prompt in prompts)
-    with progress_bar(total, unit=" tokens") as bar:
-        output = Output(session, folder, bar, options)
-        for turn, prompt in enumerate(prompts):
-            for indices in session.batches(turn * options.nsamples, options.nsamples):
-                for samples in session.grow_batch(prompt.ids, prompt.stop_rule, indices, check_every=check_every):
-                    output.update(samples, prompt)
-                for sample in session.limit_copies(samples, prompt.stop_rule):
-                    output.add(sample, prompt)
-    # all texts are finished: say how it went
-    if folder:
-        folder.close()
-        say(f"{len(output.texts)} samples: {folder.text_path} and {folder.lines_path}")
-    seconds = time.perf_counter() - start
-    say(f"{output.num_tokens:,} tokens in {seconds:.1f} s: {output.num_tokens / max(seconds, 1e-9):.1f} tokens/s")
-    if not options.mark:  # a title has no style
-        say(format_style(measure_style(output.texts), session.book and measure_style(session.book.documents)))
-
-
 class Output:
     """What becomes of samples: growing ones move the bar and are streamed, finished ones are saved and printed.
 
     Args:
-        session: the model.
-        folder: where samples are saved, None when they are not.
-        bar: counts tokens.
-        options: of generate.py.
+        session: the Session that writes them.
+        options: of generate.py: nsamples, stream, mark, save_samples_path and what samples.jsonl keeps.
+        is_saved: write files; the folder is made now, so that one that cannot be written to is told at once.
     """
 
-    def __init__(self, session: Session, folder: SampleFolder | None, bar, options: GenerateOptions):
-        self.session, self.folder, self.bar, self.is_streamed = session, folder, bar, options.stream
-        self.per_prompt = options.nsamples  # samples
-        self.model_path, self.settings = (
-            str(options.model_path),
-            {name: getattr(options, name) for name in names_with(GenerateOptions, recorded=True)},
-        )
+    def __init__(self, session, options: GenerateOptions, *, is_saved: bool):
+        self.session, self.options, self.start = session, options, time.perf_counter()
+        self.settings = {name: getattr(options, name) for name in names_with(GenerateOptions, recorded=True)}
+        self.folder = SampleFolder(options.save_samples_path) if is_saved else None
+        for aside in self.folder.moved if self.folder else []:
+            say(f"moved the samples of an earlier run to {aside}")
         self.counted: dict[int, int] = {}  # tokens of each sample that the bar has seen
         self.streamed, self.stream = 0, None  # tokens of the sample that is being streamed, and what decodes them
         self.texts: list[str] = []  # what the model wrote of each finished sample
         self.num_tokens = 0  # of all of them
 
-    def text_of(self, sample: Sample, prompt: Prompt) -> str:
+    def text_of(self, sample, prompt) -> str:
         """Return what people want of a sample: all of it, or only the answer that a mark asked for."""
         return self.session.show_new(sample) if prompt.stop_rule.is_answer else self.session.show(sample)
 
-    def update(self, samples: list[Sample], prompt: Prompt) -> None:
-        """Take the samples of a batch, which have grown."""
+    def update(self, samples: list, prompt, bar) -> None:
+        """Take the samples of a batch, which have grown; the bar counts their tokens."""
         # a loop that is cut makes a text shorter: the bar stays where it is
-        self.bar.update(max(0, sum(len(sample.ids) - self.counted.get(sample.index, 0) for sample in samples)))
+        bar.update(max(0, sum(len(sample.ids) - self.counted.get(sample.index, 0) for sample in samples)))
         self.counted |= {sample.index: len(sample.ids) for sample in samples}
-        if self.is_streamed:
+        if self.options.stream:
             self.stream_new(samples[0], prompt)
         if self.folder:
             self.folder.keep_unfinished(lambda: {sample.index + 1: self.text_of(sample, prompt) for sample in samples})
 
-    def stream_new(self, sample: Sample, prompt: Prompt) -> None:
+    def stream_new(self, sample, prompt) -> None:
         """Print the characters since the last time; the very last token waits, for it may lie behind the end."""
         if self.stream is None:
             self.stream, self.streamed = self.session.tokenizer.stream(), 0
@@ -181,7 +133,7 @@ class Output:
             print(f"{printable(self.stream.flush())}\n{CLOSING}", flush=True)
             self.stream = None
 
-    def add(self, sample: Sample, prompt: Prompt) -> None:
+    def add(self, sample, prompt) -> None:
         """Take one more finished sample."""
         self.texts.append(self.session.show_new(sample))
         self.num_tokens += len(sample.ids)
@@ -191,14 +143,14 @@ class Output:
             self.folder.add(text, self.facts_of(sample, prompt.text, copied and asdict(copied)))
         if prompt.title:
             name = UNSAFE.sub("_", prompt.title)[:MAX_NAME]
-            path = self.folder.text_path.with_name(f"{name}-{sample.index % self.per_prompt + 1}.txt")
+            path = self.folder.text_path.with_name(f"{name}-{sample.index % self.options.nsamples + 1}.txt")
             move_aside(path)
             write_text(path, text + "\n")
         self.show(sample, text, stop=prompt.stop_rule.stop)
         if copied:
             say(f"sample {sample.index + 1}: {self.session.meter.describe_copied(copied)}")
 
-    def facts_of(self, sample: Sample, prompt: str, copied: dict | None) -> dict:
+    def facts_of(self, sample, prompt: str, copied: dict | None) -> dict:
         """Return a sample's line in samples.jsonl, all but its number and text."""
         return {
             "prompt": prompt,
@@ -207,21 +159,32 @@ class Output:
             "attempt": sample.attempt,
             "ended": sample.ended,
             "tokens": len(sample.ids),
-            "model": self.model_path,
+            "model": str(self.options.model_path),
             "precision": self.session.weights.kind,
             "settings": self.settings,
             "style": measure_style([self.session.show_new(sample)]),
             "copied": copied,
         }
 
-    def show(self, sample: Sample, text: str, *, stop: str) -> None:
+    def show(self, sample, text: str, *, stop: str) -> None:
         """Print a sample unless it was streamed, and say how it ended where that is odd."""
         name, tokens = f"sample {sample.index + 1}", f"{len(sample.ids):,} tokens"
-        if self.is_streamed and sample.ended == "bound":
+        if self.options.stream and sample.ended == "bound":
             warn(f"{name} came to no {stop}'s end; what was shown after its {tokens} is left out")
-        if self.is_streamed and sample.attempt:
+        if self.options.stream and sample.attempt:
             say(f"{name} copied too much; another try is kept:")
-        if not self.is_streamed or sample.attempt:
+        if not self.options.stream or sample.attempt:
             print(printable(format_sample(sample.index + 1, text)), end="", flush=True)
         if sample.ended == "loop":
             warn(f"{name} repeated itself and was cut after {tokens} (--no-cut_loops keeps it)")
+
+    def close(self) -> None:
+        """Say how it went, when all texts are finished."""
+        if self.folder:
+            self.folder.close()
+            say(f"{len(self.texts)} samples: {self.folder.text_path} and {self.folder.lines_path}")
+        seconds = time.perf_counter() - self.start
+        say(f"{self.num_tokens:,} tokens in {seconds:.1f} s: {self.num_tokens / max(seconds, 1e-9):.1f} tokens/s")
+        if not self.options.mark:  # a title has no style
+            book = self.session.book
+            say(format_style(measure_style(self.texts), book and measure_style(book.documents)))
