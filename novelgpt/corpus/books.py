@@ -98,7 +98,7 @@ class CleanBook:
             for block in cut_blocks(stream, size=BLOCK_CHARACTERS):
                 yield from self.prepare([block], single=True).documents
                 self.num_blocks += 1
-            self.finish(SourceFile([], "txt", stream.decoded, name=self.path), self.describe_blocks())
+            self.finish(SourceFile([], "txt", stream.decoded, {}, self.path), self.describe_blocks())
         else:
             source = read_documents(self.path, encoding=self.options.encoding, field=self.options.field)
             chapters = self.prepare(source.documents, single=source.kind == "txt")
