@@ -20,7 +20,6 @@ from pathlib import Path
 from novelgpt.corpus.chapters import (
     HEADING_START,
     Chapters,
-    Heading,
     check_numbers,
     find_headings,
     finest_level,
@@ -116,7 +115,9 @@ class CleanBook:
             near = {heading.line - 1 for heading in finest_level(headings)}
             notices = find_notices(lines, near, () if single else starts)
             lines = remove_notices(lines, notices)
-            headings = look_again(headings, lines, [notice.line for notice in notices])
+            changed = {notice.line for notice in notices}
+            kept = [heading for heading in headings if heading.line not in changed]
+            headings = sorted([*kept, *find_headings(lines, changed)], key=lambda heading: heading.line)
         chapters = split_chapters(lines, starts=None if single else starts, headings=finest_level(headings))
 
         # the clean lines are examined; their numbers stay those of the file
@@ -196,12 +197,6 @@ def clean_all(texts: Sequence[str], options: CleaningOptions) -> tuple[Cleaned, 
     return total, starts
 
 
-def look_again(headings: list[Heading], lines: list[str], changed: Sequence[int]) -> list[Heading]:
-    """Return the headings after some lines, by number, were changed."""
-    kept = [heading for heading in headings if heading.line not in set(changed)]
-    return sorted([*kept, *find_headings(lines, changed)], key=lambda heading: heading.line)
-
-
 def prepare_whole(path: str, options: CleaningOptions) -> tuple[list[str], BookFacts]:
     """Return the documents and facts of a book that fits into memory."""
     book = CleanBook(path, options)
@@ -276,10 +271,7 @@ def prepare_ahead(files: Sequence[str], options: CleaningOptions) -> Iterator[Ca
 
 
 def cut_blocks(texts: Iterable[str], *, size: int) -> Iterator[str]:
-    """Join the texts of a stream into blocks that end where a text may end.
-
-    A block ends before the last chapter heading in its second half, else after the last line end, else after the last
-    sentence, else where it is full. A paragraph cut at the end of a sentence goes on in the next block.
+    """Join the texts of a stream into blocks; a paragraph cut at the end of a sentence goes on in the next block.
 
     >>> list(cut_blocks(["他走了\\n她", "来了。\\n我不走。"], size=6))
     ['他走了\\n', '她来了。\\n', '我不走。']
@@ -297,7 +289,7 @@ def cut_blocks(texts: Iterable[str], *, size: int) -> Iterator[str]:
 
 
 def find_cut(text: str) -> int:
-    """Choose where a full block ends; see cut_blocks.
+    """Choose where a full block ends: before its second half's last heading, after its last line, its last sentence.
 
     >>> find_cut("他走了。她来了"), find_cut("他走了\\n她来了")
     (4, 4)

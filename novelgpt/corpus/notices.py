@@ -8,9 +8,9 @@ A line goes when it is one of these; a story line with an address in it only los
     recurring      the same line at the border of many chapters
     rule line      ------- next to a heading or to a line that goes
 
-Speech in quotes, poems, refrains and the storytellers' closing formulas stay. Lines are looked at in two disguises, both
-as long as the line itself: `fold` writes all that looks like a Latin letter as one, `simplify` the traditional characters
-of the patterns in simplified form.
+Speech in quotes, poems, refrains and the storytellers' closing formulas stay. Lines are looked at in two disguises as
+long as themselves: `fold` writes all that looks like a Latin letter as one, `simplify` traditional characters of
+the patterns in simplified form.
 """
 
 import re

@@ -175,14 +175,20 @@ def choose_codec(data: bytes, mark: str | None, name: str) -> tuple[str, str]:
     """Pick the codec whose reading is clearly the likeliest, and say why in one sentence; raise when two are close."""
     marked = {"utf-8-sig": "utf-8"}.get(mark, mark)
     faultless = is_utf8(data)
-    scores = {codec: reading_score(data, codec) + prior_nats(codec, marked) for codec in candidates(data, faultless)}
+    scores = {codec: reading_score(data, codec) for codec in candidates(data, faultless)}
+    # a byte order mark speaks for its codec, and its absence against UTF-16 and UTF-32
+    for codec in scores:
+        scores[codec] += MARK_NATS if codec == marked else -MARK_NATS if codec in WIDE else 0.0
     # the runner-up is the best one of another family: cp950 and big5hkscs do not compete
     ranked = sorted(scores, key=scores.get, reverse=True)
     best = ranked[0]
     second = next(codec for codec in ranked if family_of(codec) != family_of(best))
     lead = scores[best] - scores[second]
     if best != marked and lead < (UTF8_MARGIN if best == "utf-8" and faultless else MARGIN):
-        raise undecided(data, best, second, name)
+        readings = ((codec, drop_bad_bytes(read_as(data[:120], codec)[0]).strip()[:20]) for codec in (best, second))
+        shown = ", ".join(f"{family_of(codec)} reads {printable(text)!r}" for codec, text in readings)
+        hint = f"--encoding {family_of(best)} or --encoding {family_of(second)}"
+        raise UserError(f"{name}: encoding undecided: {shown}", hint, EXIT_INPUT)
     if best == marked:
         return best, f"a {best[:6].upper()} byte order mark"
     return best, f"reads as Chinese {lead:,.0f} nats likelier than as {display_name(second)}"
@@ -202,23 +208,6 @@ def candidates(data: bytes, faultless: bool) -> tuple[str, ...]:
         return ("utf-8", *DOUBLE_BYTE)
     head = data[: 4 * SAMPLE]
     return CANDIDATES + (("utf-32-le", "utf-32-be") if head.count(0) * 4 > len(head) else ())
-
-
-def prior_nats(codec: str, marked: str | None) -> float:
-    """Say what a byte order mark, or its absence, speaks for a codec, in nats."""
-    if codec == marked:
-        return MARK_NATS
-    return -MARK_NATS if codec in WIDE else 0.0
-
-
-def undecided(data: bytes, best: str, second: str, name: str) -> UserError:
-    """Make the error that shows two readings of the same bytes side by side."""
-    shown = [
-        f"{family_of(codec)} reads {printable(drop_bad_bytes(read_as(data[:120], codec)[0]).strip()[:20])!r}"
-        for codec in (best, second)
-    ]
-    message = f"{name}: encoding undecided: {shown[0]}, {shown[1]}"
-    return UserError(message, f"--encoding {family_of(best)} or --encoding {family_of(second)}", EXIT_INPUT)
 
 
 def reading_score(data: bytes, codec: str) -> float:

@@ -13,7 +13,6 @@ Until drop_bad_bytes is called, a lone surrogate stands in the text for each bad
 
 import codecs
 import contextlib
-import itertools
 
 import numpy as np
 
@@ -98,13 +97,12 @@ def read_wide(data: bytes, codec: str) -> tuple[str, list[int]]:
 
 def bad_offsets(text: str, codec: str) -> list[int]:
     """Find the byte positions of the bad bytes in a surrogateescape reading."""
+    codes = unicode_codes(text)
     if codec == "utf-8":
-        codes = unicode_codes(text)
         sizes = char_sizes(codes, codec)
-        return (np.cumsum(sizes) - sizes)[is_bad(codes)].tolist()
-    sizes = [len(char.encode(codec, "surrogateescape")) for char in text]
-    starts = itertools.accumulate(sizes, initial=0)
-    return [start for start, char in zip(starts, text, strict=False) if "\ud800" <= char <= "\udfff"]
+    else:
+        sizes = np.array([len(char.encode(codec, "surrogateescape")) for char in text], np.int64)
+    return (np.cumsum(sizes) - sizes)[is_bad(codes)].tolist()
 
 
 def is_bad(codes: np.ndarray) -> np.ndarray:
