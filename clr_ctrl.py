@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from novelgpt.cli import CleanOptions, Parser, run
-from novelgpt.files import write_text
+from novelgpt.files import write_json, write_text
 from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 
 OWN_NOVELS = ("data/input.json", "data/input.txt")
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Clean the novels and write documents and report."""
     options = build_parser().parse_options(argv)
     from novelgpt.corpus.books import CleaningOptions, Library
-    from novelgpt.corpus.doctor import Report, report_path, terminal_lines, write_report
+    from novelgpt.corpus.doctor import Report, report_path, terminal_lines
 
     check_outputs(options, report_path(options.output))
     paths = choose_paths(options.paths)
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # the report beside the documents, as a page, and on the terminal
     report = Report(options.output, library.facts, library.left_out)
-    write_report(report)
+    write_json(report_path(options.output), report.to_json())
     if options.report:
         from novelgpt.pages import report_page
 

@@ -9,9 +9,9 @@ out and reported; a file that was named on the command line must be readable.
 """
 
 import contextlib
+import itertools
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,13 +20,14 @@ from pathlib import Path
 from novelgpt.corpus.chapters import (
     HEADING_START,
     Chapters,
-    Heading,
+    check_numbers,
     find_headings,
     finest_level,
     split_chapters,
     volume_of,
 )
 from novelgpt.corpus.cleaning import Cleaned, clean_text
+from novelgpt.corpus.doctor import BookFacts, Examination
 from novelgpt.corpus.documents import (
     STANDARD_INPUT,
     SourceFile,
@@ -36,10 +37,10 @@ from novelgpt.corpus.documents import (
     stream_text,
     write_documents,
 )
-from novelgpt.corpus.facts import MAX_NUMBERS, BookFacts, Examination, check_numbers
 from novelgpt.corpus.notices import Notice, find_notices, remove_notices
 from novelgpt.messages import UserError, progress_bar
 
+Watch = Callable[[Iterator[str]], Iterator[str]]
 LARGE_TEXT = 64 << 20  # bytes; a larger text is read in blocks
 BLOCK_CHARACTERS = 4 << 20  # at most, in a block
 LINE_END = re.compile(r"\n|\r(?!\Z)")
@@ -48,33 +49,21 @@ SENTENCE_END = re.compile(r"[。！？!?…][”’」』）)]*")
 
 @dataclass(frozen=True)
 class CleaningOptions:
-    """What the user asked for.
+    """What the user asked for."""
 
-    Attributes:
-        keep_ads: leave advertisements and site lines in.
-        keep_private: leave private-use characters in.
-        width: None, "half" or "full".
-        traditional_to_simplified: convert the script.
-        encoding: forced encoding; None detects it.
-        field: key or column of the text; None tries `text`, then `content`.
-        vocabulary_path: the vocabulary whose characters the book is checked against; GB2312 if there is no such file.
-    """
-
-    keep_ads: bool = False
-    keep_private: bool = False
-    width: str | None = None
+    keep_ads: bool = False  # leave advertisements and site lines in
+    keep_private: bool = False  # leave private-use characters in
+    width: str | None = None  # None, "half" or "full"
     traditional_to_simplified: bool = False
-    encoding: str | None = None
-    field: str | None = None
-    vocabulary_path: str | Path | None = None
+    encoding: str | None = None  # forced encoding; None detects it
+    field: str | None = None  # key or column of the text; None tries `text`, then `content`
+    vocabulary_path: str | Path | None = None  # its characters are expected; GB2312's if there is no such file
 
 
 class CleanBook:
     """The clean documents of one file, to be iterated over once; afterwards `facts` says what was done.
 
-    Args:
-        path: the file; a large text is prepared block by block while its documents are taken.
-        options: what the user asked for.
+    A large text is prepared block by block while its documents are taken.
 
     Raises:
         UserError: while iterating: the file cannot be read.
@@ -98,7 +87,7 @@ class CleanBook:
             for block in cut_blocks(stream, size=BLOCK_CHARACTERS):
                 yield from self.prepare([block], single=True).documents
                 self.num_blocks += 1
-            self.finish(SourceFile([], "txt", stream.decoded, name=self.path), self.describe_blocks())
+            self.finish(SourceFile([], "txt", stream.decoded, {}, self.path), self.describe_blocks())
         else:
             source = read_documents(self.path, encoding=self.options.encoding, field=self.options.field)
             chapters = self.prepare(source.documents, single=source.kind == "txt")
@@ -108,9 +97,7 @@ class CleanBook:
     def prepare(self, texts: Sequence[str], *, single: bool) -> Chapters:
         """Clean the next texts of the book, divide them into documents and note what was done.
 
-        Args:
-            texts: one text, or the elements of a list.
-            single: the text is a whole file, or a block of one, and may be divided even without headings.
+        A single text, a file or a block of one, may be divided even without headings; the elements of a list are not.
 
         >>> book = CleanBook("novel.txt", CleaningOptions())
         >>> book.prepare(["第一章 山村\\r\\n　　他走了。\\n(本章完)\\n第二章 城\\n她来了。"], single=True).documents
@@ -128,7 +115,9 @@ class CleanBook:
             near = {heading.line - 1 for heading in finest_level(headings)}
             notices = find_notices(lines, near, () if single else starts)
             lines = remove_notices(lines, notices)
-            headings = look_again(headings, lines, [notice.line for notice in notices])
+            changed = {notice.line for notice in notices}
+            kept = [heading for heading in headings if heading.line not in changed]
+            headings = sorted([*kept, *find_headings(lines, changed)], key=lambda heading: heading.line)
         chapters = split_chapters(lines, starts=None if single else starts, headings=finest_level(headings))
 
         # the clean lines are examined; their numbers stay those of the file
@@ -142,24 +131,15 @@ class CleanBook:
 
     def note_changes(self, receipt: Cleaned, notices: list[Notice], chapters: Chapters, before: int) -> None:
         """Add what was changed in a part of the book, whose line 1 comes after so many lines."""
-        # what the cleaning changed, the commonest first
+        # what the cleaning changed, what was removed, and the documents that are left
         self.receipt.add(receipt, before)
-        self.receipt.counts = commonest_first(self.receipt.counts)
-        self.receipt.code_points = commonest_first(self.receipt.code_points)
-        # what was removed, and the documents that are left
         self.notices += [{**vars(notice), "line": before + notice.line} for notice in notices]
-        self.removed += [
-            {"line": before + line, "text": text, "reason": reason} for line, text, reason in chapters.removed
-        ]
-        self.lengths += [
-            {
-                "line": before + line,
-                "heading": heading.text if heading else "",
-                "number": heading.number if heading else None,
-                "characters": len(document),
-            }
-            for line, heading, document in zip(chapters.lines, chapters.headings, chapters.documents, strict=True)
-        ]
+        for line, text, reason in chapters.removed:
+            self.removed.append({"line": before + line, "text": text, "reason": reason})
+        for line, heading, document in zip(chapters.lines, chapters.headings, chapters.documents, strict=True):
+            text, number = (heading.text, heading.number) if heading else ("", None)
+            entry = {"line": before + line, "heading": text, "number": number, "characters": len(document)}
+            self.lengths.append(entry)
 
     def describe_blocks(self) -> str:
         """Say how the documents of a streamed book were found."""
@@ -185,8 +165,8 @@ class CleanBook:
             characters_in=self.characters_in,
             characters=sum(entry["characters"] for entry in self.lengths),
             documents=len(self.lengths),
-            cleaned=dict(self.receipt.counts),
-            code_points=dict(self.receipt.code_points),
+            cleaned=dict(self.receipt.counts.most_common()),
+            code_points=dict(self.receipt.code_points.most_common()),
             examples={
                 name: [{"line": line, "text": text} for line, text in shown]
                 for name, shown in self.receipt.examples.items()
@@ -194,10 +174,7 @@ class CleanBook:
             notices=self.notices,
             how=how,
             chapters=sum(bool(entry["heading"]) for entry in self.lengths),
-            volumes=numbers.volumes,
-            missing=numbers.missing[:MAX_NUMBERS],
-            repeated=numbers.repeated[:MAX_NUMBERS],
-            out_of_order=numbers.out_of_order[:MAX_NUMBERS],
+            **vars(numbers),
             headings_removed=self.removed,
             lengths=self.lengths,
             **self.signs.facts(),
@@ -220,17 +197,6 @@ def clean_all(texts: Sequence[str], options: CleaningOptions) -> tuple[Cleaned, 
     return total, starts
 
 
-def look_again(headings: list[Heading], lines: list[str], changed: Sequence[int]) -> list[Heading]:
-    """Return the headings after some lines, by number, were changed."""
-    kept = [heading for heading in headings if heading.line not in set(changed)]
-    return sorted([*kept, *find_headings(lines, changed)], key=lambda heading: heading.line)
-
-
-def commonest_first(counts: Counter[str]) -> Counter[str]:
-    """Return counts ordered from the largest to the smallest."""
-    return Counter(dict(counts.most_common()))
-
-
 def prepare_whole(path: str, options: CleaningOptions) -> tuple[list[str], BookFacts]:
     """Return the documents and facts of a book that fits into memory."""
     book = CleanBook(path, options)
@@ -238,33 +204,18 @@ def prepare_whole(path: str, options: CleaningOptions) -> tuple[list[str], BookF
 
 
 class Library:
-    """Prepare many books alike.
-
-    Args:
-        options: what the user asked for.
-
-    Attributes:
-        facts: what the report says about each book, filled by write.
-        left_out: path and error of each book of a folder that could not be read.
-    """
+    """Prepare many books alike."""
 
     def __init__(self, options: CleaningOptions):
         self.options = options
-        self.facts: list[BookFacts] = []
-        self.left_out: list[dict] = []
+        self.facts: list[BookFacts] = []  # filled by write
+        self.left_out: list[dict] = []  # path and error of each book of a folder that could not be read
 
-    def write(
-        self,
-        paths: Sequence[str],
-        output: str | Path,
-        *,
-        watch: Callable[[Iterator[str]], Iterator[str]] | None = None,
-    ) -> None:
+    def write(self, paths: Sequence[str], output: str | Path, *, watch: Watch | None = None) -> None:
         """Prepare files and folders and write their documents; nothing is written when nothing is left.
 
         Args:
-            paths: files and folders.
-            output: the documents.
+            paths, output: files and folders, and the file of the documents.
             watch: passes the documents on and does something with them, as records.TitleTable.watch does.
 
         Raises:
@@ -304,9 +255,7 @@ class Library:
 
 
 @contextlib.contextmanager
-def prepare_ahead(
-    files: Sequence[str], options: CleaningOptions
-) -> Iterator[Callable[[str], tuple[list[str], BookFacts]]]:
+def prepare_ahead(files: Sequence[str], options: CleaningOptions) -> Iterator[Callable]:
     """Give a function from a path to its documents and facts; several files are prepared ahead on all cores."""
     # large texts are read in blocks when their turn comes; standard input cannot be read in another process
     ahead = [path for path in files if not is_large(path)]
@@ -322,31 +271,25 @@ def prepare_ahead(
 
 
 def cut_blocks(texts: Iterable[str], *, size: int) -> Iterator[str]:
-    """Join the texts of a stream into blocks that end where a text may end.
-
-    A block ends before the last chapter heading in its second half, else after the last line end, else after the last
-    sentence, else where it is full. A paragraph cut at the end of a sentence goes on in the next block.
+    """Join the texts of a stream into blocks; a paragraph cut at the end of a sentence goes on in the next block.
 
     >>> list(cut_blocks(["他走了\\n她", "来了。\\n我不走。"], size=6))
     ['他走了\\n', '她来了。\\n', '我不走。']
     """
+    # until the stream has ended, what is left after a block fills another one
     text = ""
-    for part in texts:
+    for part, most in itertools.chain(((part, 2 * size - 1) for part in texts), [("", size)]):
         text += part
-        while len(text) >= 2 * size:
+        while len(text) > most:
             cut = find_cut(text[:size])
             yield text[:cut]
             text = text[cut:]
-    while len(text) > size:
-        cut = find_cut(text[:size])
-        yield text[:cut]
-        text = text[cut:]
     if text:
         yield text
 
 
 def find_cut(text: str) -> int:
-    """Choose where a full block ends; see cut_blocks.
+    """Choose where a full block ends: before its second half's last heading, after its last line, its last sentence.
 
     >>> find_cut("他走了。她来了"), find_cut("他走了\\n她来了")
     (4, 4)

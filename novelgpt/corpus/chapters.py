@@ -14,6 +14,7 @@ into even parts at paragraph ends, and the result says so.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 MAX_HEADING = 45  # characters, a volume in front not counted
 MAX_VOLUME = 35  # characters of the volume in front
@@ -42,6 +43,7 @@ MAX_LISTED = 15  # characters of text below a heading that is only listed in a t
 MAX_BETWEEN = 400  # characters, of menus and the like, between the two of a doubled heading
 EVEN_PART = 5_000  # characters
 MIN_SECTION = 500  # characters; sections between blank lines must be longer on average
+MAX_NUMBERS = 1_000  # odd chapter numbers of each kind
 CONTENTS_WORD = re.compile(r"^[【\[]?\s*目\s*[录錄]\s*[】\]]?$")
 PUNCTUATION = re.compile(r"[\W_]+")
 CONTENTS, DOUBLED = "table of contents", "heading doubled"
@@ -49,21 +51,13 @@ CONTENTS, DOUBLED = "table of contents", "heading doubled"
 
 @dataclass(frozen=True)
 class Heading:
-    """One heading as found.
+    """One heading as found."""
 
-    Attributes:
-        line: number of its line, from 1.
-        text: the line itself, a volume line above it in front.
-        number: the chapter's number, or None for 楔子, 尾声 and the like.
-        unit: 回, 章, …; empty for a heading without a number.
-        title: what follows the number.
-    """
-
-    line: int
-    text: str
-    number: int | None
-    unit: str
-    title: str
+    line: int  # number of its line, from 1
+    text: str  # the line itself, a volume line above it in front
+    number: int | None  # None for 楔子, 尾声 and the like
+    unit: str  # 回, 章, …; empty for a heading without a number
+    title: str  # what follows the number
 
 
 def parse_number(text: str) -> int:
@@ -88,11 +82,7 @@ def parse_number(text: str) -> int:
 
 
 def read_heading(line: str, number: int = 0) -> Heading | None:
-    """Read one stripped line as a heading; None when it is not one.
-
-    Args:
-        line: the line.
-        number: its line number.
+    """Read one stripped line, of this number, as a heading; None when it is not one.
 
     >>> read_heading("上卷 第一一九回  中乡魁宝玉却尘缘").number
     119
@@ -112,7 +102,7 @@ def read_heading(line: str, number: int = 0) -> Heading | None:
 
 
 def volume_of(heading: str) -> str:
-    """Give what a heading says of the volume in front of its number; empty when nothing.
+    """Give what a heading says of the volume in front of its number, or "".
 
     >>> volume_of("第二卷 风起 第一章 山村")
     '第二卷 风起'
@@ -126,10 +116,7 @@ def find_headings(lines: Sequence[str], numbers: Iterable[int] | None = None) ->
 
     Args:
         lines: the lines, edges stripped.
-        numbers: the lines to look at, from 1; None for all.
-
-    Returns:
-        the headings of every level, in the order of the lines asked for.
+        numbers: the lines to look at, from 1, in the order of the result; None for all.
 
     >>> [(heading.line, heading.number) for heading in find_headings(["第一章 山村", "他走了。", "第2章"])]
     [(1, 1), (3, 2)]
@@ -145,11 +132,7 @@ def find_headings(lines: Sequence[str], numbers: Iterable[int] | None = None) ->
 
 
 def finest_level(headings: Sequence[Heading]) -> list[Heading]:
-    """Choose the headings that divide the text finest: 回 and 章 before 节, 集, 话, 幕 before 卷, 部, 篇.
-
-    Returns:
-        these and the headings without a number; empty when there are fewer than two of any level.
-    """
+    """Choose the headings of the first of UNIT_LEVELS with two or more, and those without a number; else none."""
     for level in UNIT_LEVELS:
         if sum(heading.unit in level for heading in headings if heading.unit) >= MIN_HEADINGS:
             return [heading for heading in headings if not heading.unit or heading.unit in level]
@@ -158,21 +141,13 @@ def finest_level(headings: Sequence[Heading]) -> list[Heading]:
 
 @dataclass
 class Chapters:
-    """The documents of one text, and how they were found.
+    """The documents of one text, and how they were found."""
 
-    Attributes:
-        documents: the text of each; of a chapter the first line is its heading.
-        lines: the line at which each document begins, from 1.
-        headings: the heading of each document; None for front matter and parts without a heading.
-        how: one sentence on how the text was split.
-        removed: (line, text, reason) of headings that were dropped: contents and doubled ones.
-    """
-
-    documents: list[str] = field(default_factory=list)
-    lines: list[int] = field(default_factory=list)
-    headings: list[Heading | None] = field(default_factory=list)
-    how: str = ""
-    removed: list[tuple[int, str, str]] = field(default_factory=list)
+    documents: list[str] = field(default_factory=list)  # a chapter's first line is its heading
+    lines: list[int] = field(default_factory=list)  # at which each document begins, from 1
+    headings: list[Heading | None] = field(default_factory=list)  # None: front matter and parts without a heading
+    how: str = ""  # the text was split
+    removed: list[tuple[int, str, str]] = field(default_factory=list)  # line, text, reason of headings dropped
 
     @property
     def found(self) -> list[Heading]:
@@ -187,12 +162,12 @@ def split_chapters(
 
     Args:
         text: a text or its lines, edges stripped; blank lines help where there are no headings.
-        starts: the indices of the lines that begin documents already, as the elements of a JSON list do; they stay
-            borders, and nothing is divided for want of headings. None for the text of one file.
+        starts: the indices of lines that begin documents already, as the elements of a JSON list do, and stay borders
+            whether there are headings or not. None for the text of one file.
         headings: what finest_level gives for these lines; None finds them.
 
     Returns:
-        the documents without blank lines, and what was found. A text of blanks gives no document.
+        The documents without blank lines, none for a text of blanks.
 
     >>> split_chapters("序言\n\n第一章 山村\n他走了。\n\n第二章 城\n她来了。").documents
     ['序言', '第一章 山村\n他走了。', '第二章 城\n她来了。']
@@ -230,13 +205,10 @@ def fill_documents(lines: list[str], starts: dict[int, Heading | None], result: 
 def text_below(lines: list[str], headings: list[Heading]) -> list[int]:
     """Count the characters between each heading and the next, volume lines and the word 目录 left out."""
     ends = [heading.line - 1 for heading in headings[1:]] + [len(lines)]
+    below = (lines[heading.line : end] for heading, end in zip(headings, ends, strict=True))
     return [
-        sum(
-            len(line)
-            for line in lines[heading.line : end]
-            if line and not VOLUME_LINE.match(line) and not CONTENTS_WORD.match(line)
-        )
-        for heading, end in zip(headings, ends, strict=True)
+        sum(len(line) for line in part if line and not VOLUME_LINE.match(line) and not CONTENTS_WORD.match(line))
+        for part in below
     ]
 
 
@@ -367,3 +339,49 @@ def even_starts(lines: list[str], total: int) -> list[int]:
             starts.append(index)
         passed += len(line)
     return starts
+
+
+@dataclass
+class ChapterNumbers:
+    """What is odd about the numbers of chapters, volume by volume; the first MAX_NUMBERS of each kind."""
+
+    missing: list[int] = field(default_factory=list)
+    repeated: list[int] = field(default_factory=list)
+    out_of_order: list[int] = field(default_factory=list)
+    volumes: int = 1  # how often the numbers begin anew, plus one
+
+
+def check_numbers(chapters: Iterable[tuple[int | None, str]]) -> ChapterNumbers:
+    """Find numbers that are missing, repeated or out of order; a new 1 begins a new volume.
+
+    A chapter is its number, or None, and the volume that its heading names, or "".
+
+    >>> check_numbers((number, "") for number in (1, 2, 4, 4, 1, 3, 2))
+    ChapterNumbers(missing=[3], repeated=[4], out_of_order=[2], volumes=2)
+    """
+    missing, repeated, out_of_order, volumes = [], [], [], 1
+    seen: set[int] = set()  # numbers of the present volume
+    highest, volume = 0, ""
+    for number, named in chapters:
+        if number is None:
+            continue
+        former, volume = volume, named or volume
+        if number <= 1 and number in seen and (highest > 1 or volume != former):
+            missing += missing_numbers(seen)
+            seen, highest = {number}, number
+            volumes += 1
+        elif number in seen:
+            repeated.append(number)
+        else:
+            if number < highest:
+                out_of_order.append(number)
+            seen.add(number)
+            highest = max(highest, number)
+    missing += missing_numbers(seen)
+    return ChapterNumbers(missing[:MAX_NUMBERS], repeated[:MAX_NUMBERS], out_of_order[:MAX_NUMBERS], volumes)
+
+
+def missing_numbers(seen: set[int]) -> list[int]:
+    """List the first numbers missing between the smallest and the largest of a set."""
+    between = range(min(seen, default=0), max(seen, default=0))
+    return list(islice((number for number in between if number not in seen), MAX_NUMBERS))

@@ -45,19 +45,12 @@ TO_FULL = {half: full for full, half in TO_HALF.items()}
 
 @dataclass
 class Cleaned:
-    """A cleaned text and the receipt of its cleaning.
+    """A cleaned text and the receipt of its cleaning."""
 
-    Attributes:
-        lines: the lines of the text, blank ones included, numbered from 1 as in the text that came in.
-        counts: how often each class of change was made.
-        code_points: how often each removed character stood there, by `U+0007`.
-        examples: the first three places of each class as (line, surrounding text before the change).
-    """
-
-    lines: list[str] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    code_points: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)  # blank ones included, numbered as in the text that came in
+    counts: Counter[str] = field(default_factory=Counter)  # of each class of change
+    code_points: Counter[str] = field(default_factory=Counter)  # of each removed character, by "U+0007"
+    examples: dict[str, list[tuple[int, str]]] = field(default_factory=dict)  # line from 1, text before the change
 
     @property
     def text(self) -> str:
@@ -94,7 +87,7 @@ def clean_text(
         keep_private: leave private-use characters in.
 
     Returns:
-        the clean lines and the receipt; cleaning `.text` again with the same options changes nothing.
+        The clean lines and the receipt; cleaning `.text` again with the same options changes nothing.
 
     Raises:
         UserError: an unknown width, or OpenCC is asked for and not installed.
@@ -133,24 +126,20 @@ def unify_line_ends(text: str, receipt: Cleaned) -> str:
     # CR LF first, so that what is left of CR stands alone
     if "\r" in text:
         receipt.counts["CR LF line ends"] += text.count("\r\n")
-        text = text.replace("\r\n", "\n")
-        replace_characters(text, "\r", "lone CR line ends", receipt)
-        text = text.replace("\r", "\n")
+        text = replace_characters(text.replace("\r\n", "\n"), "\r", "\n", "lone CR line ends", receipt)
     for char in OTHER_LINE_ENDS:
-        if char in text:
-            replace_characters(text, char, "other line ends (VT, FF, U+0085, U+2028, U+2029)", receipt)
-            text = text.replace(char, "\n")
+        text = replace_characters(text, char, "\n", "other line ends (VT, FF, U+0085, U+2028, U+2029)", receipt)
     return text
 
 
-def replace_characters(text: str, char: str, name: str, receipt: Cleaned) -> None:
-    """Count a character that is about to be replaced, and keep its first places."""
+def replace_characters(text: str, char: str, plain: str, name: str, receipt: Cleaned) -> str:
+    """Replace a character by a plain one, count it and keep its first places."""
+    if char not in text:
+        return text
     receipt.counts[name] += text.count(char)
-    positions, position = [], text.find(char)
-    while position >= 0 and len(positions) < NUM_EXAMPLES:
-        positions.append(position)
-        position = text.find(char, position + 1)
-    receipt.add_examples(name, text, positions)
+    places = (match.start() for match in re.finditer(char, text))
+    receipt.add_examples(name, text, list(islice(places, NUM_EXAMPLES)))
+    return text.replace(char, plain)
 
 
 def removal_class(char: str, *, keep_private: bool) -> str | None:
@@ -172,11 +161,11 @@ def remove_invisible(text: str, receipt: Cleaned, *, keep_private: bool) -> str:
     alphabet = set(text)  # a few thousand characters, asked instead of a few million
     for char in OTHER_BLANKS:
         if char in alphabet:
-            replace_characters(text, char, "tabs" if char == "\t" else "no-break spaces", receipt)
-            text = text.replace(char, " ")
+            text = replace_characters(text, char, " ", "tabs" if char == "\t" else "no-break spaces", receipt)
     # JSON writes characters beyond the basic plane as two surrogates; only lone ones are dirt
     if any("\ud800" <= char <= "\udfff" for char in alphabet):
-        text = SURROGATE_PAIR.sub(join_pair, text)
+        # a high and a low surrogate are joined into the character they stand for
+        text = SURROGATE_PAIR.sub(lambda pair: pair.group().encode("utf-16", "surrogatepass").decode("utf-16"), text)
         alphabet = set(text)
     # what goes, by class; in order, so that the receipt is the same in every run
     removed = {}
@@ -206,11 +195,6 @@ def count_removed(text: str, positions: list[int], removed: dict[str, str], rece
         receipt.add_examples(name, text, list(islice(places, NUM_EXAMPLES)))
 
 
-def join_pair(match: re.Match[str]) -> str:
-    """Join a high and a low surrogate into the character they stand for."""
-    return match.group().encode("utf-16", "surrogatepass").decode("utf-16")
-
-
 def entity_character(match: re.Match[str]) -> str:
     """Give the character of one HTML entity, or the entity itself where there is no such character.
 
@@ -227,11 +211,8 @@ def decode_entities(text: str, receipt: Cleaned) -> str:
     """Decode HTML entities that end in a semicolon, as far as they are known."""
     if "&" not in text:
         return text
-    positions = []
-    for match in ENTITY.finditer(text):
-        if entity_character(match) != match.group():
-            receipt.counts["HTML entities"] += 1
-            positions.append(match.start())
+    positions = [match.start() for match in ENTITY.finditer(text) if entity_character(match) != match.group()]
+    receipt.counts["HTML entities"] += len(positions)
     receipt.add_examples("HTML entities", text, positions[:NUM_EXAMPLES])
     return ENTITY.sub(entity_character, text)
 

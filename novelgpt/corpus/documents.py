@@ -9,7 +9,9 @@ These kinds of files are read, each also packed as `.gz`::
     .jsonl   a string or such an object on each line
     .csv     a table with a heading line and a column `text`, `content`, the one asked for, or the only one
 
-What is written is always a JSON list of strings, one on each line.
+JSON as people write it has faults: raw control characters inside strings (line breaks pasted into a value) and lone
+backslashes (`\\-`, `\\u` without four digits) are repaired and counted; anything else is an error with line, column and
+the text around it. What is written is always a JSON list of strings, one on each line.
 """
 
 import contextlib
@@ -22,15 +24,15 @@ import os
 import re
 import sys
 import zlib
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from novelgpt.corpus.encodings import Decoded, TextStream, decode_bytes
-from novelgpt.corpus.json_repair import drop_surrogates, parse_json
 from novelgpt.files import atomic_writer
-from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, warn
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable, warn
 
 FILE_KINDS = {".txt": "txt", ".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
 STANDARD_INPUT = "-"
@@ -42,6 +44,13 @@ FIELDS = ("text", "content")
 LOOKS_LIKE_JSON = re.compile(r'\s*\[\s*["{\]]')
 LOOKS_LIKE_JSONL = re.compile(r'\s*\{\s*"')
 JSON_TYPES = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
+JSON_TYPES |= {str: "a string", type(None): "null"}
+BACKSLASH = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|(\\)')
+STRING = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+CONTROL = re.compile(r"[\x00-\x1f]")
+SURROGATE = re.compile("[\ud800-\udfff]")  # no file can hold one alone
+MAX_DIGITS = 30  # of a number in JSON
+AROUND = 10  # characters shown on either side of a fault
 
 
 def kind_of(path: str | Path) -> str | None:
@@ -50,14 +59,13 @@ def kind_of(path: str | Path) -> str | None:
     >>> kind_of("斗破.TXT.gz"), kind_of("cover.jpg")
     ('txt', None)
     """
-    name = str(path).lower().removesuffix(".gz")
-    return FILE_KINDS.get(os.path.splitext(name)[1])
+    return FILE_KINDS.get(os.path.splitext(str(path).lower().removesuffix(".gz"))[1])
 
 
 def find_inputs(paths: Iterable[str | Path]) -> list[str]:
-    """List the files that paths stand for: files as given, folders searched through, "-" as it is.
+    """List the files that paths stand for: files as given, folders searched through in sorted order, "-" as it is.
 
-    Files of a folder come in sorted order; unknown endings there are left out with a warning, hidden files without.
+    In folders, files of unknown endings are left out with a warning, hidden ones without.
 
     Raises:
         UserError: a path does not exist, or there is nothing to read.
@@ -103,9 +111,9 @@ def read_blocks(path: str | Path) -> Iterator[bytes]:
         with open(path, "rb") as file:
             packed = str(path).lower().endswith(".gz")
             yield from unpack(file, name) if packed else iter(lambda: file.read(READ_BYTES), b"")
-    except OSError as problem:
-        if isinstance(problem, gzip.BadGzipFile):
-            raise gzip_error(name, str(problem)) from problem
+    except (OSError, EOFError, zlib.error) as problem:
+        if not isinstance(problem, OSError) or isinstance(problem, gzip.BadGzipFile):
+            raise UserError(f"{name}: damaged .gz file: {problem}", "fetch or pack it again", EXIT_INPUT) from problem
         reason = "a folder, expected a file" if isinstance(problem, IsADirectoryError) else problem.strerror
         raise UserError(f"{name}: cannot be read: {reason}", "give the path of a novel", EXIT_INPUT) from problem
 
@@ -119,21 +127,13 @@ def unpack(file, name: str) -> Iterator[bytes]:
     """Yield the unpacked blocks of an open .gz file; a file that unpacks to an absurd size is refused."""
     # a few kilobytes can unpack to terabytes: the size is watched while unpacking
     size, limit = 0, max(FREE_BYTES, MAX_RATIO * os.fstat(file.fileno()).st_size)
-    try:
-        with gzip.GzipFile(fileobj=file) as unpacked:
-            while block := unpacked.read(READ_BYTES):
-                size += len(block)
-                if size > limit:
-                    message = f"{name}: unpacks to more than {limit:,} bytes, {MAX_RATIO} times its size"
-                    raise UserError(message, "unpack it yourself if it really is a book", EXIT_INPUT)
-                yield block
-    except (EOFError, zlib.error) as problem:
-        raise gzip_error(name, str(problem)) from problem
-
-
-def gzip_error(name: str, reason: str) -> UserError:
-    """Make the error for a .gz file that cannot be unpacked."""
-    return UserError(f"{name}: damaged .gz file: {reason}", "fetch or pack it again", EXIT_INPUT)
+    with gzip.GzipFile(fileobj=file) as unpacked:
+        while block := unpacked.read(READ_BYTES):
+            size += len(block)
+            if size > limit:
+                message = f"{name}: unpacks to more than {limit:,} bytes, {MAX_RATIO} times its size"
+                raise UserError(message, "unpack it yourself if it really is a book", EXIT_INPUT)
+            yield block
 
 
 def source_sha256(path: str | Path) -> str:
@@ -162,21 +162,13 @@ def hash_file(name: str) -> str:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """What one input file holds.
-
-    Args:
-        documents: its texts.
-        kind: txt, json, jsonl or csv.
-        decoded: how its bytes were read.
-        repairs: number of repaired faults of each kind.
-        name: its path, or "standard input".
-    """
+    """What one input file holds."""
 
     documents: list[str]
-    kind: str
-    decoded: Decoded | None
-    repairs: dict[str, int] = field(default_factory=dict)
-    name: str = "input"
+    kind: str  # txt, json, jsonl or csv
+    decoded: Decoded  # how its bytes were read
+    repairs: dict[str, int]  # number of repaired faults, by kind
+    name: str  # its path, or "standard input"
 
 
 def read_text(path: str | Path, encoding: str | None = None) -> Decoded:
@@ -198,11 +190,10 @@ def stream_text(path: str | Path, encoding: str | None = None) -> TextStream:
 
 
 def read_documents(path: str | Path, *, encoding: str | None = None, field: str | None = None) -> SourceFile:
-    """Read one file, whatever its encoding and kind.
+    """Read one file, whatever its encoding and kind; one of unknown ending is taken as plain text.
 
     Args:
-        path: a file, or "-" for standard input. A file of unknown ending is taken as plain text.
-        encoding: forced encoding; None detects it.
+        path, encoding: as for read_text.
         field: the key or column that holds the text; None tries `text`, then `content`.
 
     Raises:
@@ -220,7 +211,12 @@ def read_documents(path: str | Path, *, encoding: str | None = None, field: str 
         return SourceFile([decoded.text], kind, decoded, {}, name)
     repairs = Counter()
     readers = {"json": read_json_list, "jsonl": read_json_lines, "csv": read_table}
-    documents = [drop_surrogates(text, repairs) for text in readers[kind](decoded.text, name, field, repairs)]
+    documents = []
+    for text in readers[kind](decoded.text, name, field, repairs):
+        kept, lone = SURROGATE.subn("", text)
+        documents.append(kept)
+        if lone:
+            repairs["lone surrogates"] += lone
     if not documents:
         raise UserError(f"{name}: no document in it, expected at least one", "give another file", EXIT_INPUT)
     return SourceFile(documents, kind, decoded, dict(repairs), name)
@@ -229,11 +225,7 @@ def read_documents(path: str | Path, *, encoding: str | None = None, field: str 
 def read_sources(
     paths: Iterable[str | Path], *, encoding: str | None = None, field: str | None = None
 ) -> Iterator[SourceFile]:
-    """Read files, whole folders and standard input ("-") one after another.
-
-    Raises:
-        UserError: nothing to read, or any file is at fault.
-    """
+    """Read files, whole folders and standard input one after another; see find_inputs and read_documents."""
     for path in find_inputs(paths):
         yield read_documents(path, encoding=encoding, field=field)
 
@@ -267,8 +259,7 @@ def is_json_lines(text: str) -> bool:
 
 def read_json_list(text: str, name: str, field: str | None, repairs: Counter) -> Iterator[str]:
     """Yield the texts of a JSON list."""
-    value, found = parse_json(text, name)
-    repairs.update(found)
+    value = parse_json(text, name, repairs)
     if not isinstance(value, list):
         raise wrong_type(name, "the whole file", value, "a list of strings")
     # each item is checked, so that a message can name the first that is no text
@@ -280,9 +271,7 @@ def read_json_lines(text: str, name: str, field: str | None, repairs: Counter) -
     """Yield the text of each line's JSON value; blank lines are skipped."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            value, found = parse_json(line, name, first_line=number)
-            repairs.update(found)
-            yield take_text(value, f"line {number}", name, field)
+            yield take_text(parse_json(line, name, repairs, first_line=number), f"line {number}", name, field)
 
 
 def take_text(item: object, place: str, name: str, field: str | None) -> str:
@@ -304,9 +293,77 @@ def take_text(item: object, place: str, name: str, field: str | None) -> str:
 
 def wrong_type(name: str, place: str, value: object, expected: str) -> UserError:
     """Make the error for a JSON value of the wrong type."""
-    found = "null" if value is None else "a string" if isinstance(value, str) else JSON_TYPES[type(value)]
     hint = 'write a list of strings: ["第一章 …", "第二章 …"]'
-    return UserError(f"{name}: {place}: found {found}, expected {expected}", hint, EXIT_INPUT)
+    return UserError(f"{name}: {place}: found {JSON_TYPES[type(value)]}, expected {expected}", hint, EXIT_INPUT)
+
+
+def parse_json(text: str, name: str, repairs: Counter, *, first_line: int = 1) -> object:
+    r"""Parse one JSON value that begins on this line of the file, and count the faults that were repaired.
+
+    >>> repairs = Counter()
+    >>> parse_json('["第一章\\-\n他说"]', "a.json", repairs), repairs
+    (['第一章\\-\n他说'], Counter({'raw control characters': 1, 'lone backslashes': 1}))
+    """
+    # most files are sound: they are parsed once, strictly
+    with contextlib.suppress(json.JSONDecodeError):
+        return load_strictly(text, name, strict=True)
+
+    # a lone backslash is doubled; control characters inside strings are what `strict=False` lets pass
+    lone = [match.start() for match in BACKSLASH.finditer(text) if match.group(1)]
+    repaired = BACKSLASH.sub(lambda match: "\\\\" if match.group(1) else match.group(), text) if lone else text
+    try:
+        value = load_strictly(repaired, name, strict=False)
+    except json.JSONDecodeError as problem:
+        # the place in the text as it came: every doubled backslash before it counts once
+        place = next(place for place in range(problem.pos, -1, -1) if place + bisect_left(lone, place) <= problem.pos)
+        raise syntax_error(text, place, problem.msg, name, first_line) from problem
+    controls = sum(len(CONTROL.findall(match.group())) for match in STRING.finditer(repaired))
+    repairs.update(+Counter({"raw control characters": controls, "lone backslashes": len(lone)}))  # without zeros
+    return value
+
+
+def load_strictly(text: str, name: str, *, strict: bool) -> object:
+    """Parse JSON; refuse NaN, repeated keys, long numbers and deep nesting, but raise a syntax error as it is."""
+    try:
+        return json.loads(
+            text, strict=strict, parse_constant=refuse_constant, parse_int=read_int, object_pairs_hook=read_object
+        )
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as problem:
+        reason = problem if isinstance(problem, ValueError) else "nested too deep"
+        hint = f'write {name} as a list of strings: ["第一章 …", "第二章 …"]'
+        raise UserError(f"{name}: {reason}", hint, EXIT_INPUT) from problem
+
+
+def refuse_constant(word: str) -> None:
+    """Refuse NaN and Infinity."""
+    raise ValueError(f"found {word}, which is not JSON")
+
+
+def read_int(digits: str) -> int:
+    """Read a number of sane length."""
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"found a number of {len(digits):,} digits, expected at most {MAX_DIGITS}")
+    return int(digits)
+
+
+def read_object(pairs: list[tuple[str, object]]) -> dict:
+    """Make a dict of an object whose keys all differ."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"found the key {printable(key[:40])!r} twice in one object")
+    return value
+
+
+def syntax_error(text: str, place: int, message: str, name: str, first_line: int) -> UserError:
+    """Make the error that shows where JSON stops being JSON."""
+    line = text.count("\n", 0, place)  # lines before it
+    column = place - (text.rfind("\n", 0, place) + 1) + 1
+    around = text[max(0, place - AROUND) : place + AROUND]
+    message = f"{name}: not JSON at line {first_line + line} column {column}: {message}: {printable(around)!r}"
+    return UserError(message, f"correct that place, or give the novel as plain text: {name.rsplit('.', 1)[0]}.txt")
 
 
 def read_table(text: str, name: str, field: str | None, repairs: Counter) -> Iterator[str]:

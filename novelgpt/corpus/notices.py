@@ -8,40 +8,126 @@ A line goes when it is one of these; a story line with an address in it only los
     recurring      the same line at the border of many chapters
     rule line      ------- next to a heading or to a line that goes
 
-Speech in quotes, poems, refrains and the storytellers' closing formulas stay.
+Speech in quotes, poems, refrains and the storytellers' closing formulas stay. Lines are looked at in two disguises as
+long as themselves: `fold` writes all that looks like a Latin letter as one, `simplify` traditional characters of
+the patterns in simplified form.
 """
 
 import re
+import unicodedata
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-from novelgpt.corpus import notice_patterns as patterns
 from novelgpt.corpus.chapters import VOLUME_LINE
-from novelgpt.corpus.cleaning import GAP
-from novelgpt.corpus.notice_patterns import fold, pair_pattern, simplify
 
 BORDER = 6  # lines that are not blank, counted from a heading or the end, within which site sentences are expected
 EDGE = 30  # lines that are not blank at the end of a book
 MAX_NOTICE = 160  # characters in a site sentence without an address
+TRADITIONAL = str.maketrans(
+    "無彈廣機閱動書籤記關網説線發費電載學讀錄陸訪問評屋庫團眾點訂賞鮮紅節錯誤報舉擊這裡裏處權歸僅試習時內刪轉來製傳對"
+    "員間後頁請續終結開個們務繼數詩詞賦話說聽",
+    "无弹广机阅动书签记关网说线发费电载学读录陆访问评屋库团众点订赏鲜红节错误报举击这里里处权归仅试习时内删转来制传对"
+    "员间后页请续终结开个们务继数诗词赋话说听",
+)
+LOOK_ALIKES = str.maketrans(
+    "авсеһіјкмнорѕтухшԝѡгпαβεηικμνορτυχωςɑɡ" + "АВСЕНІЈКМОРЅТУХԜΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
+    "abcehijkmhopstyxwwwrnabenikmvoptuxwsag" + "abcehijkmopstyxwabezhikmnoptyx",
+)
+LETTER = re.compile("[A-Za-zＡ-Ｚａ-ｚ\u0370-\u052fⒶ-ⓩ\U0001d400-\U0001d6a3]")
+HAN = re.compile("[\u4e00-\u9fff\u3400-\u4dbf]")
+NOISE = r"[^\w\n“”]{0,4}"  # what is scattered between the letters of www
+# the rest of a domain: letters and digits, with up to three other characters before each
+INSIDE = r"(?:[^\w，！？“”…《》\n]{0,3}[a-z0-9])*"
+PATH = r"(?:[./][a-z0-9./?=&%-]*)?"
+TOP = r"(?:c\s?o\s?m|n\s?e\s?t{1,2}|o\s?r\s?g|c\s?n|c\s?c|info|xyz)(?![a-z])"
+# endings that are words or names as well: believed behind a longer name only
+COUNTRY = r"(?:me|la|tw|hk|co|tv|vip|top|mobi|biz|org|cc)(?![a-z])"
+ADDRESS = re.compile(
+    "|".join(
+        (
+            rf"(?:h{NOISE}t{NOISE}t{NOISE}p{NOISE}s?{NOISE})?(?<![a-z])w{NOISE}w{NOISE}w{NOISE}[a-vx-z0-9]{INSIDE}",
+            rf"https?\s?[:：]\s?/{{1,2}}[a-z0-9]{INSIDE}",
+            rf"(?<![a-z0-9])(?:[a-z0-9-]{{2,30}}[.。·•・点]|(?:[a-z0-9-]\s){{2,30}}[.。·•・点]\s?){TOP}{PATH}",
+            rf"(?<![a-z0-9.])(?:m|wap|3g|txt|book|read)\.[a-z0-9-]{{2,30}}(?:\.[a-z]{{2,10}})+{PATH}",
+            rf"(?<![a-z0-9.])[a-z0-9-]{{3,30}}\.{COUNTRY}{PATH}",
+        )
+    )
+)
+# An address that is not disguised: all small, all capital, or all full-width.
+PLAIN_ADDRESS = re.compile(r"[a-z0-9.:/?=&%#_-]+|[A-Z0-9.:/?=&%#_-]+|[ａ-ｚ０-９．：／]+")
+SITE_WORD = re.compile(
+    "小说|天堂|书[吧库城屋网评友]|网[站址]|阅读|下载|手机|首发|更新|章节|手打|文学|免费|登[陆录]|访问|域名|地址|中文网|txt|最[新快]|收藏"
+    "|电子书|推荐"
+)
+# whoever tells of him, her or me tells a story
+STORY_WORD = re.compile("[他她它]|我(?!们)|[了着][，。]")
+OPEN, CLOSE = "（(【[［｛{〔<＜", "）)】]］｝}〕>＞"
+EMPTY_BRACKETS = re.compile(rf"[{re.escape(OPEN)}][\W_]*[{re.escape(CLOSE)}]")
+SENTENCE_ENDS = tuple("。！？…：；．.!?:;”’」』")
+SENTENCE = re.compile(r"[^。！？…!?]*[。！？…!?”’」』）)]*")
+SITE_PHRASES = [
+    re.compile(phrase, re.IGNORECASE)
+    for phrase in (
+        "最新章节",
+        "无弹[窗出]|无广告",
+        "手机[用阅看版站]|移动版",
+        "加入书[签架]|放入书架",
+        "(?:收藏|记住|关注|支持)(?:一下)?(?:本站|本书|我们|网[址站])",
+        "本站|本小说[网站]",
+        "(?:全文|免费|在线|线上|首发)阅读",
+        "(?:txt|全集|电子书|小说|全本|免费)(?:全集|全本)?下载",
+        "下载(?:网|站|本书)",
+        "(?:小说|书|文学|读书|中文|阅读|电子书)(?:下载)?[网站吧]",
+        "本[书文章](?:由|首发|来自|转载|最快)",
+        "书友[群们]|qq群|微信公众号|公众号",
+        "求(?:一下|个|点|各种)?(?:月票|推荐票?|收藏|订阅|打赏|鲜花|红票)",
+        "章节(?:错误|报错|内容|缺失)|错误举报",
+        "点此(?:举报|报错|察看|查看|下载|阅读)|点击(?:下载|阅读|这里|此处)",
+        "版权归|正版订阅|支持正版",
+        "仅供(?:试[读阅]|学习|交流)|24小时内删除",
+        "天才.{0,3}秒记住|一秒记住",
+        "推荐票|月票",
+        "更新时间|更新最快|最快更新|首发|转载|手打",
+        "(?:精彩|更多|更好)的?(?:小说|内容|章节|好书)",
+        "整理(?:制作|上传|发布)|网友上传|校对制作",
+        "招收|报名加入|管理员|书评",
+        "网址|域名|登[陆录]",
+    )
+]
+# Every phrase holds one of these pairs: one search for a first and a second character finds the lines to look at.
+PHRASE_PAIRS = """最新 无弹 无广 手机 移动 加入 放入 收藏 记住 关注 支持 本站 本小 全文 免费 在线 线上 首发 tx TX
+Tx 全集 电子 小说 全本 下载 书下 书网 书站 书吧 文学 读书 中文 阅读 本书 本文 本章 书友 qq QQ
+qQ Qq 微信 公众 求一 求个 求点 求各 求月 求推 求收 求订 求打 求鲜 求红 章节 错误 点此 点击 版权
+正版 仅供 24 天才 一秒 推荐 月票 更新 最快 转载 手打 精彩 更多 更好 整理 网友 校对 招收 报名 管理
+书评 网址 域名 登陆 登录"""
+KEY = "(?:(?:最后|最近)?更新(?:时间|日期)|发[布表](?:时间|日期)|(?:本章|总)?字数|上传时间|首发时间)"
+KEEPING = re.compile(rf"^[\[【(（]?(?:{KEY}\s*[:：]\s*\d[\d\-:：/.\s年月日时分秒字]{{0,30}}[,，|｜]*\s*)+[\]】)）]?$")
+ON_NEXT = "点击下一[页章]继续阅读"
+END_MARK = re.compile(
+    rf"^[\W_]*(?:本章(?:完|终|结束|已完|未完|到此结束)|未完待续|待续|请看下一?[页章]|下一?章更精彩|{ON_NEXT})"
+    rf"(?:[，,\s]*(?:未完待续|待续|请看下一?[页章]|{ON_NEXT}))?[\W_]*$"
+)
+NAVIGATION = re.compile(r"^(?:[\W_]*(?:[上下前后]一?[页章]|返?回?(?:首页|目录|书[页目])|加入书[签架]))+[\W_]*$")
+MENU = re.compile(r"^[^\s|｜│]{1,6}(?:\s*[|｜│]\s*[^\s|｜│]{1,6}){4,}$")
+KEEPING_PAIRS = """更新 字数 发布 发表 上传 首发 本章 待续 看下 下章 点击 首页 目录 书页 书目 书签 书架
+上一 下一 前一 后一 上页 下页 前页 后页 上章 前章 后章 回首 回目"""
+RULE = re.compile(r"^(?:[-=_*—─━~～#＊＝－·•+]\s?){6,}$|^[-=_*—─━~～#＊＝－]{3,}[^\W_]{1,12}[-=_*—─━~～#＊＝－]{3,}$")
+# The storytellers' formulas recur at the border of chapters by right.
+FORMULA = re.compile("分解|正是|[诗词歌赋]曰|有诗|话说|却说|且说|后事|如何|听")
+SPEECH = ("“", "‘", "「", "『", '"', "'", "—", "…")
 
 
 @dataclass
 class Notice:
-    """One line that is removed or shortened.
+    """One line that is removed or shortened."""
 
-    Attributes:
-        line: its number, from 1.
-        text: the line as it was.
-        reason: why.
-        kept: what stays in its place; empty when the whole line goes.
-    """
-
-    line: int
-    text: str
+    line: int  # its number, from 1
+    text: str  # the line as it was
     reason: str
-    kept: str = ""
+    kept: str = ""  # what stays in its place; empty when the whole line goes
 
 
 def find_notices(lines: Sequence[str], headings: set[int], starts: Sequence[int] = ()) -> list[Notice]:
@@ -49,11 +135,10 @@ def find_notices(lines: Sequence[str], headings: set[int], starts: Sequence[int]
 
     Args:
         lines: its lines as clean_text gives them, blank ones included.
-        headings: the indices of the lines that are chapter headings.
-        starts: indices of lines that begin a document although they are no headings.
+        headings, starts: indices of the chapter headings, and of other lines that begin a document.
 
     Returns:
-        what to remove or shorten, in the order of the lines.
+        What to remove or shorten, in the order of the lines.
 
     >>> lines = ["第一章 山村", "他走了。", "www.xiＡo-shuo.nett小.说", "(本章完)"]
     >>> [notice.reason for notice in find_notices(lines, {0})]
@@ -86,20 +171,16 @@ def border_lines(lines: Sequence[str], headings: set[int]) -> set[int]:
     filled = [index for index, line in enumerate(lines) if line]
     places = [place for place, index in enumerate(filled) if index in headings]
     # without headings, the first lines are a border as well
-    border: set[int] = set(filled[: places[0]]) if places else set(filled[:BORDER])
+    border = set(filled[: places[0]] if places else filled[:BORDER]) | set(filled[-EDGE:])
     for place in places:
         border.update(filled[max(0, place - BORDER) : place + BORDER + 1])
-    border.update(filled[-EDGE:])
     return border
 
 
 def lines_with(pattern: re.Pattern[str], lines: Sequence[str]) -> list[int]:
     """List the lines in which a pattern occurs, by one search over the whole text."""
     text = "\n".join(lines)
-    starts, position = [], 0  # where each line begins in the text
-    for line in lines:
-        starts.append(position)
-        position += len(line) + 1
+    starts = [0, *accumulate(len(line) + 1 for line in lines)]  # where each line begins in the text, and its end
     return sorted({bisect_right(starts, match.start()) - 1 for match in pattern.finditer(text)})
 
 
@@ -109,15 +190,15 @@ def is_speech(line: str) -> bool:
     >>> is_speech("“最新章节？”他问。"), is_speech("最新章节请到本站")
     (True, False)
     """
-    return line.startswith(patterns.SPEECH) or "：“" in line or "：「" in line or "道：" in line
+    return line.startswith(SPEECH) or "：“" in line or "：「" in line or "道：" in line
 
 
 def find_addresses(lines: Sequence[str], headings: set[int], border: set[int]) -> list[Notice]:
     """Find web addresses, plain or disguised, and decide whether the line or only the address goes."""
     # folding is slow: only lines with a letter are looked at
     found: dict[int, list[tuple[int, int]]] = {}
-    for index in lines_with(patterns.LETTER, lines):
-        spans = [match.span() for match in patterns.ADDRESS.finditer(fold(lines[index]))]
+    for index in lines_with(LETTER, lines):
+        spans = [match.span() for match in ADDRESS.finditer(fold(lines[index]))]
         if spans:
             found[index] = spans
     sites = Counter(site_key(lines[index][start:end]) for index, spans in found.items() for start, end in spans)
@@ -126,13 +207,11 @@ def find_addresses(lines: Sequence[str], headings: set[int], border: set[int]) -
     for index, spans in found.items():
         line = lines[index]
         kept = cut_addresses(line, spans)
-        known = any(
-            sites[site_key(line[start:end])] >= 3 or not patterns.PLAIN_ADDRESS.fullmatch(line[start:end])
-            for start, end in spans
-        )
+        addresses = [line[start:end] for start, end in spans]
+        known = any(sites[site_key(part)] >= 3 or not PLAIN_ADDRESS.fullmatch(part) for part in addresses)
         if index in headings:
             notices.append(Notice(index + 1, line, "address in a heading", kept))
-        elif len(patterns.HAN.findall(kept)) <= 2 or is_site_text(kept):
+        elif len(HAN.findall(kept)) <= 2 or is_site_text(kept):
             notices.append(Notice(index + 1, line, "address"))
         elif known:
             notices.append(Notice(index + 1, line, "address in a story line", kept))
@@ -155,16 +234,12 @@ def site_key(address: str) -> str:
 def is_site_text(kept: str) -> bool:
     """Tell whether what stands around an address speaks of the site and not of the story."""
     skeleton = re.sub(r"[^\w]|_", "", fold(kept))
-    words = set(patterns.SITE_WORD.findall(skeleton))
+    words = set(SITE_WORD.findall(skeleton))
     if is_speech(kept) or len(skeleton) > 2 * MAX_NOTICE:
         return False
     # the longer the text, the more of its words must be about a site; and two more if it tells of people
-    needed = 3
-    if len(patterns.HAN.findall(skeleton)) <= 15:
-        needed = 1
-    elif len(skeleton) <= 40:
-        needed = 2
-    return len(words) >= needed + (2 if patterns.STORY_WORD.search(kept) else 0)
+    needed = 1 if len(HAN.findall(skeleton)) <= 15 else 2 if len(skeleton) <= 40 else 3
+    return len(words) >= needed + (2 if STORY_WORD.search(kept) else 0)
 
 
 def cut_addresses(line: str, spans: Sequence[tuple[int, int]]) -> str:
@@ -172,16 +247,16 @@ def cut_addresses(line: str, spans: Sequence[tuple[int, int]]) -> str:
     for start, end in reversed(spans):
         line = line[:start] + line[end:]
     # brackets inside brackets empty from within
-    while patterns.EMPTY_BRACKETS.search(line):
-        line = patterns.EMPTY_BRACKETS.sub("", line)
-    return GAP.sub(" ", line).strip()
+    while EMPTY_BRACKETS.search(line):
+        line = EMPTY_BRACKETS.sub("", line)
+    return re.sub(r"\s{2,}", " ", line).strip()
 
 
 def drop_site_sentences(line: str, spans: Sequence[tuple[int, int]]) -> str:
     """Take out of a story line the sentences that hold an address and speak of a site."""
     # addresses are cut from a sentence before it is judged; its offsets begin anew
     kept = []
-    for match in patterns.SENTENCE.finditer(line):
+    for match in SENTENCE.finditer(line):
         inside = [(s - match.start(), e - match.start()) for s, e in spans if match.start() <= s < match.end()]
         text = match.group()
         if not inside or not is_site_text(cut_addresses(text, [(s, min(e, len(text))) for s, e in inside])):
@@ -192,15 +267,15 @@ def drop_site_sentences(line: str, spans: Sequence[tuple[int, int]]) -> str:
 def find_keeping(lines: Sequence[str], headings: set[int], border: set[int]) -> list[Notice]:
     """Find dates and counts of characters, end-of-chapter marks and navigation."""
     notices = []
-    for index in lines_with(pair_pattern(patterns.KEEPING_PAIRS), lines):
+    for index in lines_with(pair_pattern(KEEPING_PAIRS), lines):
         if index in headings or len(lines[index]) > MAX_NOTICE:
             continue
         line = simplify(lines[index])
         for pattern, reason in (
-            (patterns.KEEPING, "date or count of characters"),
-            (patterns.END_MARK, "end-of-chapter mark"),
-            (patterns.NAVIGATION, "navigation"),
-            (patterns.MENU, "navigation"),
+            (KEEPING, "date or count of characters"),
+            (END_MARK, "end-of-chapter mark"),
+            (NAVIGATION, "navigation"),
+            (MENU, "navigation"),
         ):
             if pattern.match(line):
                 notices.append(Notice(index + 1, lines[index], reason))
@@ -216,19 +291,13 @@ def find_sentences(lines: Sequence[str], headings: set[int], border: set[int]) -
     """
     counts = Counter(lines)
     notices = []
-    for index in lines_with(pair_pattern(patterns.PHRASE_PAIRS), lines):
+    for index in lines_with(pair_pattern(PHRASE_PAIRS), lines):
         if index in headings or len(lines[index]) > MAX_NOTICE or is_speech(lines[index]):
             continue
         line = simplify(lines[index])
-        phrases = sum(bool(phrase.search(line)) for phrase in patterns.SITE_PHRASES)
-        aside = (line[0] in patterns.OPEN and line[-1] in patterns.CLOSE) or fold(line).startswith("ps")
-        needed = 3
-        if index in border:
-            needed -= 1
-        if aside or counts[lines[index]] >= 3:
-            needed -= 1
-        if patterns.STORY_WORD.search(line):
-            needed += 1
+        phrases = sum(bool(phrase.search(line)) for phrase in SITE_PHRASES)
+        aside = (line[0] in OPEN and line[-1] in CLOSE) or fold(line).startswith("ps")
+        needed = 3 - (index in border) - (aside or counts[lines[index]] >= 3) + bool(STORY_WORD.search(line))
         if phrases >= max(1, needed):
             notices.append(Notice(index + 1, lines[index], "site sentence"))
     return notices
@@ -243,9 +312,7 @@ def find_recurring(lines: Sequence[str], headings: set[int], border: set[int]) -
         return []
     # lines of one shape differ in their digits only: dates and chapter numbers
     short = [index for index in border - headings if 6 <= len(lines[index]) <= MAX_NOTICE]
-    shapes = {
-        index: re.sub(r"\d+", "0", lines[index]) for index in short if len(patterns.HAN.findall(lines[index])) >= 6
-    }
+    shapes = {index: re.sub(r"\d+", "0", lines[index]) for index in short if len(HAN.findall(lines[index])) >= 6}
     counts = Counter(shapes.values())  # chapters at whose border a shape stands
     least = max(5, len(headings) / 3)
     return [
@@ -253,8 +320,8 @@ def find_recurring(lines: Sequence[str], headings: set[int], border: set[int]) -
         for index, shape in shapes.items()
         if counts[shape] >= least
         and not is_speech(lines[index])
-        and not lines[index].endswith(patterns.SENTENCE_ENDS)
-        and not patterns.FORMULA.search(simplify(lines[index]))
+        and not lines[index].endswith(SENTENCE_ENDS)
+        and not FORMULA.search(simplify(lines[index]))
         and not VOLUME_LINE.match(lines[index])
     ]
 
@@ -263,9 +330,7 @@ def find_rules(lines: Sequence[str], headings: set[int], notices: dict[int, Noti
     """Add the rule lines that stand next to a heading, to a removed line, or before the first heading."""
     filled = [index for index, line in enumerate(lines) if line]
     first = min(headings, default=0)
-    rules = [
-        place for place, index in enumerate(filled) if len(lines[index]) >= 6 and patterns.RULE.match(lines[index])
-    ]
+    rules = [place for place, index in enumerate(filled) if len(lines[index]) >= 6 and RULE.match(lines[index])]
     # once down and once up, as a rule line goes with the one beside it
     for order in (rules, rules[::-1]):
         for place in order:
@@ -274,3 +339,47 @@ def find_rules(lines: Sequence[str], headings: set[int], notices: dict[int, Noti
             gone = any(other in headings or (other in notices and not notices[other].kept) for other in beside)
             if index not in notices and (gone or index < first):
                 notices[index] = Notice(index + 1, lines[index], "rule line")
+
+
+class FoldTable(dict):
+    """A str.translate table: compatibility forms, capitals and look-alikes to small ASCII letters, one to one."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        plain = unicodedata.normalize("NFKC", char).translate(LOOK_ALIKES).lower()
+        self[code] = plain = (plain if len(plain) == 1 else char).translate(LOOK_ALIKES)
+        return plain
+
+
+FOLD = FoldTable()
+
+
+def fold(line: str) -> str:
+    """Write a line in small ASCII letters as far as its letters look like them.
+
+    >>> fold("ＷＷw.xiＡosＨuo．ｎｅt 小Ｓ說 \\u0430\\u03bf")
+    'www.xiaoshuo.net 小s说 ao'
+    """
+    return line.translate(FOLD).translate(TRADITIONAL)
+
+
+def simplify(line: str) -> str:
+    """Write the traditional characters that occur in site lines in simplified form.
+
+    >>> simplify("請記住本站網址")
+    '请记住本站网址'
+    """
+    return line.translate(TRADITIONAL)
+
+
+def pair_pattern(pairs: str) -> re.Pattern[str]:
+    """Compile a fast pattern that matches all of the two-character words in both scripts, and a few more.
+
+    >>> bool(pair_pattern("本章 字数").search("第八章 本章字數"))
+    True
+    """
+    traditional: dict[str, str] = {}
+    for old, new in TRADITIONAL.items():
+        traditional[chr(new)] = traditional.get(chr(new), "") + chr(old)
+    sides = (sorted({word[side] for word in pairs.split()}) for side in (0, 1))
+    return re.compile("".join(f"[{''.join(char + traditional.get(char, '') for char in side)}]" for side in sides))

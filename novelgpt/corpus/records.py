@@ -27,7 +27,6 @@ import numpy as np
 
 from novelgpt.corpus.chapters import read_heading
 from novelgpt.corpus.documents import STANDARD_INPUT, read_documents
-from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.files import atomic_writer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
@@ -59,24 +58,17 @@ def read_title(heading: str) -> str:
 
 
 class TitleTable:
-    """A table with the one column `text`, written while the documents pass by: a library need not fit into memory.
-
-    Args:
-        path: the table.
-
-    Attributes:
-        written: chapters with a title and text.
-        untitled, empty: documents left out for want of a title or of text.
-    """
+    """A table with the one column `text`, written while the documents pass by: a library need not fit into memory."""
 
     def __init__(self, path: str | Path):
         self.path = path
-        self.written = self.untitled = self.empty = 0
+        self.written = 0  # chapters with a title and text
+        self.untitled = self.empty = 0  # documents left out for want of a title or of text
 
     def watch(self, documents: Iterable[str]) -> Iterator[str]:
         """Yield clean documents unchanged, and write a record of each chapter that has a title and text.
 
-        The first line of a chapter is its heading. The table appears when the last document was taken.
+        A chapter's first line is its heading. The table appears when the last document was taken.
 
         Raises:
             UserError: no chapter has a title, or the table cannot be written.
@@ -116,43 +108,16 @@ def csv_line(cell: str) -> bytes:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One encoded record.
-
-    Attributes:
-        ids: (T,), at most a block.
-        first: the first place that is scored, from 1.
-        tokens, characters: of the part to be scored, before any cut; tokens with the closing [CLS].
-        is_cut: something did not fit into the block.
-    """
-
-    ids: np.ndarray
-    first: int
-    tokens: int
-    characters: int
-    is_cut: bool
-
-
-@dataclass(frozen=True)
 class Records:
-    """Rows end to end.
+    """Rows end to end."""
 
-    Attributes:
-        ids: (N,) token ids of all rows.
-        starts: int64 (R + 1,), where each row begins, and N.
-        first: int64 (R,), the first scored place in each row.
-        tokens, characters: of all parts to be scored, before any cut.
-        cut: rows that did not fit into the block.
-        skipped: records without the mark, or with nothing to be scored.
-    """
-
-    ids: np.ndarray
-    starts: np.ndarray
-    first: np.ndarray
-    tokens: int
-    characters: int
-    cut: int
-    skipped: int
+    ids: np.ndarray  # (N,) tokens of all rows
+    starts: np.ndarray  # int64 (R + 1,), where each row begins, and N
+    first: np.ndarray  # int64 (R,), the first scored place in each row
+    tokens: int  # of all parts to be scored, before any cut
+    characters: int  # of the same parts
+    cut: int  # rows that did not fit into the block
+    skipped: int  # records without the mark, or with nothing to be scored
 
     def __len__(self) -> int:
         return len(self.first)
@@ -170,7 +135,7 @@ def read_records(path: str | Path, column: str | None = None) -> list[str]:
         column: column or key of the text; None tries `text`, then `content`.
 
     Returns:
-        The texts with newlines as line ends; blank ones are left out.
+        The texts with newlines as line ends, blank ones left out.
 
     Raises:
         UserError: unreadable, or without a text.
@@ -199,13 +164,12 @@ def read_records(path: str | Path, column: str | None = None) -> list[str]:
 
 
 def encode_records(
-    texts: Sequence[str], tokenizer: NovelTokenizer, *, block_size: int, mark: str | None = None, num_workers: int = 1
+    texts: Sequence[str], tokenizer, *, block_size: int, mark: str | None = None, num_workers: int = 1
 ) -> Records:
     """Encode records into rows.
 
     Args:
-        texts: the records.
-        tokenizer: from load_tokenizer.
+        texts, tokenizer: the records, and a NovelTokenizer from load_tokenizer.
         block_size: tokens a row at most, from 4 up.
         mark: an added token of the vocabulary; only what follows its first occurrence is scored. None scores all.
         num_workers: processes; the result is the same for any number.
@@ -236,28 +200,23 @@ def divide_texts(texts: Sequence[str]) -> Iterator[list[str]]:
     yield portion
 
 
-def encode_texts(texts: Sequence[str], *, tokenizer: NovelTokenizer, block_size: int, mark: str | None) -> Records:
+def encode_texts(texts: Sequence[str], *, tokenizer, block_size: int, mark: str | None) -> Records:
     """Encode some records in this process."""
-    # rows end to end; starts has one entry more than there are rows
-    rows = [encode_record(text, tokenizer, block_size=block_size, mark=mark) for text in texts]
-    kept = [row for row in rows if row]
-    return Records(
-        np.concatenate([np.empty(0, tokenizer.dtype), *(row.ids for row in kept)]),
-        np.cumsum([0, *(len(row.ids) for row in kept)], dtype=np.int64),
-        np.array([row.first for row in kept], np.int64),
-        tokens=sum(row.tokens for row in kept),
-        characters=sum(row.characters for row in kept),
-        cut=sum(row.is_cut for row in kept),
-        skipped=len(rows) - len(kept),
-    )
+    rows = (encode_record(text, tokenizer, block_size=block_size, mark=mark) for text in texts)
+    return join_records([no_records(tokenizer.dtype), *rows])
 
 
-def encode_record(text: str, tokenizer: NovelTokenizer, *, block_size: int, mark: str | None = None) -> Row | None:
-    """Encode one record; None where the mark is missing or nothing follows it. See encode_records."""
+def no_records(dtype: np.dtype, skipped: int = 0) -> Records:
+    """Return no rows, of some records skipped."""
+    return Records(np.empty(0, dtype), np.zeros(1, np.int64), np.empty(0, np.int64), 0, 0, 0, skipped)
+
+
+def encode_record(text: str, tokenizer, *, block_size: int, mark: str | None) -> Records:
+    """Encode one record; it is skipped where the mark is missing or nothing follows it. See encode_records."""
     before, found, scored = text.partition(mark) if mark else ("", True, text)
     tail = tokenizer.encode_document(scored)
     if not found or not scored.strip() or not len(tail):
-        return None
+        return no_records(tokenizer.dtype, skipped=1)
     # room is what the scored part and both [CLS] leave of the block
     parts, first = [tail], 1
     room = block_size - len(tail) - 2
@@ -269,7 +228,9 @@ def encode_record(text: str, tokenizer: NovelTokenizer, *, block_size: int, mark
         first = 2 + len(kept)
         room -= len(head) + 1
     ids = np.concatenate([*tokenizer.frame([np.concatenate(parts)])])[:block_size]  # (T,)
-    return Row(ids, first, len(tail) + 1, len(scored), is_cut=room < 0)
+    starts = np.array([0, len(ids)], np.int64)
+    # the closing [CLS] is scored as well
+    return Records(ids, starts, np.array([first], np.int64), len(tail) + 1, len(scored), cut=int(room < 0), skipped=0)
 
 
 def join_records(parts: Sequence[Records]) -> Records:

@@ -3,9 +3,17 @@
 import pytest
 from conftest import read_novel
 
-from novelgpt.corpus.chapters import Chapters, find_headings, parse_number, read_heading, split_chapters, volume_of
+from novelgpt.corpus.chapters import (
+    ChapterNumbers,
+    Chapters,
+    check_numbers,
+    find_headings,
+    parse_number,
+    read_heading,
+    split_chapters,
+    volume_of,
+)
 from novelgpt.corpus.cleaning import clean_text
-from novelgpt.corpus.facts import ChapterNumbers, check_numbers
 
 NOVELS = [
     ("hongloumeng.gbk.txt", 120, 1),

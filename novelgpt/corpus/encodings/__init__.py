@@ -6,7 +6,6 @@ mixed        files whose lines are in several encodings
 detect       which encoding it is: decode_bytes for a whole file, TextStream for one larger than the memory
 """
 
-from novelgpt.corpus.encodings.detect import TextStream, decode_bytes
-from novelgpt.corpus.encodings.repair import Decoded
+from novelgpt.corpus.encodings.detect import Decoded, TextStream, decode_bytes
 
 __all__ = ["Decoded", "TextStream", "decode_bytes"]

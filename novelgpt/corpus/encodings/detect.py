@@ -1,22 +1,21 @@
 """The bytes of a file -> its text, in the encoding that its content shows: whole, or as a stream of blocks.
 
-The order is: byte order mark; strict UTF-8; then every encoding that Chinese books come in (UTF-8 with faults,
-GB18030, Big5, UTF-16 and UTF-32 without a mark) reads the bytes, and the reading that looks most like Chinese prose
-wins if it wins clearly. "The first that does not raise" would be wrong: GB18030 accepts nearly every Big5 file.
-Around faults the likeliest pairing of bytes is searched (repair.py); pasted chapters in another encoding are told apart
-line by line (mixed.py).
+A byte order mark decides, then strict UTF-8; else every encoding that Chinese books come in reads the bytes, and the
+reading most like Chinese prose wins if it wins clearly. "The first that does not raise" would be wrong: GB18030 accepts
+nearly every Big5 file. Faults are repaired (repair.py), lines in another encoding told apart (mixed.py).
 
 Of a file too large for memory, the first mebibyte decides; everything after is decoded as it comes, bad bytes dropped
 and counted. A block that no longer reads as Chinese is an error, as one pass cannot look back.
 """
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from novelgpt.corpus.encodings import repair
 from novelgpt.corpus.encodings.likelihood import has_strange_lines, is_plausible, score
 from novelgpt.corpus.encodings.mixed import decode_mixed
-from novelgpt.corpus.encodings.repair import DOUBLE_BYTE, WIDE, Decoded, display_name, family_of, make_decoded, read_as
+from novelgpt.corpus.encodings.repair import DOUBLE_BYTE, WIDE, display_name, drop_bad_bytes, family_of, read_as
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable
 
 BYTE_ORDER_MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
@@ -32,18 +31,32 @@ MARGIN = 20.0  # nats by which a reading must be likelier than the next
 UTF8_MARGIN = 8.0  # the same for UTF-8 without a fault
 UTF8_BYTES = 32  # so many bytes of UTF-16 are never valid UTF-8 without a NUL
 MARK_NATS = 30.0  # nats a byte order mark counts for, and its absence against UTF-16 and UTF-32
+FEW_BAD_BYTES = 8  # that any file may hold
+MAX_BAD_SHARE = 0.001  # of a file's bytes
+MAX_OFFSETS = 5  # bad bytes reported with their places
 NUM_SAMPLES, SAMPLE = 8, 1 << 13  # so many stretches of so many bytes are compared in a file that is not small
 MIN_JUDGED = 1000  # characters; a shorter block of a stream is not judged alone
 CLEAR_SEQUENCES = 12  # so many valid UTF-8 characters do not come about by chance
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded file."""
+
+    text: str  # without byte order mark and bad bytes
+    encoding: str  # utf-8, utf-8-sig, gb18030, big5, utf-16-le, utf-16-be, utf-32-le, utf-32-be, mixed, or as forced
+    reason: str  # one sentence that says why this encoding
+    bad_bytes: int = 0  # dropped, as they are not part of any character
+    bad_offsets: tuple[int, ...] = ()  # places of the first of them in the file
+    segments: tuple[tuple[int, int, str], ...] = ()  # (first line from 1, last line, encoding) in a mixed file
 
 
 def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input") -> Decoded:
     """Decode a whole file by what is in it.
 
     Args:
-        data: the bytes of the file.
+        data, name: the bytes of the file, and its name for messages.
         encoding: forced encoding; None detects it.
-        name: the file's name for messages.
 
     Raises:
         UserError: empty, an unknown encoding, undecided between two readings, or too many bad bytes.
@@ -69,12 +82,33 @@ def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input
     if codec in WIDE:
         refuse_shift(text, codec, name)
     elif (offsets or has_strange_lines(text)) and (mixed := decode_mixed(data, codec, text, name)):
-        return mixed
+        text, offsets, segments = mixed
+        refuse_bad_bytes(offsets, len(data), "mixed", name)
+        found = sorted({display_name(encoding) for _, _, encoding in segments})
+        return make_decoded(text, "mixed", f"its lines are in {' and '.join(found)}", offsets, segments)
     # the likeliest reading may still be no Chinese
     if codec != "utf-8" and not reason.endswith("mark") and not is_plausible(text):
-        raise implausible(repair.drop_bad_bytes(text), codec, name)
-    repair.refuse_bad_bytes(offsets, len(data), codec, name)
+        shown = printable(drop_bad_bytes(text).strip()[:20])
+        message = f"{name}: not Chinese text in any known encoding; the nearest, {family_of(codec)}, reads {shown!r}"
+        raise UserError(message, "--encoding NAME if you know it, for example --encoding shift_jis", EXIT_INPUT)
+    refuse_bad_bytes(offsets, len(data), codec, name)
     return make_decoded(text, reported_name(codec, mark), reason, offsets)
+
+
+def make_decoded(
+    text: str, encoding: str, reason: str, offsets: list[int], segments: tuple[tuple[int, int, str], ...] = ()
+) -> Decoded:
+    """Put a reading together: the marks of bad bytes and the byte order mark go."""
+    text = drop_bad_bytes(text).removeprefix("\ufeff")
+    return Decoded(text, encoding, reason, len(offsets), tuple(offsets[:MAX_OFFSETS]), segments)
+
+
+def refuse_bad_bytes(offsets: Sequence[int], size: int, codec: str, name: str) -> None:
+    """Raise when more than 0.1 % of a file (and more than a handful) are bad bytes."""
+    if len(offsets) > max(FEW_BAD_BYTES, size * MAX_BAD_SHARE):
+        message = f"{name}: {len(offsets):,} of {size:,} bytes are not {display_name(codec)}, "
+        message += f"the first at byte {offsets[0]:,}; expected at most 0.1 %"
+        raise UserError(message, f"--encoding {family_of(codec)} drops them; better get an undamaged file", EXIT_INPUT)
 
 
 def refuse_shift(text: str, codec: str, name: str) -> None:
@@ -119,9 +153,6 @@ def decode_utf8(data: bytes) -> Decoded | None:
 def forced_codec(data: bytes, encoding: str) -> str:
     """Turn the user's name of an encoding into the codec that reads the most of its kind.
 
-    Raises:
-        UserError: no text encoding has that name.
-
     >>> forced_codec(b"", "GBK"), forced_codec(b"", "UTF-16")
     ('gb18030', 'utf-16-le')
     """
@@ -141,24 +172,23 @@ def forced_codec(data: bytes, encoding: str) -> str:
 
 
 def choose_codec(data: bytes, mark: str | None, name: str) -> tuple[str, str]:
-    """Pick the codec whose reading is clearly the likeliest.
-
-    Returns:
-        The codec and the reason in one sentence.
-
-    Raises:
-        UserError: no reading is likely enough, or two are about as likely.
-    """
+    """Pick the codec whose reading is clearly the likeliest, and say why in one sentence; raise when two are close."""
     marked = {"utf-8-sig": "utf-8"}.get(mark, mark)
     faultless = is_utf8(data)
-    scores = {codec: reading_score(data, codec) + prior_nats(codec, marked) for codec in candidates(data, faultless)}
+    scores = {codec: reading_score(data, codec) for codec in candidates(data, faultless)}
+    # a byte order mark speaks for its codec, and its absence against UTF-16 and UTF-32
+    for codec in scores:
+        scores[codec] += MARK_NATS if codec == marked else -MARK_NATS if codec in WIDE else 0.0
     # the runner-up is the best one of another family: cp950 and big5hkscs do not compete
     ranked = sorted(scores, key=scores.get, reverse=True)
     best = ranked[0]
     second = next(codec for codec in ranked if family_of(codec) != family_of(best))
     lead = scores[best] - scores[second]
     if best != marked and lead < (UTF8_MARGIN if best == "utf-8" and faultless else MARGIN):
-        raise undecided(data, best, second, name)
+        readings = ((codec, drop_bad_bytes(read_as(data[:120], codec)[0]).strip()[:20]) for codec in (best, second))
+        shown = ", ".join(f"{family_of(codec)} reads {printable(text)!r}" for codec, text in readings)
+        hint = f"--encoding {family_of(best)} or --encoding {family_of(second)}"
+        raise UserError(f"{name}: encoding undecided: {shown}", hint, EXIT_INPUT)
     if best == marked:
         return best, f"a {best[:6].upper()} byte order mark"
     return best, f"reads as Chinese {lead:,.0f} nats likelier than as {display_name(second)}"
@@ -180,46 +210,17 @@ def candidates(data: bytes, faultless: bool) -> tuple[str, ...]:
     return CANDIDATES + (("utf-32-le", "utf-32-be") if head.count(0) * 4 > len(head) else ())
 
 
-def prior_nats(codec: str, marked: str | None) -> float:
-    """Say what a byte order mark, or its absence, speaks for a codec, in nats."""
-    if codec == marked:
-        return MARK_NATS
-    return -MARK_NATS if codec in WIDE else 0.0
-
-
-def undecided(data: bytes, best: str, second: str, name: str) -> UserError:
-    """Make the error that shows two readings of the same bytes side by side."""
-    shown = [
-        f"{family_of(codec)} reads {printable(repair.drop_bad_bytes(read_as(data[:120], codec)[0]).strip()[:20])!r}"
-        for codec in (best, second)
-    ]
-    message = f"{name}: encoding undecided: {shown[0]}, {shown[1]}"
-    return UserError(message, f"--encoding {family_of(best)} or --encoding {family_of(second)}", EXIT_INPUT)
-
-
-def implausible(sample: str, best: str, name: str) -> UserError:
-    """Make the error for bytes that are Chinese prose in no encoding."""
-    shown = printable(sample.strip()[:20])
-    message = f"{name}: not Chinese text in any known encoding; the nearest, {family_of(best)}, reads {shown!r}"
-    return UserError(message, "--encoding NAME if you know it, for example --encoding shift_jis", EXIT_INPUT)
-
-
-def take_samples(data: bytes) -> list[bytes]:
-    """Take a small file whole, otherwise blocks spread over it."""
-    if len(data) <= max(repair.SMALL_FILE, NUM_SAMPLES * SAMPLE):
-        return [data]
-    # Multiples of four: whole characters of UTF-16 and UTF-32.
-    starts = [len(data) * part // NUM_SAMPLES & ~3 for part in range(NUM_SAMPLES)]
-    return [data[start : start + SAMPLE] for start in starts]
-
-
 def reading_score(data: bytes, codec: str) -> float:
-    """Sum the log-probability of the sampled characters as a codec reads them, in nats."""
+    """Sum the log-probability of a small file, or of blocks spread over it, as a codec reads them, in nats."""
+    blocks = [data]
+    if len(data) > max(repair.SMALL_FILE, NUM_SAMPLES * SAMPLE):
+        # Multiples of four: whole characters of UTF-16 and UTF-32.
+        starts = [len(data) * part // NUM_SAMPLES & ~3 for part in range(NUM_SAMPLES)]
+        blocks = [data[start : start + SAMPLE] for start in starts]
     if codec not in DOUBLE_BYTE or len(data) <= repair.SMALL_FILE:
-        return sum(score(read_as(block, codec)[0]) for block in take_samples(data))
-    return sum(  # a block may begin inside a character
-        max(score(repair.plain_reading(block[skip:], codec)) for skip in (0, 1)) for block in take_samples(data)
-    )
+        return sum(score(read_as(block, codec)[0]) for block in blocks)
+    # a block may begin inside a character
+    return sum(max(score(repair.plain_reading(block[skip:], codec)) for skip in (0, 1)) for block in blocks)
 
 
 class TextStream:
@@ -227,11 +228,7 @@ class TextStream:
 
     Args:
         blocks: the bytes of the file, at least 4 and at most a mebibyte at a time.
-        name: the file's name for messages.
-        encoding: forced encoding; None detects it.
-
-    Attributes:
-        decoded: how the file was read up to here, without its text.
+        name, encoding: as for decode_bytes.
 
     Raises:
         UserError: while iterating: unreadable, empty, undecided, too many bad bytes, or a change of encoding.
@@ -265,7 +262,7 @@ class TextStream:
             yield text.removesuffix("\r")
             rest = unfinished + block
         yield held + self.decode(rest, codec)
-        repair.refuse_bad_bytes(self.bad_offsets[:1] * self.bad_bytes, self.num_bytes, codec, self.name)
+        refuse_bad_bytes(self.bad_offsets[:1] * self.bad_bytes, self.num_bytes, codec, self.name)
 
     def choose(self, head: bytes) -> str:
         """Decide the encoding by the beginning of the file."""
@@ -284,10 +281,10 @@ class TextStream:
     def decode(self, data: bytes, codec: str) -> str:
         """Decode whole characters, keep count of bad bytes and judge the text."""
         text, offsets = read_as(data, codec)
-        places = tuple(self.num_bytes + offset for offset in offsets[: repair.MAX_OFFSETS])
-        self.bad_offsets = (self.bad_offsets + places)[: repair.MAX_OFFSETS]
+        places = tuple(self.num_bytes + offset for offset in offsets[:MAX_OFFSETS])
+        self.bad_offsets = (self.bad_offsets + places)[:MAX_OFFSETS]
         self.bad_bytes += len(offsets)
-        text = repair.drop_bad_bytes(text)
+        text = drop_bad_bytes(text)
         if self.num_bytes == 0:
             text = text.removeprefix("\ufeff")
 

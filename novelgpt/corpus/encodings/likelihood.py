@@ -142,11 +142,7 @@ def is_plausible(text: str) -> bool:
 
 @functools.cache
 def pair_nats(codec: str) -> list[float]:
-    """Tabulate the log-probability of every two-byte character of a codec.
-
-    Returns:
-        65,536 entries indexed by lead * 256 + trail; BAD_BYTE * 3 where the codec has no character.
-    """
+    """Tabulate the nats of a codec's two-byte characters by lead * 256 + trail; BAD_BYTE * 3 where it has none."""
     nats, table = nats_list(), [BAD_BYTE * 3] * 65536
     for lead in range(0x81, 0xFF):
         for trail in range(0x40, 0xFF):

@@ -16,7 +16,7 @@ import numpy as np
 
 from novelgpt.corpus.encodings import likelihood, repair
 from novelgpt.corpus.encodings.likelihood import nats_of, score, sliding_sums, unicode_codes
-from novelgpt.corpus.encodings.repair import Decoded, family_of
+from novelgpt.corpus.encodings.repair import family_of
 from novelgpt.messages import EXIT_INPUT, UserError
 
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
@@ -28,14 +28,18 @@ INNER_NATS = 40.0  # nats by which changes of encoding must explain a stretch be
 AROUND = 16  # characters on either side of such a run that are parsed with it
 
 
-def decode_mixed(data: bytes, main: str, text: str, name: str) -> Decoded | None:
-    """Decode a file line by line in several encodings; None when it is in one.
+def decode_mixed(
+    data: bytes, main: str, text: str, name: str
+) -> tuple[str, list[int], tuple[tuple[int, int, str], ...]] | None:
+    """Decode a file line by line in several encodings.
 
     Args:
-        data: the file.
-        main: the codec that reads most of it.
-        text: its reading in that codec.
-        name: the file's name for messages.
+        data, name: the file, and its name for messages.
+        main, text: the codec that reads most of it, and its reading in that codec.
+
+    Returns:
+        The text, the offsets of bad bytes, and (first line from 1, last line, encoding) of each segment; None when the
+        file is in one encoding.
 
     Raises:
         UserError: the encoding changes within a line.
@@ -55,19 +59,11 @@ def decode_mixed(data: bytes, main: str, text: str, name: str) -> Decoded | None
         start += len(raw)
     if len(found) == 1:
         return None
-
-    repair.refuse_bad_bytes(bad, len(data), "mixed", name)
-    segments = tuple((first + 1, last + 1, family_of(codec)) for first, last, codec in found)
-    reason = "its lines are in " + " and ".join(sorted({repair.display_name(codec) for _, _, codec in segments}))
-    return repair.make_decoded("".join(texts), "mixed", reason, bad, segments)
+    return "".join(texts), bad, tuple((first + 1, last + 1, family_of(codec)) for first, last, codec in found)
 
 
 def choose_segments(data: bytes, lines: list[bytes], codecs: tuple[str, ...], text: str) -> list[tuple[int, int, str]]:
-    """Divide the lines among encodings, and give back to the main one what is not clearly in another.
-
-    Returns:
-        (first line, last line, codec) of each segment, lines counted from 0; neighbours differ in their codec.
-    """
+    """Divide the lines as find_segments does, but give back to the main codec what is not clearly in another."""
     main, found = codecs[0], []
     for first, last, codec in find_segments(data, codecs, text):
         if codec != main and not is_foreign(b"".join(lines[first : last + 1]), codec, main):
@@ -81,13 +77,7 @@ def choose_segments(data: bytes, lines: list[bytes], codecs: tuple[str, ...], te
 def refuse_inner_changes(
     lines: list[bytes], text: str, place: tuple[int, int], codecs: tuple[str, ...], name: str
 ) -> None:
-    """Raise when a line of a segment is partly in another encoding.
-
-    Args:
-        lines, text: the segment's bytes by line, and its reading.
-        place: the number of its first line and of its first byte, from 0.
-        codecs: its encoding, then all that are compared.
-    """
+    """Raise when a line is partly in another encoding; place: its segment's line and byte, codecs: its own first."""
     sizes = np.cumsum([0] + [len(line) for line in lines])
     readings = split_lines(text)
     for index in strange_lines(text):
@@ -107,11 +97,7 @@ def split_lines(text: str) -> list[str]:
 
 
 def find_segments(data: bytes, codecs: tuple[str, ...], text: str) -> list[tuple[int, int, str]]:
-    """Divide the lines of a file among encodings, the first of which has read it as `text`.
-
-    Returns:
-        (first line, last line, codec) of each segment, lines counted from 0.
-    """
+    """List the segments, (first line from 0, last line, codec), of a file that the first codec has read as `text`."""
     scores = []
     for codec in codecs:
         if codec != codecs[0]:
@@ -123,9 +109,7 @@ def find_segments(data: bytes, codecs: tuple[str, ...], text: str) -> list[tuple
 
 
 def likeliest_path(scores: np.ndarray) -> np.ndarray:
-    """Choose a state for each line so that the scores minus the costs of changes are largest.
-
-    Takes nats, float64 (num_lines, num_states); returns the states, int64 (num_lines,).
+    """Choose each line's state (num_lines,) by its nats (num_lines, num_states), less the costs of changes.
 
     >>> likeliest_path(np.array([[-70.0, -140], [-31, -35], [-190, -110], [-25, -22], [-320, -180]])).tolist()
     [0, 0, 1, 1, 1]

@@ -12,9 +12,7 @@ Until drop_bad_bytes is called, a lone surrogate stands in the text for each bad
 """
 
 import codecs
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
 
 import numpy as np
 
@@ -26,9 +24,6 @@ DOUBLE_BYTE = ("gb18030", "cp950", "big5hkscs")
 WIDE = {"utf-16-le": "<u2", "utf-16-be": ">u2", "utf-32-le": "<u4", "utf-32-be": ">u4"}
 FAMILIES = {"cp950": "big5", "big5hkscs": "big5", "gbk": "gb18030", "gb2312": "gb18030"}
 DISPLAY_NAMES = {"utf-8": "UTF-8", "gb18030": "GB18030", "big5": "Big5", "mixed": "in any of its encodings"}
-FEW_BAD_BYTES = 8  # that any file may hold
-MAX_BAD_SHARE = 0.001  # of a file's bytes
-MAX_OFFSETS = 5  # bad bytes reported with their places
 
 QUAD_NATS = -17.0  # a four-byte character of GB18030
 CUT_NATS = -8.0  # an unfinished character at the end of the file, where downloads stop
@@ -47,35 +42,6 @@ ESCAPES = "".join(map(chr, range(0xDC80, 0xDD00)))  # what stands for the bytes 
 WINDOWS_SYMBOLS = str.maketrans("•､‾∼♁☉¥¢£", "‧﹑¯～⊕⊙￥￠￡")
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """A decoded file.
-
-    Attributes:
-        text: the text, without byte order mark and bad bytes.
-        encoding: utf-8, utf-8-sig, gb18030, big5, utf-16-le, utf-16-be, utf-32-le, utf-32-be, mixed, or as forced.
-        reason: one sentence that says why.
-        bad_bytes: number of bytes dropped because they are not part of any character.
-        bad_offsets: positions of the first of them in the file.
-        segments: (first line, last line, encoding) of each part of a mixed file, lines counted from 1.
-    """
-
-    text: str
-    encoding: str
-    reason: str
-    bad_bytes: int = 0
-    bad_offsets: tuple[int, ...] = ()
-    segments: tuple[tuple[int, int, str], ...] = ()
-
-
-def make_decoded(
-    text: str, encoding: str, reason: str, offsets: list[int], segments: tuple[tuple[int, int, str], ...] = ()
-) -> Decoded:
-    """Put a reading together: the marks of bad bytes and the byte order mark go."""
-    text = drop_bad_bytes(text).removeprefix("\ufeff")
-    return Decoded(text, encoding, reason, len(offsets), tuple(offsets[:MAX_OFFSETS]), segments)
-
-
 def family_of(codec: str) -> str:
     """Name the encoding that a codec belongs to: cp950 and big5hkscs are Big5."""
     return FAMILIES.get(codec, codec)
@@ -91,20 +57,17 @@ def display_name(codec: str) -> str:
 
 
 def read_as(data: bytes, codec: str) -> tuple[str, list[int]]:
-    """Decode with one codec.
+    """Decode with one codec: the text, a lone surrogate for each bad byte (or wide unit), and the bad bytes' offsets.
 
-    Returns:
-        The text, in which a lone surrogate stands for each bad byte (or bad unit of UTF-16 and UTF-32), and the offsets
-        of the bad bytes.
+    Raises:
+        UserError: a forced codec cannot read the bytes at all.
     """
     if codec in WIDE:
         return read_wide(data, codec)
     if codec in DOUBLE_BYTE:
         return read_double_byte(data, codec)
-    try:
+    with contextlib.suppress(UnicodeError):
         return data.decode(codec), []
-    except UnicodeError:
-        pass
     try:
         text = data.decode(codec, "surrogateescape")
         return text, bad_offsets(text, codec)
@@ -134,13 +97,12 @@ def read_wide(data: bytes, codec: str) -> tuple[str, list[int]]:
 
 def bad_offsets(text: str, codec: str) -> list[int]:
     """Find the byte positions of the bad bytes in a surrogateescape reading."""
+    codes = unicode_codes(text)
     if codec == "utf-8":
-        codes = unicode_codes(text)
         sizes = char_sizes(codes, codec)
-        return (np.cumsum(sizes) - sizes)[is_bad(codes)].tolist()
-    sizes = [len(char.encode(codec, "surrogateescape")) for char in text]
-    starts = itertools.accumulate(sizes, initial=0)
-    return [start for start, char in zip(starts, text, strict=False) if "\ud800" <= char <= "\udfff"]
+    else:
+        sizes = np.array([len(char.encode(codec, "surrogateescape")) for char in text], np.int64)
+    return (np.cumsum(sizes) - sizes)[is_bad(codes)].tolist()
 
 
 def is_bad(codes: np.ndarray) -> np.ndarray:
@@ -162,14 +124,6 @@ def drop_bad_bytes(text: str) -> str:
     return text.encode("utf-32-le", "surrogatepass").decode("utf-32-le", "ignore") if has_bad_bytes(text) else text
 
 
-def refuse_bad_bytes(offsets: Sequence[int], size: int, codec: str, name: str) -> None:
-    """Raise when more than 0.1 % of a file (and more than a handful) are bad bytes."""
-    if len(offsets) > max(FEW_BAD_BYTES, size * MAX_BAD_SHARE):
-        message = f"{name}: {len(offsets):,} of {size:,} bytes are not {display_name(codec)}, "
-        message += f"the first at byte {offsets[0]:,}; expected at most 0.1 %"
-        raise UserError(message, f"--encoding {family_of(codec)} drops them; better get an undamaged file", EXIT_INPUT)
-
-
 def char_sizes(codes: np.ndarray, codec: str) -> np.ndarray:
     """Count the bytes of each character of a reading, a four-byte character of GB18030 as two."""
     steps = (0x80, 0x800, 0x10000) if codec == "utf-8" else (0x80,)
@@ -178,10 +132,7 @@ def char_sizes(codes: np.ndarray, codec: str) -> np.ndarray:
 
 
 def read_double_byte(data: bytes, codec: str) -> tuple[str, list[int]]:
-    """Decode GB18030 or Big5; lines with faults, or that read badly, are parsed for the likeliest pairing.
-
-    Returns:
-        The text with a lone surrogate for each bad byte, and the offsets of the bad bytes.
+    """Decode GB18030 or Big5 as read_as does; lines that read badly are parsed for the likeliest pairing.
 
     >>> text, offsets = read_double_byte("A道天下大势".encode("gb18030")[:2] + "天下大势".encode("gb18030"), "gb18030")
     >>> text[2:], offsets
@@ -221,13 +172,7 @@ def suspicious_lines(text: str) -> np.ndarray:
 def repair_line(raw: bytes, plain: str, codec: str, *, before: bytes, final: bool) -> tuple[str, list[int]]:
     """Parse one line; its plain reading stays unless it has bad bytes, or a first byte turned ASCII explains it better.
 
-    Args:
-        raw, plain: the bytes of the line and their plain reading.
-        before: the byte before the line, empty at the beginning of the file.
-        final: the file ends with this line, perhaps inside a character.
-
-    Returns:
-        The text and the offsets of bad bytes in the line.
+    `before` is the byte before the line; a `final` line ends the file. Returns text and offsets of bad bytes.
     """
     if plain.isascii():
         return plain, []
@@ -240,18 +185,14 @@ def repair_line(raw: bytes, plain: str, codec: str, *, before: bytes, final: boo
 
     # bad bytes close to an ASCII byte are explained: that byte was the first half of a character once
     cut = len(raw) - last_width if final else len(raw)
-    explained = all(place >= cut or has_ascii((before + raw[:place])[-NEAR:]) for place in bad)
+    explained = all(place >= cut or any(byte < 0x80 for byte in (before + raw[:place])[-NEAR:]) for place in bad)
     if not has_bad_bytes(body) and gain < (GAIN if explained else SHIFT_GAIN):
         return plain, list(range(len(raw) - num_cut, len(raw)))
     return text, bad
 
 
 def parse_line(raw: bytes, codec: str, *, final: bool) -> tuple[str, list[int], float, int]:
-    """Parse a line section by section, as a whole book may be one line.
-
-    Returns:
-        The text, the offsets of bad bytes, the log-probability in nats, and the bytes of the parse's last step.
-    """
+    """Parse a line, perhaps a whole book, by sections: text, offsets of bad bytes, nats, bytes of the last step."""
     parts, bad, start, total, widths = [], [], 0, 0.0, [0]
     while start < len(raw):
         section = raw[start : start + SECTION]
@@ -270,11 +211,6 @@ def parse_line(raw: bytes, codec: str, *, final: bool) -> tuple[str, list[int], 
     return "".join(parts), bad, total, widths[-1]
 
 
-def has_ascii(data: bytes) -> bool:
-    """Say whether any byte is ASCII."""
-    return any(byte < 0x80 for byte in data)
-
-
 def sound_reading(section: bytes, codec: str) -> tuple[str, int] | None:
     """Decode the whole characters of a section, with the bytes used; None if there is anything to repair."""
     decoder = codecs.getincrementaldecoder(codec)("surrogateescape")
@@ -284,16 +220,7 @@ def sound_reading(section: bytes, codec: str) -> tuple[str, int] | None:
 
 
 def best_parse(data: bytes, codec: str, *, final: bool = False) -> tuple[list[int], float]:
-    """Find the likeliest division of a line into characters and bad bytes.
-
-    Args:
-        data: bytes that begin at a character.
-        codec: one of DOUBLE_BYTE.
-        final: the data end where the file ends, perhaps inside a character.
-
-    Returns:
-        The length in bytes of each step (1, 2 or 4; up to 3 for an unfinished last one), and the log-probability of the
-        whole in nats.
+    """Find the likeliest division of bytes into characters and bad bytes: the bytes of each step, and the sum of nats.
 
     >>> best_parse("大A势".encode("gb18030"), "gb18030")[0]
     [2, 1, 2]
