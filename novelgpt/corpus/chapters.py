@@ -158,16 +158,13 @@ class Chapters:
 def split_chapters(
     text: str | list[str], *, starts: Sequence[int] | None = None, headings: list[Heading] | None = None
 ) -> Chapters:
-    r"""Split a clean text into documents.
+    r"""Split a clean text into documents without blank lines; a text of blanks gives none.
 
     Args:
         text: a text or its lines, edges stripped; blank lines help where there are no headings.
         starts: the indices of lines that begin documents already, as the elements of a JSON list do, and stay borders
             whether there are headings or not. None for the text of one file.
         headings: what finest_level gives for these lines; None finds them.
-
-    Returns:
-        The documents without blank lines, none for a text of blanks.
 
     >>> split_chapters("序言\n\n第一章 山村\n他走了。\n\n第二章 城\n她来了。").documents
     ['序言', '第一章 山村\n他走了。', '第二章 城\n她来了。']

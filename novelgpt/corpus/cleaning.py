@@ -78,16 +78,13 @@ class Cleaned:
 def clean_text(
     text: str, *, width: str | None = None, traditional_to_simplified: bool = False, keep_private: bool = False
 ) -> Cleaned:
-    r"""Clean one text and record what was changed.
+    r"""Clean one text and record what was changed; cleaning the result again in the same way changes nothing.
 
     Args:
         text: any string, lone surrogates included.
         width: "half" changes full-width ASCII (U+FF01 to U+FF5E) to ASCII, "full" does the opposite, None neither.
         traditional_to_simplified: convert the script with OpenCC.
         keep_private: leave private-use characters in.
-
-    Returns:
-        The clean lines and the receipt; cleaning `.text` again with the same options changes nothing.
 
     Raises:
         UserError: an unknown width, or OpenCC is asked for and not installed.

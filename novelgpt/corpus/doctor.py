@@ -379,8 +379,9 @@ def terminal_lines(report: Report) -> list[str]:
     """Write the report for the terminal: one book in about 15 lines, many books in one line each."""
     if len(report.books) == 1:
         return book_lines(report.books[0])
-    names = ENCODING_NAMES
-    lines = [f"{book.name}: {names.get(book.encoding, book.encoding)}, {judge_book(book)}" for book in report.books]
+    lines = []
+    for book in report.books:
+        lines.append(f"{book.name}: {ENCODING_NAMES.get(book.encoding, book.encoding)}, {judge_book(book)}")
     # a terminal is no place for a thousand lines
     if len(lines) > MAX_BOOK_LINES:
         lines[MAX_BOOK_LINES:] = [f"… and {len(lines) - MAX_BOOK_LINES:,} more books, all in the report"]

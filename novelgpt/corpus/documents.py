@@ -402,11 +402,7 @@ def text_column(heading: list[str], name: str, field: str | None) -> int:
 
 
 def write_documents(path: str | Path, documents: Iterable[str]) -> None:
-    """Write documents as a JSON list of strings, one on each line; the file appears complete or not at all.
-
-    Args:
-        path: final name, usually data/train.json.
-        documents: strings without lone surrogates, taken one by one.
+    """Write documents, strings without lone surrogates, taken one by one, as a JSON list, complete or not at all.
 
     Raises:
         UserError: the place cannot be written.

@@ -131,14 +131,11 @@ class Notice:
 
 
 def find_notices(lines: Sequence[str], headings: set[int], starts: Sequence[int] = ()) -> list[Notice]:
-    """Find the advertisements and site lines of one book.
+    """Find the advertisements and site lines of one book, in the order of its lines.
 
     Args:
         lines: its lines as clean_text gives them, blank ones included.
         headings, starts: indices of the chapter headings, and of other lines that begin a document.
-
-    Returns:
-        What to remove or shorten, in the order of the lines.
 
     >>> lines = ["第一章 山村", "他走了。", "www.xiＡo-shuo.nett小.说", "(本章完)"]
     >>> [notice.reason for notice in find_notices(lines, {0})]

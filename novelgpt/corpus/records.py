@@ -128,14 +128,11 @@ class Records:
 
 
 def read_records(path: str | Path, column: str | None = None) -> list[str]:
-    """Read the texts of a file in any encoding: the lines of a `.txt`, the elements or cells of the other kinds.
+    """Read the texts of a file, blank ones left out: the lines of a `.txt`, the elements or cells of the other kinds.
 
     Args:
-        path: a .txt, .csv, .json or .jsonl file, each also as .gz.
+        path: a .txt, .csv, .json or .jsonl file in any encoding, each also as .gz.
         column: column or key of the text; None tries `text`, then `content`.
-
-    Returns:
-        The texts with newlines as line ends, blank ones left out.
 
     Raises:
         UserError: unreadable, or without a text.
