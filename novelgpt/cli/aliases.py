@@ -5,10 +5,9 @@ files may use them: one line on stderr lists each with our name, and `--print_co
 such a name is an error whose hint is ours.
 """
 
-import os
 from collections.abc import Collection, Mapping
 
-from novelgpt.messages import EXIT_USAGE, UserError, say, warn
+from novelgpt.messages import EXIT_USAGE, UserError, is_main_process, say, warn
 
 # section of a config file -> their name -> our option
 NAMES = {
@@ -155,7 +154,7 @@ def translate(
             message = f"{path}: {name} {value} and {sources[ours]} {given[sources[ours]]}: one option, two values"
             raise UserError(message, f"leave one of them out; here it is called {ours}", EXIT_USAGE)
         result[ours], sources[ours] = meant, name
-    if said and is_first_process():
+    if said and is_main_process():
         say(f"{path}: here {'; '.join(said)}")
     return result
 
@@ -207,7 +206,7 @@ def check_idle(given: Mapping[str, object], idle: Mapping[str, tuple[str, ...]],
     for name in names:
         if idle[name] and not any(is_same(given[name], value) for value in idle[name]):
             refuse_value(name, given[name], idle[name], path)
-    if names and is_first_process():
+    if names and is_main_process():
         warn(f"{path}: without effect here: {', '.join(names)}")
 
 
@@ -226,11 +225,6 @@ def describe_alias(name: str, value: object, ours: str, meant: object) -> str:
     same = is_same(value, meant)
     words = f"{name} is {ours}" if same else f"{name} {spelled(value)} is {ours} {meant}"
     return words + REMARKS.get(ours, "")
-
-
-def is_first_process() -> bool:
-    """Tell whether this is the only process, or the first of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def spelled(value: object) -> str:
