@@ -73,9 +73,8 @@ def train(
 
     Example::
 
-        options = TrainOptions(model_config="config/model_config_demo.json", tokenizer_path="cache/vocab_novel.txt",
-                               output_dir="build/api", epochs=1, stride=128, sample_length=0)
-        result = train(options, progress=lambda record: print(record["step"]))
+        result = train(model_config="config/model_config_demo.json", tokenizer_path="cache/vocab_novel.txt",
+                       output_dir="build/api", epochs=1, stride=128, sample_length=0, progress=print)
         assert result.finished and result.model.is_dir()
     """
     options = with_changes(options or TrainOptions(), changes, names_with(TrainOptions))

@@ -5,7 +5,7 @@ files may use them: one line on stderr lists each with our name, and `--print_co
 such a name is an error whose hint is ours.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from novelgpt.messages import EXIT_USAGE, UserError, is_main_process, say, warn
 
@@ -101,8 +101,7 @@ def translate(
 
     Args:
         given: name -> value, ours and theirs, as YAML and JSON make them; None is not given.
-        section: the script's section in the file.
-        path: of the file, for messages.
+        section, path: the script's section in the file, and the file's path for messages.
         beside: the options on the command line by name, on which some meanings depend.
 
     Raises:
@@ -136,9 +135,7 @@ def translate(
     return result
 
 
-def our_value(
-    name: str, value: object, places: tuple[Mapping[str, object], ...], names: Mapping[str, str], path: str
-) -> object:
+def our_value(name: str, value: object, places: Sequence[Mapping], names: Mapping[str, str], path: str) -> object:
     """Return what the value of an alias is in ours, None for our default; places: the command line and the file."""
     text = spelled(value)
     # the strategy "steps" takes its number from the file or the command line, else Hugging Face's default
@@ -163,11 +160,11 @@ def our_value(
     return value
 
 
-def accumulation(places: tuple[Mapping[str, object], ...], names: Mapping[str, str]) -> int:
+def accumulation(places: Sequence[Mapping], names: Mapping[str, str]) -> int:
     """Return the number of micro-batches, by which their batch size is multiplied, under any of its names."""
-    entries = [entry for place in places for entry in place.items() if entry[1] is not None]
-    values = [spelled(value) for name, value in entries if names.get(name, name) == "gradient_accumulation"]
-    return int(values[0]) if values and values[0].isdecimal() else 1
+    entries = [(names.get(name, name), value) for place in places for name, value in place.items()]
+    counts = [spelled(value) for ours, value in entries if ours == "gradient_accumulation" and value is not None]
+    return int(counts[0]) if counts and counts[0].isdecimal() else 1
 
 
 def check_idle(given: Mapping[str, object], idle: Mapping[str, tuple[str, ...]], path: str) -> None:
@@ -187,11 +184,7 @@ def refuse_value(name: str, value: object, allowed: Collection[str], path: str) 
 
 
 def describe_alias(name: str, value: object, ours: str, meant: object) -> str:
-    """Describe an alias: both names, both values where they differ, and what might surprise.
-
-    >>> describe_alias("warmup_ratio", 0.1, "warmup_steps", "0.1"), describe_alias("bf16", True, "precision", "bf16")
-    ('warmup_ratio is warmup_steps', 'bf16 true is precision bf16')
-    """
+    """Describe an alias: both names, both values where they differ, and what might surprise."""
     words = f"{name} is {ours}" if is_same(value, meant) else f"{name} {spelled(value)} is {ours} {meant}"
     return words + REMARKS.get(ours, "")
 

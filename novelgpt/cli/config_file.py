@@ -114,11 +114,7 @@ def read_config(path: str) -> dict:
 
 
 def unique_keys(pairs: list[tuple[object, object]]) -> dict:
-    """Make a mapping of pairs; ValueError for a duplicate key.
-
-    >>> unique_keys([("lr", 1), ("epochs", 2)])
-    {'lr': 1, 'epochs': 2}
-    """
+    """Make a mapping of pairs; ValueError for a duplicate key."""
     mapping: dict = {}
     for key, value in pairs:
         if key in mapping:
@@ -128,11 +124,7 @@ def unique_keys(pairs: list[tuple[object, object]]) -> dict:
 
 
 def load_yaml(text: str) -> object:
-    """Parse YAML; ValueError with line and column when it is not YAML.
-
-    >>> load_yaml("until: 12:30\\nlr: 1e-4\\nraw: true")
-    {'until': '12:30', 'lr': '1e-4', 'raw': True}
-    """
+    """Parse YAML; ValueError with line and column when it is not YAML."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -162,11 +154,7 @@ def load_yaml(text: str) -> object:
 
 
 def spell_yaml(value: object, *, readable: bool = True) -> str:
-    r"""Write a value as YAML on one line that reads back as the same value; ASCII only unless readable.
-
-    >>> spell_yaml("井，一斗"), spell_yaml("a\nb"), spell_yaml(None), spell_yaml("")
-    ('井，一斗', '"a\\nb"', 'null', "''")
-    """
+    """Write a value as YAML on one line that reads back as the same value; ASCII only unless readable."""
     import yaml
 
     settings = {"allow_unicode": readable, "default_flow_style": True, "width": 10**6}
@@ -182,7 +170,7 @@ def print_options(options, section: str) -> None:
     is_readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"  # a file is read as UTF-8
     lines = [f"{section}:"]
     for name, entry in entries_of(type(options)).items():
-        comment = " ".join(describe_option(entry).split())
+        comment = describe_option(entry)
         comment = comment if is_readable else comment.encode("ascii", "backslashreplace").decode()
         value = getattr(options, entry.name)
         value = list(value) if entry.metadata["many"] else value

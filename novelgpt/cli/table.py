@@ -76,47 +76,36 @@ def describe_option(entry: Field) -> str:
 
 
 def whole(low: int, high: float = math.inf) -> Callable[[str], int]:
-    """Return a reader of whole numbers from low to high.
-
-    >>> whole(1, 8)("3")
-    3
-    """
-    return number_reader(int, f"a whole number {describe_range(low, high)}", lambda value: low <= value <= high)
+    """Return a reader of whole numbers from low to high."""
+    return number_reader(int, "a whole number", low, high)
 
 
 def real(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
-    """Return a reader of finite numbers from low (or above it) to high.
-
-    >>> real(0, 1)("5e-1")
-    0.5
-    """
-    words = f"a number {describe_range(low, high, above=above)}"
-    return number_reader(
-        float, words, lambda value: low <= value <= high and value < math.inf and not (above and value == low)
-    )
+    """Return a reader of finite numbers from low (or above it) to high."""
+    return number_reader(float, "a number", low, high, above=above)
 
 
-def number_reader(kind: type, expected: str, is_right: Callable[[float], bool]) -> Callable[[str], float]:
-    """Return a reader of numbers of a kind that refuses those that are not right; nan never is."""
+def number_reader(
+    kind: type, noun: str, low: float, high: float, *, above: bool = False
+) -> Callable[[str], int | float]:
+    """Return a reader of numbers of a kind, int or float, in a range."""
 
-    def read(text: str) -> float:
+    def read(text: str) -> int | float:
         try:
             value = kind(text)
         except ValueError:
-            value = math.nan
-        if not is_right(value):
-            raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")
+            value = math.nan  # refused below, like "nan" itself
+        if not low <= value <= high or value == math.inf or (above and value == low):
+            raise argparse.ArgumentTypeError(
+                f"found {text!r}, expected {noun} {describe_range(low, high, above=above)}"
+            )
         return value
 
     return read
 
 
 def describe_range(low: float, high: float, *, above: bool = False) -> str:
-    """Name a range.
-
-    >>> describe_range(1, 8), describe_range(1, math.inf), describe_range(0, 1, above=True)
-    ('from 1 to 8', 'from 1 up', 'above 0 up to 1')
-    """
+    """Name a range."""
     if above:
         return f"above {low}" if high == math.inf else f"above {low} up to {high}"
     return f"from {low} up" if high == math.inf else f"from {low} to {high}"
@@ -156,12 +145,7 @@ def with_changes(options, changes: Mapping[str, object], allowed: tuple[str, ...
 
 
 def check_value(entry: Field, value: object) -> object:
-    """Return the value of one option as the command line would store it; UserError: of a wrong type or out of range.
-
-    >>> from novelgpt.cli import TrainOptions
-    >>> check_value(entries_of(TrainOptions)["epochs"], "3")
-    3
-    """
+    """Return the value of one option as the command line would store it; UserError: of a wrong type or out of range."""
     many, help_text = entry.metadata["many"], entry.metadata["help"]
     if value is None and (entry.default is None or many):
         return entry.default
