@@ -10,42 +10,26 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from novelgpt.cli import EvaluateOptions, GenerateOptions, TrainOptions, names_with, with_changes
 from novelgpt.lock import run_lock
-from novelgpt.messages import EXIT_DONE, EXIT_USAGE, UserError
+from novelgpt.messages import EXIT_DONE, EXIT_USAGE, UserError, is_main_process
 
-if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
-
-    from novelgpt.corpus.tokenizers import NovelTokenizer
-
-    Model = str | Path | tuple[GPT2LMHeadModel, NovelTokenizer]
+Model = str | Path | tuple  # a model folder, or the pair (network, tokenizer) of load_model, which is left as it is
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a call of train ended.
+    """How a call of train ended."""
 
-    Attributes:
-        status: 0 when the run is finished or its time is up, 128 + signal when it was asked to stop.
-        folder: of the run.
-        step, total_steps: optimizer steps done, and of the whole run.
-        best_epoch, best_loss: of the lowest held-out loss, nats per token; None where nothing is held out. The epoch is
-            a fraction within one.
-        history: one entry an evaluation: epoch, step, valid_loss.
-        finished: whether the run has come to its end, after all its steps or early, and final_model is written.
-    """
-
-    status: int
-    folder: Path
-    step: int = 0
-    total_steps: int = 0
-    best_epoch: float | None = None
-    best_loss: float | None = None
-    history: list[dict] = field(default_factory=list)
-    finished: bool = False
+    status: int  # 0: finished or its time is up; 128 + signal: it was asked to stop
+    folder: Path  # of the run
+    step: int = 0  # optimizer steps done
+    total_steps: int = 0  # of the whole run
+    best_epoch: float | None = None  # of the lowest held-out loss, a fraction within one; None: nothing is held out
+    best_loss: float | None = None  # that loss, nats per token
+    history: list[dict] = field(default_factory=list)  # one entry an evaluation: epoch, step, valid_loss
+    finished: bool = False  # all its steps or an early end are reached, and final_model is written
 
     @property
     def model(self) -> Path:
@@ -55,20 +39,12 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Written:
-    """One text that generate wrote.
+    """One text that generate wrote, a function of seed and index."""
 
-    Attributes:
-        text: prefix and continuation, as people read them.
-        continuation: what the model wrote of it.
-        ids: its new tokens.
-        ended: why it ended: "length", "sentence", "paragraph", "chapter", "bound" or "loop".
-        index, seed: the text is a function of them.
-    """
-
-    text: str
-    continuation: str
-    ids: list[int]
-    ended: str
+    text: str  # prefix and continuation, as people read them
+    continuation: str  # what the model wrote of it
+    ids: list[int]  # its new tokens
+    ended: str  # why: "length", "sentence", "paragraph", "chapter", "bound" or "loop"
     index: int
     seed: int
 
@@ -81,22 +57,18 @@ def train(
     command: Sequence[str] | None = None,
     **changes: object,
 ) -> TrainResult:
-    """Train, or resume an unfinished run, under the lock of the run folder.
+    """Train, or resume an unfinished run, under the lock of the run folder; return where the run stands.
 
     In the main thread Ctrl-C and SIGTERM save and stop between two steps; the former handlers are restored at the end.
     In another thread signals are left alone.
 
     Args:
-        options: the same names, ranges and defaults as the flags of train.py; None is the defaults.
+        options, changes: as the flags of train.py; a change by name overrides `options`, None is the defaults.
         progress: called with every record of log.jsonl as it is written, for example
             {"step": 200, "epoch": 1, "loss": 5.1, "lr": 0.001, "tokens_per_second": 4100.0}.
         exit_at_second: a second signal ends the process at once, as in train.py; else it raises KeyboardInterrupt.
-        command: the words of the command line that calls, script first, for run.json and for what a stopped run says
-            about how to resume it; None from Python.
-        changes: options by name, which override `options`.
-
-    Returns:
-        Where the run stands.
+        command: the words of the command line that calls, script first, for run.json and the hint how to resume; None
+            from Python.
 
     Raises:
         KeyboardInterrupt: a second signal before the first one's checkpoint was saved; the former one is whole.
@@ -104,24 +76,19 @@ def train(
 
     Example::
 
-        options = TrainOptions(model_config="config/model_config_demo.json", tokenizer_path="cache/vocab_novel.txt",
-                               output_dir="build/api", epochs=1, stride=128, sample_length=0)
-        result = train(options, progress=lambda record: print(record["step"]))
+        result = train(model_config="config/model_config_demo.json", tokenizer_path="cache/vocab_novel.txt",
+                       output_dir="build/api", epochs=1, stride=128, sample_length=0, progress=print)
         assert result.finished and result.model.is_dir()
     """
     options = with_changes(options or TrainOptions(), changes, names_with(TrainOptions))
-    with lock_run(options.output_dir):  # before torch is loaded, so that a second start is told at once
+    # the lock comes before torch is loaded, so that a second start is told at once
+    with run_lock(options.output_dir) if is_main_process() else contextlib.nullcontext():
         from novelgpt.network import restoring_determinism
         from novelgpt.training.session import train as train_run
 
         with restoring_determinism():
             status = train_run(options, command=command, watch=progress, exit_at_second=exit_at_second)
     return read_result(options, status)
-
-
-def lock_run(folder: str) -> contextlib.AbstractContextManager:
-    """Return the lock of a run folder; only the first of torchrun's processes takes it."""
-    return run_lock(folder) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
 
 
 def read_result(options: TrainOptions, status: int = EXIT_DONE) -> TrainResult:
@@ -140,7 +107,7 @@ def read_result(options: TrainOptions, status: int = EXIT_DONE) -> TrainResult:
 
 
 def evaluate(
-    model: "Model",
+    model: Model,
     text: str | Sequence[str] | None = None,
     *,
     path: str | Path | Sequence[str | Path] | None = None,
@@ -151,19 +118,18 @@ def evaluate(
     """Measure how well a model predicts a text: what eval.py prints.
 
     Args:
-        model: a model folder, or what load_model returned, which is left as it is.
+        model: a model folder, or what load_model returned.
         text: a sentence or a list of documents.
         path: a file or folder instead, or several; each file is scored by itself and has an entry under `texts`.
         pieces: folder of the pieces; their held-out part is scored when neither text nor path is given.
-        options: how it is measured, as flags of eval.py: encoding, stride, batch_size, per_chapter, html, baseline,
-            precision, device. None is the defaults. Every token but the first is scored once, after at least
-            context - stride tokens; with stride = context the first of every window is not.
-        changes: the same by name, which override `options`.
+        options, changes: how it is measured, as flags of eval.py: encoding, stride, batch_size, per_chapter, html,
+            baseline, precision, device. Every token but the first is scored once, after at least context - stride
+            tokens; with stride = context the first of every window is not.
 
     Returns:
-        loss and nats_per_character in nats, perplexity, accuracy (0 to 1), bits_per_character (None for an empty text),
-        scored_tokens, tokens, characters, unknown_tokens, the protocol (window, stride, batch_size, precision), and
-        texts, chapters, ngram_loss where asked for. All plain JSON values.
+        Plain JSON values: loss and nats_per_character in nats, perplexity, accuracy (0 to 1), bits_per_character (None
+        for an empty text), scored_tokens, tokens, characters, unknown_tokens, the protocol (window, stride, batch_size,
+        precision), and texts, chapters, ngram_loss where asked for.
 
     Raises:
         UserError: no such model or text, or an option out of its range.
@@ -189,12 +155,8 @@ def evaluate(
     return report | measure.baseline(texts, os.fspath(pieces), report["loss"]) if options.baseline else report
 
 
-def open_model(model: "Model", device: str | None) -> tuple:
-    """Return network and tokenizer of a folder, on the device asked for, or the pair that was given.
-
-    Raises:
-        UserError: a device for a model that has one already.
-    """
+def open_model(model: Model, device: str | None) -> tuple:
+    """Return network and tokenizer of a folder, on the device asked for, or the pair that was given."""
     if isinstance(model, tuple):
         if device is not None:
             raise UserError(f"device: found {device!r} for a loaded model", "leave it out", EXIT_USAGE)
@@ -204,19 +166,15 @@ def open_model(model: "Model", device: str | None) -> tuple:
     return load_model(model, device=choose_devices(device)[0])
 
 
-def generate(model: "Model", prefix: str, options: GenerateOptions | None = None, **changes: object) -> list[Written]:
-    """Let a model continue a prefix.
+def generate(model: Model, prefix: str, options: GenerateOptions | None = None, **changes: object) -> list[Written]:
+    """Let a model continue a prefix; return nsamples texts, of which text i is a function of (seed, i).
 
     Args:
-        model: a model folder, or what load_model returned, which is left as it is.
+        model: a model folder, or what load_model returned.
         prefix: what the text begins with, with or without [CLS] in front.
-        options: the same names, ranges and defaults as the flags of generate.py: length, stop, nsamples, batch_size,
-            temperature, topk, topp, min_p, repetition_penalty, penalty_window, no_repeat_ngram_size,
-            bad_words (a list), cut_loops, keep_head, seed, precision, quantize, device, corpus, max_copy.
-        changes: the same by name, which override `options`.
-
-    Returns:
-        nsamples texts; text i is a function of (seed, i).
+        options, changes: as the flags of generate.py: length, stop, nsamples, batch_size, temperature, topk, topp,
+            min_p, repetition_penalty, penalty_window, no_repeat_ngram_size, bad_words (a list), cut_loops, keep_head,
+            seed, precision, quantize, device, corpus, max_copy.
 
     Raises:
         UserError: no such model or setting, or a value out of its range.

@@ -22,7 +22,6 @@ from typing import BinaryIO
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, UserError
 
 MANIFEST = "manifest.json"
-HASH_BLOCK = 1 << 20  # bytes
 MAX_JSON_BYTES = 64 << 20  # no manifest, config or state file of ours is larger
 
 
@@ -37,10 +36,10 @@ def fsync_path(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a binary file that takes its name only when the block ends without an error.
+    """Open a binary file that takes its name, replacing what has it, only when the block ends without an error.
 
     Args:
-        path: final name; missing parent folders are made. An existing file is replaced at the end.
+        path: final name; missing parent folders are made.
 
     Raises:
         UserError: the place cannot be written (rights, full disk, a folder of that name).
@@ -77,11 +76,7 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 def read_json(path: str | Path, *, code: int = EXIT_STATE) -> object:
-    """Read a small JSON file that one of our own commands wrote.
-
-    Raises:
-        UserError: missing, larger than 64 MiB, or not JSON; with the place of the first fault.
-    """
+    """Read a JSON file of ours; UserError where it is missing, larger than 64 MiB or not JSON."""
     path = Path(path)
     hint = f"restore {path.name} or write it again with the command that made it"
     try:
@@ -96,11 +91,8 @@ def read_json(path: str | Path, *, code: int = EXIT_STATE) -> object:
 
 def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_manifest(folder: Path, **facts: object) -> None:
@@ -121,8 +113,8 @@ def find_damage(folder: str | Path, *, hashes: bool = True, needed: Iterable[str
         hashes: read every byte and compare the hashes; False compares names and sizes only.
         needed: files that the manifest must name.
     """
-    # What the manifest says; it may have been written by anything.
     folder = Path(folder)
+    # What the manifest says; it may have been written by anything.
     try:
         entries = read_json(folder / MANIFEST)["files"].items()
         expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries}
@@ -136,11 +128,10 @@ def find_damage(folder: str | Path, *, hashes: bool = True, needed: Iterable[str
             return f"{MANIFEST} does not name {name}"
     for name, (size, digest) in expected.items():
         try:
-            damage = find_file_damage(folder / name, name, size, digest if hashes else None)
+            if damage := find_file_damage(folder / name, name, size, digest if hashes else None):
+                return damage
         except (OSError, ValueError) as problem:  # ValueError: a NUL in the name
-            damage = f"{name!r} cannot be read: {problem}"
-        if damage:
-            return damage
+            return f"{name!r} cannot be read: {problem}"
     return None
 
 
@@ -163,7 +154,7 @@ def atomic_folder(path: str | Path, **facts: object) -> Iterator[Path]:
     """Yield a hidden sibling folder to fill; at the end it gets its manifest and its name.
 
     Args:
-        path: final name. A folder of that name is replaced, and put back when the replacement fails.
+        path: final name; a folder that has it is replaced, and put back when that fails.
         facts: further keys of the manifest.
 
     Raises:
@@ -218,10 +209,7 @@ def remove_leftovers(folder: str | Path) -> None:
 
 
 def move_aside(path: str | Path) -> Path | None:
-    """Rename what stands at a path to the first free `name.1`, `name.2`, … and return that name; None if nothing stood.
-
-    The number goes before the ending: samples.txt becomes samples.1.txt.
-    """
+    """Rename what stands at a path to the first free name, samples.txt to samples.1.txt; return it, or None."""
     path = Path(path)
     if not path.exists():
         return None

@@ -18,12 +18,10 @@ HOLDER_SECONDS = 0.3  # how long to wait for the holder's line
 
 @contextlib.contextmanager
 def run_lock(folder: str | Path, *, flag: str = "--output_dir") -> Iterator[None]:
-    """Hold a folder for one run. The operating system releases the lock when the process ends, however it ends.
-
-    A folder that was made for the lock and is still empty at the end is removed again.
+    """Hold a folder for one run; the operating system releases the lock however the process ends.
 
     Args:
-        folder: made if missing.
+        folder: made if missing, and removed again if it is new and still empty at the end.
         flag: the option that names another folder, for the hint.
 
     Raises:
@@ -43,8 +41,9 @@ def run_lock(folder: str | Path, *, flag: str = "--output_dir") -> Iterator[None
         try:
             yield
         finally:
-            if is_new:
-                remove_if_unused(folder)
+            if is_new and [path.name for path in folder.iterdir()] == [LOCK]:  # the run wrote nothing
+                (folder / LOCK).unlink()
+                folder.rmdir()
 
 
 def read_holder(handle: BinaryIO) -> str:
@@ -76,27 +75,17 @@ def is_same_file(handle: BinaryIO, path: Path) -> bool:
     return False
 
 
-def remove_if_unused(folder: Path) -> None:
-    """Remove a folder that holds nothing but its lock."""
-    if [path.name for path in folder.iterdir()] == [LOCK]:
-        (folder / LOCK).unlink()
-        folder.rmdir()
-
-
 def lock_handle(handle: BinaryIO) -> bool:
     """Take the operating system's exclusive lock on an open file; False where another process has it."""
-    try:
-        import fcntl
-    except ImportError:
-        import msvcrt
-
+    with contextlib.suppress(OSError):
         try:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            import msvcrt
+
             handle.seek(1 << 20)  # beyond the text that others read
             msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-    with contextlib.suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
     return False

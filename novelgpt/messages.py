@@ -9,6 +9,7 @@ Every script ends a failed run with two paragraphs on stderr and an exit code::
 
 import contextlib
 import difflib
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,11 @@ def say_error(problem: UserError) -> int:
     """Print an error with its hint on stderr; returns its exit status."""
     say(str(problem))
     return problem.code
+
+
+def is_main_process() -> bool:
+    """Tell whether this is the only process, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def progress_bar(total: int | None, *, unit: str, initial: int = 0, description: str = "", enabled: bool = True):

@@ -5,10 +5,9 @@ files may use them: one line on stderr lists each with our name, and `--print_co
 such a name is an error whose hint is ours.
 """
 
-import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
-from novelgpt.messages import EXIT_USAGE, UserError, say, warn
+from novelgpt.messages import EXIT_USAGE, UserError, is_main_process, say, warn
 
 # section of a config file -> their name -> our option
 NAMES = {
@@ -37,70 +36,49 @@ NAMES = {
     },
 }  # fmt: skip
 
+# where their strategy "steps" finds its number of steps
+EVAL_STEPS = ("eval_steps", "eval_interval", "logging_steps", "log_interval", "log_step")
+STRATEGIES = {"evaluation_strategy": EVAL_STEPS, "eval_strategy": EVAL_STEPS, "save_strategy": ("save_steps",)}
 # what a value of theirs is in ours; None is our default. A name that is not here passes its value on.
 VALUES = {
     "lr_scheduler_type": {"constant_with_warmup": "constant"},
     "optim": dict.fromkeys(("adamw_torch", "adamw_torch_fused", "adamw_hf"), "adamw"),
     "bf16": {"true": "bf16", "false": None},
-    "use_cpu": {"true": "cpu", "false": None},
-    "no_cuda": {"true": "cpu", "false": None},
-    "evaluation_strategy": {"epoch": "0", "no": "0", "steps": "500"},
-    "eval_strategy": {"epoch": "0", "no": "0", "steps": "500"},
-    "save_strategy": {"epoch": "0", "no": "0", "steps": "500"},
+    **{name: {"true": "cpu", "false": None} for name in ("use_cpu", "no_cuda")},
+    **{name: {"epoch": "0", "no": "0", "steps": "500"} for name in STRATEGIES},
     "resume_from_checkpoint": {"true": "auto", "false": "never"},
     "overwrite_output_dir": {"true": "never", "false": None},
     "do_sample": {"true": None, "false": "0"},
 }
-CLOSED = {"optim", "bf16", "use_cpu", "no_cuda", "evaluation_strategy", "eval_strategy", "save_strategy"}
-CLOSED |= {"overwrite_output_dir", "do_sample"}  # these take no other value
-STRATEGIES = {"evaluation_strategy": "eval_steps", "eval_strategy": "eval_steps", "save_strategy": "save_steps"}
-STEPS = {"eval_steps": ("eval_steps", "eval_interval", "logging_steps", "log_interval", "log_step")}
-STEPS |= {"save_steps": ("save_steps",)}  # where their strategy "steps" finds its number
+OPEN = {"lr_scheduler_type", "resume_from_checkpoint"}  # these take other values too
 
 # keys of a run_clm or seq2seq run that change nothing here, with the values of which that is true; () is every value
-ANY: tuple[str, ...] = ()
 NO, YES = ("false",), ("true",)
+WHATEVER = (
+    "cache_dir data_seed dataloader_num_workers dataloader_pin_memory ddp_find_unused_parameters disable_tqdm do_eval "
+    "do_predict early_stopping eval_accumulation_steps eval_batch_size fp16_backend fp16_opt_level "
+    "generation_max_length generation_num_beams half_precision_backend hub_model_id hub_token local_rank log_level "
+    "logging_first_step logging_strategy low_cpu_mem_usage max_eval_samples max_seq_length max_source_length "
+    "max_target_length model_revision num_beams num_workers overwrite_cache pad_to_max_length "
+    "per_device_eval_batch_size predict_with_generate remove_unused_columns report_to run_name save_safetensors "
+    "source_prefix summary_column tf32 use_auth_token use_fast_tokenizer val_max_target_length"
+)
 WITHOUT_EFFECT = {
-    "train": {
-        "do_train": YES, "do_eval": ANY, "do_predict": ANY, "predict_with_generate": ANY, "source_prefix": ANY,
-        "max_source_length": ANY, "max_target_length": ANY, "val_max_target_length": ANY, "max_seq_length": ANY,
-        "generation_max_length": ANY, "generation_num_beams": ANY, "num_beams": ANY, "early_stopping": ANY,
-        "summary_column": ANY, "pad_to_max_length": ANY, "ignore_pad_token_for_loss": YES, "max_eval_samples": ANY,
-        "per_device_eval_batch_size": ANY, "eval_accumulation_steps": ANY, "eval_batch_size": ANY,
-        "metric_for_best_model": ("loss", "eval_loss"), "greater_is_better": NO, "early_stopping_threshold": ("0",),
-        "early_stopping_metric": ("loss", "eval_loss"), "logging_strategy": ANY, "logging_first_step": ANY,
-        "report_to": ANY, "run_name": ANY, "disable_tqdm": ANY, "log_level": ANY, "push_to_hub": NO,
-        "hub_model_id": ANY, "hub_token": ANY, "cache_dir": ANY, "overwrite_cache": ANY, "use_fast_tokenizer": ANY,
-        "model_revision": ANY, "use_auth_token": ANY, "model_type": ("gpt2",),
-        "torch_dtype": ("auto", "float32"),
-        "low_cpu_mem_usage": ANY, "dataloader_num_workers": ANY, "dataloader_pin_memory": ANY, "num_workers": ANY,
-        "dataloader_drop_last": NO, "remove_unused_columns": ANY, "group_by_length": NO, "keep_linebreaks": YES,
-        "streaming": NO, "label_smoothing_factor": ("0",), "adam_epsilon": ("1e-8",), "max_steps": ("-1",),
-        "fp16_opt_level": ANY, "fp16_backend": ANY, "half_precision_backend": ANY, "save_safetensors": ANY,
-        "ddp_find_unused_parameters": ANY, "local_rank": ANY, "ignore_data_skip": NO, "data_seed": ANY, "tf32": ANY,
+    "train": dict.fromkeys(WHATEVER.split(), ()) | {
+        "do_train": YES, "ignore_pad_token_for_loss": YES, "keep_linebreaks": YES, "greater_is_better": NO,
+        "push_to_hub": NO, "dataloader_drop_last": NO, "group_by_length": NO, "streaming": NO, "ignore_data_skip": NO,
+        "metric_for_best_model": ("loss", "eval_loss"), "early_stopping_metric": ("loss", "eval_loss"),
+        "early_stopping_threshold": ("0",), "label_smoothing_factor": ("0",), "adam_epsilon": ("1e-8",),
+        "max_steps": ("-1",), "model_type": ("gpt2",), "torch_dtype": ("auto", "float32"),
     },
     "eval": {"do_eval": YES, "do_train": NO},
-    "generate": {"use_cache": ANY, "use_past": ANY},
-}  # fmt: skip
-# number formats of theirs -> ours
-PRECISIONS = {
-    "16": "fp16", "16-mixed": "fp16", "float16": "fp16", "32": "fp32", "32-true": "fp32", "float32": "fp32",
-    "no": "fp32", "bf16-mixed": "bf16", "bfloat16": "bf16",
+    "generate": {"use_cache": (), "use_past": ()},
 }  # fmt: skip
 # what might surprise in an option of ours
 REMARKS = {
     "batch_size": ", the batch of a whole step over all devices",
     "gradient_accumulation": ", which splits the batch of a step",
 }
-
-
-def precision_name(text: str) -> str:
-    """Return our name of a number format; a name that is none of another tool's stays.
-
-    >>> precision_name("16"), precision_name("bf16-mixed"), precision_name("bf16")
-    ('fp16', 'bf16', 'bf16')
-    """
-    return PRECISIONS.get(text, text)
 
 
 def hint_for(name: str, section: str) -> str | None:
@@ -111,7 +89,7 @@ def hint_for(name: str, section: str) -> str | None:
     """
     if name in NAMES.get(section, {}):
         # a switch of theirs may be one value of our option
-        switch = VALUES[name].get("true") if name in CLOSED else None
+        switch = VALUES.get(name, {}).get("true") if name not in OPEN else None
         return f"here it is --{NAMES[section][name]}" + (f" {switch}" if switch else "")
     return "it has no counterpart here: leave it out" if name in WITHOUT_EFFECT.get(section, {}) else None
 
@@ -123,8 +101,7 @@ def translate(
 
     Args:
         given: name -> value, ours and theirs, as YAML and JSON make them; None is not given.
-        section: the script's section in the file.
-        path: of the file, for messages.
+        section, path: the script's section in the file, and the file's path for messages.
         beside: the options on the command line by name, on which some meanings depend.
 
     Raises:
@@ -139,11 +116,9 @@ def translate(
     result = {name: value for name, value in given.items() if name not in names and name not in idle}
     sources = {name: name for name in result}  # our option -> the name under which the file gives it
     said = []
-    for name, value in given.items():
-        if name not in names or value is None:
-            continue
-        ours, meant = names[name], our_value(name, value, (beside or {}, given), names, path)
-        former = result.get(ours)
+    for name in (name for name, value in given.items() if name in names and value is not None):
+        value, ours = given[name], names[name]
+        meant, former = our_value(name, value, (beside or {}, given), names, path), result.get(ours)
         # a warm-up may be given as a ratio and as steps; whichever is not 0 counts
         is_ratio = name == "warmup_ratio"
         if meant is None or (is_ratio and former is not None and is_same(meant, 0)):
@@ -155,31 +130,22 @@ def translate(
             message = f"{path}: {name} {value} and {sources[ours]} {given[sources[ours]]}: one option, two values"
             raise UserError(message, f"leave one of them out; here it is called {ours}", EXIT_USAGE)
         result[ours], sources[ours] = meant, name
-    if said and is_first_process():
+    if said and is_main_process():
         say(f"{path}: here {'; '.join(said)}")
     return result
 
 
-def our_value(
-    name: str, value: object, places: tuple[Mapping[str, object], ...], names: Mapping[str, str], path: str
-) -> object:
-    """Return what the value of an alias is in ours; None is our default.
-
-    Args:
-        name, value: of the alias.
-        places: the command line and the file, name -> value; a strategy finds its number of steps there.
-        names: alias -> our option.
-        path: of the file, for messages.
-    """
+def our_value(name: str, value: object, places: Sequence[Mapping], names: Mapping[str, str], path: str) -> object:
+    """Return what the value of an alias is in ours, None for our default; places: the command line and the file."""
     text = spelled(value)
     # the strategy "steps" takes its number from the file or the command line, else Hugging Face's default
     if name in STRATEGIES and text == "steps":
-        steps = [place.get(spelling) for spelling in STEPS[STRATEGIES[name]] for place in places]
+        steps = [place.get(spelling) for spelling in STRATEGIES[name] for place in places]
         return next((step for step in steps if step is not None and not is_same(step, 0)), VALUES[name][text])
-    if name in VALUES and text in VALUES[name]:
+    if text in VALUES.get(name, {}):
         return VALUES[name][text]
     # every other value of these would change the result in a way we do not have
-    if name in CLOSED:
+    if name in VALUES and name not in OPEN:
         refuse_value(name, value, VALUES[name], path)
     # their units in ours: shares, percent, whole epochs, the batch of one device and one micro-batch
     if name == "warmup_ratio" and not (is_number(text) and 0 <= float(text) < 1):
@@ -194,11 +160,11 @@ def our_value(
     return value
 
 
-def accumulation(places: tuple[Mapping[str, object], ...], names: Mapping[str, str]) -> int:
+def accumulation(places: Sequence[Mapping], names: Mapping[str, str]) -> int:
     """Return the number of micro-batches, by which their batch size is multiplied, under any of its names."""
-    entries = [entry for place in places for entry in place.items() if entry[1] is not None]
-    values = [spelled(value) for name, value in entries if names.get(name, name) == "gradient_accumulation"]
-    return int(values[0]) if values and values[0].isdecimal() else 1
+    entries = [(names.get(name, name), value) for place in places for name, value in place.items()]
+    counts = [spelled(value) for ours, value in entries if ours == "gradient_accumulation" and value is not None]
+    return int(counts[0]) if counts and counts[0].isdecimal() else 1
 
 
 def check_idle(given: Mapping[str, object], idle: Mapping[str, tuple[str, ...]], path: str) -> None:
@@ -207,7 +173,7 @@ def check_idle(given: Mapping[str, object], idle: Mapping[str, tuple[str, ...]],
     for name in names:
         if idle[name] and not any(is_same(given[name], value) for value in idle[name]):
             refuse_value(name, given[name], idle[name], path)
-    if names and is_first_process():
+    if names and is_main_process():
         warn(f"{path}: without effect here: {', '.join(names)}")
 
 
@@ -218,19 +184,9 @@ def refuse_value(name: str, value: object, allowed: Collection[str], path: str) 
 
 
 def describe_alias(name: str, value: object, ours: str, meant: object) -> str:
-    """Describe an alias: both names, both values where they differ, and what might surprise.
-
-    >>> describe_alias("warmup_ratio", 0.1, "warmup_steps", "0.1"), describe_alias("bf16", True, "precision", "bf16")
-    ('warmup_ratio is warmup_steps', 'bf16 true is precision bf16')
-    """
-    same = is_same(value, meant)
-    words = f"{name} is {ours}" if same else f"{name} {spelled(value)} is {ours} {meant}"
+    """Describe an alias: both names, both values where they differ, and what might surprise."""
+    words = f"{name} is {ours}" if is_same(value, meant) else f"{name} {spelled(value)} is {ours} {meant}"
     return words + REMARKS.get(ours, "")
-
-
-def is_first_process() -> bool:
-    """Tell whether this is the only process, or the first of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def spelled(value: object) -> str:

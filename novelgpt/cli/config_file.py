@@ -27,16 +27,13 @@ SECTIONS = ("train", "eval", "generate", "clean", "vocabulary", "tokenize", "con
 def read_options(
     path: str, table: type, *, section: str, beside: Mapping[str, object] | None = None
 ) -> dict[str, object]:
-    """Read the options that a config file gives to one script.
+    """Read the options that a YAML or JSON file gives to one script: name -> value; a null leaves the default.
 
     Args:
-        path: of the file, YAML or JSON.
+        path: of the file.
         table: the script's options.
         section: the script's section, for example "train".
         beside: what the command line gives, name -> value; the meaning of some foreign names depends on it.
-
-    Returns:
-        Name -> value, as the command line would store it. A null leaves the default.
 
     Raises:
         UserError: no such file, an unknown section or key (with the nearest name), a value of the wrong kind or range.
@@ -47,13 +44,8 @@ def read_options(
         if name not in entries:
             nearest = nearest_words(str(name), list(entries), aliases=NAMES.get(section))
             raise UserError(f"{path}: unknown key {name}", nearest, EXIT_USAGE)
-        if value is None:
-            continue
-        check_kind(name, entries[name], value, path)
-        try:
-            values[name] = option_value(entries[name], value)
-        except argparse.ArgumentTypeError as refusal:
-            raise UserError(f"{path}: --{name}: {refusal}", f"see --{name} in --help", EXIT_USAGE) from None
+        if value is not None:
+            values[name] = option_value(name, entries[name], value, path)
     return values
 
 
@@ -73,64 +65,56 @@ def section_values(path: str, section: str) -> dict[str, object]:
     return own
 
 
-def check_kind(name: str, entry: Field, value: object, path: str) -> None:
-    """Refuse a value in a place where another kind belongs: a switch is true or false, all else is not."""
-    if is_switch(entry):
-        if not isinstance(value, bool):
-            message = f"{path}: {name}: found {value!r}, expected true or false"
-            raise UserError(message, f"{name}: true", EXIT_USAGE)
-    elif isinstance(value, (dict, bool)):
-        message = f"{path}: {name}: found {value!r}, expected one value"
-        raise UserError(message, f"see --{name} in --help", EXIT_USAGE)
-
-
-def option_value(entry: Field, value: object) -> object:
-    """Return an entry of a file as the command line would store it; raise ArgumentTypeError where it would refuse.
+def option_value(name: str, entry: Field, value: object, path: str) -> object:
+    """Return an entry of a file as the command line would store it, or refuse it.
 
     >>> from novelgpt.cli import TrainOptions
-    >>> entries = entries_of(TrainOptions)
-    >>> option_value(entries["lr"], "1e-4"), option_value(entries["device"], [0, 1]), option_value(entries["raw"], True)
-    (0.0001, '0,1', True)
+    >>> option_value("device", entries_of(TrainOptions)["device"], [0, 1], "my.yaml")
+    '0,1'
     """
-    if is_switch(entry):
+    # a switch is true or false, all else is not
+    switch, hint = is_switch(entry), f"see --{name} in --help"
+    if isinstance(value, dict) or isinstance(value, bool) != switch:
+        expected = "true or false" if switch else "one value"
+        message = f"{path}: {name}: found {value!r}, expected {expected}"
+        raise UserError(message, f"{name}: true" if switch else hint, EXIT_USAGE)
+    if switch:
         return value
-    if entry.metadata["many"]:  # one value stands for a list of one
-        return tuple(reader(entry)(str(item)) for item in (value if isinstance(value, list) else [value]))
-    # a list of numbers, such as the GPUs 0 and 1, is written with commas on the command line
-    return reader(entry)(",".join(map(str, value)) if isinstance(value, list) else str(value))
+    items = value if isinstance(value, list) else [value]
+    try:
+        if entry.metadata["many"]:  # one value stands for a list of one
+            return tuple(reader(entry)(str(item)) for item in items)
+        # a list of numbers, such as the GPUs 0 and 1, is written with commas on the command line
+        return reader(entry)(",".join(map(str, items)))
+    except argparse.ArgumentTypeError as refusal:
+        raise UserError(f"{path}: --{name}: {refusal}", hint, EXIT_USAGE) from None
 
 
 def read_config(path: str) -> dict:
-    """Read a YAML or JSON mapping; every value stays what the file says.
+    """Read a YAML or JSON mapping, every value as the file says it.
 
     Raises:
         UserError: missing, not YAML or JSON, not a mapping, or a duplicate key.
     """
+    is_json = Path(path).suffix.lower() == ".json"
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
+        value = json.loads(text, object_pairs_hook=unique_keys) if is_json else load_yaml(text)
     except OSError as problem:
         raise UserError(f"--config {path}: {problem.strerror}", "give a YAML or JSON file", EXIT_USAGE) from problem
     except UnicodeDecodeError as problem:
-        raise UserError(
-            f"--config {path}: not UTF-8 at byte {problem.start}", "save it as UTF-8", EXIT_USAGE
-        ) from problem
-    try:
-        is_json = Path(path).suffix.lower() == ".json"
-        value = json.loads(text, object_pairs_hook=unique_keys) if is_json else load_yaml(text)
+        message = f"--config {path}: not UTF-8 at byte {problem.start}"
+        raise UserError(message, "save it as UTF-8", EXIT_USAGE) from problem
     except (ValueError, RecursionError) as problem:
         raise UserError(f"--config {path}: {problem}", "correct the file at that place", EXIT_USAGE) from problem
     if not isinstance(value, dict):
-        hint = "write one `option: value` a line"
-        raise UserError(f"--config {path}: found a {type(value).__name__}, expected a mapping", hint, EXIT_USAGE)
+        message = f"--config {path}: found a {type(value).__name__}, expected a mapping"
+        raise UserError(message, "write one `option: value` a line", EXIT_USAGE)
     return value
 
 
 def unique_keys(pairs: list[tuple[object, object]]) -> dict:
-    """Make a mapping of pairs; ValueError for a duplicate key.
-
-    >>> unique_keys([("lr", 1), ("epochs", 2)])
-    {'lr': 1, 'epochs': 2}
-    """
+    """Make a mapping of pairs; ValueError for a duplicate key."""
     mapping: dict = {}
     for key, value in pairs:
         if key in mapping:
@@ -140,11 +124,7 @@ def unique_keys(pairs: list[tuple[object, object]]) -> dict:
 
 
 def load_yaml(text: str) -> object:
-    """Parse YAML; ValueError with line and column when it is not YAML.
-
-    >>> load_yaml("until: 12:30\\nlr: 1e-4\\nraw: true")
-    {'until': '12:30', 'lr': '1e-4', 'raw': True}
-    """
+    """Parse YAML; ValueError with line and column when it is not YAML."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -174,15 +154,7 @@ def load_yaml(text: str) -> object:
 
 
 def spell_yaml(value: object, *, readable: bool = True) -> str:
-    r"""Write a value as YAML on one line that reads back as the same value.
-
-    Args:
-        value: None, bool, number, text, or a list of texts.
-        readable: leave Chinese as it is; False writes ASCII only.
-
-    >>> spell_yaml("井，一斗"), spell_yaml("a\nb"), spell_yaml(None), spell_yaml("")
-    ('井，一斗', '"a\\nb"', 'null', "''")
-    """
+    """Write a value as YAML on one line that reads back as the same value; ASCII only unless readable."""
     import yaml
 
     settings = {"allow_unicode": readable, "default_flow_style": True, "width": 10**6}
@@ -198,7 +170,7 @@ def print_options(options, section: str) -> None:
     is_readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"  # a file is read as UTF-8
     lines = [f"{section}:"]
     for name, entry in entries_of(type(options)).items():
-        comment = " ".join(describe_option(entry).split())
+        comment = describe_option(entry)
         comment = comment if is_readable else comment.encode("ascii", "backslashreplace").decode()
         value = getattr(options, entry.name)
         value = list(value) if entry.metadata["many"] else value

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from novelgpt.cli.aliases import precision_name
 from novelgpt.cli.table import option, real, whole
 
 FORMATS = ("auto", "bf16", "fp16", "fp32")
+# number formats as other tools name them -> ours
+FORMAT_NAMES = {
+    "16": "fp16", "16-mixed": "fp16", "float16": "fp16", "32": "fp32", "32-true": "fp32", "float32": "fp32",
+    "no": "fp32", "bf16-mixed": "bf16", "bfloat16": "bf16",
+}  # fmt: skip
+SCHEDULES = ("linear", "cosine", "constant", "polynomial")
 MOST_TOKENS = 10_000_000  # of a text; the memory for its numbers is taken at once
 
 # the role `resume`: what a resumed run must share with the run that was stopped
@@ -24,6 +29,15 @@ free = partial(option, resume="free")  # nothing
 python = partial(option, python=True)  # may be given to evaluate() or generate()
 recorded = partial(python, recorded=True)  # is kept in samples.jsonl
 sampling = partial(recorded, sampling=True)  # decides which token is chosen
+
+
+def precision_name(text: str) -> str:
+    """Return our name of a number format; a name that is none of another tool's stays.
+
+    >>> precision_name("16"), precision_name("bf16-mixed"), precision_name("bf16")
+    ('fp16', 'bf16', 'bf16')
+    """
+    return FORMAT_NAMES.get(text, text)
 
 
 def token_names(text: str) -> str:
@@ -88,9 +102,7 @@ class TrainOptions:
         None, "records held out; default: the last valid_fraction of --train_file", only="rows"
     )
     text_column: str | None = content(None, "column or key of the text; default: text, else content", only="rows")
-    block_size: int | None = content(
-        None, "tokens a record, more are cut off; default: the context", whole(4), only="rows"
-    )
+    block_size: int | None = content(None, "tokens a record, the rest cut; default: the context", whole(4), only="rows")
     loss_after: str | None = content(None, "score only what follows this token, for example [TIL]", only="rows")
     max_train_samples: int = content(0, "train on the first so many records only; 0 = all", whole(0), only="rows")
     preprocessing_num_workers: int = free(1, "processes that tokenize; same result", whole(1, 1024), only="rows")
@@ -113,9 +125,7 @@ class TrainOptions:
     lr: float | None = changeable(None, "peak learning rate; default: by optimizer and network width", real(0, 1))
     warmup_steps: float = changeable(0.02, "steps of linear warm-up, a count or a share of all steps", count_or_share)
     lr_scheduler: str = changeable(
-        "linear",
-        "course of the rate after warm-up; polynomial falls with the square of what is left",
-        choices=("linear", "cosine", "constant", "polynomial"),
+        "linear", "course after warm-up; polynomial falls with the square of what is left", choices=SCHEDULES
     )
     lr_end: float = changeable(0.0, "learning rate of the last step, where the schedule falls to", real(0, 1))
     optimizer: str = fixed(
@@ -129,16 +139,11 @@ class TrainOptions:
     max_grad_norm: float = changeable(1.0, "gradient norm above which gradients are scaled down; 0 = never", real(0))
     dropout: float | None = changeable(None, "of embedding, residual, attention; default: the config's", real(0, 0.9))
     replace_inputs: float | None = changeable(
-        None,
-        "share of the tokens read in training exchanged for random ones; default: 0.15 if all is read over 4 times",
-        real(0, 0.9),
-        only="windows",
+        None, "share of inputs made random; default: 0.15 if all is read over 4 times", real(0, 0.9), only="windows"
     )
     # how the machine computes it
     gradient_accumulation: int = free(1, "micro-batches that a batch is split into; same update", whole(1, 1_000_000))
-    gradient_checkpointing: bool = free(
-        False, "recompute activations in the backward pass: less memory, a third slower"
-    )
+    gradient_checkpointing: bool = free(False, "recompute activations in backward: less memory, a third slower")
     shard: bool = free(False, "under torchrun: share every weight out over the processes (FSDP2)")
     precision: str = changeable("auto", "number format of the matrix products", precision_name, choices=FORMATS)
     fp16: bool = free(False, "the same as --precision fp16")
@@ -154,10 +159,7 @@ class TrainOptions:
     save_minutes: float = free(15, "minutes between two checkpoints; 0 = at the end of epochs only", real(0))
     eval_steps: int = changeable(0, "steps between evaluations; 0 = after epochs only", whole(0), needs="held out")
     early_stopping_patience: int = changeable(
-        0,
-        "end after so many evaluations in a row without a lower held-out loss; 0 = train to the end",
-        whole(0),
-        needs="held out",
+        0, "end after so many evaluations in a row without a lower held-out loss; 0 = never", whole(0), needs="held out"
     )
     load_best_model_at_end: bool = changeable(False, "final_model gets the weights of best_model", needs="held out")
     save_total_limit: int = free(2, "resumable checkpoints to keep", whole(1))
@@ -282,9 +284,7 @@ class GenerateOptions:
     precision: str = python(
         "auto", "auto: bf16 where the machine has it", precision_name, choices=("auto", "fp32", "bf16")
     )
-    quantize: str | None = python(
-        None, "eight-bit weights, keys and values; prints what that costs in perplexity", choices=("int8",)
-    )
+    quantize: str | None = python(None, "8-bit weights, keys, values; prints the cost in perplexity", choices=("int8",))
     # how it is shown
     stream: bool = option(False, "show characters as they are written")
     interactive: bool = option(False, "write by turns with the model")
@@ -296,9 +296,7 @@ class GenerateOptions:
     # the book the model was trained on: what is copied from it, how it begins
     corpus: str | None = python(None, "the book it was trained on (default: where it was then)", metavar="FILE")
     copies: bool = option(True, "measure what is copied from the book")
-    max_copy: int | None = python(
-        None, "rewrite a text that copies more than N characters in a row", whole(1), metavar="N"
-    )
+    max_copy: int | None = python(None, "rewrite texts copying more than N characters in a row", whole(1), metavar="N")
     find: str | None = option(None, "only show openings of the book that hold these words", metavar="WORDS")
     openings: int = option(5, "how many of them", whole(1))
     # where the texts are kept

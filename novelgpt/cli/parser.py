@@ -49,9 +49,8 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         super().__init__(prog, description=description, **settings)
         self.table, self.section, self.entries = table, section, entries_of(table)
         # what every script has; none of it may stand in a config file
-        self.add_argument(
-            "--config", metavar="FILE", help="YAML or JSON file with options; the command line overrides it"
-        )
+        text = "YAML or JSON file with options; the command line overrides it"
+        self.add_argument("--config", metavar="FILE", help=text)
         self.add_argument("--print_config", action="store_true", help="print the resolved options as YAML and stop")
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
         for name, entry in self.entries.items():
@@ -75,7 +74,7 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         """Resolve defaults, config file and command line; `--print_config` prints the result and exits.
 
         Args:
-            argv: command line without the program's name; None is the real one.
+            argv: without the program's name; None is the real command line.
 
         Raises:
             UserError: an unknown option or key (with the nearest name), a value of the wrong type or out of range.
@@ -120,31 +119,21 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         end = words.index("--") if "--" in words else len(words)  # behind it are no flags
         result: list[str] = []
         for word in words[:end]:
-            flag, equals, text = word.partition("=")
-            if flag in switches and equals and text.lower() in TRUTHS:
-                result.append(switch_word(flag, text))  # --fp16=True
-            elif not has_positional and result and result[-1] in switches and word.lower() in TRUTHS:
-                result[-1] = switch_word(result[-1], word)  # --fp16 True
-            else:
-                result.append(word)
+            flag, _, text = word.partition("=")  # --fp16=True
+            if not has_positional and result and result[-1] in switches and word.lower() in TRUTHS:
+                flag, text = result.pop(), word  # --fp16 True
+            if flag in switches and text.lower() in TRUTHS:
+                word = flag if TRUTHS[text.lower()] else f"--no-{flag.removeprefix('--')}"
+            result.append(word)
         return result + words[end:]
-
-
-def switch_word(flag: str, text: str) -> str:
-    """Return the word that turns a switch on or off.
-
-    >>> switch_word("--fp16", "True"), switch_word("--fp16", "0")
-    ('--fp16', '--no-fp16')
-    """
-    return flag if TRUTHS[text.lower()] else f"--no-{flag.removeprefix('--')}"
 
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Call a script's main and return its exit status; a UserError becomes its message, never a traceback.
 
     Args:
-        main: takes the argument list (None: the real one) and returns the status.
-        argv: command line without the program's name.
+        main: takes argv and returns the status.
+        argv: without the program's name; None is the real command line.
     """
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
     # a terminal without Chinese shows escapes

@@ -34,14 +34,13 @@ def option(
     """Declare one option of a script; stands where a dataclass has a default.
 
     Args:
-        default: used where neither a config file nor the command line gives a value; None: decided later. True and
-            False make a switch.
+        default: where neither a config file nor the command line gives a value; None: decided later. True and False
+            make a switch.
         help: one line for people; a default worth knowing is added to it.
-        read: turns the option's text into its value and raises ArgumentTypeError; None keeps the text; bool makes a
-            switch whose default is None.
+        read: turns text into the value and raises ArgumentTypeError; None keeps the text; bool makes a switch whose
+            default is None.
         choices: the only values.
-        many: takes several values; the value is a tuple.
-        positional: stands without a flag on the command line, and takes several values.
+        many, positional: takes several values, as a tuple; positional ones stand without a flag on the command line.
         metavar: what stands for the value in `--help`.
         flag: the name on the command line and in config files, where that cannot be the field's name.
         roles: what else holds for it, for example only="windows".
@@ -57,9 +56,7 @@ def names_with(table: type, **roles: object) -> tuple[str, ...]:
     >>> names_with(TrainOptions, needs="held out")
     ('eval_steps', 'early_stopping_patience', 'load_best_model_at_end')
     """
-    return tuple(
-        entry.name for entry in fields(table) if all(entry.metadata.get(role) == value for role, value in roles.items())
-    )
+    return tuple(entry.name for entry in fields(table) if roles.items() <= entry.metadata.items())
 
 
 def entries_of(table: type) -> dict[str, Field]:
@@ -78,55 +75,40 @@ def describe_option(entry: Field) -> str:
     return entry.metadata["help"] + shown
 
 
-def whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Return a reader of whole numbers from low to high.
-
-    >>> whole(1, 8)("3")
-    3
-    """
-
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = None  # as wrong as one out of range
-        if value is None or value < low or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number {describe_range(low, high)}")
-        return value
-
-    return read
+def whole(low: int, high: float = math.inf) -> Callable[[str], int]:
+    """Return a reader of whole numbers from low to high."""
+    return number_reader(int, "a whole number", low, high)
 
 
 def real(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
-    """Return a reader of finite numbers from low (or above it) to high.
+    """Return a reader of finite numbers from low (or above it) to high."""
+    return number_reader(float, "a number", low, high, above=above)
 
-    >>> real(0, 1)("5e-1")
-    0.5
-    """
 
-    def read(text: str) -> float:
+def number_reader(
+    kind: type, noun: str, low: float, high: float, *, above: bool = False
+) -> Callable[[str], int | float]:
+    """Return a reader of numbers of a kind, int or float, in a range."""
+
+    def read(text: str) -> int | float:
         try:
-            value = float(text)
+            value = kind(text)
         except ValueError:
             value = math.nan  # refused below, like "nan" itself
-        if not math.isfinite(value) or value < low or value > high or (above and value == low):
-            words = describe_range(low, high, above=above)
-            raise argparse.ArgumentTypeError(f"found {text!r}, expected a number {words}")
+        if not low <= value <= high or value == math.inf or (above and value == low):
+            raise argparse.ArgumentTypeError(
+                f"found {text!r}, expected {noun} {describe_range(low, high, above=above)}"
+            )
         return value
 
     return read
 
 
-def describe_range(low: float, high: float | None, *, above: bool = False) -> str:
-    """Name a range.
-
-    >>> describe_range(1, 8), describe_range(1, None), describe_range(0, 1, above=True)
-    ('from 1 to 8', 'from 1 up', 'above 0 up to 1')
-    """
-    is_open = high is None or high == math.inf
+def describe_range(low: float, high: float, *, above: bool = False) -> str:
+    """Name a range."""
     if above:
-        return f"above {low}" if is_open else f"above {low} up to {high}"
-    return f"from {low} up" if is_open else f"from {low} to {high}"
+        return f"above {low}" if high == math.inf else f"above {low} up to {high}"
+    return f"from {low} up" if high == math.inf else f"from {low} to {high}"
 
 
 def reader(entry: Field) -> Callable[[object], object]:
@@ -151,36 +133,19 @@ def with_changes(options, changes: Mapping[str, object], allowed: tuple[str, ...
         allowed: the names that may differ from the defaults.
 
     Raises:
-        UserError: a name that is unknown or has no meaning here, or a value that the command line would refuse, in the
-            same words.
+        UserError: a name that means nothing here, or a value that the command line would refuse, in the same words.
     """
     # options that mean nothing to a caller in Python are refused, whether in the object or by name
     given = [entry.name for entry in fields(options) if getattr(options, entry.name) != entry.default]
     for name in (*given, *changes):
         if name not in allowed:
             raise UserError(f"unknown setting {name}", nearest_words(name, allowed), EXIT_USAGE)
-    options = replace(options, **changes)
-    return replace(
-        options, **{entry.name: check_value(entry, getattr(options, entry.name)) for entry in fields(options)}
-    )
+    values = {entry.name: getattr(options, entry.name) for entry in fields(options)} | changes
+    return replace(options, **{entry.name: check_value(entry, values[entry.name]) for entry in fields(options)})
 
 
 def check_value(entry: Field, value: object) -> object:
-    """Return the value of one option as the command line would store it: numbers as numbers, paths and names as text.
-
-    Raises:
-        UserError: wrong type or out of range.
-
-    >>> from novelgpt.cli import TrainOptions
-    >>> epochs = TrainOptions.__dataclass_fields__["epochs"]
-    >>> check_value(epochs, "3")
-    3
-    >>> check_value(epochs, 0)
-    Traceback (most recent call last):
-    novelgpt.messages.UserError: error: epochs: found '0', expected a whole number from 1 to 1000000
-    <BLANKLINE>
-    hint: epochs=15
-    """
+    """Return the value of one option as the command line would store it; UserError: of a wrong type or out of range."""
     many, help_text = entry.metadata["many"], entry.metadata["help"]
     if value is None and (entry.default is None or many):
         return entry.default

@@ -10,7 +10,8 @@ import clr_ctrl as clean_script
 import eval as eval_script
 import generate as generate_script
 import train as train_script
-from novelgpt.cli.aliases import NAMES, VALUES, WITHOUT_EFFECT, precision_name
+from novelgpt.cli.aliases import NAMES, VALUES, WITHOUT_EFFECT
+from novelgpt.cli.options import precision_name
 from novelgpt.messages import UserError
 
 SCRIPTS = {"train": train_script, "eval": eval_script, "generate": generate_script}

@@ -58,7 +58,7 @@ ROLES = [
     (
         GenerateOptions,
         {"sampling": True},
-        "temperature topk topp min_p repetition_penalty penalty_window no_repeat_ngram_size bad_words",
+        "temperature topk topp min_p repetition_penalty penalty_window no_repeat_ngram_size bad_words keep_head",
     ),
     (EvaluateOptions, {"python": True}, "encoding stride batch_size precision device per_chapter baseline html"),
 ]

@@ -1,5 +1,6 @@
 """The Python API: fast to import, typed, refuses what the command line refuses, and its printed examples run."""
 
+import ast
 import json
 import re
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,16 @@ def test_every_name_of_the_api_is_there_and_typed():
         code = function.__code__
         words = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         assert {*words, "return"} <= set(function.__annotations__), function
+
+
+def test_the_stub_for_editors_names_what_the_package_names_from_the_same_modules():
+    tree = ast.parse((ROOT / "novelgpt/__init__.pyi").read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert {alias.name: node.module for node in imports for alias in node.names} == novelgpt.PLACES
+    (names,) = [ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)]
+    assert names == sorted(novelgpt.__all__)
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        assert "*.pyi" in tomllib.load(file)["tool"]["setuptools"]["package-data"]["novelgpt"]
 
 
 @pytest.fixture
