@@ -9,9 +9,7 @@ These kinds of files are read, each also packed as `.gz`::
     .jsonl   a string or such an object on each line
     .csv     a table with a heading line and a column `text`, `content`, the one asked for, or the only one
 
-JSON as people write it has faults: raw control characters inside strings (line breaks pasted into a value) and lone
-backslashes (`\\-`, `\\u` without four digits) are repaired and counted; anything else is an error with line, column and
-the text around it. What is written is always a JSON list of strings, one on each line.
+What is written is always a JSON list of strings, one on each line.
 """
 
 import contextlib
@@ -78,14 +76,12 @@ def find_inputs(paths: Iterable[str | Path]) -> list[str]:
             continue
         for name in walk_files(path):
             (found if kind_of(name) else skipped).append(name)
-    # the first five are named
     if skipped:
         shown = ", ".join(skipped[:5]) + (f" and {len(skipped) - 5} more" if len(skipped) > 5 else "")
         warn(f"left out, not {', '.join(FILE_KINDS)} or .gz of these: {shown}")
     if not found:
-        places = ", ".join(map(str, paths)) or "no path"
-        hint = "put the novel there as .txt, .json, .jsonl or .csv"
-        raise UserError(f"{places}: nothing to read, expected at least one novel", hint, EXIT_INPUT)
+        message = f"{', '.join(map(str, paths)) or 'no path'}: nothing to read, expected at least one novel"
+        raise UserError(message, "put the novel there as .txt, .json, .jsonl or .csv", EXIT_INPUT)
     return list(dict.fromkeys(found))
 
 
@@ -172,15 +168,7 @@ class SourceFile:
 
 
 def read_text(path: str | Path, encoding: str | None = None) -> Decoded:
-    """Read a whole file as one text, in any encoding.
-
-    Args:
-        path: a file, `.gz` too, or "-" for standard input.
-        encoding: forced encoding; None detects it.
-
-    Raises:
-        UserError: unreadable, empty, or of undecided encoding.
-    """
+    """Read a file, `.gz` too, or standard input ("-") as one text; an encoding of None is detected, or refused."""
     return decode_bytes(b"".join(read_blocks(path)), encoding, name=name_of(path))
 
 
@@ -298,7 +286,8 @@ def wrong_type(name: str, place: str, value: object, expected: str) -> UserError
 
 
 def parse_json(text: str, name: str, repairs: Counter, *, first_line: int = 1) -> object:
-    r"""Parse one JSON value that begins on this line of the file, and count the faults that were repaired.
+    r"""Parse one JSON value that begins on this line of the file; raw control characters in strings and lone
+    backslashes are repaired and counted, anything else is an error with line, column and the text around it.
 
     >>> repairs = Counter()
     >>> parse_json('["第一章\\-\n他说"]', "a.json", repairs), repairs
@@ -393,20 +382,15 @@ def text_column(heading: list[str], name: str, field: str | None) -> int:
     for candidate in wanted:
         if candidate in heading:
             return heading.index(candidate)
-    # a single column needs no name
     if len(heading) == 1 and not field:
-        return 0
+        return 0  # a single column needs no name
     names = ", ".join(heading[:8])
     expected = " or ".join(map(repr, wanted))
     raise UserError(f"{name}: found the columns {names}, expected {expected}", "--field NAME_OF_THE_COLUMN", EXIT_INPUT)
 
 
 def write_documents(path: str | Path, documents: Iterable[str]) -> None:
-    """Write documents, strings without lone surrogates, taken one by one, as a JSON list, complete or not at all.
-
-    Raises:
-        UserError: the place cannot be written.
-    """
+    """Write documents, strings without lone surrogates, taken one by one, as a JSON list, complete or not at all."""
     with atomic_writer(path) as file:
         # written item by item: json.dumps of the whole list would need it in memory
         separator = b"[\n"
