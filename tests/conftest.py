@@ -79,7 +79,7 @@ def tiny_config() -> dict:
 def tiny_tokenizer(tmp_path):
     """The character tokenizer of the tiny story."""
     from novelgpt.corpus.tokenizer import load_tokenizer
-    from novelgpt.corpus.tokenizers.loading import save_vocabulary
+    from novelgpt.corpus.tokenizers.base import save_vocabulary
     from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 
     save_vocabulary(tmp_path / "vocab.txt", build_vocabulary(STORY))
@@ -97,7 +97,7 @@ def make_tiny_options(folder: Path, documents: list[str] = STORY * 3, config: di
     from novelgpt.cli import TrainOptions
     from novelgpt.corpus.pieces import write_pieces
     from novelgpt.corpus.tokenizer import load_tokenizer
-    from novelgpt.corpus.tokenizers.loading import save_vocabulary
+    from novelgpt.corpus.tokenizers.base import save_vocabulary
     from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
     from novelgpt.files import write_json
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from novelgpt.cli import TrainOptions
 from novelgpt.corpus.records import encode_records
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.files import write_json
 from novelgpt.network import sum_loss
