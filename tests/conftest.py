@@ -81,7 +81,7 @@ def tiny_config() -> dict:
 def tiny_tokenizer(tmp_path):
     """The character tokenizer of the tiny story."""
     from novelgpt.corpus.tokenizer import load_tokenizer
-    from novelgpt.corpus.tokenizers.loading import save_vocabulary
+    from novelgpt.corpus.tokenizers.base import save_vocabulary
     from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 
     save_vocabulary(tmp_path / "vocab.txt", build_vocabulary(STORY))
@@ -99,7 +99,7 @@ def make_tiny_options(folder: Path, documents: list[str] = STORY * 3, config: di
     from novelgpt.cli import TrainOptions
     from novelgpt.corpus.pieces import write_pieces
     from novelgpt.corpus.tokenizer import load_tokenizer
-    from novelgpt.corpus.tokenizers.loading import save_vocabulary
+    from novelgpt.corpus.tokenizers.base import save_vocabulary
     from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
     from novelgpt.files import write_json
 
@@ -164,7 +164,7 @@ def stopped_run(tmp_path_factory):
 def row_options(tmp_path):
     """Return a function from changes to the options of a tiny run over RECORDS."""
     from novelgpt.cli import TrainOptions
-    from novelgpt.corpus.tokenizers.loading import save_vocabulary
+    from novelgpt.corpus.tokenizers.base import save_vocabulary
     from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
     from novelgpt.files import write_json
 

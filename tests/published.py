@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from transformers import BertTokenizer, GPT2Config, GPT2LMHeadModel
 
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
-from novelgpt.corpus.tokenizers.vocabulary import small_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
+from novelgpt.corpus.tokenizers.fitting import small_vocabulary
 from novelgpt.files import write_json
 
 BERT_SIZE = 21_128

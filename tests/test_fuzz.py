@@ -13,7 +13,7 @@ import clr_ctrl
 from novelgpt.cli import run
 from novelgpt.corpus.pieces import open_pieces, write_pieces
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.messages import UserError
 from tests.conftest import STORY

@@ -82,11 +82,7 @@ def list_tokens(tokenizer: NovelTokenizer) -> tuple[list[str], list[str]]:
 
 
 def check_fit(config: GPT2Config, tokenizer: NovelTokenizer) -> None:
-    """Refuse a model that llama.cpp would compute or read differently.
-
-    Raises:
-        UserError: another kind of vocabulary, or another activation function.
-    """
+    """Refuse a model that llama.cpp would compute or read differently."""
     if tokenizer.kind != "character":
         message = f"--to gguf: a {tokenizer.kind} vocabulary, which llama.cpp would not read token for token as it is"
         raise UserError(message, "only models with a character vocabulary can be written as GGUF", EXIT_STATE)
@@ -114,16 +110,14 @@ def write_gguf(
     tokenizer: NovelTokenizer,
     *,
     name: str,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype,
 ) -> None:
     """Write a GGUF file.
 
     Args:
-        path: of the file.
+        path, name: of the file, and of the model.
         weights: by transformers' names, in fp32 on the CPU.
-        config: of the network.
-        tokenizer: of the character kind.
-        name: of the model.
+        config, tokenizer: of the network; the tokenizer is of the character kind.
         dtype: number format of the matrices; norms, biases and positions stay fp32.
 
     Raises:

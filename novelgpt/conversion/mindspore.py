@@ -47,9 +47,6 @@ MINDSPORE_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 def to_mindspore(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Rename a GPT-2's weights, and split and transpose those of attention.
 
-    Raises:
-        UserError: a head that is not the embedding; mindformers has no place for it.
-
     >>> renamed = to_mindspore({"transformer.h.0.attn.c_attn.weight": torch.tensor([[1, 2, 3], [4, 5, 6]])})
     >>> {name.split(".", 3)[3]: weight.tolist() for name, weight in renamed.items()}
     {'attention.dense1.weight': [[1, 4]], 'attention.dense2.weight': [[2, 5]], 'attention.dense3.weight': [[3, 6]]}
@@ -112,12 +109,7 @@ def import_mindspore():
 
 
 def write_mindspore(path: Path, weights: dict[str, torch.Tensor]) -> None:
-    """Write a checkpoint.
-
-    Args:
-        path: ends in .ckpt.
-        weights: by transformers' names, on the CPU, all in one number format.
-    """
+    """Write a checkpoint, `*.ckpt`, of weights by transformers' names, on the CPU, all in one number format."""
     mindspore = import_mindspore()
     types = {torch.float32: mindspore.float32, torch.float16: mindspore.float16, torch.bfloat16: mindspore.bfloat16}
     entries = [
@@ -129,11 +121,7 @@ def write_mindspore(path: Path, weights: dict[str, torch.Tensor]) -> None:
 
 
 def read_mindspore(path: Path) -> dict[str, torch.Tensor]:
-    """Read a checkpoint's weights in fp32 by transformers' names.
-
-    Raises:
-        UserError: the package is missing, or the file is no checkpoint.
-    """
+    """Read a checkpoint's weights in fp32 by transformers' names; UserError without the package or a checkpoint."""
     mindspore = import_mindspore()
     try:
         values = mindspore.load_checkpoint(str(path))

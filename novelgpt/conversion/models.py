@@ -38,17 +38,11 @@ KEPT_FACTS = ("step", "epoch", "valid_loss", "corpus")  # of the source's manife
 
 @dataclass(frozen=True)
 class SourceModel:
-    """A loaded model that is to be written as another kind.
+    """A loaded model that is to be written as another kind."""
 
-    Attributes:
-        model: in fp32 on the CPU.
-        tokenizer: of the model.
-        facts: entries for the new manifest: which files the model comes from, and what its own manifest says.
-    """
-
-    model: GPT2LMHeadModel
+    model: GPT2LMHeadModel  # in fp32 on the CPU
     tokenizer: NovelTokenizer
-    facts: dict = field(default_factory=dict)
+    facts: dict = field(default_factory=dict)  # for the new manifest: the source's files, what its manifest says
 
     @property
     def parameters(self) -> int:
@@ -61,8 +55,7 @@ def check_output(source: str, output: str, kind: str) -> None:
 
     Args:
         source: what is converted.
-        output: folder, or file for gguf.
-        kind: "hf", "gguf" or "mindspore".
+        output, kind: as of write_model.
 
     Raises:
         UserError: with the place.
@@ -99,8 +92,8 @@ def open_source(
     Args:
         path: a model folder, a folder that write_model wrote for MindSpore, or a MindSpore checkpoint.
         kind: "hf", "mindspore", or "auto".
-        model_config: the config JSON of a lone checkpoint.
-        tokenizer_path: the vocabulary of a lone checkpoint, or of a folder that holds none.
+        model_config, tokenizer_path: config JSON and vocabulary of a lone checkpoint; the latter also of a folder
+            that holds none.
 
     Raises:
         UserError: nothing there, damaged, or weights that do not fit the config.
@@ -150,11 +143,7 @@ def open_mindspore(path: Path, model_config: str | None, tokenizer_path: str | N
 
 
 def cast_weights(model: GPT2LMHeadModel, dtype: str) -> dict[str, torch.Tensor]:
-    """Return a model's weights in another number format; a tied head appears as the embedding only.
-
-    Raises:
-        UserError: a number is too large for the format.
-    """
+    """Return a model's weights in another number format, if it can hold them; a tied head is the embedding only."""
     weights = {name: weight.detach().to(DTYPES[dtype]).contiguous() for name, weight in model.named_parameters()}
     for name, weight in weights.items():
         if not torch.isfinite(weight).all():  # fp16 ends at 65,504
@@ -170,8 +159,7 @@ def write_model(source: SourceModel, output: str | Path, kind: str, *, dtype: st
     Args:
         source: what open_source returned.
         output: folder, or file for gguf.
-        kind: "hf", "gguf" or "mindspore".
-        dtype: "fp32", "bf16" or "fp16".
+        kind, dtype: "hf", "gguf" or "mindspore"; "fp32", "bf16" or "fp16".
 
     Raises:
         UserError: a missing package, a network or vocabulary that the other side does not know, a full disk.

@@ -15,7 +15,7 @@ first is scored once, after at least T - S tokens of context; with S = T the fir
 import copy
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,8 +24,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from novelgpt.compute import tune_for_cpu
-from novelgpt.corpus.pieces import TokenStream
-from novelgpt.network import score_tokens
+from novelgpt.network import choose_precision, score_tokens
 
 NOT_SCORED = -100  # label of a position that counts nothing, as in PyTorch
 # (input_ids, labels), int64 (B, T) on the device -> nats fp32 and right bool, (B, T-1) each, as of loss.score_tokens
@@ -34,21 +33,13 @@ Scorer = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of scoring a text.
+    """The result of scoring a text."""
 
-    Attributes:
-        nll: nats, summed over scored tokens.
-        scored: how many tokens were scored.
-        tokens: how many tokens the text has.
-        characters: how many characters it has.
-        right: how many scored tokens were the likeliest by the model.
-    """
-
-    nll: float
-    scored: int
-    tokens: int
-    characters: int
-    right: int = 0
+    nll: float  # nats, summed over scored tokens
+    scored: int  # tokens
+    tokens: int  # of the text
+    characters: int  # of the text
+    right: int = 0  # scored tokens that were the likeliest by the model
 
     @property
     def loss(self) -> float:
@@ -78,17 +69,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model says of every scored token of a text, in reading order.
+    """What a model says of every scored token of a text, in reading order."""
 
-    Attributes:
-        nats: float32 (S,), the loss of each token.
-        right: bool (S,), whether it was the likeliest by the model.
-        nll: nats, their sum: fp32 within a batch, fp64 over batches.
-    """
-
-    nats: np.ndarray
-    right: np.ndarray
-    nll: float
+    nats: np.ndarray  # float32 (S,), the loss of each token
+    right: np.ndarray  # bool (S,), whether it was the likeliest by the model
+    nll: float  # nats, their sum: fp32 within a batch, fp64 over batches
 
     def totals(self) -> tuple[float, int, int]:
         """Return summed nats, scored tokens and right tokens: what several processes add up."""
@@ -96,11 +81,11 @@ class Scores:
 
 
 class Rows(NamedTuple):
-    """Rows to score: input_ids and labels are int64 (B, T), starts (B,) is the place of each row's first token."""
+    """Rows to score."""
 
-    input_ids: np.ndarray
-    labels: np.ndarray
-    starts: np.ndarray
+    input_ids: np.ndarray  # int64 (B, T)
+    labels: np.ndarray  # int64 (B, T)
+    starts: np.ndarray  # int64 (B,), the place of each row's first token
 
 
 def evaluation_starts(num_tokens: int, window: int, stride: int) -> np.ndarray:
@@ -125,11 +110,11 @@ def scored_places(num_tokens: int, window: int, stride: int) -> np.ndarray:
     return places if stride < window else places[places % window > 0]  # windows end to end: their first has no context
 
 
-def evaluation_batches(stream: TokenStream, window: int, stride: int, batch_size: int) -> Iterator[Rows]:
+def evaluation_batches(stream: Sequence[int], window: int, stride: int, batch_size: int) -> Iterator[Rows]:
     """Cut a text into batches in which every token is scored at most once.
 
     Args:
-        stream: the tokens.
+        stream: the tokens, as a TokenStream or an array has them.
         window, stride: tokens; stride at most window.
         batch_size: rows a batch; the last one may be smaller.
     """
@@ -140,7 +125,7 @@ def evaluation_batches(stream: TokenStream, window: int, stride: int, batch_size
         yield Rows(input_ids, labels, starts[first : first + batch_size])
 
 
-def evaluation_row(stream: TokenStream, start: int, window: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+def evaluation_row(stream: Sequence[int], start: int, window: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
     """Return one padded window and its labels, (T,) int64 each."""
     tokens = stream[start : start + window]  # fewer than a window at the end of the text
     input_ids = np.zeros(window, dtype=np.int64)
@@ -163,9 +148,8 @@ def score_batches(
     """Score batches: the one loop behind every figure, in training and after it.
 
     Args:
-        scorer: see above; called without gradients.
+        scorer: see above; called without gradients, with tensors on the device.
         batches: of the text; anything with input_ids and labels.
-        device: where they are computed.
         before_batch: called before each batch by every process; what it raises ends the evaluation.
         rank, world: this process scores every world-th batch; the caller adds the totals up.
     """
@@ -188,15 +172,16 @@ def score_batches(
     return Scores(np.concatenate([*nats, np.zeros(0, np.float32)]), np.concatenate([*right, np.zeros(0, bool)]), nll)
 
 
-def make_scorer(model: GPT2LMHeadModel, dtype: torch.dtype) -> Scorer:
-    """Return what score_batches needs of a model; on a CPU by way of the fast parts.
+def make_scorer(model: GPT2LMHeadModel, precision: str) -> Scorer:
+    """Return what score_batches needs of a model, which is left as it is; on a CPU by way of the fast parts.
 
-    Args:
-        model: left as it is.
-        dtype: format of the matrix products.
+    Raises:
+        UserError: a precision ("auto", "bf16", "fp16", "fp32") that the model's device lacks.
     """
+    device = next(model.parameters()).device
+    dtype = choose_precision(precision, device, trains=False)
     twin = share_weights(model)  # the fast parts are put into the twin
-    if next(twin.parameters()).device.type == "cpu":
+    if device.type == "cpu":
         tune_for_cpu(twin, seed=0, dtype=dtype)
     return functools.partial(score_tokens, twin, dtype=dtype)
 

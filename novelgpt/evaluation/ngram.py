@@ -10,11 +10,10 @@ An n-gram is one uint64 with 16 bits a token, so looking it up is a binary searc
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from novelgpt.corpus.pieces import TokenStream
 from novelgpt.evaluation.evaluation import Evaluation
 from novelgpt.messages import say
 
@@ -25,36 +24,19 @@ MAX_TOKENS = 20_000_000  # a longer training text is not worth the time and memo
 CLOSE = 0.02  # nats per token that do not count as a difference
 
 
-@dataclass(frozen=True)
-class Level:
-    """The counts of one order n.
+class Level(NamedTuple):
+    """The counts of one order n."""
 
-    Attributes:
-        keys: uint64 (K,), ascending; the distinct n-grams.
-        counts: float64 (K,), of occurrences or of distinct tokens before.
-        histories: uint64 (H,), ascending; the distinct first n - 1 tokens.
-        totals: float64 (H,), sum of the counts with that history.
-        types: float64 (H,), number of n-grams with that history.
-        discount: taken off every count, 0 to 1.
-    """
-
-    keys: np.ndarray
-    counts: np.ndarray
-    histories: np.ndarray
-    totals: np.ndarray
-    types: np.ndarray
-    discount: float
+    keys: np.ndarray  # uint64 (K,), ascending; the distinct n-grams
+    counts: np.ndarray  # float64 (K,), of occurrences or of distinct tokens before
+    histories: np.ndarray  # uint64 (H,), ascending; the distinct first n - 1 tokens
+    totals: np.ndarray  # float64 (H,), sum of the counts with that history
+    types: np.ndarray  # float64 (H,), number of n-grams with that history
+    discount: float  # taken off every count, 0 to 1
 
 
 def window_keys(ids: np.ndarray, length: int) -> np.ndarray:
-    """Return every n-gram of a text as one number, the last token in the lowest bits.
-
-    Args:
-        ids: (N,) whole numbers below 65,536.
-        length: tokens of an n-gram, 1 to 4.
-
-    Returns:
-        uint64 (N - length + 1,).
+    """Return every n-gram of ids (N,) below 65,536 as one uint64 (N - length + 1,), the last token in the lowest bits.
 
     >>> window_keys(np.array([1, 2, 3]), 2).tolist() == [1 << 16 | 2, 2 << 16 | 3]
     True
@@ -68,12 +50,7 @@ def window_keys(ids: np.ndarray, length: int) -> np.ndarray:
 
 
 def make_level(keys: np.ndarray, counts: np.ndarray) -> Level:
-    """Add up an order's histories and find its discount.
-
-    Args:
-        keys: (K,) distinct n-grams, ascending.
-        counts: (K,) their counts.
-    """
+    """Add up the histories of an order's n-grams (K,), ascending, and find its discount."""
     # keys ascend, so those with one history (all but the last token) lie side by side
     histories, first, types = np.unique(keys >> np.uint64(BITS), return_index=True, return_counts=True)
     once, twice = int((counts == 1).sum()), int((counts == 2).sum())
@@ -83,13 +60,7 @@ def make_level(keys: np.ndarray, counts: np.ndarray) -> Level:
 
 
 def fit_ngram(ids: np.ndarray) -> list[Level]:
-    """Count a training text.
-
-    Args:
-        ids: (N,) token ids below 65,536.
-
-    Returns:
-        The levels of order 1, 2, 3, 4.
+    """Count a training text of token ids (N,) below 65,536; return the levels of order 1, 2, 3, 4.
 
     >>> [len(level.keys) for level in fit_ngram(np.array([5, 6, 5, 6, 7]))]
     [3, 3, 2, 2]
@@ -116,18 +87,9 @@ def look_up(keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def ngram_nll(levels: Sequence[Level], ids: np.ndarray, vocab_size: int) -> np.ndarray:
-    """Return what each token of a text but the first costs after the tokens before it.
-
-    Args:
-        levels: what fit_ngram returns.
-        ids: (N,) token ids.
-        vocab_size: how many tokens there are; one never seen in training gets its share of 1 / vocab_size.
-
-    Returns:
-        float64 (N - 1,), nats.
-    """
+    """Return what each of ids (N,) but the first costs after those before it: nats, float64 (N - 1,)."""
     # from the shortest order to the longest: each mixes its own counts with the chance that the order below gave
-    chance = np.full(len(ids), 1 / vocab_size)  # (N,)
+    chance = np.full(len(ids), 1 / vocab_size)  # (N,); all that is left for a token never seen in training
     for length, level in enumerate(levels, start=1):
         if not len(level.keys) or len(ids) < length:
             break
@@ -142,14 +104,13 @@ def ngram_nll(levels: Sequence[Level], ids: np.ndarray, vocab_size: int) -> np.n
     return -np.log(chance[1:])
 
 
-def score_ngram(train: TokenStream, text: TokenStream, *, vocab_size: int, characters: int) -> Evaluation | None:
+def score_ngram(train: Sequence[int], text: Sequence[int], *, vocab_size: int, characters: int) -> Evaluation | None:
     """Score a text by a 4-gram of the training tokens.
 
     Args:
-        train: the tokens to count, the same that the network was trained on.
+        train: the tokens to count, the same that the network was trained on, as a TokenStream or an array has them.
         text: the tokens to score, all but the first.
-        vocab_size: how many tokens there are.
-        characters: characters of the text.
+        vocab_size, characters: how many tokens there are, and characters of the text.
 
     Returns:
         The evaluation; None, with a line that says so, where counting would take too long or ids do not fit.
@@ -158,7 +119,7 @@ def score_ngram(train: TokenStream, text: TokenStream, *, vocab_size: int, chara
         sizes = f"{len(train):,} training tokens of a vocabulary of {vocab_size:,}"
         say(f"4-gram: left out for {sizes}; at most {MAX_TOKENS:,} and {MAX_VOCABULARY:,} are counted")
         return None
-    nats = ngram_nll(fit_ngram(train.read()), text.read(), vocab_size)
+    nats = ngram_nll(fit_ngram(train[:]), text[:], vocab_size)
     return Evaluation(float(nats.sum()), len(nats), len(text), characters)
 
 

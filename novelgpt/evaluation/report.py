@@ -1,13 +1,18 @@
 """A model and one or many texts -> the report that eval.py prints.
 
 Each text is scored by itself, from its own beginning; the whole is the sum of all. A chapter of `chapters` is scored by
-itself too, so that its figure does not depend on what stands before it.
+itself too, so that its figure does not depend on what stands before it. For a page the nats of tokens become those of
+the characters that people read, where bytes of one character add up::
+
+    token      炎   <0xF0> <0xA0> <0xAE> <0xB7>
+    nats      3.1     6.0    4.0    1.0    0.5
+    span      炎 3.1  𠮷 11.5
 """
 
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +29,18 @@ from novelgpt.evaluation.evaluation import (
     scored_places,
 )
 from novelgpt.evaluation.ngram import compare_losses, score_ngram
-from novelgpt.evaluation.surprise import Span, find_chapters
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
-from novelgpt.network import choose_precision
 
 HEADING = 40  # characters
 FIGURES = ("loss", "perplexity", "accuracy", "nats_per_character", "bits_per_character")
-Page = Callable[[str, dict, list[list[Span]]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """Characters that were read as one, nearly always a single one; nats is NaN where nothing was scored."""
+
+    text: str
+    nats: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,33 +52,16 @@ class Text:
     characters: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """How a text is scored: tokens a window, tokens between windows, rows a pass, number format of the products."""
-
-    window: int
-    stride: int
-    batch_size: int
-    precision: str
-
-
 class Measure:
     """A model ready to score texts by one protocol."""
 
     def __init__(
-        self,
-        model,
-        tokenizer: NovelTokenizer,
-        *,
-        stride: int | None = None,
-        batch_size: int = 8,
-        precision: str = "fp32",
+        self, model, tokenizer: NovelTokenizer, *, stride: int | None, batch_size: int = 8, precision: str = "fp32"
     ):
         """Check the protocol.
 
         Args:
-            model: GPT2LMHeadModel in fp32 on its device; left as it is.
-            tokenizer: of the model.
+            model, tokenizer: GPT2LMHeadModel in fp32 on its device, left as it is, and its tokenizer.
             stride: tokens between windows, at most the context; None for half of it.
             batch_size: windows a pass; has no influence on the result.
             precision: "auto", "bf16", "fp16" or "fp32".
@@ -83,8 +76,9 @@ class Measure:
             raise UserError(f"--stride {stride}: longer than the context of {window}", f"--stride {window}", EXIT_USAGE)
         self.tokenizer = tokenizer
         self.device = next(model.parameters()).device
-        self.protocol = Protocol(window, stride, batch_size, precision)
-        self.scorer = make_scorer(model, choose_precision(precision, self.device, trains=False))
+        self.cut = {"window": window, "stride": stride, "batch_size": batch_size}  # tokens, tokens, rows
+        self.precision = precision
+        self.scorer = make_scorer(model, precision)
 
     def find_texts(
         self,
@@ -110,15 +104,14 @@ class Measure:
         return [held_out(pieces, self.tokenizer)]
 
     def report(
-        self, texts: list[Text], *, per_chapter: bool = False, page: Page | None = None, **facts: object
+        self, texts: list[Text], *, per_chapter: bool = False, page: Callable | None = None, **facts: object
     ) -> dict:
         """Score texts and return the report.
 
         Args:
             texts: at least one; with several the report has an entry for each under `texts`.
             per_chapter: score every chapter by itself too.
-            page: called at the end with a title, the report and the spans of every chapter; None where no page of
-                characters is wanted.
+            page: called at the end with a title, the report and the spans of every chapter; None for no page.
             facts: further entries.
         """
         results, entries, chapters = [], [], []
@@ -140,16 +133,14 @@ class Measure:
         elif per_chapter:
             facts["chapters"] = entries[0]["chapters"]
         unknown = sum(entry["unknown_tokens"] for entry in entries)
-        report = {**figures_of(total), **dataclasses.asdict(self.protocol), "unknown_tokens": unknown, **facts}
+        report = {**figures_of(total), **self.cut, "precision": self.precision, "unknown_tokens": unknown, **facts}
         if page:
             page(", ".join(text.name for text in texts[:3]), report, chapters)
         return report
 
     def score(self, stream: TokenStream) -> Scores:
         """Score every token of one stream."""
-        protocol = self.protocol
-        batches = evaluation_batches(stream, protocol.window, protocol.stride, protocol.batch_size)
-        return score_batches(self.scorer, batches, self.device)
+        return score_batches(self.scorer, evaluation_batches(stream, **self.cut), self.device)
 
     def result_of(self, stream: TokenStream, characters: int) -> Evaluation:
         """Score one stream and add its tokens up."""
@@ -162,7 +153,7 @@ class Measure:
         _, scored, right = scores.totals()
         # the sum of exactly what the page shows; it differs from the sum batch by batch in the ninth digit
         nll = float(scores.nats.sum(dtype=np.float64))
-        places = scored_places(len(text.stream), self.protocol.window, self.protocol.stride)
+        places = scored_places(len(text.stream), self.cut["window"], self.cut["stride"])
         chapters = find_chapters(text.stream.read(), places, scores.nats, self.tokenizer)
         return Evaluation(nll, scored, len(text.stream), text.characters, right), chapters
 
@@ -219,11 +210,7 @@ def chapter_streams(stream: TokenStream, tokenizer: NovelTokenizer) -> list[Toke
 
 
 def held_out(folder: str | Path, tokenizer: NovelTokenizer) -> Text:
-    """Return the held-out part of a piece set.
-
-    Raises:
-        UserError: the pieces are damaged, of another vocabulary, or hold nothing out.
-    """
+    """Return the held-out part of a piece set; UserError where it is damaged, of another vocabulary, or empty."""
     # the path stands in the hint that tells how to make pieces for this model
     expect = {"vocabulary_sha256": tokenizer.fingerprint, "vocabulary_path": "THE_MODEL_FOLDER"}
     pieces = open_pieces(folder, expect=expect)
@@ -253,3 +240,29 @@ def say_result(result: Evaluation) -> None:
     """Print a result as one line for people."""
     figures = f"loss {result.loss:.4f} perplexity {result.perplexity:.2f} accuracy {result.accuracy:.2%}"
     say(f"{figures} bits per character {result.bits_per_character:.4f}")
+
+
+def find_chapters(ids: np.ndarray, places: np.ndarray, nats: np.ndarray, tokenizer: NovelTokenizer) -> list[list[Span]]:
+    """Return the spans of each chapter of a text: of ids (N,) between two [CLS], scored at places (S,) by nats (S,)."""
+    every = np.full(len(ids), np.nan, np.float32)  # (N,)
+    every[places] = nats
+    # two marks in a row enclose no chapter
+    marks = np.flatnonzero(ids == tokenizer.cls_id)
+    cuts = [(first + 1, last) for first, last in itertools.pairwise(marks) if last > first + 1]
+    return [find_spans(ids[first:last], every[first:last], tokenizer) for first, last in cuts]
+
+
+def find_spans(ids: Sequence[int], nats: Iterable[float], tokenizer: NovelTokenizer) -> list[Span]:
+    """Turn the tokens of a chapter into the characters that people read: a mark as its name, [SEP] as a line break."""
+    stream, spans, held = tokenizer.stream(), [], 0.0
+    names = {index: name for name, index in tokenizer.marks.items()}
+    for token_id, value in zip(map(int, ids), map(float, nats), strict=True):
+        # the stream keeps the bytes of an unfinished character back; their nats are held until it comes out
+        text, held = stream.push(token_id), held + value
+        text = text or names.get(token_id, "")
+        if text:
+            spans.append(Span(text, held))
+            held = 0.0
+    rest = stream.flush()
+    # bytes that never became a character show as a replacement sign
+    return [*spans, Span(rest, held)] if rest else spans

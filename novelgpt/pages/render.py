@@ -60,11 +60,7 @@ def fill(template: str, **values: object) -> str:
 
 
 def report_page(report: dict) -> str:
-    """Write the novel doctor's report as a page.
-
-    Args:
-        report: the object of the JSON report beside the documents (`data/train.report.json`).
-    """
+    """Write the novel doctor's JSON report beside the documents (`data/train.report.json`) as a page."""
     charts = [draw_lengths(book["lengths"]) if book["lengths"] else None for book in report["books"]]
     return fill(
         "report.html",
@@ -77,14 +73,7 @@ def report_page(report: dict) -> str:
 
 
 def draw_lengths(lengths: Sequence[Mapping]) -> dict:
-    """Return the chart of all documents' lengths; many documents share a bar, which shows their mean.
-
-    Args:
-        lengths: an entry a document: line, heading, characters.
-
-    Returns:
-        size and label of the drawing, and its bars: place, size, title, and whether it is without a heading.
-    """
+    """Return the chart of all documents' lengths (line, heading, characters); a bar of many documents is their mean."""
     # documents to bars, as few to each as MAX_BARS allows
     per_bar = -(-len(lengths) // MAX_BARS)
     groups = [lengths[start : start + per_bar] for start in range(0, len(lengths), per_bar)]
@@ -112,8 +101,7 @@ def write_surprise_page(path: str | Path, title: str, report: dict, chapters: Se
     """Write the page of characters of eval.py.
 
     Args:
-        path: the file.
-        title, chapters: as of surprise_page.
+        path, title, chapters: the file, and as of surprise_page.
         report: what eval.py prints; its figures stand at the head of the page.
     """
     figures = {name.replace("_", " "): report[name] for name in FIGURES if name in report}

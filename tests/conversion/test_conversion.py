@@ -14,7 +14,7 @@ from novelgpt import NovelTokenizer, UserError, load_model
 from novelgpt.cli import run
 from novelgpt.conversion import check_output, models, open_source
 from novelgpt.conversion.mindspore import from_mindspore, to_mindspore
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.files import find_damage, read_json, sha256_of
 from novelgpt.network import build_model, check_weights, expected_shapes, save_model
 

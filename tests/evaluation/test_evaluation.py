@@ -17,8 +17,7 @@ from novelgpt.evaluation.evaluation import (
     score_batches,
     scored_places,
 )
-from novelgpt.evaluation.report import Measure, Text, chapter_streams, text_stream
-from novelgpt.evaluation.surprise import find_chapters
+from novelgpt.evaluation.report import Measure, Text, chapter_streams, find_chapters, text_stream
 from novelgpt.network import build_model
 
 WINDOW = 16
@@ -62,7 +61,7 @@ def documented_nll(model, ids: torch.Tensor, stride: int) -> tuple[float, int]:
 def evaluate(model, stream: TokenStream, stride: int, batch_size: int, characters: int = 1) -> Evaluation:
     """Score a stream by the loop."""
     batches = evaluation_batches(stream, WINDOW, stride, batch_size)
-    nll, scored, right = score_batches(make_scorer(model, torch.float32), batches, CPU).totals()
+    nll, scored, right = score_batches(make_scorer(model, "fp32"), batches, CPU).totals()
     return Evaluation(nll, scored, len(stream), characters, right)
 
 
@@ -107,7 +106,7 @@ def test_windows_begin_at_multiples_of_the_stride_until_the_end_is_reached(num_t
 
 
 def test_parts_of_several_processes_add_up_to_the_whole(model):
-    batches, scorer = list(evaluation_batches(stream_of(100), WINDOW, 8, 2)), make_scorer(model, torch.float32)
+    batches, scorer = list(evaluation_batches(stream_of(100), WINDOW, 8, 2)), make_scorer(model, "fp32")
     nll, scored, right = score_batches(scorer, batches, CPU).totals()
     parts = [score_batches(scorer, batches, CPU, rank=rank, world=3).totals() for rank in range(3)]
     assert sum(part[1] for part in parts) == scored == 99
@@ -126,7 +125,7 @@ def test_what_is_raised_between_two_batches_ends_the_evaluation_for_every_proces
         if len(asked) == 3:
             raise Stopped
 
-    batches, scorer = list(evaluation_batches(stream_of(100), WINDOW, 8, 2)), make_scorer(model, torch.float32)
+    batches, scorer = list(evaluation_batches(stream_of(100), WINDOW, 8, 2)), make_scorer(model, "fp32")
     for rank in range(2):  # also before the batches of other processes, since all of them meet in the question
         with pytest.raises(Stopped):
             score_batches(scorer, batches, CPU, before_batch=stop_at_the_third, rank=rank, world=2)

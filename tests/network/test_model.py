@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt.compute import tune_for_cpu
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.files import MANIFEST
 from novelgpt.messages import UserError

@@ -16,7 +16,7 @@ import generate as generate_script
 import train as train_script
 from novelgpt.cli import run
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.files import write_json
 from novelgpt.messages import UserError
 from novelgpt.network import load_model, save_model

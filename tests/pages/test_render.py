@@ -17,7 +17,7 @@ from conftest import ROOT, STORY, TINY
 import clr_ctrl
 import eval as eval_script
 from novelgpt.cli import run
-from novelgpt.evaluation.surprise import Span
+from novelgpt.evaluation.report import Span
 from novelgpt.network import build_model, save_model
 from novelgpt.pages import render
 from novelgpt.pages.render import MAX_BARS, MAX_LINES, MAX_SHOWN, draw_lengths, report_page, surprise_page

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from novelgpt.corpus.pieces import write_pieces
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.files import write_json
 from novelgpt.training.checkpoint import find_checkpoint

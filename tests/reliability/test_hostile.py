@@ -20,7 +20,7 @@ import tokenize_corpus
 import train as train_script
 from novelgpt.cli import run
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.files import sha256_of, write_json
 from novelgpt.network import build_model, save_model

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.network import build_model, check_model_config, save_model
 from reliability.harness import ROOT, STORY, TINY, cases

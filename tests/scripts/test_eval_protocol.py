@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 import eval as eval_script
 from novelgpt.cli import run
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 
 CONTEXT = 1024

@@ -12,8 +12,7 @@ import make_vocab
 from novelgpt.cli import run
 from novelgpt.corpus.documents import write_documents
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.loading import load_vocabulary
-from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS
+from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, load_vocabulary
 
 SMALL_FILE = ROOT / "cache" / "vocab_small.txt"
 

@@ -16,7 +16,7 @@ from novelgpt.cli import run
 from novelgpt.corpus.documents import source_sha256, write_documents
 from novelgpt.corpus.pieces import make_pieces, open_pieces
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.files import sha256_of
 from novelgpt.messages import UserError

@@ -12,7 +12,7 @@ from transformers import GPT2LMHeadModel
 
 import train as train_script
 from novelgpt.cli import run
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.files import find_damage, read_json, write_json
 from novelgpt.training.optim import Muon

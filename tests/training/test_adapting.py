@@ -14,7 +14,7 @@ from published import BERT_SIZE, publish_old, tiny_gpt2
 from novelgpt.cli import run
 from novelgpt.corpus.pieces import open_pieces
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.files import write_json
 from novelgpt.messages import UserError

@@ -5,10 +5,9 @@ bpe         a tokenizer.json with merges                        lossless, subwor
 wordpiece   a vocab.txt without byte tokens                     a BERT vocabulary, lossy   wordpiece.py
 """
 
-from novelgpt.corpus.tokenizers.base import NovelTokenizer
+from novelgpt.corpus.tokenizers.base import NovelTokenizer, has_vocabulary
 from novelgpt.corpus.tokenizers.character import CharacterTokenizer
 from novelgpt.corpus.tokenizers.fitting import fit_vocabulary, write_small_vocabulary
-from novelgpt.corpus.tokenizers.loading import has_vocabulary
 from novelgpt.corpus.tokenizers.subword import BpeTokenizer
 from novelgpt.corpus.tokenizers.wordpiece import WordPieceTokenizer
 

@@ -6,6 +6,12 @@ A subclass says how plain text is encoded; everything else is here::
     "[TIL]萧"     ─encode_document→ [TIL] 萧               added tokens are tokens, [CLS] is text
     "萧[SEP]"     ─encode_prefix→  [CLS] 萧 [SEP]          every mark is parsed, [CLS] stands in front
     two documents ─frame→          [CLS] 萧 炎 [CLS] 药 老 [CLS]
+
+On disk a tokenizer is one of these, and what `export` writes is read offline by Transformers 4 and 5 without our code::
+
+    vocab.txt with the byte tokens <0x00> to <0xFF>   character
+    vocab.txt without them                            wordpiece
+    tokenizer.json                                    wordpiece, or bpe if it has merges, else character
 """
 
 import codecs
@@ -17,21 +23,34 @@ from pathlib import Path
 
 import numpy as np
 
-from novelgpt.corpus.tokenizers.export import export_backend, new_byte_backend
-from novelgpt.corpus.tokenizers.loading import read_vocabulary, save_vocabulary
-from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, UNUSED, add_names, find_marks, split_names
-from novelgpt.messages import EXIT_USAGE, UserError
+from novelgpt.corpus.tokenizers.vocabulary import (
+    BYTE_TOKENS,
+    HINT,
+    MARKS,
+    MAX_LINES,
+    UNUSED,
+    Listing,
+    add_names,
+    check_characters,
+    find_marks,
+    load_vocabulary,
+    order_tokens,
+    pad_tokens,
+    parse_whole,
+    split_names,
+    warn_of_settings,
+)
+from novelgpt.files import read_json, write_json, write_text
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
 CODE_POINTS = 0x110000  # of Unicode
 BYTES = {token: bytes([byte]) for byte, token in enumerate(BYTE_TOKENS)}
 SHOWN = {"[CLS]": "\n\n", "[SEP]": "\n"}  # what people see of these marks; the others are hidden
+HAN_RUNS = r"\p{Han}+"  # a merged token is within Han or within the rest
 
 
 class ByteStream:
     """Turns token ids into text one at a time, holding bytes back until a character is whole.
-
-    Args:
-        pieces: the bytes of each token.
 
     >>> stream = ByteStream([b"\\xe7", b"\\x82", b"\\x8e", b"!"])
     >>> [stream.push(token_id) for token_id in (0, 1, 2, 3)]
@@ -39,7 +58,7 @@ class ByteStream:
     """
 
     def __init__(self, pieces: Sequence[bytes]):
-        self.pieces = pieces
+        self.pieces = pieces  # the bytes of each token
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_id: int) -> str:
@@ -59,7 +78,6 @@ class NovelTokenizer:
         details: pairs of strings on which the ids depend too, such as merges; part of the fingerprint.
 
     Attributes:
-        kind: "character" or "bpe" (lossless), "wordpiece" (BERT's, lossy).
         tokens, vocab_size, dtype: the vocabulary, its size, uint16 or uint32.
         cls_id, pad_id, unk_id, sep_id, mask_id, newline_id: ids of single tokens.
         marks: names and ids of marks and added tokens.
@@ -77,11 +95,10 @@ class NovelTokenizer:
     >>> tokenizer = NovelTokenizer.from_texts(["萧炎大喝一声"])
     >>> tokenizer.decode(tokenizer.encode("萧薰儿\\n")) == "萧薰儿\\n"
     True
-    >>> isinstance(tokenizer, NovelTokenizer)
-    True
     """
 
-    kind: str
+    kind: str  # "character" or "bpe" (lossless), "wordpiece" (BERT's, lossy)
+    merges: Sequence[tuple[str, str]] = ()  # pairs of tokens that become one, in their order; of "bpe" only
 
     def __init__(self, tokens: Sequence[str], details: Sequence[tuple[str, str]] = ()):
         self.tokens = list(tokens)
@@ -98,11 +115,8 @@ class NovelTokenizer:
         self.newline_id = ids.get("<0x0A>", self.sep_id)
         # the text of every token, so that decoding only has to join
         self.pieces = [self.piece(token) for token in self.tokens]
-        hidden = {
-            **dict.fromkeys(self.reserved, ""),
-            **{index: SHOWN.get(name, "") for name, index in self.marks.items()},
-        }
-        self.shown = [self.piece(hidden.get(index, token)) for index, token in enumerate(self.tokens)]
+        shown = dict.fromkeys(self.reserved, "") | {index: SHOWN.get(name, "") for name, index in self.marks.items()}
+        self.shown = [self.piece(shown.get(index, token)) for index, token in enumerate(self.tokens)]
 
     @staticmethod
     def from_file(path: str | Path, *, size: int | None = None, add_tokens: str | None = None) -> "NovelTokenizer":
@@ -123,29 +137,22 @@ class NovelTokenizer:
         return find_kind(listing.kind)(tokens, **listing.details)
 
     @staticmethod
-    def from_texts(
-        texts: Sequence[str],
-        *,
-        kind: str = "character",
-        vocab_size: int | None = None,
-        min_count: int = 1,
-        reserved: int = 20,
-    ) -> "NovelTokenizer":
+    def from_texts(texts: Sequence[str], *, kind: str = "character", **sizes: int | None) -> "NovelTokenizer":
         """Fit a tokenizer to documents.
 
         Args:
             texts: documents.
             kind: "character" or "bpe".
-            vocab_size: at most this many tokens; None takes every character, or 8,000 subwords.
-            min_count: characters that occur less often are written as bytes.
-            reserved: how many [unusedN] tokens to keep free for added tokens.
+            sizes: vocab_size, at most this many tokens, None takes every character, or 8,000 subwords; min_count (1),
+                characters that occur less often are written as bytes; reserved (20), how many [unusedN] tokens to keep
+                free for added tokens.
 
         Raises:
             UserError: another kind, or vocab_size leaves no room.
         """
         if kind not in ("character", "bpe"):
             raise UserError(f"kind: found {kind!r}, expected 'character' or 'bpe'", 'kind="character"', EXIT_USAGE)
-        return find_kind(kind).fit(texts, vocab_size=vocab_size, min_count=min_count, reserved=reserved)
+        return find_kind(kind).fit(texts, **sizes)
 
     def encode(self, text: str) -> np.ndarray:
         """Turn text into ids (N,) of the tokenizer's dtype; names of marks in it are text like any other.
@@ -248,12 +255,43 @@ class NovelTokenizer:
             folder: made if missing; other files in it stay.
             model_max_length: the model's context in tokens; None, where there is no model, leaves it out.
         """
-        export_backend(folder, self.new_backend(self.marks), model_max_length=model_max_length)
+        special = {"bos": "[CLS]", "eos": "[CLS]", "pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "mask": "[MASK]"}
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",  # the name that Transformers 4 and 5 both know
+            "model_input_names": ["input_ids", "attention_mask"],  # GPT-2 would add token_type_ids to its input
+            **{f"{name}_token": mark for name, mark in special.items()},
+            "clean_up_tokenization_spaces": False,
+            "split_special_tokens": False,
+            **({} if model_max_length is None else {"model_max_length": model_max_length}),
+        }
+        write_text(Path(folder) / "tokenizer.json", self.new_backend(self.marks).to_str(pretty=True))
+        write_json(Path(folder) / "tokenizer_config.json", config)
         save_vocabulary(Path(folder) / "vocab.txt", self.tokens)
 
     def new_backend(self, marks: Iterable[str]):
-        """Return the tokenizers.Tokenizer of the vocabulary, which parses these marks."""
-        return new_byte_backend(self.tokens, [], marks)
+        """Return the tokenizers.Tokenizer of the vocabulary: BPE with byte fallback, here without merges.
+
+        Args:
+            marks: names that are parsed as marks, unless the reader splits special tokens.
+        """
+        from tokenizers import AddedToken, Tokenizer, decoders, models
+
+        # no post-processor: [CLS] and [SEP] around a prompt would end the text
+        ids = {token: index for index, token in enumerate(self.tokens)}
+        model = models.BPE(ids, list(self.merges), unk_token="[UNK]", byte_fallback=True, fuse_unk=False)
+        backend = Tokenizer(model)
+        if self.merges:  # without them every character stands for itself, however the text is split
+            backend.pre_tokenizer = new_splitter()
+        backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+        backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in marks])
+        return backend
+
+
+def new_splitter():
+    """Return the pre-tokenizer that keeps Han characters apart from all others."""
+    from tokenizers import Regex, pre_tokenizers
+
+    return pre_tokenizers.Split(Regex(HAN_RUNS), "isolated")
 
 
 def find_kind(kind: str) -> type[NovelTokenizer]:
@@ -263,11 +301,7 @@ def find_kind(kind: str) -> type[NovelTokenizer]:
 
 
 def code_points(text: str, start: int, stop: int) -> np.ndarray:
-    """Return the code points of a stretch of a text, uint32 (stop - start,).
-
-    Raises:
-        UserError: a lone surrogate, which is no character; the message names its place.
-    """
+    """Return the code points of a stretch of a text, uint32 (stop - start,); UserError as of encode."""
     try:
         return np.frombuffer(text[start:stop].encode("utf-32-le"), "<u4")
     except UnicodeEncodeError as problem:
@@ -283,3 +317,74 @@ def check_ids(ids: Sequence[int] | np.ndarray, vocab_size: int) -> list[int]:
         wrong = array.min() if array.min() < 0 else array.max()
         raise ValueError(f"token id {wrong}, expected 0 to {vocab_size - 1}")
     return array.tolist()
+
+
+def read_vocabulary(path: Path, size: int | None) -> Listing:
+    """Read a vocabulary file, a tokenizer.json or a model folder; see NovelTokenizer.from_file."""
+    if path.is_dir():
+        return read_folder(path, folder_size(path) if size is None else size)
+    if path.suffix == ".json":
+        return parse_whole(path, read_json(path, code=EXIT_INPUT), size or 0)
+    return read_plain(path, pad_tokens(load_vocabulary(path), size or 0))
+
+
+def read_folder(folder: Path, size: int) -> Listing:
+    """Read what a model folder holds: tokenizer.json, or vocab.txt with the added_tokens.json of older tools."""
+    whole, plain = folder / "tokenizer.json", folder / "vocab.txt"
+    # tokenizer.json decides, since it knows merges and case; the list beside it must agree
+    tokens = load_vocabulary(plain) if plain.exists() else []
+    if whole.exists():
+        listing = parse_whole(whole, read_json(whole, code=EXIT_INPUT), size)
+        if tokens != listing.tokens[: len(tokens)]:
+            message = f"{folder}: tokenizer.json and vocab.txt do not hold the same tokens"
+            raise UserError(message, "delete the wrong one")
+        return listing
+    # older folders hold a plain list, and what was added later in a file of its own
+    if tokens:
+        return read_plain(plain, pad_tokens(with_added(folder / "added_tokens.json", tokens), size))
+    raise UserError(f"{folder}: neither tokenizer.json nor vocab.txt", HINT)
+
+
+def has_vocabulary(folder: str | Path) -> bool:
+    """Tell whether a model folder holds a vocabulary of its own; those of GPT2-Chinese do not."""
+    return any((Path(folder) / name).exists() for name in ("tokenizer.json", "vocab.txt"))
+
+
+def read_settings(path: Path) -> dict:
+    """Read a JSON object that may be missing; anything else counts as empty."""
+    value = read_json(path, code=EXIT_INPUT) if path.exists() else {}
+    return value if isinstance(value, dict) else {}
+
+
+def folder_size(folder: Path) -> int:
+    """Return the number of embedding rows that a model folder's config.json gives, or 0 if it gives none."""
+    size = read_settings(folder / "config.json").get("vocab_size")
+    return size if isinstance(size, int) and size <= MAX_LINES else 0
+
+
+def with_added(path: Path, tokens: list[str]) -> list[str]:
+    """Append the tokens of an added_tokens.json, such as `{"[TIL]": 21128}`, to a plain list."""
+    added = read_json(path, code=EXIT_INPUT) if path.exists() else {}
+    try:
+        return order_tokens({**{token: index for index, token in enumerate(tokens)}, **added})
+    except (TypeError, ValueError) as problem:
+        message = f"{path}: its ids do not continue after the {len(tokens):,} tokens of vocab.txt"
+        raise UserError(message, "put back the vocab.txt that belongs to it") from problem
+
+
+def read_plain(path: Path, tokens: list[str]) -> Listing:
+    """Tell the kind of a plain list: character if it has byte tokens, else BERT's WordPiece."""
+    if BYTE_TOKENS[0] in tokens:  # one is enough: check_marks has seen all or none
+        check_characters(path, tokens)
+        return Listing("character", tokens, {})
+    # the tokenizer_config.json beside it may say that the model keeps case
+    config_path = path.parent / "tokenizer_config.json"
+    config = read_settings(config_path)
+    lowercase = config.get("do_lower_case") is not False
+    warn_of_settings(config_path, config, lowercase)
+    return Listing("wordpiece", tokens, {"lowercase": lowercase})
+
+
+def save_vocabulary(path: str | Path, tokens: Sequence[str]) -> None:
+    """Write a vocabulary file atomically, one token a line."""
+    write_text(path, "\n".join(tokens) + "\n")

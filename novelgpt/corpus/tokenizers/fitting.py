@@ -1,33 +1,31 @@
 """Texts -> their vocabulary file and a report of how well it fits, as `make_vocab.py` writes them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from novelgpt.corpus.tokenizers.base import NovelTokenizer
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
-from novelgpt.corpus.tokenizers.vocabulary import SMALL_SIZE, build_vocabulary, count_characters, small_vocabulary
+from novelgpt.corpus.tokenizers.base import NovelTokenizer, save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import (
+    SMALL_SIZE,
+    build_vocabulary,
+    count_characters,
+    first_tokens,
+    is_character_token,
+)
 from novelgpt.messages import printable, say
 
 NUM_EXAMPLES = 20  # characters that fall to bytes, the most frequent first
 EXAMPLE_WIDTH = 30  # characters
+SMALL_RESERVED = 100  # [unusedN] of cache/vocab_small.txt
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """How well a vocabulary fits a text.
+class Coverage(NamedTuple):
+    """How well a vocabulary fits a text."""
 
-    Attributes:
-        characters: of the text.
-        covered: characters that have a token of their own or are ASCII.
-        tokens: that the text becomes.
-        missing: characters written as two to four byte tokens, with their counts, the most frequent first.
-    """
-
-    characters: int
-    covered: int
-    tokens: int
-    missing: list[tuple[str, int]]
+    characters: int  # of the text
+    covered: int  # characters that have a token of their own or are ASCII
+    tokens: int  # that the text becomes
+    missing: list[tuple[str, int]]  # characters written as two to four byte tokens with their counts, commonest first
 
 
 def write_small_vocabulary(path: str | Path) -> None:
@@ -38,25 +36,16 @@ def write_small_vocabulary(path: str | Path) -> None:
 
 
 def fit_vocabulary(
-    documents: Iterable[str],
-    vocab_path: str | Path,
-    *,
-    kind: str = "character",
-    vocab_size: int | None = None,
-    min_count: int = 1,
-    reserved: int = 20,
-    width: int,
+    documents: Iterable[str], vocab_path: str | Path, *, kind: str, vocab_size: int | None, width: int, **sizes: int
 ) -> str:
-    """Build the vocabulary of a corpus, write it, and report on it.
+    """Build the vocabulary of a corpus and write it.
 
     Args:
         documents: texts of the corpus, read once.
         vocab_path: the file to write; for kind "bpe" a folder.
-        kind: "character" or "bpe".
-        vocab_size: at most this many tokens; None is all characters, and 13,317 for "bpe".
-        min_count: rarer characters are written as bytes.
-        reserved: how many [unusedN] tokens to keep free.
+        kind, vocab_size: as of NovelTokenizer.from_texts, but "bpe" has 13,317 tokens for None.
         width: of the embedding whose size is reported, in numbers a token.
+        sizes: min_count and reserved, as of NovelTokenizer.from_texts.
 
     Returns:
         The report: coverage, what falls to bytes, tokens per character, parameters of the embedding.
@@ -66,33 +55,27 @@ def fit_vocabulary(
     """
     texts = list(documents)
     counts = count_characters(texts)
-    # build and write
+    # build and write; subwords are reported beside the characters that they replace
     if kind == "bpe":
-        sizes = {"vocab_size": vocab_size or SMALL_SIZE, "min_count": min_count, "reserved": reserved}
-        tokenizer = NovelTokenizer.from_texts(texts, kind=kind, **sizes)
+        tokenizer = NovelTokenizer.from_texts(texts, kind=kind, vocab_size=vocab_size or SMALL_SIZE, **sizes)
         tokenizer.export(vocab_path)
-        tokens, num_ids = tokenizer.tokens, sum(len(tokenizer.encode(text)) for text in texts)
+        tokens, plain = tokenizer.tokens, build_vocabulary(counts, **sizes)
+        rates = {kind: sum(len(tokenizer.encode(text)) for text in texts), "character": coverage(counts, plain).tokens}
     else:
-        tokens = build_vocabulary(counts, vocab_size=vocab_size, min_count=min_count, reserved=reserved)
+        tokens = build_vocabulary(counts, vocab_size=vocab_size, **sizes)
         save_vocabulary(vocab_path, tokens)
-        num_ids = coverage(counts, tokens).tokens
+        rates = {kind: coverage(counts, tokens).tokens}
     say(f"wrote {vocab_path}: {len(tokens):,} tokens")
-    # report; subwords beside the characters that they replace
+    # report
     fit = coverage(counts, tokens)
     lines = [f"{vocab_path}: {len(tokens):,} tokens of kind {kind}", *coverage_lines(fit, texts)]
-    lines.append(rate_line(kind, num_ids, fit.characters))
-    if kind == "bpe":
-        plain = build_vocabulary(counts, min_count=min_count, reserved=reserved)
-        lines.append(rate_line("character", coverage(counts, plain).tokens, fit.characters))
+    for name, num_ids in rates.items():
+        lines.append(f"tokens per character ({name}): {num_ids / max(fit.characters, 1):.3f}")
     return "\n".join([*lines, size_line(len(tokens), width)])
 
 
 def coverage(counts: Mapping[str, int], tokens: Sequence[str]) -> Coverage:
-    """Compare the characters of a text with a character vocabulary.
-
-    Args:
-        counts: how often each character occurs.
-        tokens: the vocabulary.
+    """Compare the characters of a text, with their counts, with a character vocabulary.
 
     >>> coverage({"萧": 1, "炎": 1, "a": 1}, ["萧"])
     Coverage(characters=3, covered=2, tokens=5, missing=[('炎', 1)])
@@ -136,15 +119,6 @@ def example_lines(chars: Mapping[str, int], texts: Sequence[str]) -> dict[str, s
     return examples
 
 
-def rate_line(kind: str, num_ids: int, characters: int) -> str:
-    """Report how many tokens a character costs.
-
-    >>> rate_line("bpe", 65, 100)
-    'tokens per character (bpe): 0.650'
-    """
-    return f"tokens per character ({kind}): {num_ids / max(characters, 1):.3f}"
-
-
 def size_line(vocab_size: int, width: int) -> str:
     """Report how many parameters a vocabulary costs as an embedding, compared with the small vocabulary.
 
@@ -157,3 +131,37 @@ def size_line(vocab_size: int, width: int) -> str:
         f"embedding at width {width}: {vocab_size * width:,} parameters, "
         f"{comparison} the {SMALL_SIZE * width:,} of {SMALL_SIZE:,} tokens"
     )
+
+
+def small_vocabulary() -> list[str]:
+    """Build the tokens of cache/vocab_small.txt: 13,317, for any Chinese novel, from Python's own codecs alone.
+
+    In this order, each character once: the whole of GB2312; the punctuation of GBK's first nine rows (— and · among it,
+    which Python's GB2312 maps elsewhere); Big5's symbols and its level 1 (common traditional characters); and of its
+    level 2 as many as fit, first those that the Japanese or the Korean standard has too, for these occur in texts.
+
+    >>> len(small_vocabulary())
+    13317
+    """
+    level2 = decode_rows("big5", 0xC9, 0xF9)
+    shared = {*decode_rows("euc_jp", 0xB0, 0xF4), *decode_rows("euc_kr", 0xCA, 0xFD)}
+    characters = [
+        *decode_rows("gb2312", 0xA1, 0xF7),
+        *decode_rows("gbk", 0xA1, 0xA9),
+        *decode_rows("big5", 0xA1, 0xC8),
+        *sorted(level2, key=lambda char: char not in shared),  # sorting is stable: by code within both groups
+    ]
+    # dict.fromkeys keeps the first place of each character
+    return [*first_tokens(SMALL_RESERVED), *dict.fromkeys(characters)][:SMALL_SIZE]
+
+
+def decode_rows(codec: str, first: int, last: int) -> list[str]:
+    """List the characters of a two-byte code, by code, whose first byte lies between two values.
+
+    >>> decode_rows("gb2312", 0xB0, 0xB0)[:4]
+    ['啊', '阿', '埃', '挨']
+    """
+    # second bytes are of the upper half, and in Big5 of part of the lower
+    trails = [*range(0x40, 0x7F if codec == "big5" else 0x40), *range(0xA1, 0xFF)]
+    pairs = (bytes([lead, trail]) for lead in range(first, last + 1) for trail in trails)
+    return [char for pair in pairs if is_character_token(char := pair.decode(codec, "replace")[0]) and char != "\ufffd"]

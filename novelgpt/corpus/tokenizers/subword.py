@@ -6,12 +6,11 @@ newline are always byte tokens, and a merged token consists of Han characters al
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from novelgpt.corpus.tokenizers.base import NovelTokenizer, code_points
-from novelgpt.corpus.tokenizers.export import new_byte_backend, new_splitter
+from novelgpt.corpus.tokenizers.base import NovelTokenizer, code_points, new_splitter
 from novelgpt.corpus.tokenizers.vocabulary import count_characters, first_tokens, is_character_token
 from novelgpt.messages import EXIT_USAGE, UserError
 
@@ -39,24 +38,18 @@ class BpeTokenizer(NovelTokenizer):
     def fit(
         cls, texts: Sequence[str], *, vocab_size: int | None = None, min_count: int = 1, reserved: int = 20
     ) -> "BpeTokenizer":
-        """Learn a subword vocabulary from texts.
-
-        Args:
-            texts: documents.
-            vocab_size: at most this many tokens, all characters of the texts among them; None is 8,000.
-            min_count: characters that occur less often are written as bytes.
-            reserved: how many [unusedN] tokens to keep free for added tokens.
-
-        Raises:
-            UserError: vocab_size leaves no room for the characters.
-        """
+        """Learn a subword vocabulary from texts; see NovelTokenizer.from_texts."""
         from tokenizers import Tokenizer, models, trainers
 
         # what has a token from the start, and whether there is room for all of it
         counts, vocab_size = count_characters(texts), vocab_size or NUM_TOKENS
         kept = {char for char, count in counts.items() if count >= min_count and is_character_token(char)}
         start = first_tokens(reserved)
-        check_room(vocab_size, len(start), len(kept))
+        least = len(start) + len(kept)
+        if vocab_size < least:
+            parts = f"({len(start)} marks, reserved and bytes, {len(kept)} characters)"
+            message = f"--vocab_size: found {vocab_size}, expected more than {least} {parts}"
+            raise UserError(message, "raise --vocab_size or --min_count", EXIT_USAGE)
         # learn merges from runs beyond ASCII; a rare character ends a run, so that no merge crosses it
         rare = {ord(char): " " for char in counts.keys() - kept}
         runs = (run for text in texts for run in BEYOND_ASCII.findall(text.translate(rare)))
@@ -80,18 +73,3 @@ class BpeTokenizer(NovelTokenizer):
     def with_tokens(self, tokens: Sequence[str]) -> "BpeTokenizer":
         """Return a tokenizer with the same merges."""
         return BpeTokenizer(tokens, self.merges)
-
-    def new_backend(self, marks: Iterable[str]):
-        """Return the tokenizers.Tokenizer of the vocabulary, which parses these marks."""
-        return new_byte_backend(self.tokens, self.merges, marks)
-
-
-def check_room(vocab_size: int, num_first: int, num_characters: int) -> None:
-    """Refuse a vocabulary too small for the characters of the texts."""
-    least = num_first + num_characters
-    if vocab_size < least:
-        message = (
-            f"--vocab_size: found {vocab_size}, expected more than {least} "
-            f"({num_first} marks, reserved and bytes, {num_characters} characters)"
-        )
-        raise UserError(message, "raise --vocab_size or --min_count", EXIT_USAGE)

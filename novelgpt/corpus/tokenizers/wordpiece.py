@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from novelgpt.corpus.tokenizers.base import CODE_POINTS, NovelTokenizer, code_points
-from novelgpt.corpus.tokenizers.export import new_wordpiece_backend
 
+INNER_SPACE = r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])"  # a space that does not stand between two Latin words
 LATIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 CHUNK = 1 << 20  # characters looked up at a time
 MAX_RUNS = 1 << 16  # runs remembered before all are forgotten
@@ -24,25 +24,22 @@ DROPPED, IN_RUN, UNASKED = -1, -2, -3  # table entries that are not ids
 class WordStream:
     """Turns WordPiece ids into text one at a time: `##` joins, and only Latin words get a space between them.
 
-    Args:
-        pieces: what to write for each token.
-
     >>> stream = WordStream(["大", "new", "##s", "\\n"])
     >>> [stream.push(token_id) for token_id in (0, 1, 2, 1, 3)]
     ['大', 'new', 's', ' new', '\\n']
     """
 
     def __init__(self, pieces: Sequence[str]):
-        self.pieces = pieces
+        self.pieces = pieces  # what to write for each token
         self.last = ""
 
     def push(self, token_id: int) -> str:
         """Take the next token and return the text it adds."""
         piece = self.pieces[token_id]
-        joins = piece.startswith("##") and len(piece) > 2
-        text = piece[2:] if joins else piece
-        if not joins and self.last in LATIN and text[:1] in LATIN:
-            text = " " + text
+        if piece.startswith("##") and len(piece) > 2:
+            text = piece[2:]
+        else:
+            text = " " + piece if self.last in LATIN and piece[:1] in LATIN else piece
         self.last = text[-1:] or self.last
         return text
 
@@ -55,8 +52,7 @@ class WordPieceTokenizer(NovelTokenizer):
     """Text <-> ids of a BERT vocabulary.
 
     Args:
-        tokens: the vocabulary; the place is the id, wherever the marks stand.
-        lowercase: whether the model was trained on lower case, as Chinese BERT vocabularies are.
+        tokens, lowercase: the vocabulary, and whether the model was trained on lower case, as Chinese BERT ones are.
 
     >>> tokenizer = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "大", "喝", "a", "##b"])
     >>> tokenizer.encode("大 喝Ab龘\\n").tolist()
@@ -137,5 +133,27 @@ class WordPieceTokenizer(NovelTokenizer):
         return WordPieceTokenizer(tokens, lowercase=self.lowercase)
 
     def new_backend(self, marks: Iterable[str]):
-        """Return the tokenizers.Tokenizer of the vocabulary, which parses these marks."""
-        return new_wordpiece_backend(self.tokens, lowercase=self.lowercase, marks=marks)
+        """Return the tokenizers.Tokenizer of the vocabulary; without marks it is BERT's for one line of plain text."""
+        from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+        ids = {token: index for index, token in enumerate(self.tokens)}
+        backend = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.normalizer = normalizers.BertNormalizer(lowercase=self.lowercase)
+        # with marks newlines become [SEP], so "[SEP]" typed into a prompt is a newline too;
+        # [SEP] is not special, so that decoding without special tokens keeps line breaks
+        if marks:
+            backend.normalizer = normalizers.Sequence([normalizers.Replace("\n", "[SEP]"), backend.normalizer])
+            special = [AddedToken(name, special=True, normalized=False) for name in marks if name != "[SEP]"]
+            backend.add_special_tokens(special)
+            backend.add_tokens([AddedToken("[SEP]", special=False, normalized=True)])
+        # join the parts of words, then drop the spaces that do not part Latin words
+        backend.decoder = decoders.Sequence(
+            [
+                decoders.WordPiece("##", cleanup=False),
+                decoders.Fuse(),
+                decoders.Replace(Regex(r"\[SEP\]|\[sep\]"), "\n"),  # its name is normalized like any text
+                decoders.Replace(Regex(INNER_SPACE), ""),
+            ]
+        )
+        return backend

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -12,8 +11,8 @@ from novelgpt.corpus import tokenizers
 from novelgpt.corpus.pieces import open_pieces, write_pieces
 from novelgpt.corpus.records import encode_records
 from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.character import CharacterTokenizer
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
 from novelgpt.corpus.tokenizers.subword import BpeTokenizer
 from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS
 from novelgpt.corpus.tokenizers.wordpiece import WordPieceTokenizer
@@ -143,22 +142,17 @@ def test_a_text_that_is_written_on_is_framed_in_front_only(tokenizer, tmp_path):
     seen = []
 
     class Session:
-        options = Namespace(save_samples_path=str(tmp_path), prefix_file=None)
-
         def __init__(self):
             self.tokenizer = tokenizer
 
-        def plan_after(self, ids):
-            return None
-
-        def write_batch(self, ids, indices, **values):
+        def write_batch(self, ids, rule, indices, **values):
             seen.append(ids)
             return [None]
 
-        def new_text_of(self, sample):
+        def show_new(self, sample):
             return "炎"
 
-    write_by_turns(Session(), "萧炎", ["\n", "q"], lambda text: None)
+    write_by_turns(Session(), "萧炎", None, tmp_path / "story.txt", ["\n", "q"], lambda text: None)
     assert seen == [FRAMED[tokenizer.kind][:-3]]
 
 

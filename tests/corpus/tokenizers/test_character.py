@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.character import CHUNK, CharacterTokenizer
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
 from novelgpt.corpus.tokenizers.subword import BpeTokenizer
 from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, build_vocabulary
 from novelgpt.messages import EXIT_USAGE, UserError

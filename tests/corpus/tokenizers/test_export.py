@@ -11,7 +11,7 @@ from conftest import NOVELS, ROOT, read_novel
 from helpers import ALL_CHARACTERS, NASTY, TRAINING_TEXT
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.subword import BpeTokenizer
 from novelgpt.messages import UserError
 

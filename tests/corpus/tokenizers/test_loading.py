@@ -5,7 +5,7 @@ import json
 import pytest
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS
 from novelgpt.messages import UserError
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from novelgpt.corpus.tokenizers.loading import load_vocabulary, save_vocabulary
-from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, build_vocabulary, small_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
+from novelgpt.corpus.tokenizers.fitting import small_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, build_vocabulary, load_vocabulary
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
 SMALL_FILE = ROOT / "cache" / "vocab_small.txt"

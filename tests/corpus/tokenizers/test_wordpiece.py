@@ -9,7 +9,7 @@ from conftest import NOVELS, read_novel
 from helpers import ALL_CHARACTERS, reference_ids
 
 from novelgpt.corpus.tokenizer import load_tokenizer
-from novelgpt.corpus.tokenizers.loading import save_vocabulary
+from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import MARKS
 from novelgpt.corpus.tokenizers.wordpiece import MAX_RUNS, WordPieceTokenizer
 from novelgpt.messages import UserError

@@ -10,7 +10,7 @@ from conftest import TINY
 from novelgpt.corpus.pieces import TokenStream
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.evaluation.evaluation import evaluation_batches, make_scorer, score_batches, scored_places
-from novelgpt.evaluation.surprise import Span, find_spans
+from novelgpt.evaluation.report import Span, find_spans
 from novelgpt.network import build_model, score_tokens
 
 
@@ -28,7 +28,7 @@ def model(tiny_tokenizer):
 def test_each_token_has_the_loss_of_its_window(model, stride):
     ids = np.random.default_rng(0).integers(300, size=40).astype(np.uint16)
     batches = evaluation_batches(TokenStream([ids]), 16, stride, 3)
-    scores = score_batches(make_scorer(model, torch.float32), batches, torch.device("cpu"))
+    scores = score_batches(make_scorer(model, "fp32"), batches, torch.device("cpu"))
     nats = np.full(40, np.nan)
     nats[scored_places(40, 16, stride)] = scores.nats
     expected = np.full(40, np.nan)
