@@ -142,15 +142,15 @@ def evaluate(
     options = with_changes(options or EvaluateOptions(), changes, names_with(EvaluateOptions, python=True))
     if not isinstance(pieces, (str, os.PathLike)):
         raise UserError(f"pieces: found {pieces!r}, expected text", "pieces='data/tokenized/'", EXIT_USAGE)
-    from novelgpt import pages
     from novelgpt.evaluation import Measure
+    from novelgpt.pages import write_surprise_page
 
     network, tokenizer = open_model(model, options.device)
     protocol = {name: getattr(options, name) for name in ("stride", "batch_size", "precision")}
     measure = Measure(network, tokenizer, **protocol)
     texts = measure.find_texts(text, path, os.fspath(pieces), encoding=options.encoding)
     facts = {"model": str(model)} if isinstance(model, (str, Path)) else {}
-    page = functools.partial(pages.write_surprise_page, options.html) if options.html else None
+    page = functools.partial(write_surprise_page, options.html) if options.html else None
     report = measure.report(texts, per_chapter=options.per_chapter, page=page, **facts)
     return report | measure.baseline(texts, os.fspath(pieces), report["loss"]) if options.baseline else report
 

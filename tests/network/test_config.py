@@ -2,9 +2,12 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
+from conftest import ROOT
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt.messages import UserError
@@ -237,3 +240,10 @@ def test_the_counted_parameters_are_those_that_transformers_allocates(changes):
     with torch.device("meta"):
         model = GPT2LMHeadModel(GPT2Config(**config, vocab_size=321, bos_token_id=0, eos_token_id=0))
     assert count_config_parameters(config, 321) == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_a_config_is_read_without_torch():
+    code = "import sys\nfrom novelgpt.network import read_model_config\n"
+    code += "read_model_config('config/model_config_small.json')\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
