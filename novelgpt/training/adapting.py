@@ -29,15 +29,10 @@ ASCII = {f"<0x{byte:02X}>": chr(byte) for byte in range(0x21, 0x7F)}  # <0x61> i
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What became of an embedding.
+    """What became of an embedding."""
 
-    Attributes:
-        sources: int64 (V,), the old row of each token; -1 for a new one.
-        dropped: old rows that no token takes.
-    """
-
-    sources: np.ndarray
-    dropped: int
+    sources: np.ndarray  # int64 (V,), the old row of each token; -1 for a new one
+    dropped: int  # old rows that no token takes
 
     @property
     def new_ids(self) -> np.ndarray:
@@ -63,12 +58,7 @@ def choose_vocabulary(tokenizer_path: str | None, pretrained_model: str | None) 
 def choose_tokenizer(
     tokenizer_path: str | None, pretrained_model: str | None, add_tokens: str | None
 ) -> NovelTokenizer:
-    """Load the vocabulary of a run with its added tokens.
-
-    Args:
-        tokenizer_path: a vocabulary; None for the model's own, or else the default one.
-        pretrained_model: the model folder to start from; None for none.
-        add_tokens: further tokens, "[TIL],[WS]"; None for none.
+    """Load the vocabulary of a run, the model's own or the default one where none is given, with its added tokens.
 
     Raises:
         UserError: no model folder, no vocabulary, or a token that cannot be added.
@@ -144,14 +134,7 @@ def spelled(tokens: Sequence[str]) -> list[str]:
 
 
 def adapt_embeddings(model: GPT2LMHeadModel, tokenizer: NovelTokenizer, adaptation: Adaptation, *, seed: int) -> None:
-    """Give a network the embedding, and the head, of another vocabulary.
-
-    Args:
-        model: changed in place, before it is trained.
-        tokenizer: the new vocabulary.
-        adaptation: from match_rows.
-        seed: the new rows are a function of it.
-    """
+    """Give a network the embedding, and the head, of another vocabulary, in place; new rows follow from the seed."""
     embedding, config = model.transformer.wte, model.config
 
     # a tied head is the embedding itself; another one gets rows of its own

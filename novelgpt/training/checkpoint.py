@@ -26,8 +26,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json, write_json
 from novelgpt.messages import EXIT_DIVERGED, EXIT_STATE, UserError, say, warn
 from novelgpt.network import WEIGHTS, check_safetensors_header, gather_tensor, read_safetensors, write_safetensors
-from novelgpt.training.parallel import World, any_process
-from novelgpt.training.stopping import StopSignals
 
 FOLDER = "checkpoints"
 OPTIMIZER = "optimizer.safetensors"
@@ -39,40 +37,23 @@ RETRY_SECONDS = 60  # after a checkpoint that the disk refused
 
 @dataclass
 class Progress:
-    """Where a run stands. Everything in it goes into state.json.
+    """Where a run stands. Everything in it goes into state.json."""
 
-    Attributes:
-        step: optimizer steps done, skipped ones included.
-        epoch: the epoch under way, from 1.
-        batch: batches of that epoch that are done.
-        best_loss: lowest held-out loss so far, nats per token; None before the first evaluation.
-        best_epoch: the epoch of it; a fraction within an epoch.
-        history: one entry an evaluation: epoch, step, valid_loss.
-        skipped: steps left out because loss or gradient was not finite.
-        bad_in_a_row: how many of them were the last ones.
-        log_bytes: length of log.jsonl when this was saved.
-        loss_sum, loss_tokens: nats and scored tokens since the last log line.
-        micro_batches: how many parts a batch was computed in; sums in another order differ in the last bit.
-        scaler: state of the fp16 loss scaler.
-        best_step: the step of the best held-out loss.
-        since_best: evaluations since then.
-    """
-
-    step: int = 0
-    epoch: int = 1
-    batch: int = 0
-    best_loss: float | None = None
-    best_epoch: float | None = None
-    history: list[dict] = field(default_factory=list)
-    skipped: int = 0
-    bad_in_a_row: int = 0
-    log_bytes: int = 0
-    loss_sum: float = 0.0
-    loss_tokens: int = 0
-    micro_batches: int = 0
-    scaler: dict = field(default_factory=dict)
-    best_step: int | None = None
-    since_best: int = 0
+    step: int = 0  # optimizer steps done, skipped ones included
+    epoch: int = 1  # the epoch under way, from 1
+    batch: int = 0  # batches of that epoch that are done
+    best_loss: float | None = None  # lowest held-out loss so far, nats per token; None before the first evaluation
+    best_epoch: float | None = None  # the epoch of it; a fraction within an epoch
+    history: list[dict] = field(default_factory=list)  # one entry an evaluation: epoch, step, valid_loss
+    skipped: int = 0  # steps left out because loss or gradient was not finite
+    bad_in_a_row: int = 0  # how many of them were the last ones
+    log_bytes: int = 0  # length of log.jsonl when this was saved
+    loss_sum: float = 0.0  # nats since the last log line
+    loss_tokens: int = 0  # scored tokens since then
+    micro_batches: int = 0  # parts a batch was computed in; sums in another order differ in the last bit
+    scaler: dict = field(default_factory=dict)  # state of the fp16 loss scaler
+    best_step: int | None = None  # the step of the best held-out loss
+    since_best: int = 0  # evaluations since then
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:
@@ -94,17 +75,7 @@ def save_checkpoint(
     *,
     keep: int,
 ) -> Path:
-    """Write the state of a run and remove older states once the new one is verified.
-
-    Args:
-        run_dir: the run folder.
-        progress: where the run stands.
-        weights: what training_weights returns.
-        optimizer: what optimizer_tensors returns.
-        keep: how many of the newest valid checkpoints stay, from 1.
-
-    Returns:
-        The new folder.
+    """Write the state of a run, and remove all but the newest `keep` once it is verified; return its folder.
 
     Raises:
         UserError: a number is not finite, or the disk refuses; every older checkpoint is then still there.
@@ -140,11 +111,7 @@ def prune_checkpoints(run_dir: Path, keep: int) -> None:
 
 
 def find_checkpoint(run_dir: Path, *, set_aside: bool = True) -> Path | None:
-    """Return the newest valid checkpoint.
-
-    Args:
-        run_dir: the run folder.
-        set_aside: rename damaged checkpoints to `.bad`, with a warning that names file and reason.
+    """Return the newest valid checkpoint; with set_aside, rename damaged ones to `.bad` and warn of file and reason.
 
     Raises:
         UserError: there are checkpoints, and none is valid.
@@ -312,43 +279,25 @@ def like_parameter(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor
 class Saver:
     """Knows when the last checkpoint was written and of which position, and thus when the next one is due."""
 
-    def __init__(
-        self, run_dir: Path, world: World, stop: StopSignals, *, save_steps: int, save_minutes: float, keep: int
-    ):
-        """Start the clock.
-
-        Args:
-            run_dir: the run folder.
-            world: this process among all.
-            stop: tells whether a checkpoint was asked for.
-            save_steps, save_minutes: between two checkpoints; 0 for never.
-            keep: how many of the newest checkpoints stay.
-        """
-        self.run_dir, self.world, self.stop = run_dir, world, stop
-        self.save_steps, self.save_seconds, self.keep = save_steps, 60 * save_minutes, keep
+    def __init__(self, run_dir: Path, *, save_minutes: float, keep: int):
+        """Start the clock: `save_minutes` between two checkpoints, 0 for never; the newest `keep` of them stay."""
+        self.run_dir, self.save_seconds, self.keep = run_dir, 60 * save_minutes, keep
         self.saved_at = time.monotonic()
         self.saved: tuple[int, int, int] | None = None  # step, epoch and batch; main only
         self.is_refused = False  # the last try failed
 
-    def is_due(self, progress: Progress) -> bool:
-        """Tell whether a checkpoint is due by steps, or on any process by its clock or a signal."""
-        if self.save_steps and progress.step % self.save_steps == 0:
-            return True
-
-        # clocks and signals differ between processes, so all of them agree on it
+    def time_is_up(self) -> bool:
+        """Tell whether a checkpoint is due by this process's clock."""
         seconds = time.monotonic() - self.saved_at
-        is_asked = self.stop.save_asked or 0 < self.save_seconds < seconds
-        return any_process(is_asked or (self.is_refused and seconds > RETRY_SECONDS), self.world)
+        return 0 < self.save_seconds < seconds or (self.is_refused and seconds > RETRY_SECONDS)
 
     def is_saved(self, progress: Progress) -> bool:
-        """Tell whether the newest checkpoint is of just this position: the first process knows, every process asks."""
-        is_known = self.world.is_main and self.saved == (progress.step, progress.epoch, progress.batch)
-        return any_process(is_known, self.world)
+        """Tell whether the newest checkpoint is of just this position."""
+        return self.saved == (progress.step, progress.epoch, progress.batch)
 
     def start(self) -> None:
         """Note that a checkpoint is being made, on every process."""
         self.saved_at = time.monotonic()
-        self.stop.save_asked = False
 
     def save(
         self,
@@ -358,15 +307,10 @@ class Saver:
         *,
         is_last: bool,
     ) -> None:
-        """Write a checkpoint.
-
-        Args:
-            progress: where the run stands.
-            weights, moments: what training_weights and optimizer_tensors return.
-            is_last: the run ends with it, so it cannot be tried again.
+        """Write a checkpoint of what training_weights and optimizer_tensors return; one that fails is a warning.
 
         Raises:
-            UserError: the last one could not be written. Any other that cannot is a warning.
+            UserError: it could not be written, and the run ends with it (is_last).
         """
         self.is_refused = True
         try:

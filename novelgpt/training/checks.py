@@ -2,7 +2,6 @@
 
 from novelgpt.cli import TrainOptions, names_with
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_INPUT, EXIT_USAGE, UserError
-from novelgpt.training.lora import has_peft
 
 ONLY_ROWS = names_with(TrainOptions, only="rows")
 ONLY_WINDOWS = names_with(TrainOptions, only="windows")
@@ -20,11 +19,7 @@ def asked_precision(options: TrainOptions) -> str:
 
 
 def check_options(options: TrainOptions) -> None:
-    """Refuse options that contradict each other or would have no effect, before anything is loaded.
-
-    Raises:
-        UserError: names the option, what it contradicts, and what to give instead.
-    """
+    """Refuse options that contradict each other or would have no effect, before anything is loaded."""
     check_lora(options)
     check_place(options)
     check_rows(options)
@@ -38,15 +33,7 @@ def check_options(options: TrainOptions) -> None:
 
 
 def check_resolved(options: TrainOptions, *, holds_out: bool) -> None:
-    """Refuse what only the data or a resolved option shows to be without effect.
-
-    Args:
-        options: from resolve_options.
-        holds_out: whether there is a text to evaluate on.
-
-    Raises:
-        UserError: an option about evaluations when nothing is held out, or an end rate above the peak.
-    """
+    """Refuse what only the data or a resolved option shows to be without effect: held-out text, the end rate."""
     # a habit about evaluations without evaluations would be ignored in silence
     for name in NEEDS_HELD_OUT:
         if getattr(options, name) and not holds_out:
@@ -109,11 +96,16 @@ def is_given(options: TrainOptions, name: str) -> bool:
     return value != getattr(TrainOptions(), name) and (name, value) != ("replace_inputs", 0)
 
 
-def check_windows(options: TrainOptions, num_tokens: int, window: int) -> None:
-    """Refuse a stride that skips text, and a corpus with no token to learn from."""
+def check_stride(options: TrainOptions, window: int) -> None:
+    """Refuse a stride that skips text."""
     if options.stride > window:
         message = f"--stride {options.stride}: longer than the window of {window} tokens, so text would be skipped"
         raise UserError(message, f"--stride {window // 2}", EXIT_USAGE)
+
+
+def check_windows(options: TrainOptions, num_tokens: int, window: int) -> None:
+    """Refuse a stride that skips text, and a corpus with no token to learn from."""
+    check_stride(options, window)
     if num_tokens < 2:
         message = f"{options.tokenized_data_path}: {num_tokens} training tokens, so nothing would be trained"
         raise UserError(message, "give a longer text to clr_ctrl.py, then train.py --raw", EXIT_INPUT)
@@ -124,3 +116,12 @@ def check_block(block_size: int, context: int) -> None:
     if block_size > context:
         message = f"--block_size {block_size}: longer than the context of {context} tokens"
         raise UserError(message, f"--block_size {context}", EXIT_USAGE)
+
+
+def has_peft() -> bool:
+    """Tell whether the optional package is installed."""
+    try:
+        import peft  # noqa: F401
+    except ImportError:
+        return False
+    return True

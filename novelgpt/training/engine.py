@@ -20,14 +20,12 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from novelgpt.compute import keep_freed_memory, tune_for_cpu
-from novelgpt.corpus.pieces import TokenStream
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say, warn
-from novelgpt.network import count_parameters
 from novelgpt.training.memory import HEAD_CHUNK, available_bytes, choose_parts, predict_bytes, rows_at_a_time
 from novelgpt.training.optim import build_optimizers, set_lr
 from novelgpt.training.parallel import LossModule, all_processes, micro_batches, without_sync, wrap_model
 from novelgpt.training.run import Run
-from novelgpt.training.windows import IGNORED, Batch
+from novelgpt.training.windows import IGNORED, Batch, Stream
 
 COMPILE_FROM = 500  # steps from which compiling repays itself on a GPU
 SHARE_FOR_CORPUS = 8  # of the free memory, at most one part in so many
@@ -35,17 +33,11 @@ SHARE_FOR_CORPUS = 8  # of the free memory, at most one part in so many
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step leaves on the device; reading it is what makes the host wait.
+    """What a step leaves on the device; reading it is what makes the host wait."""
 
-    Attributes:
-        loss: (1,) fp32, this process's sum of nats; 0 where the step was left out.
-        tokens: (1,) fp32, scored tokens of the global batch; 0 where the step was left out.
-        finite: () bool, whether loss and gradient were numbers and the weights were updated.
-    """
-
-    loss: torch.Tensor
-    tokens: torch.Tensor
-    finite: torch.Tensor
+    loss: torch.Tensor  # (1,) fp32, this process's sum of nats; 0 where the step was left out
+    tokens: torch.Tensor  # (1,) fp32, scored tokens of the global batch; 0 where the step was left out
+    finite: torch.Tensor  # () bool, whether loss and gradient were numbers and the weights were updated
 
 
 class Engine:
@@ -97,7 +89,7 @@ class Engine:
             device=self.device.type,
             dtype=run.dtype,
             checkpointing=options.gradient_checkpointing,
-            trained=count_parameters(run.model, trainable=True),
+            trained=run.num_trained,
             window=run.window,
         )
 
@@ -233,12 +225,7 @@ def is_out_of_memory(problem: RuntimeError) -> bool:
 
 
 def should_compile(mode: str, devices: list[torch.device], total_steps: int) -> bool:
-    """Tell whether torch.compile is asked for, or repays itself: one GPU and a run long enough.
-
-    Args:
-        mode: "on", "off" or "auto".
-        devices: of this process.
-        total_steps: of the whole run.
+    """Tell whether torch.compile is asked for ("on"), or "auto" and repays itself: one GPU and a run long enough.
 
     Raises:
         UserError: asked for on a CPU, whose own fast parts cannot be compiled.
@@ -258,7 +245,7 @@ def should_compile(mode: str, devices: list[torch.device], total_steps: int) -> 
     return False
 
 
-def load_corpus(stream: TokenStream | None, device: torch.device) -> torch.Tensor | None:
+def load_corpus(stream: Stream | None, device: torch.device) -> torch.Tensor | None:
     """Return the stream as int16 or int32 (N,) on a GPU; None on other devices or where it has no use or no room."""
     if stream is None or device.type != "cuda":
         return None
@@ -276,16 +263,7 @@ def to_signed(tokens: np.ndarray) -> torch.Tensor:
 
 
 def cut_windows(corpus: torch.Tensor, starts: torch.Tensor, window: int) -> torch.Tensor:
-    """Cut windows out of a corpus on its own device.
-
-    Args:
-        corpus: (N,) int16 or int32, bits of unsigned ids.
-        starts: (B,) int64.
-        window: tokens a row.
-
-    Returns:
-        (B, window) int64.
-    """
+    """Cut windows (B, window) int64 at starts (B,) int64 out of a corpus (N,) of int16 or int32 on its own device."""
     places = starts[:, None] + torch.arange(window, device=corpus.device)  # (B, T)
     mask = 0xFFFF if corpus.dtype == torch.int16 else 0xFFFFFFFF  # the ids are unsigned
     return corpus[places].long() & mask  # (B, T)

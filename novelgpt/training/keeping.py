@@ -7,17 +7,14 @@ with `--load_best_model_at_end` final_model is a copy of best_model.
 
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import GPT2LMHeadModel
 
-from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, UserError, say, warn
-from novelgpt.network import save_model
 from novelgpt.training.checkpoint import Progress
-from novelgpt.training.parallel import World, any_process
 
 FINAL, BEST = "final_model", "best_model"
 
@@ -28,41 +25,35 @@ class ModelKeeper:
     def __init__(
         self,
         folder: Path,
-        model: GPT2LMHeadModel,
-        tokenizer: NovelTokenizer,
-        world: World,
+        save_model: Callable,
         *,
         corpus: dict,
         mark: str | None,
+        is_main: bool,
+        agree: Callable[[bool], bool],
     ):
         """Keep what every model folder holds besides its weights.
 
         Args:
             folder: the run folder.
-            model: the network; what is written of it are the weights given with each call.
-            tokenizer: of the run.
-            world: this process among all; the first one writes.
+            save_model: network.save_model with network and tokenizer given.
             corpus: facts that tie a model to its corpus.
             mark: what follows it alone is scored; None where all is.
+            is_main: whether this process writes.
+            agree: tells every process whether a flag is set in any of them.
         """
-        self.folder, self.model, self.tokenizer, self.world = folder, model, tokenizer, world
-        self.corpus, self.mark = corpus, mark
+        self.folder, self.save_model, self.corpus, self.mark = folder, save_model, corpus, mark
+        self.is_main, self.agree = is_main, agree
 
     def write(self, name: str, progress: Progress, weights: dict[str, torch.Tensor]) -> None:
-        """Write the network as it stands as a model folder.
-
-        Args:
-            name: of the folder.
-            progress: where the run stands; the last entry of its history is the held-out loss.
-            weights: what model_weights returned.
-        """
+        """Write the weights that model_weights returned as a model folder, with the last held-out loss."""
         # the model card says how good it is, the manifest of what step and corpus
         entry = progress.history[-1] if progress.history else {"epoch": progress.epoch, "valid_loss": None}
         loss = entry["valid_loss"]
         scored = f"token after {self.mark}" if self.mark else "token"
         text = "" if loss is None else f"Epoch {entry['epoch']}, held-out loss {loss:.4f} nats per {scored}."
         facts = {"step": progress.step, "epoch": entry["epoch"], "valid_loss": loss, "corpus": self.corpus}
-        save_model(self.model, self.tokenizer, self.folder / name, weights=weights, facts=text, **facts)
+        self.save_model(self.folder / name, weights=weights, facts=text, **facts)
 
     def try_to_write(self, name: str, progress: Progress, weights: dict[str, torch.Tensor]) -> bool:
         """Write a model folder; a disk that refuses is a warning and False, and the run continues."""
@@ -79,27 +70,17 @@ class ModelKeeper:
         """Write best_model if the last evaluation is the best one so far, and count the evaluations since the best.
 
         Every process calls this; the first one decides and writes.
-
-        Args:
-            progress: where the run stands; the evaluation is the last entry of its history.
-            loss: nats per token of that evaluation.
-            weights: what model_weights returned.
         """
         # every process takes the first one's word, since sums may differ in their last bits
         is_lower = math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss)
-        is_best = any_process(is_lower and self.world.is_main, self.world)
+        is_best = self.agree(is_lower and self.is_main)
         progress.since_best = 0 if is_best else progress.since_best + 1
-        if is_best and (not self.world.is_main or self.try_to_write(BEST, progress, weights)):
+        if is_best and (not self.is_main or self.try_to_write(BEST, progress, weights)):
             entry = progress.history[-1]
             progress.best_loss, progress.best_epoch, progress.best_step = loss, entry["epoch"], entry["step"]
 
     def write_final(self, progress: Progress, weights: dict[str, torch.Tensor], *, step: int) -> None:
-        """Write final_model, unless a run that was killed after it has done so.
-
-        Args:
-            progress: where the run ended.
-            weights: what model_weights returned, the last ones.
-            step: whose weights final_model gets, from final_step.
+        """Write final_model of the step that final_step gave, unless a run that was killed after it has done so.
 
         Raises:
             UserError: the disk refuses, or best_model is wanted and damaged.
@@ -115,16 +96,11 @@ class ModelKeeper:
 
 
 def is_evaluation_due(progress: Progress, *, every: int, epoch_steps: int) -> bool:
-    """Tell whether an evaluation within the epoch is due and not done yet.
-
-    Args:
-        progress: where the run stands.
-        every: steps between two evaluations; 0 for none within an epoch.
-        epoch_steps: optimizer steps of the epoch under way; after the last one the epoch's own evaluation comes.
+    """Tell whether an evaluation within the epoch is due, every so many steps (0: never), and not done yet.
 
     >>> is_evaluation_due(Progress(step=4, batch=4), every=2, epoch_steps=6)
     True
-    >>> is_evaluation_due(Progress(step=6, batch=6), every=2, epoch_steps=6)
+    >>> is_evaluation_due(Progress(step=6, batch=6), every=2, epoch_steps=6)  # the epoch's own comes now
     False
     """
     if not every or progress.step % every or not 0 < progress.batch < epoch_steps:
@@ -189,16 +165,10 @@ def copy_model(source: Path, target: Path) -> None:
 
 
 def adopt_best(folder: Path, checkpoint: str, step: int | None, *, is_needed: bool) -> None:
-    """Copy the best model of the run that a named checkpoint belongs to into the run folder, unless it is there.
-
-    Args:
-        folder: the run folder.
-        checkpoint: what --resume names.
-        step: of that run's best model; None before the first evaluation.
-        is_needed: final_model is to be the best one.
+    """Copy the best model, of some step if any, of the run that a named checkpoint is of, unless it is already here.
 
     Raises:
-        UserError: it is needed, and neither folder holds it.
+        UserError: it is needed, as final_model is to be the best one, and neither folder holds it.
     """
     former = Path(checkpoint).resolve().parent.parent
 

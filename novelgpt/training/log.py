@@ -28,8 +28,7 @@ class RunLog:
         """Open the log of a run folder.
 
         Args:
-            folder: the run folder.
-            total_steps: of the whole run, for the bar.
+            folder, total_steps: of the whole run.
             writer_dir: folder for TensorBoard event files; None for none.
             watch: called with every record.
             enabled: False records nothing, in all processes but the first.

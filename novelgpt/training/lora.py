@@ -19,15 +19,6 @@ from novelgpt.network import EMBEDDING, HEAD, count_parameters, model_weights, w
 LAYERS = ("c_attn", "c_proj", "c_fc")  # GPT-2's names; c_proj is one of attention and one of the MLP
 
 
-def has_peft() -> bool:
-    """Tell whether the optional package is installed."""
-    try:
-        import peft  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
 def lora_identity(folder: str | None, rank: int, alpha: float, dropout: float) -> dict:
     """Return what a LoRA run depends on besides other runs: its settings and the frozen weights it corrects."""
     if not rank:
@@ -44,8 +35,7 @@ def add_lora(
 
     Args:
         model: on the CPU, adapted to its vocabulary.
-        rank: columns of A and rows of B, from 1.
-        alpha: the correction is multiplied by alpha / rank.
+        rank, alpha: columns of A and rows of B, from 1; the correction is multiplied by alpha / rank.
         dropout: share of the correction's inputs left out in training.
         seed: A is a function of it.
         new_ids: int64 (N,), tokens whose rows of the embedding are trained with them.

@@ -25,12 +25,7 @@ HEAD_CHUNK = {"cpu": 1024, "cuda": 8192, "mps": 1024}  # positions whose logits 
 
 
 def rows_at_a_time(batch_size: int, parts: int, *, replicas: int) -> int:
-    """Return the most rows that one device computes at a time.
-
-    Args:
-        batch_size: rows of the global batch.
-        parts: micro-batches that each device splits its share into.
-        replicas: devices of all processes together.
+    """Return the most rows that one device computes at a time when its share of a batch is split into some parts.
 
     >>> rows_at_a_time(8, 1, replicas=1), rows_at_a_time(8, 2, replicas=3)
     (8, 2)
@@ -53,14 +48,11 @@ def predict_bytes(
     """Predict the memory that a training step takes on one device.
 
     Args:
-        config: a checked network config.
-        vocab_size: tokens of the vocabulary.
-        rows: windows computed at a time.
-        device: its type, for example "cpu".
-        dtype: format of the matrix products.
+        config, vocab_size: a checked network config, tokens of the vocabulary.
+        rows, window: rows computed at a time, tokens a row; None for the network's context.
+        device, dtype: its type, for example "cpu"; format of the matrix products.
         checkpointing: activations are computed again, and only the inputs of the blocks are kept.
         trained: parameters with gradient and moments; None for all.
-        window: tokens a row; None for the network's context.
     """
     # what is kept of every token for the backward pass
     parameters = count_config_parameters(config, vocab_size)
@@ -82,13 +74,7 @@ def predict_bytes(
 
 
 def check_weights_fit(config: dict, vocab_size: int, *, name: str) -> None:
-    """Raise when not even the weights of a network fit into the free memory, before any is allocated.
-
-    Args:
-        config: a checked network config.
-        vocab_size: tokens of the vocabulary.
-        name: what the user gave, for the message.
-    """
+    """Raise when not even the weights of a network, called `name`, fit into the free memory; none is allocated yet."""
     needed, there = 4 * count_config_parameters(config, vocab_size), available_bytes(torch.device("cpu"))
     if needed > there:
         message = f"{name}: the weights alone take {needed / 1e9:,.1f} GB, {there / 1e9:,.1f} GB of memory are free"
@@ -109,7 +95,7 @@ def available_bytes(device: torch.device) -> int:
 
 
 def choose_parts(needed: Callable[[int], int], rows: int, available: int, *, least: int = 1) -> int:
-    """Return the smallest number of micro-batches that fits, doubling from the number asked for.
+    """Return the smallest number of micro-batches that fits, doubling from the least one.
 
     Args:
         needed: number of micro-batches -> predicted bytes.

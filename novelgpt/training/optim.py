@@ -177,14 +177,7 @@ def set_lr(optimizers: list[torch.optim.Optimizer], share: float) -> None:
 
 
 def orthogonalize(matrices: torch.Tensor, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-    """Bring all singular values of each matrix close to 1 by a Newton-Schulz iteration.
-
-    Args:
-        matrices: (N, A, B) of any float type.
-        dtype: format of the products; 16 bits suffice.
-
-    Returns:
-        (N, A, B) in dtype; singular values between 0.7 and 1.2.
+    """Bring all singular values of matrices (N, A, B) to 0.7 ... 1.2 by a Newton-Schulz iteration in dtype.
 
     >>> bool((orthogonalize(torch.diag(torch.tensor([9.0, 5.0]))[None]) - torch.eye(2)).abs().max() < 0.4)
     True

@@ -124,13 +124,7 @@ def own_rows(count: int, world: World) -> range:
 def micro_batches(count: int, world: World, parts: int) -> list[range]:
     """Return which rows of a global batch this process computes, one micro-batch after the other.
 
-    Every process gets equally many micro-batches, since all of them meet in each; a process with fewer rows gets empty
-    ones.
-
-    Args:
-        count: rows of the global batch.
-        world: this process among all.
-        parts: micro-batches asked for; fewer where there are fewer rows.
+    Every process gets equally many, since all of them meet in each; one with fewer rows gets empty ones.
 
     >>> [micro_batches(3, World(rank, 2), 4) for rank in range(2)]
     [[range(0, 1), range(1, 2)], [range(2, 3), range(3, 3)]]

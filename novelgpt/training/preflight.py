@@ -5,11 +5,9 @@ import statistics
 import time
 
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, warn
-from novelgpt.network import count_parameters
 from novelgpt.training.engine import Engine
 from novelgpt.training.log import format_duration
 from novelgpt.training.memory import available_bytes
-from novelgpt.training.optim import warmup_count
 from novelgpt.training.run import Run
 
 TRIAL_STEPS = 3  # the first one warms up
@@ -20,7 +18,7 @@ FEW_TOKENS_A_PARAMETER = 0.05  # below, a smaller network learns the book as wel
 
 def print_plan(run: Run) -> None:
     """Print documents, tokens, windows, steps, memory, time, disk and advice, one line each, on stdout."""
-    parameters = count_parameters(run.model)
+    parameters = run.num_parameters
     tokens = run.data.num_tokens
     train, held = run.data.describe_counts()
 
@@ -32,7 +30,7 @@ def print_plan(run: Run) -> None:
         "parameters": f"{parameters:,}; {tokens / parameters:.3f} tokens a parameter",
         "batches": run.data.describe_batch(),
         "steps": f"{run.total_steps:,} in {run.options.epochs} epochs of about {run.epoch_steps[0]:,}",
-        "warm-up": f"{warmup_count(run.options.warmup_steps, run.total_steps):,} steps",
+        "warm-up": f"{run.warmup:,} steps",
         "memory": describe_memory(engine),
         "time": f"{seconds:.2f} s a step, {format_duration(seconds * run.epoch_steps[0])} an epoch, "
         f"{format_duration(seconds * run.total_steps)} in all",
@@ -68,7 +66,7 @@ def list_advice(run: Run, tokens_a_parameter: float) -> list[str]:
     words = []
     if run.options.batch_size > run.epoch_steps[0] * run.options.batch_size // 2:
         words.append("an epoch has very few steps: a smaller --batch_size or --stride gives more")
-    if 2 * warmup_count(run.options.warmup_steps, run.total_steps) > run.total_steps:
+    if 2 * run.warmup > run.total_steps:
         words.append("the rate still rises after half of the run: --warmup_steps 0.02 is a share of its steps")
     if tokens_a_parameter < FEW_TOKENS_A_PARAMETER:
         words.append("the book is small for this network: a smaller --model_config trains in a fraction of the time")
@@ -79,9 +77,9 @@ def list_advice(run: Run, tokens_a_parameter: float) -> list[str]:
 
 def predict_disk(run: Run) -> dict[str, int]:
     """Predict the bytes a run takes on disk: its model folders and checkpoints, one more than are kept at a time."""
-    trained = count_parameters(run.model, trainable=True)
+    trained = run.num_trained
     return {
-        "models": (run.options.epochs + 2) * MODEL_BYTES * count_parameters(run.model),
+        "models": (run.options.epochs + 2) * MODEL_BYTES * run.num_parameters,
         "checkpoints": (run.options.save_total_limit + 1) * CHECKPOINT_BYTES * trained,
     }
 
@@ -98,8 +96,8 @@ def check_disk(run: Run) -> None:
     # too little for anything is an error, too little for everything a warning
     free = shutil.disk_usage(folder).free
     needed = sum(predict_disk(run).values())
-    trained = count_parameters(run.model, trainable=True)
-    least = 2 * CHECKPOINT_BYTES * trained + MODEL_BYTES * count_parameters(run.model)
+    trained = run.num_trained
+    least = 2 * CHECKPOINT_BYTES * trained + MODEL_BYTES * run.num_parameters
     if free < least:
         message = f"{folder}: {free / 1e9:.1f} GB free, at least {least / 1e9:.1f} GB are needed to save anything"
         raise UserError(message, f"free some space, or --output_dir on another disk than {folder}", EXIT_ENVIRONMENT)

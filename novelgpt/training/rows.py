@@ -10,14 +10,13 @@ longest row, rounded up, so that matrix products and compiled kernels meet few d
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from novelgpt.corpus.records import Records
-from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import say, warn
 from novelgpt.training.windows import IGNORED, Batch, count_steps
 
@@ -26,26 +25,16 @@ WIDTH = 32  # rows are padded to a multiple of it, tokens
 
 @dataclass(frozen=True)
 class RowData:
-    """Rows of one text each; see TrainingData for its members.
-
-    Attributes:
-        train, valid: encoded records.
-        source: path and sha256 of the training file, its text column.
-        settings: what the rows depend on besides the file, as plain JSON values.
-        block_size: tokens a row at most.
-        mark: only what follows it is scored; None scores all.
-        batch_size: rows a step.
-        seed: the order of an epoch is a function of it.
-    """
+    """Rows of one text each; see TrainingData for its members."""
 
     train: Records
     valid: Records
-    source: dict
-    settings: dict
-    block_size: int
-    mark: str | None
-    batch_size: int
-    seed: int
+    source: dict  # path and sha256 of the training file, its text column
+    settings: dict  # what the rows depend on besides the file, as plain JSON values
+    block_size: int  # tokens a row at most
+    mark: str | None  # only what follows it is scored; None scores all
+    batch_size: int  # rows a step
+    seed: int  # the order of an epoch is a function of it
 
     stream = None  # rows are no windows of a stream
 
@@ -90,7 +79,7 @@ class RowData:
             rows = np.arange(first, min(first + self.batch_size, len(self.valid)))
             yield make_rows(self.valid, rows, self.block_size)
 
-    def score_ngram(self, vocab_size: int) -> None:
+    def compare_with_ngram(self, loss: float, vocab_size: int) -> None:
         return None  # a 4-gram counts streams of text, not records
 
     def identity(self) -> dict:
@@ -111,12 +100,12 @@ class RowData:
     def describe_places(self, batch: Batch) -> str:
         return f"records {', '.join(map(str, batch.starts[:8]))}"
 
-    def opening(self, tokenizer: NovelTokenizer) -> str:
+    def opening(self, decode: Callable[[np.ndarray], str]) -> str:
         """Return a beginning for the sample after each epoch: a record up to the mark, or its first words."""
         part = self.valid if len(self.valid) else self.train
         # up to the mark, so that the network writes what follows it; without one a few words
         end = int(part.first[0]) if self.mark else min(8, int(part.starts[1]) - 1)
-        return tokenizer.decode(part.ids[1:end])
+        return decode(part.ids[1:end])
 
 
 def batch_width(longest: int, block_size: int) -> int:
@@ -129,16 +118,7 @@ def batch_width(longest: int, block_size: int) -> int:
 
 
 def make_rows(records: Records, rows: np.ndarray, block_size: int) -> Batch:
-    """Pad some records to a batch.
-
-    Args:
-        records: encoded.
-        rows: int64 (B,), their numbers.
-        block_size: tokens a row at most.
-
-    Returns:
-        Inputs padded with 0, labels with -100 for the padding and what is not scored.
-    """
+    """Pad some records, `rows` int64 (B,), to a batch; labels are -100 for the padding and what is not scored."""
     width = batch_width(int(records.lengths(rows).max()), block_size)
     input_ids = np.zeros((len(rows), width), dtype=np.int64)  # (B, T)
     labels = np.full((len(rows), width), IGNORED, dtype=np.int64)  # (B, T)

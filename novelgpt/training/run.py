@@ -2,20 +2,32 @@
 
 Contradictions are refused first, then the processes meet, then vocabulary, pieces and network are loaded, each of them
 once. Last, every option that was left open is resolved; from then on only `run.options` is used.
+
+run.json keeps what the result depends on; an unfinished run is resumed only under the same identity:
+
+    {"options": every option resolved, "identity": the options below and the hashes of corpus, vocabulary and network,
+     "versions": of Python and the packages, "command": the words that started it or null, "total_steps": ...}
 """
 
-from dataclasses import dataclass, replace
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+import transformers
 from transformers import GPT2LMHeadModel
 
-from novelgpt.cli import TrainOptions
+from novelgpt import __version__
+from novelgpt.cli import TrainOptions, names_with
 from novelgpt.corpus.documents import source_sha256
 from novelgpt.corpus.pieces import Pieces, make_pieces, open_pieces
 from novelgpt.corpus.records import encode_records, read_records
 from novelgpt.corpus.tokenizers import NovelTokenizer
-from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say
+from novelgpt.files import read_json, write_json
+from novelgpt.messages import EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError, say
 from novelgpt.network import (
     build_model,
     check_model_config,
@@ -23,6 +35,7 @@ from novelgpt.network import (
     choose_devices,
     choose_precision,
     compute_deterministically,
+    count_parameters,
     describe_devices,
     describe_model,
     read_model_config,
@@ -33,50 +46,57 @@ from novelgpt.training.checks import (
     check_block,
     check_options,
     check_resolved,
+    check_stride,
     check_windows,
     reads_rows,
 )
-from novelgpt.training.data import TrainingData, WindowData
-from novelgpt.training.lora import add_lora, describe_lora
+from novelgpt.training.lora import add_lora, describe_lora, lora_identity
 from novelgpt.training.memory import check_weights_fit
-from novelgpt.training.optim import default_lr, default_optimizer, default_weight_decay
+from novelgpt.training.optim import default_lr, default_optimizer, default_weight_decay, warmup_count
 from novelgpt.training.parallel import World, join_world, local_device, wait_for_all
 from novelgpt.training.rows import RowData, hold_out_last, report_records
-from novelgpt.training.windows import default_replacement
+from novelgpt.training.windows import TrainingData, WindowData, default_replacement
 
+RUN_FILE = "run.json"
+CHANGEABLE = names_with(TrainOptions, resume="changeable")  # may differ when a run is resumed
+FIXED = names_with(TrainOptions, resume="fixed")  # the position in the run means nothing without them
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is ready to start.
+    """A run that is ready to start."""
 
-    Attributes:
-        options: with every None resolved.
-        devices: of this process.
-        world: this process among all.
-        dtype: format of the matrix products.
-        tokenizer, model, data: loaded; the model is in fp32 on devices[0].
-        config: the checked network config.
-        window: tokens a row: the network's context, or the block of records.
-        epoch_steps: optimizer steps of each epoch.
-    """
-
-    options: TrainOptions
-    devices: list[torch.device]
-    world: World
-    dtype: torch.dtype
+    options: TrainOptions  # with every None resolved
+    devices: list[torch.device]  # of this process
+    world: World  # this process among all
+    dtype: torch.dtype  # format of the matrix products
     tokenizer: NovelTokenizer
-    model: GPT2LMHeadModel
+    model: GPT2LMHeadModel  # in fp32 on devices[0]
     data: TrainingData
-    config: dict
-    window: int
-    epoch_steps: list[int]
+    config: dict  # the checked network config
+    window: int  # tokens a row: the network's context, or the block of records
+    epoch_steps: list[int]  # optimizer steps of each epoch
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return sum(self.epoch_steps)
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers of the network."""
+        return count_parameters(self.model)
+
+    @property
+    def num_trained(self) -> int:
+        """Numbers of the network that have a gradient."""
+        return count_parameters(self.model, trainable=True)
+
+    @property
+    def warmup(self) -> int:
+        """Steps of the whole run until the rate is at its peak."""
+        return warmup_count(self.options.warmup_steps, self.total_steps)
 
 
 def prepare_run(options: TrainOptions) -> Run:
@@ -97,6 +117,12 @@ def prepare_run(options: TrainOptions) -> Run:
     dtype = choose_precision(asked_precision(options), devices[0])
     if reads_rows(options) and options.rows is None and world.is_main:
         say(f"--train_file {options.train_file}: one text a record, the same as with --rows")
+
+    # a config file is small: what is wrong with it is said before a corpus is read
+    if not options.pretrained_model:
+        context = read_model_config(options.model_config)["n_positions"]
+        if not reads_rows(options):
+            check_stride(options, context)
 
     # vocabulary and pieces come before the network, which may take most of the memory
     tokenizer = choose_tokenizer(options.tokenizer_path, options.pretrained_model, options.add_tokens)
@@ -135,14 +161,7 @@ def describe_run(run: Run) -> list[str]:
 
 
 def resolve_options(options: TrainOptions, *, n_embd: int, window: int, epoch_steps: int) -> TrainOptions:
-    """Replace every option that was left open, each rule after those it depends on.
-
-    Args:
-        options: as they were given.
-        n_embd: width of the network.
-        window: tokens a row.
-        epoch_steps: optimizer steps of the first epoch.
-    """
+    """Replace every option that was left open, each rule after those it depends on."""
     # first the optimizer, whose name decides on the rate, which decides on the decay
     pretrained = options.pretrained_model is not None
     optimizer, lr, decay, share = options.optimizer, options.lr, options.weight_decay, options.replace_inputs
@@ -277,3 +296,71 @@ def set_dropout(model: GPT2LMHeadModel, config: dict, rate: float) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = rate
+
+
+def identity(run: Run) -> dict:
+    """Return what the result of a run depends on, as plain JSON values."""
+    options = run.options
+    values = asdict(options)
+    config = {key: value for key, value in sorted(run.config.items()) if key not in ("vocab_size", *DROPOUTS)}
+    return {
+        **{name: values[name] for name in CHANGEABLE + FIXED},
+        "dropout": [run.config.get(name, 0.1) for name in DROPOUTS],  # 0.1 is GPT-2's own
+        "pretrained_model": options.pretrained_model,
+        **lora_identity(options.pretrained_model, options.lora_rank, options.lora_alpha, options.lora_dropout),
+        "vocabulary": run.tokenizer.fingerprint,
+        **run.data.identity(),
+        "model_config": config,
+    }
+
+
+def write_run_file(run: Run, command: Sequence[str] | None = None) -> None:
+    """Write run.json; `command` is what the run was started with, script first, None where it was no command line."""
+    # versions are kept for people; they do not count for the identity
+    versions = {
+        "novelgpt": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": np.__version__,
+    }
+    values = {"options": asdict(run.options), "identity": identity(run), "versions": versions}
+    words = None if command is None else list(command)
+    write_json(run.options.output_path / RUN_FILE, {**values, "command": words, "total_steps": run.total_steps})
+
+
+def check_identity(run: Run, folder: Path) -> None:
+    """Raise when the earlier run in a folder had another identity, with every difference that is not allowed."""
+    former = former_identity(folder / RUN_FILE)
+    now = json.loads(json.dumps(identity(run)))
+
+    # what --allow_change names must be something that may change at all
+    allowed = {name.strip() for name in run.options.allow_change.split(",") if name.strip()}
+    if unknown := sorted(allowed - set(CHANGEABLE)):
+        message = f"--allow_change: found {unknown[0]!r}, expected some of {', '.join(CHANGEABLE)}"
+        raise UserError(message, "--allow_change lr", EXIT_USAGE)
+
+    changed = [name for name in now if now[name] != former.get(name) and name not in allowed]
+    if changed:
+        lines = [f"{name}: was {format_setting(former.get(name))}, now {format_setting(now[name])}" for name in changed]
+        hint = "resume with the former options; or start anew with --resume never, which moves the old run aside"
+        if set(changed) <= set(CHANGEABLE):
+            hint += f"; or resume with the change: --allow_change {','.join(changed)}"
+        message = f"{folder}: holds an unfinished run with other settings\n  " + "\n  ".join(lines)
+        raise UserError(message, hint, EXIT_STATE)
+
+
+def former_identity(path: Path) -> dict:
+    """Read the identity in a run.json; an option that it lacks came later and was then at its default."""
+    former = read_json(path)
+    if not isinstance(former, dict) or not isinstance(former.get("identity"), dict):
+        raise UserError(f"{path}: not written by train.py", "start again with --resume never", EXIT_STATE)
+    defaults = {name: getattr(TrainOptions(), name) for name in CHANGEABLE}
+    fp16 = {"precision": "fp16"} if former.get("options", {}).get("fp16") else {}  # once kept there alone
+    return defaults | former["identity"] | fp16
+
+
+def format_setting(value: object) -> str:
+    """Format a setting in at most 60 characters; hashes by their first twelve."""
+    text = value[:12] if isinstance(value, str) and len(value) == 64 else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -19,7 +19,6 @@ from pathlib import Path
 from transformers import GPT2LMHeadModel
 
 from novelgpt.cli import TrainOptions
-from novelgpt.evaluation import compare_losses
 from novelgpt.files import remove_leftovers
 from novelgpt.lock import LOCK
 from novelgpt.messages import EXIT_DONE, EXIT_STATE, UserError, say, warn
@@ -33,13 +32,12 @@ from novelgpt.training.checkpoint import (
     read_progress,
     set_later_aside,
 )
-from novelgpt.training.identity import RUN_FILE, check_identity, write_run_file
 from novelgpt.training.keeping import FINAL, adopt_best, final_step, is_over, is_written
 from novelgpt.training.log import Watch, format_duration
 from novelgpt.training.lora import plain_model
 from novelgpt.training.parallel import wait_for_all
 from novelgpt.training.preflight import check_disk, print_plan
-from novelgpt.training.run import Run, describe_run, prepare_run
+from novelgpt.training.run import RUN_FILE, Run, check_identity, describe_run, prepare_run, write_run_file
 from novelgpt.training.stopping import Stopped, StopSignals, seconds_until
 from novelgpt.training.trainer import Trainer
 from novelgpt.writing.generation import generate_text
@@ -216,7 +214,7 @@ def sampler(run: Run):
     options = run.options
     if not options.sample_length or not run.world.is_main or options.shard:
         return None
-    prefix = options.sample_prefix or run.data.opening(run.tokenizer)
+    prefix = options.sample_prefix or run.data.opening(run.tokenizer.decode)
 
     # a title is shown without the text that it is for
     given = run.tokenizer.show(run.tokenizer.encode_prefix(prefix)) if run.data.mark else ""  # not shown
@@ -244,14 +242,7 @@ def report_stop(run: Run, progress: Progress, *, steps: int, seconds: float, com
 def describe_stop(
     progress: Progress, total_steps: int, epochs: int, *, seconds_a_step: float | None, command: str
 ) -> list[str]:
-    """Return the lines of the summary.
-
-    Args:
-        progress: where the run stands.
-        total_steps: optimizer steps of the whole run.
-        epochs: of the whole run.
-        seconds_a_step: measured in this session, evaluations and saves included; None when no step was taken.
-        command: what format_command returned.
+    """Return the lines of the summary; seconds_a_step counts evaluations and saves, None when no step was taken.
 
     >>> describe_stop(Progress(step=2, epoch=1), 6, 3, seconds_a_step=30.0, command="python train.py")
     ['stopped at step 2 of 6, epoch 1 of 3', 'left: 4 steps, about 2 min 0 s', 'continue with: python train.py']
@@ -278,12 +269,9 @@ def describe_stop(
 
 
 def format_command(command: Sequence[str] | None, *, resume: str, processes: int) -> str:
-    """Format the command, or the call, that resumes a run.
+    """Format the command, or the call, that resumes a run: the words that started it, or None.
 
-    Args:
-        command: the words that started it, script first; None where it was no command line.
-        resume: its --resume; anything but auto is replaced, however spelled, or it would begin where this one began.
-        processes: that torchrun started; 1 for none.
+    A --resume other than auto is replaced, however spelled, or the run would begin where this one began.
 
     >>> format_command(["train.py", "--raw", "--output_dir", "my model"], resume="never", processes=1)
     "python train.py --raw --output_dir 'my model' --resume auto"
@@ -341,5 +329,5 @@ def compare_with_ngram(progress: Progress, run: Run) -> str:
     """Return how the best held-out loss stands to a 4-gram's, as the end of a sentence; nothing where none is known."""
     if progress.best_loss is None:
         return ""
-    ngram = run.data.score_ngram(run.tokenizer.vocab_size)
-    return "" if ngram is None else f"; {compare_losses(progress.best_loss, ngram.loss)}"
+    words = run.data.compare_with_ngram(progress.best_loss, run.tokenizer.vocab_size)
+    return "" if words is None else f"; {words}"

@@ -14,7 +14,7 @@ import torch
 
 from novelgpt.evaluation import Evaluation, score_batches
 from novelgpt.messages import EXIT_DIVERGED, UserError, say, warn
-from novelgpt.network import model_weights
+from novelgpt.network import model_weights, save_model
 from novelgpt.training.checkpoint import (
     Progress,
     Saver,
@@ -33,7 +33,7 @@ from novelgpt.training.keeping import (
     stops_early,
 )
 from novelgpt.training.log import Meter, RunLog, Watch, say_step
-from novelgpt.training.optim import lr_at, warmup_count
+from novelgpt.training.optim import lr_at
 from novelgpt.training.parallel import World, any_process, sum_over_processes
 from novelgpt.training.run import Run
 from novelgpt.training.stopping import Stopped, StopSignals, watch_blocks
@@ -51,8 +51,7 @@ class Trainer:
         """Make the engine, and open the log of the run folder.
 
         Args:
-            run: from prepare_run.
-            stop: asked between micro-batches.
+            run, stop: from prepare_run; asked between micro-batches.
             sample: writes a short text with the network as it stands; None for no samples.
             watch: called with every record of the log.
         """
@@ -67,16 +66,17 @@ class Trainer:
             lr_at,
             total_steps=run.total_steps,
             peak=1.0,
-            warmup=warmup_count(options.warmup_steps, run.total_steps),
+            warmup=run.warmup,
             schedule=options.lr_scheduler,
             end=options.lr_end / options.lr if options.lr_end else 0.0,
         )
 
         # what keeps
-        keep = {"save_steps": options.save_steps, "save_minutes": options.save_minutes}
-        self.saver = Saver(folder, world, stop, **keep, keep=options.save_total_limit)
-        facts = {"corpus": run.data.corpus_facts(), "mark": run.data.mark}
-        self.keeper = ModelKeeper(folder, run.model, run.tokenizer, world, **facts)
+        self.saver = Saver(folder, save_minutes=options.save_minutes, keep=options.save_total_limit)
+        facts = {"corpus": run.data.corpus_facts(), "mark": run.data.mark, "is_main": world.is_main}
+        self.keeper = ModelKeeper(
+            folder, partial(save_model, run.model, run.tokenizer), agree=partial(any_process, world=world), **facts
+        )
         records = {"writer_dir": options.writer_dir, "watch": watch, "enabled": world.is_main}
         self.log = RunLog(folder, run.total_steps, **records)
 
@@ -136,7 +136,7 @@ class Trainer:
                     self.evaluate_if_due()
 
                     # save: by steps, by the clock, or because a signal asked for it
-                    if step < run.total_steps and self.saver.is_due(progress):
+                    if step < run.total_steps and self.is_save_due():
                         self.save()
                 else:
                     self.end_epoch()
@@ -317,12 +317,21 @@ class Trainer:
 
     def save_if_new(self, *, is_last: bool = False) -> None:
         """Write a checkpoint unless the newest one is of just this position."""
-        if not self.saver.is_saved(self.progress):
+        is_saved = self.run.world.is_main and self.saver.is_saved(self.progress)  # the first process knows
+        if not any_process(is_saved, self.run.world):
             self.save(is_last=is_last)
+
+    def is_save_due(self) -> bool:
+        """Tell whether a checkpoint is due by steps, or on any process by its clock or a signal."""
+        if self.options.save_steps and self.progress.step % self.options.save_steps == 0:
+            return True
+        # clocks and signals differ between processes, so all of them agree on it
+        return any_process(self.stop.save_asked or self.saver.time_is_up(), self.run.world)
 
     def save(self, *, is_last: bool = False) -> None:
         """Write a checkpoint; a disk that refuses is a warning, unless the run ends with it."""
         self.saver.start()
+        self.stop.save_asked = False
         progress = self.progress
         self.check_finite()
 

@@ -8,48 +8,59 @@
                      [-----]              start 4
                          [-----]          start 6: the last one ends on the last token
 
-The order of an epoch depends on nothing but the seed and the epoch, so resuming after a stop means skipping.
+The order of an epoch depends on nothing but the seed and the epoch, so resuming after a stop means skipping. The loop
+does not know whether its batches are these windows (WindowData) or records (RowData in rows.py).
 
 A text that is read a few times teaches the network each time. One that is read thirty times, as 15 epochs of
 half-overlapping windows do, is learned by heart unless reading is made harder: some input tokens are then replaced by
 random ones. docs/LOG.md has the measurements.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
+from novelgpt.evaluation import compare_losses, evaluation_batches, score_ngram
+
 IGNORED = -100  # a label that is not scored
 FRESH_READINGS = 4  # readings of a text that teach about as much as new text (arXiv 2305.16264)
 REPLACED = 0.15  # share of the inputs
+OPENING_TOKENS = 12  # of the book's opening, for the sample after each epoch
 REPLACEMENT_STREAM = 2  # third word of the seed, so that no other random numbers of the step are the same
 
 
 class Stream(Protocol):
     """Tokens laid end to end: what corpus.pieces.TokenStream offers."""
 
+    dtype: np.dtype
+
     def __len__(self) -> int: ...
 
+    def __getitem__(self, span: slice) -> np.ndarray: ...
+
     def gather(self, starts: np.ndarray, length: int) -> np.ndarray: ...
+
+    def read(self) -> np.ndarray: ...
+
+
+class PieceSet(Protocol):
+    """Tokens to train on, tokens held out and what is known of them: what corpus.pieces.Pieces offers."""
+
+    train: Stream
+    valid: Stream
+    manifest: dict
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One global batch.
+    """One global batch."""
 
-    Attributes:
-        input_ids: (B, T) int64.
-        labels: (B, T) int64 aligned with the inputs; -100 = not scored; the model shifts.
-        starts: (B,) int64, the position of each row's first token in the stream (the record's number for rows).
-        is_windows: every row is a whole window of the stream and all of it is scored.
-    """
-
-    input_ids: np.ndarray
-    labels: np.ndarray
-    starts: np.ndarray
-    is_windows: bool = False
+    input_ids: np.ndarray  # (B, T) int64
+    labels: np.ndarray  # (B, T) int64 aligned with the inputs; -100 = not scored; the model shifts
+    starts: np.ndarray  # (B,) int64, each row's first token in the stream (the record's number for rows)
+    is_windows: bool = False  # every row is a whole window of the stream and all of it is scored
 
 
 def window_starts(num_tokens: int, window: int, stride: int, phase: int = 0) -> np.ndarray:
@@ -84,17 +95,7 @@ def epoch_phase(seed: int, epoch: int, stride: int) -> int:
 def epoch_starts(
     num_tokens: int, window: int, stride: int, *, seed: int, epoch: int, random_phase: bool = True
 ) -> np.ndarray:
-    """Return the window starts of one epoch in training order.
-
-    Args:
-        num_tokens, window, stride: as in window_starts.
-        seed: any whole number from 0.
-        epoch: counted from 1.
-        random_phase: move the grid anew in every epoch, so that windows do not repeat.
-
-    Returns:
-        int64 (W,), a permutation of the epoch's windows.
-    """
+    """Return the window starts of one epoch, int64 (W,), in training order."""
     phase = epoch_phase(seed, epoch, stride) if random_phase else 0
     starts = window_starts(num_tokens, window, stride, phase)
     return starts[np.random.default_rng([seed, epoch, 0]).permutation(len(starts))]
@@ -122,13 +123,7 @@ def count_steps(num_windows: int, batch_size: int) -> int:
 
 
 def make_batch(stream: Stream, starts: np.ndarray, window: int) -> Batch:
-    """Cut windows out of a stream; a stream shorter than a window is padded with unscored labels.
-
-    Args:
-        stream: the tokens.
-        starts: (B,) int64.
-        window: tokens a row.
-    """
+    """Cut windows out of a stream; a stream shorter than a window is padded with unscored labels."""
     length = min(window, len(stream))
     rows = stream.gather(starts, length).astype(np.int64)  # (B, length)
     input_ids = np.zeros((len(starts), window), dtype=np.int64)  # (B, T)
@@ -149,11 +144,7 @@ def epoch_batches(
     random_phase: bool = True,
     skip: int = 0,
 ) -> Iterator[Batch]:
-    """Yield the batches of one epoch; the last one may be short.
-
-    Args:
-        skip: batches at the beginning that are already done.
-    """
+    """Yield the batches of one epoch without those to skip; the last one may be short."""
     starts = epoch_starts(len(stream), window, stride, seed=seed, epoch=epoch, random_phase=random_phase)  # (W,)
     for first in range(skip * batch_size, len(starts), batch_size):
         yield make_batch(stream, starts[first : first + batch_size], window)
@@ -191,3 +182,129 @@ def replace_inputs(batch: Batch, share: float, *, seed: int, step: int) -> Batch
     drawn = ids.ravel()[random.integers(ids.size, size=ids.shape)]
     is_exchanged = random.random(ids.shape, dtype=np.float32) < share
     return replace(batch, input_ids=np.where(is_exchanged, drawn, ids), is_windows=False)
+
+
+class TrainingData(Protocol):
+    """What a run is trained on, as the loop sees it; RowData in rows.py is the other kind beside WindowData."""
+
+    mark: str | None  # only what follows this token is scored; None where all is
+    stream: Stream | None  # the tokens that batches of whole windows are cut from; None where there are none such
+    num_tokens: int  # different tokens to learn from
+    step_tokens: float  # tokens that a step computes on average
+    num_valid: int  # tokens held out; fewer than 2 cannot be scored
+    valid_characters: int  # characters of the held-out text
+
+    # what the loop asks for
+
+    def count_steps(self, epochs: int) -> list[int]:
+        """Return the optimizer steps of every epoch."""
+
+    def epoch_batches(self, epoch: int, *, skip: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch, counted from 1, without those that are already done."""
+
+    def valid_batches(self) -> Iterator[Batch]:
+        """Yield the held-out text in batches that score every token once."""
+
+    def compare_with_ngram(self, loss: float, vocab_size: int) -> str | None:
+        """Compare a held-out loss with a 4-gram of the training text; None where there is none or it takes too long."""
+
+    # what run.json and the model folders keep, as plain JSON values
+
+    def identity(self) -> dict:
+        """Return what a run's result depends on here."""
+
+    def corpus_facts(self) -> dict:
+        """Return what ties a model folder to its corpus."""
+
+    # words for people
+
+    def describe_counts(self) -> tuple[str, str]:
+        """Describe how much is trained on and how much is held out."""
+
+    def describe_batch(self) -> str:
+        """Describe what a batch is made of."""
+
+    def describe_places(self, batch: Batch) -> str:
+        """Describe where a batch lies in the text."""
+
+    def opening(self, decode: Callable[[np.ndarray], str]) -> str:
+        """Return a beginning for the sample after each epoch."""
+
+
+@dataclass(frozen=True)
+class WindowData:
+    """Windows of a stream of documents; see TrainingData for its members."""
+
+    pieces: PieceSet
+    window: int  # tokens
+    stride: int  # tokens
+    batch_size: int  # rows a step
+    seed: int  # the order of an epoch is a function of it
+    random_phase: bool  # move the grid of windows in every epoch
+
+    mark = None  # all of the text is scored
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.pieces.train)
+
+    @property
+    def step_tokens(self) -> float:
+        return self.batch_size * self.window
+
+    @property
+    def stream(self) -> Stream:
+        return self.pieces.train
+
+    @property
+    def num_valid(self) -> int:
+        return len(self.pieces.valid)
+
+    @property
+    def valid_characters(self) -> int:
+        return self.pieces.manifest["valid"]["characters"]
+
+    def count_steps(self, epochs: int) -> list[int]:
+        # exact, so that the schedule ends where training ends; every epoch has its own grid
+        phases = [
+            epoch_phase(self.seed, epoch, self.stride) if self.random_phase else 0 for epoch in range(1, epochs + 1)
+        ]
+        windows = [count_windows(self.num_tokens, self.window, self.stride, phase) for phase in phases]
+        return [count_steps(count, self.batch_size) for count in windows]
+
+    def epoch_batches(self, epoch: int, *, skip: int = 0) -> Iterator[Batch]:
+        settings = {"seed": self.seed, "epoch": epoch, "random_phase": self.random_phase, "skip": skip}
+        return epoch_batches(self.pieces.train, self.window, self.stride, self.batch_size, **settings)
+
+    def valid_batches(self) -> Iterator[Batch]:
+        rows = evaluation_batches(self.pieces.valid, self.window, self.stride, self.batch_size)
+        return (Batch(*part) for part in rows)
+
+    def compare_with_ngram(self, loss: float, vocab_size: int) -> str | None:
+        sizes = {"vocab_size": vocab_size, "characters": self.valid_characters}
+        ngram = score_ngram(self.pieces.train, self.pieces.valid, **sizes)
+        return None if ngram is None else compare_losses(loss, ngram.loss)
+
+    def identity(self) -> dict:
+        manifest = self.pieces.manifest
+        names = ("valid_fraction", "min_length")
+        return {"corpus": manifest["source"]["sha256"], **{name: manifest["options"][name] for name in names}}
+
+    def corpus_facts(self) -> dict:
+        manifest = self.pieces.manifest
+        return {key: manifest["source"].get(key) for key in ("path", "sha256")} | {"train": manifest["train"]}
+
+    def describe_counts(self) -> tuple[str, str]:
+        parts = (self.pieces.manifest[name] for name in ("train", "valid"))
+        train, valid = (f"{part['documents']:,} documents, {part['tokens']:,} tokens" for part in parts)
+        return train, valid
+
+    def describe_batch(self) -> str:
+        return f"windows of {self.window} tokens every {self.stride}, {self.batch_size} a step"
+
+    def describe_places(self, batch: Batch) -> str:
+        return f"windows at tokens {', '.join(map(str, batch.starts[:8]))}"
+
+    def opening(self, decode: Callable[[np.ndarray], str]) -> str:
+        """Return the first words of the text."""
+        return decode(self.pieces.train[1 : 1 + OPENING_TOKENS]).split("\n")[0]

@@ -17,9 +17,8 @@ from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.network import sum_loss
 from novelgpt.training.checkpoint import list_checkpoints
 from novelgpt.training.engine import Engine
-from novelgpt.training.identity import write_run_file
 from novelgpt.training.rows import make_rows
-from novelgpt.training.run import prepare_run
+from novelgpt.training.run import prepare_run, write_run_file
 from novelgpt.training.session import train
 from novelgpt.training.windows import Batch
 

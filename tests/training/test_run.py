@@ -10,9 +10,9 @@ from novelgpt.corpus import documents
 from novelgpt.corpus.pieces import pieces as pieces_module
 from novelgpt.files import write_json
 from novelgpt.training import adapting
-from novelgpt.training.data import TrainingData
 from novelgpt.training.parallel import World
 from novelgpt.training.run import open_run_pieces, prepare_run, resolve_options
+from novelgpt.training.windows import TrainingData
 
 pytestmark = pytest.mark.usefixtures("no_flushing")
 

@@ -1,4 +1,4 @@
-"""Documents -> numbered piece files and back: what training reads.
+"""Numbered piece files of token ids, read as one long stream: what training reads.
 
     tokenized_train_0.npy ... tokenized_train_99.npy   one-dimensional uint16 (uint32 from 65,536 tokens on)
     tokenized_valid_0.npy ...                          the held-out tail, likewise
@@ -24,23 +24,87 @@ import json
 import os
 import re
 import shlex
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from novelgpt import __version__
-from novelgpt.corpus.pieces.stream import Encoded, Part, TokenStream, encode_documents, hold_out
-from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.files import MANIFEST, MAX_JSON_BYTES, fsync_path, sha256_of, write_text
-from novelgpt.lock import run_lock
-from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, UserError, warn
+from novelgpt.messages import EXIT_STATE, UserError, warn
 
 FORMAT = 1  # raised whenever the same input gives other pieces
 PIECE_NAME = re.compile(r"tokenized_(train|valid)_\d+\.npy")
-COPY_BLOCK = 1 << 22  # tokens copied at a time
+BLOCK = 1 << 22  # tokens copied or searched at a time
+
+
+class TokenStream:
+    """A row of token ids in several arrays, read as if it were one.
+
+    Args:
+        arrays: one-dimensional, in order, all of one type; memory maps are read only where they are asked.
+        dtype: type of the ids; needed only when there is no array.
+
+    >>> stream = TokenStream([np.array([7, 8], np.uint16), np.array([9], np.uint16)])
+    >>> len(stream), stream[1:3].tolist(), stream.gather(np.array([0, 1]), 2).tolist()
+    (3, [8, 9], [[7, 8], [8, 9]])
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray], dtype: type | np.dtype = np.uint16):
+        self.arrays = list(arrays)
+        self.dtype = self.arrays[0].dtype if self.arrays else np.dtype(dtype)
+        self.ends = np.cumsum([len(array) for array in self.arrays], dtype=np.int64)  # (pieces,)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def __getitem__(self, span: slice) -> np.ndarray:
+        """Return the ids of a slice without a step (N,), across borders; like a list it ends where the stream ends."""
+        start, stop, step = span.indices(len(self))
+        if step != 1:
+            raise ValueError(f"step {step}, expected a slice without a step")
+        return self.copy_span(start, max(start, stop))
+
+    def copy_span(self, start: int, stop: int) -> np.ndarray:
+        """Copy the ids from start up to stop (stop - start,), both inside the stream."""
+        ids = np.empty(stop - start, self.dtype)
+
+        # from array to array, as far as each reaches
+        index, place = int(np.searchsorted(self.ends, start, side="right")), start
+        while place < stop:
+            array, end = self.arrays[index], min(stop, int(self.ends[index]))
+            offset = len(array) - int(self.ends[index])
+            ids[place - start : end - start] = array[place + offset : end + offset]
+            index, place = index + 1, end
+        return ids
+
+    def gather(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Return windows (B, length) that begin at the given places.
+
+        Args:
+            starts: int64 (B,); every window lies inside the stream.
+            length: tokens of each window.
+
+        Raises:
+            IndexError: a window reaches beyond the stream.
+        """
+        windows = np.empty((len(starts), length), self.dtype)  # (B, length)
+        for row, start in enumerate(np.asarray(starts).tolist()):
+            if not 0 <= start <= len(self) - length:
+                raise IndexError(f"window {start}:{start + length} reaches beyond the stream of {len(self)} tokens")
+            windows[row] = self.copy_span(start, start + length)
+        return windows
+
+    def find(self, token_id: int) -> np.ndarray:
+        """Return the places of a token, int64 (N,); those of [CLS] are where documents begin, and the end."""
+        found = [
+            start + np.flatnonzero(self[start : start + BLOCK] == token_id) for start in range(0, len(self), BLOCK)
+        ]
+        return np.concatenate([np.empty(0, np.int64), *found])
+
+    def read(self) -> np.ndarray:
+        """Return the whole stream (N,) in memory."""
+        return self[:]
 
 
 @dataclass(frozen=True)
@@ -63,97 +127,19 @@ class Pieces:
         check_fresh(self.folder, self.manifest, expect)
 
 
-def write_pieces(
-    documents: Iterable[str],
-    tokenizer: NovelTokenizer,
-    folder: str | Path,
-    *,
-    num_pieces: int = 100,
-    valid_fraction: float = 0.05,
-    min_length: int = 0,
-    source: dict,
-    vocabulary: dict,
-    progress: Callable[[int], object] = lambda characters: None,
-    **options: object,
-) -> dict:
-    """Encode documents and write them as numbered pieces; a former set in the folder is replaced.
-
-    A kill in between leaves the old set or none, never a mixture.
-
-    Args:
-        documents: chapters in their order; read once, so that they may come from a generator.
-        tokenizer: from load_tokenizer.
-        folder: made if missing; files in it that are no pieces stay.
-        num_pieces: of the training part, from 1 up; fewer are written when there are fewer tokens.
-        valid_fraction: share of the tokens to hold out at the end, from 0 to below 1.
-        min_length: leave out documents of fewer characters.
-        source: facts about the corpus, its "path" and "sha256" among them.
-        vocabulary: facts about the vocabulary, its "path" and "sha256" among them.
-        progress: called with the number of characters of each document done.
-        options: further options that the pieces depend on, recorded in the manifest.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        UserError: no document is long enough, or the folder cannot be written.
-    """
-    folder = Path(folder)
-    settings = {"num_pieces": num_pieces, "valid_fraction": valid_fraction, "min_length": min_length, **options}
-    with run_lock(folder, flag="--tokenized_data_path"):
-        hidden = folder / f".tokenized.{os.getpid()}.tmp"
-        try:
-            remove_hidden(folder)  # all is written into a hidden folder, so that a kill leaves the old set untouched
-            hidden.mkdir()
-            encoded = encode_documents(documents, tokenizer, hidden / "ids", min_length=min_length, progress=progress)
-            parts = hold_out(encoded, tokenizer, valid_fraction)
-            manifest = {
-                "format": FORMAT,
-                "version": __version__,
-                "source": source,
-                "vocabulary": vocabulary,
-                "options": settings,
-                **count_parts(encoded, parts),
-                "pieces": cut_parts(parts, hidden, num_pieces),
-            }
-            replace_set(folder, hidden, manifest)
-        except OSError as problem:
-            hint = f"free some space or choose another place than {folder}"
-            raise UserError(f"{folder}: cannot be written: {problem.strerror}", hint, EXIT_ENVIRONMENT) from problem
-        finally:
-            shutil.rmtree(hidden, ignore_errors=True)
-    return manifest
-
-
-def remove_hidden(folder: Path) -> None:
-    """Delete what killed runs left behind in a folder that is locked now."""
-    for path in folder.glob(".tokenized.*.tmp"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def count_parts(encoded: Encoded, parts: Mapping[str, Part]) -> dict:
-    """Return the counts that the manifest keeps."""
-    counts = {
-        name: {"documents": part.documents, "characters": part.characters, "tokens": len(part.stream)}
-        for name, part in parts.items()
-    }
-    left_out = {"documents": len(encoded.left_out), "characters": sum(encoded.left_out)}
-    return {"dtype": encoded.ids.dtype.name, **counts, "left_out": left_out}
-
-
-def cut_parts(parts: Mapping[str, Part], folder: Path, num_pieces: int) -> list[dict]:
+def cut_parts(parts: Mapping[str, TokenStream], folder: Path, num_pieces: int) -> list[dict]:
     """Write the pieces of train and valid into a folder and describe each; those of valid are about as long."""
     # as many as asked for of train, and of valid as many of that length as its tokens fill
-    train_tokens = len(parts["train"].stream)
+    train_tokens = len(parts["train"])
     if train_tokens < num_pieces:
         warn(f"--num_pieces {num_pieces}: only {train_tokens} tokens, so {train_tokens} pieces are written")
     pieces = []
-    for name, part in parts.items():
-        tokens = len(part.stream)
+    for name, stream in parts.items():
+        tokens = len(stream)
         wanted = num_pieces if name == "train" else -(-num_pieces * tokens // train_tokens)
         for number, (start, stop) in enumerate(piece_spans(tokens, wanted)):
             path = folder / f"tokenized_{name}_{number}.npy"
-            digest = write_piece(path, part.stream, start, stop)
+            digest = write_piece(path, stream, start, stop)
             entry = {"name": path.name, "tokens": stop - start, "bytes": path.stat().st_size, "sha256": digest}
             pieces.append(entry)
     return pieces
@@ -187,8 +173,8 @@ def write_piece(path: Path, stream: TokenStream, start: int, stop: int) -> str:
     digest = hashlib.sha256(header)
     with open(path, "wb") as file:
         file.write(header)
-        for place in range(start, stop, COPY_BLOCK):
-            block = stream[place : min(place + COPY_BLOCK, stop)].astype(little, copy=False).data
+        for place in range(start, stop, BLOCK):
+            block = stream[place : min(place + BLOCK, stop)].astype(little, copy=False).data
             digest.update(block)
             file.write(block)
         file.flush()
@@ -346,13 +332,7 @@ def rebuild_command(folder: Path, manifest: Mapping | None = None, expect: Mappi
 
 
 def check_fresh(folder: Path, manifest: Mapping, expect: Mapping) -> None:
-    """Refuse pieces that were made from something else than expected, naming each difference.
-
-    Args:
-        folder: of the pieces, for the message.
-        manifest: of the pieces.
-        expect: any of "vocabulary_sha256", "vocabulary_path" (for the hint), "source_sha256" and "options".
-    """
+    """Refuse pieces made from something else than expected (see open_pieces), naming each difference."""
     changes = list(find_changes(manifest, expect))
     if changes:
         message = f"{folder}: the pieces are stale\n" + "\n".join(f"  {change}" for change in changes)

@@ -1,11 +1,26 @@
-"""Cleaned chapters -> pieces: the whole step, as `tokenize_corpus.py` and `train.py --raw` take it."""
+"""Documents -> one long row of token ids that never has to fit into memory -> a part to train on, a held-out tail.
 
+[CLS] chapter 1 [CLS] chapter 2 … chapter 19 [CLS]        train
+[CLS] chapter 20 [CLS]                                    valid: at least valid_fraction of all tokens
+
+The whole step, as `tokenize_corpus.py` and `train.py --raw` take it.
+"""
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from novelgpt import __version__
 from novelgpt.corpus.documents import read_corpus, source_sha256
-from novelgpt.corpus.pieces.pieces import Pieces, open_pieces, write_pieces
+from novelgpt.corpus.pieces.pieces import FORMAT, Pieces, TokenStream, cut_parts, open_pieces, replace_set
 from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
-from novelgpt.messages import UserError, progress_bar, say, warn
+from novelgpt.lock import run_lock
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError, progress_bar, say, warn
 
 
 def tokenize_corpus(
@@ -125,3 +140,197 @@ def report_pieces(manifest: dict) -> None:
             f"{left['documents']:,} documents with {left['characters']:,} characters left out: empty or shorter than "
             f"--min_length {manifest['options']['min_length']}"
         )
+
+
+def write_pieces(
+    documents: Iterable[str],
+    tokenizer: NovelTokenizer,
+    folder: str | Path,
+    *,
+    num_pieces: int = 100,
+    valid_fraction: float = 0.05,
+    min_length: int = 0,
+    source: dict,
+    vocabulary: dict,
+    progress: Callable[[int], object] = lambda characters: None,
+    **options: object,
+) -> dict:
+    """Encode documents and write them as numbered pieces; a former set in the folder is replaced.
+
+    A kill in between leaves the old set or none, never a mixture.
+
+    Args:
+        documents: chapters in their order; read once, so that they may come from a generator.
+        tokenizer: from load_tokenizer.
+        folder: made if missing; files in it that are no pieces stay.
+        num_pieces, valid_fraction, min_length: as of tokenize_corpus; fewer pieces where there are fewer tokens.
+        source, vocabulary: facts about the corpus and the vocabulary, "path" and "sha256" among them.
+        progress: called with the number of characters of each document done.
+        options: further options that the pieces depend on, recorded in the manifest.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: no document is long enough, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    settings = {"num_pieces": num_pieces, "valid_fraction": valid_fraction, "min_length": min_length, **options}
+    with run_lock(folder, flag="--tokenized_data_path"):
+        hidden = folder / f".tokenized.{os.getpid()}.tmp"
+        try:
+            remove_hidden(folder)  # all is written into a hidden folder, so that a kill leaves the old set untouched
+            hidden.mkdir()
+            encoded = encode_documents(documents, tokenizer, hidden / "ids", min_length=min_length, progress=progress)
+            parts = hold_out(encoded, tokenizer, valid_fraction)
+            manifest = {
+                "format": FORMAT,
+                "version": __version__,
+                "source": source,
+                "vocabulary": vocabulary,
+                "options": settings,
+                **count_parts(encoded, parts),
+                "pieces": cut_parts({name: part.stream for name, part in parts.items()}, hidden, num_pieces),
+            }
+            replace_set(folder, hidden, manifest)
+        except OSError as problem:
+            hint = f"free some space or choose another place than {folder}"
+            raise UserError(f"{folder}: cannot be written: {problem.strerror}", hint, EXIT_ENVIRONMENT) from problem
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+    return manifest
+
+
+def remove_hidden(folder: Path) -> None:
+    """Delete what killed runs left behind in a folder that is locked now."""
+    for path in folder.glob(".tokenized.*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """All documents as ids end to end, framed by [CLS]."""
+
+    ids: np.ndarray  # (N,)
+    starts: np.ndarray  # int64 (documents + 1,); where each document's [CLS] stands, and the last one, N - 1
+    characters: np.ndarray  # int64 (documents,)
+    left_out: list[int]  # characters of each document that was too short or had no token
+
+
+@dataclass(frozen=True)
+class Part:
+    """One side of the split: a [CLS] before every document and after the last one; nothing at all if it is empty."""
+
+    stream: TokenStream
+    documents: int
+    characters: int
+
+
+def encode_documents(
+    documents: Iterable[str],
+    tokenizer: NovelTokenizer,
+    path: Path,
+    *,
+    min_length: int,
+    progress: Callable[[int], object],
+) -> Encoded:
+    """Write the ids of all documents end to end into one flat file and map it; report the characters of each."""
+    starts, characters, left_out = [0], [], []
+
+    def encode_all() -> Iterator[np.ndarray]:
+        for document in documents:
+            ids = tokenizer.encode_document(document if len(document) >= min_length else "")  # (N,)
+            if len(ids):
+                starts.append(starts[-1] + 1 + len(ids))
+                characters.append(len(document))
+                yield ids
+            else:
+                left_out.append(len(document))
+            progress(len(document))
+
+    # straight to the disk: a corpus need not fit into memory
+    with open(path, "wb") as file:
+        for part in tokenizer.frame(encode_all()):
+            file.write(part.data)
+    if not characters:
+        raise no_documents(left_out, min_length)
+    ids = np.memmap(path, tokenizer.dtype, mode="r")
+    return Encoded(ids, np.array(starts, np.int64), np.array(characters, np.int64), left_out)
+
+
+def no_documents(lengths: list[int], min_length: int) -> UserError:
+    """Say that no document is left, and how long they are."""
+    longest = max(lengths, default=0)
+    if longest < min_length and longest > 0:
+        # a histogram tells what --min_length would leave
+        lows = [low for low in (0, 1, 10, 100, 1_000, 10_000, 100_000) if low <= longest]
+        highs = [*lows[1:], longest + 1]
+        rows = [
+            f"  {low:,} to {high - 1:,} characters: {sum(low <= length < high for length in lengths):,}"
+            for low, high in zip(lows, highs, strict=True)
+        ]
+        message = f"--min_length {min_length}: all {len(lengths):,} documents are shorter\n" + "\n".join(rows)
+        return UserError(message, f"--min_length {longest // 2}")
+    return UserError(f"{len(lengths):,} documents without any text", "python clr_ctrl.py NOVEL.txt")
+
+
+def hold_out(encoded: Encoded, tokenizer: NovelTokenizer, fraction: float) -> dict[str, Part]:
+    """Split off the tail: whole documents from the end until they hold at least a fraction of the tokens.
+
+    Where whole documents would take more than twice that much, or all there are, the first of them is cut at the end of
+    a paragraph instead. Something always stays to train on.
+
+    Returns:
+        The parts "train" and "valid"; the newline at a cut inside a document is the only token left out.
+    """
+    # the first document of the tail: the one in which the last `target` tokens begin
+    total = int(encoded.starts[-1])  # tokens, the last [CLS] not among them
+    target = math.ceil(fraction * total)
+    if target == 0:
+        return join_parts(encoded, tokenizer, len(encoded.characters), None)
+    first = int(np.searchsorted(encoded.starts, total - target, side="right")) - 1
+
+    # the whole document, unless that would hold out more than twice as much
+    fits = first > 0 and total - encoded.starts[first] <= 2 * target
+    cut = None if fits else paragraph_end(encoded, tokenizer, first, total - target)
+    if first == 0 and cut is None:
+        first = 1  # the least that training needs
+    if first == len(encoded.characters):
+        warn("nothing is held out: the only document has no end of a paragraph to cut it at")
+    return join_parts(encoded, tokenizer, first, cut)
+
+
+def paragraph_end(encoded: Encoded, tokenizer: NovelTokenizer, document: int, limit: int) -> int | None:
+    """Return the place of the last newline of a document up to a limit; of the first document, else the next one."""
+    start, stop = encoded.starts[document] + 2, encoded.starts[document + 1] - 1
+    places = start + np.flatnonzero(encoded.ids[start:stop] == tokenizer.newline_id)
+    before = places[places <= limit]
+    if len(before):
+        return int(before[-1])
+    return int(places[0]) if document == 0 and len(places) else None
+
+
+def join_parts(encoded: Encoded, tokenizer: NovelTokenizer, first: int, cut: int | None) -> dict[str, Part]:
+    """Make train of what lies before a document (or a place inside it) and valid of the rest, both framed."""
+    ids, starts, characters = encoded.ids, encoded.starts, encoded.characters
+    before, after = int(characters[:first].sum()), int(characters[first:].sum())
+    if cut is not None:
+        # the document is counted on both sides, each with its own characters
+        head = len(tokenizer.decode(ids[starts[first] + 1 : cut]))
+        train, tail = (TokenStream([*tokenizer.frame([part])]) for part in (ids[1:cut], ids[cut + 1 : -1]))
+        valid = Part(tail, len(characters) - first, after - head - 1)
+        return {"train": Part(train, first + 1, before + head), "valid": valid}
+    # the [CLS] at the border ends the one part and begins the other
+    train = Part(TokenStream([ids[: starts[first] + 1]]), first, before)
+    tail = [ids[starts[first] :]] if first < len(characters) else []
+    return {"train": train, "valid": Part(TokenStream(tail, tokenizer.dtype), len(characters) - first, after)}
+
+
+def count_parts(encoded: Encoded, parts: Mapping[str, Part]) -> dict:
+    """Return the counts that the manifest keeps."""
+    counts = {
+        name: {"documents": part.documents, "characters": part.characters, "tokens": len(part.stream)}
+        for name, part in parts.items()
+    }
+    left_out = {"documents": len(encoded.left_out), "characters": sum(encoded.left_out)}
+    return {"dtype": encoded.ids.dtype.name, **counts, "left_out": left_out}
