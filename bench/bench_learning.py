@@ -31,7 +31,8 @@ from novelgpt.corpus.pieces import Pieces, TokenStream, tokenize_corpus
 from novelgpt.evaluation import evaluation_batches, score_batches
 from novelgpt.files import write_json
 from novelgpt.network import score_tokens
-from novelgpt.training.run import Run, prepare_run
+from novelgpt.training.engine import Run
+from novelgpt.training.run import prepare_run
 from novelgpt.training.stopping import StopSignals
 from novelgpt.training.trainer import Trainer
 

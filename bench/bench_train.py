@@ -120,9 +120,8 @@ def run_ours(name: str, device: str, *, dropout: float) -> list[float]:
     from novelgpt.cli import TrainOptions
     from novelgpt.corpus.pieces import Pieces, TokenStream
     from novelgpt.network import choose_devices, choose_precision
-    from novelgpt.training.engine import Engine
+    from novelgpt.training.engine import Engine, Run
     from novelgpt.training.parallel import World
-    from novelgpt.training.run import Run
     from novelgpt.training.windows import WindowData
 
     sizes = NETWORKS[name]

@@ -111,4 +111,6 @@ def test_no_tracked_file_knows_a_path_of_this_machine():
 def test_no_large_or_generated_file_is_tracked():
     for path in FILES:
         assert path.stat().st_size < 4 << 20, path
-        assert path.suffix not in (".safetensors", ".bin", ".pt", ".npy", ".pyc"), path
+        if ROOT / "tests/fixtures" not in path.parents:  # a run of a former version, which must be resumed
+            assert path.suffix not in (".safetensors", ".bin", ".pt", ".npy", ".pyc"), path
+    assert sum(path.stat().st_size for path in FILES if ROOT / "tests/fixtures" in path.parents) < 200_000

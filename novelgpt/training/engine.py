@@ -19,16 +19,54 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
+from novelgpt.cli import TrainOptions
 from novelgpt.compute import keep_freed_memory, tune_for_cpu
+from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say, warn
+from novelgpt.network import count_parameters
 from novelgpt.training.memory import HEAD_CHUNK, available_bytes, choose_parts, predict_bytes, rows_at_a_time
-from novelgpt.training.optim import build_optimizers, set_lr
-from novelgpt.training.parallel import LossModule, all_processes, micro_batches, without_sync, wrap_model
-from novelgpt.training.run import Run
-from novelgpt.training.windows import IGNORED, Batch, Stream
+from novelgpt.training.optim import build_optimizers, set_lr, warmup_count
+from novelgpt.training.parallel import LossModule, World, all_processes, micro_batches, without_sync, wrap_model
+from novelgpt.training.windows import IGNORED, Batch, Stream, TrainingData
 
 COMPILE_FROM = 500  # steps from which compiling repays itself on a GPU
 SHARE_FOR_CORPUS = 8  # of the free memory, at most one part in so many
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to start: what an engine is made of."""
+
+    options: TrainOptions  # with every None resolved
+    devices: list[torch.device]  # of this process
+    world: World  # this process among all
+    dtype: torch.dtype  # format of the matrix products
+    tokenizer: NovelTokenizer
+    model: GPT2LMHeadModel  # in fp32 on devices[0]
+    data: TrainingData
+    config: dict  # the checked network config
+    window: int  # tokens a row: the network's context, or the block of records
+    epoch_steps: list[int]  # optimizer steps of each epoch
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return sum(self.epoch_steps)
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers of the network."""
+        return count_parameters(self.model)
+
+    @property
+    def num_trained(self) -> int:
+        """Numbers of the network that have a gradient."""
+        return count_parameters(self.model, trainable=True)
+
+    @property
+    def warmup(self) -> int:
+        """Steps of the whole run until the rate is at its peak."""
+        return warmup_count(self.options.warmup_steps, self.total_steps)
 
 
 @dataclass(frozen=True)

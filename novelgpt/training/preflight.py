@@ -5,10 +5,9 @@ import statistics
 import time
 
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, warn
-from novelgpt.training.engine import Engine
+from novelgpt.training.engine import Engine, Run
 from novelgpt.training.log import format_duration
 from novelgpt.training.memory import available_bytes
-from novelgpt.training.run import Run
 
 TRIAL_STEPS = 3  # the first one warms up
 CHECKPOINT_BYTES = 12  # a parameter: the weight and two moments in fp32

@@ -12,7 +12,7 @@ run.json keeps what the result depends on; an unfinished run is resumed only und
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,6 @@ from novelgpt.network import (
     choose_devices,
     choose_precision,
     compute_deterministically,
-    count_parameters,
     describe_devices,
     describe_model,
     read_model_config,
@@ -50,53 +49,18 @@ from novelgpt.training.checks import (
     check_windows,
     reads_rows,
 )
+from novelgpt.training.engine import Run
 from novelgpt.training.lora import add_lora, describe_lora, lora_identity
 from novelgpt.training.memory import check_weights_fit
-from novelgpt.training.optim import default_lr, default_optimizer, default_weight_decay, warmup_count
+from novelgpt.training.optim import default_lr, default_optimizer, default_weight_decay
 from novelgpt.training.parallel import World, join_world, local_device, wait_for_all
 from novelgpt.training.rows import RowData, hold_out_last, report_records
-from novelgpt.training.windows import TrainingData, WindowData, default_replacement
+from novelgpt.training.windows import WindowData, default_replacement
 
 RUN_FILE = "run.json"
 CHANGEABLE = names_with(TrainOptions, resume="changeable")  # may differ when a run is resumed
 FIXED = names_with(TrainOptions, resume="fixed")  # the position in the run means nothing without them
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that is ready to start."""
-
-    options: TrainOptions  # with every None resolved
-    devices: list[torch.device]  # of this process
-    world: World  # this process among all
-    dtype: torch.dtype  # format of the matrix products
-    tokenizer: NovelTokenizer
-    model: GPT2LMHeadModel  # in fp32 on devices[0]
-    data: TrainingData
-    config: dict  # the checked network config
-    window: int  # tokens a row: the network's context, or the block of records
-    epoch_steps: list[int]  # optimizer steps of each epoch
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return sum(self.epoch_steps)
-
-    @property
-    def num_parameters(self) -> int:
-        """Numbers of the network."""
-        return count_parameters(self.model)
-
-    @property
-    def num_trained(self) -> int:
-        """Numbers of the network that have a gradient."""
-        return count_parameters(self.model, trainable=True)
-
-    @property
-    def warmup(self) -> int:
-        """Steps of the whole run until the rate is at its peak."""
-        return warmup_count(self.options.warmup_steps, self.total_steps)
 
 
 def prepare_run(options: TrainOptions) -> Run:

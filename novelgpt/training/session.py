@@ -32,12 +32,13 @@ from novelgpt.training.checkpoint import (
     read_progress,
     set_later_aside,
 )
+from novelgpt.training.engine import Run
 from novelgpt.training.keeping import FINAL, adopt_best, final_step, is_over, is_written
 from novelgpt.training.log import Watch, format_duration
 from novelgpt.training.lora import plain_model
 from novelgpt.training.parallel import wait_for_all
 from novelgpt.training.preflight import check_disk, print_plan
-from novelgpt.training.run import RUN_FILE, Run, check_identity, describe_run, prepare_run, write_run_file
+from novelgpt.training.run import RUN_FILE, check_identity, describe_run, prepare_run, write_run_file
 from novelgpt.training.stopping import Stopped, StopSignals, seconds_until
 from novelgpt.training.trainer import Trainer
 from novelgpt.writing.generation import generate_text

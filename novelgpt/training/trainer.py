@@ -23,7 +23,7 @@ from novelgpt.training.checkpoint import (
     optimizer_tensors,
     training_weights,
 )
-from novelgpt.training.engine import Engine, StepResult
+from novelgpt.training.engine import Engine, Run, StepResult
 from novelgpt.training.keeping import (
     ModelKeeper,
     final_step,
@@ -35,7 +35,6 @@ from novelgpt.training.keeping import (
 from novelgpt.training.log import Meter, RunLog, Watch, say_step
 from novelgpt.training.optim import lr_at
 from novelgpt.training.parallel import World, any_process, sum_over_processes
-from novelgpt.training.run import Run
 from novelgpt.training.stopping import Stopped, StopSignals, watch_blocks
 from novelgpt.training.windows import Batch, replace_inputs
 
