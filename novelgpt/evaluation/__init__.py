@@ -20,8 +20,3 @@ def __getattr__(name: str) -> object:
     if name not in PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{PLACES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """List the wing's names beside what is loaded."""
-    return sorted({*globals(), *PLACES})

@@ -227,9 +227,6 @@ def sampler(run: Run):
     return write
 
 
-# --- what is reported at the end ---
-
-
 def report_stop(run: Run, progress: Progress, *, steps: int, seconds: float, command: Sequence[str] | None) -> None:
     """Print where a run stands after so many steps and seconds of this session, and how it is resumed."""
     if run.world.is_main:

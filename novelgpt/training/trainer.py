@@ -153,8 +153,6 @@ class Trainer:
         self.log.resume(step=self.progress.step, length=self.progress.log_bytes)
         return self.progress
 
-    # --- step ---
-
     def count_step(self, batch: Batch, result: StepResult) -> None:
         """Move on by a step, and note its loss without waiting for it."""
         self.loss += result.loss
@@ -195,8 +193,6 @@ class Trainer:
         if any_process(self.stop.must_stop(), self.run.world):
             raise Stopped
 
-    # --- log ---
-
     def log_step(self) -> None:
         """Write the mean loss since the last log line."""
         self.check_finite()
@@ -219,8 +215,6 @@ class Trainer:
         record = {"step": self.progress.step, "epoch": self.progress.epoch, **values}
         self.log.write(record)
         return record
-
-    # --- evaluate and keep ---
 
     def evaluate_if_due(self) -> None:
         """Evaluate within the epoch if it is due, and keep the best; its time is not the training's."""
@@ -302,8 +296,6 @@ class Trainer:
         if self.run.world.is_main:
             step = final_step(self.progress, wants_best=self.options.load_best_model_at_end)
             self.keeper.write_final(self.progress, weights, step=step)
-
-    # --- save ---
 
     @contextlib.contextmanager
     def saved_when_stopped(self) -> Iterator[None]:
