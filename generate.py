@@ -84,8 +84,8 @@ def write_interactively(session, prompt, options: GenerateOptions) -> int:
 
     path = Path(options.save_samples_path) / STORY
     if options.prefix_file and path.exists():
-        mend = "move it away to start a new one"
-        warn(f"--prefix_file {options.prefix_file}: not used, since {path} is continued; {mend}")
+        hint = "move it away to start a new one"
+        warn(f"--prefix_file {options.prefix_file}: not used, since {path} is continued; {hint}")
     write_by_turns(session, session.tokenizer.show(prompt.ids), prompt.stop_rule, path, sys.stdin, print)
     say(f"kept in {path}")
     return 0

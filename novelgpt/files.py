@@ -181,7 +181,7 @@ def old_name(path: Path) -> Path:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Rename a complete folder to its final name; a kill in between is mended by recover_folder."""
+    """Rename a complete folder to its final name; a kill in between is repaired by recover_folder."""
     shutil.rmtree(old_name(path), ignore_errors=True)
     # A folder cannot be renamed onto a full one, so the old one steps aside first.
     if path.exists():

@@ -1,4 +1,4 @@
-"""What people are told: errors with the mend beside them, lines, warnings and bars. Results alone go to stdout.
+"""What people are told: errors with the fix beside them, lines, warnings and bars. Results alone go to stdout.
 
 Every script ends a failed run with two paragraphs on stderr and an exit code::
 

@@ -137,7 +137,7 @@ def translate(
 
 def our_value(name: str, value: object, places: Sequence[Mapping], names: Mapping[str, str], path: str) -> object:
     """Return what the value of an alias is in ours, None for our default; places: the command line and the file."""
-    text = spelled(value)
+    text = spell_value(value)
     # the strategy "steps" takes its number from the file or the command line, else Hugging Face's default
     if name in STRATEGIES and text == "steps":
         steps = [place.get(spelling) for spelling in STRATEGIES[name] for place in places]
@@ -163,7 +163,7 @@ def our_value(name: str, value: object, places: Sequence[Mapping], names: Mappin
 def accumulation(places: Sequence[Mapping], names: Mapping[str, str]) -> int:
     """Return the number of micro-batches, by which their batch size is multiplied, under any of its names."""
     entries = [(names.get(name, name), value) for place in places for name, value in place.items()]
-    counts = [spelled(value) for ours, value in entries if ours == "gradient_accumulation" and value is not None]
+    counts = [spell_value(value) for ours, value in entries if ours == "gradient_accumulation" and value is not None]
     return int(counts[0]) if counts and counts[0].isdecimal() else 1
 
 
@@ -179,24 +179,24 @@ def check_idle(given: Mapping[str, object], idle: Mapping[str, tuple[str, ...]],
 
 def refuse_value(name: str, value: object, allowed: Collection[str], path: str) -> None:
     """Refuse a value that would change the result and is not supported."""
-    message = f"{path}: {name}: found {spelled(value)!r}, supported is {' or '.join(allowed)}"
+    message = f"{path}: {name}: found {spell_value(value)!r}, supported is {' or '.join(allowed)}"
     raise UserError(message, "leave it out, or see --help for what there is", EXIT_USAGE)
 
 
 def describe_alias(name: str, value: object, ours: str, meant: object) -> str:
     """Describe an alias: both names, both values where they differ, and what might surprise."""
-    words = f"{name} is {ours}" if is_same(value, meant) else f"{name} {spelled(value)} is {ours} {meant}"
+    words = f"{name} is {ours}" if is_same(value, meant) else f"{name} {spell_value(value)} is {ours} {meant}"
     return words + REMARKS.get(ours, "")
 
 
-def spelled(value: object) -> str:
+def spell_value(value: object) -> str:
     """Return a value of YAML or JSON as the command line would spell it.
 
-    >>> spelled(True), spelled("True"), spelled(["none"]), spelled(1e-4)
+    >>> spell_value(True), spell_value("True"), spell_value(["none"]), spell_value(1e-4)
     ('true', 'true', 'none', '0.0001')
     """
     if isinstance(value, (list, tuple)):
-        return ",".join(map(spelled, value))
+        return ",".join(map(spell_value, value))
     text = str(value)
     return text.lower() if text.lower() in ("true", "false") else text
 
@@ -216,5 +216,5 @@ def is_same(one: object, other: object) -> bool:
     >>> is_same("1e-4", 0.0001), is_same(True, "true"), is_same("a", "b")
     (True, True, False)
     """
-    one, other = spelled(one), spelled(other)
+    one, other = spell_value(one), spell_value(other)
     return float(one) == float(other) if is_number(one) and is_number(other) else one == other

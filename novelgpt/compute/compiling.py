@@ -34,9 +34,9 @@ STORE_METHODS = {
     (FunctionCache, "flush"): ["self"],
     (IndexDataCacheFile, "__init__"): ["self", "cache_path", "filename_base", "source_stamp"],
 }
-NO_PLACE = "no place to keep compiled code in: every start compiles it anew (NUMBA_CACHE_DIR=folder names one)"
+NO_PLACE = "no place to keep compiled code in: every start compiles it again (NUMBA_CACHE_DIR=folder names one)"
 UNKNOWN_NUMBA = (
-    f"numba {numba.__version__} stores compiled code in an unknown way: every start compiles it anew "
+    f"numba {numba.__version__} stores compiled code in an unknown way: every start compiles it again "
     "(pip install -r requirements.txt brings one that keeps it)"
 )
 warn_once = functools.cache(warn)
@@ -69,7 +69,7 @@ def is_known_store() -> bool:
 
 
 class CodeStore(FunctionCache):
-    """Numba's store of one function's code. Damage to it, or a full disk, costs time and never a run.
+    """Numba's store of one function's code. Damage to it, or a full disk, costs time, never a run.
 
     Numba takes code as up to date while the function's own file is; here every file of its folder counts, since the
     functions that it calls are compiled into it. Their hash is in the names of what is stored.

@@ -271,7 +271,7 @@ def prepare_ahead(files: Sequence[str], options: CleaningOptions) -> Iterator[Ca
 
 
 def cut_blocks(texts: Iterable[str], *, size: int) -> Iterator[str]:
-    """Join the texts of a stream into blocks; a paragraph cut at the end of a sentence goes on in the next block.
+    """Join the texts of a stream into blocks; a paragraph cut at the end of a sentence continues in the next block.
 
     >>> list(cut_blocks(["他走了\\n她", "来了。\\n我不走。"], size=6))
     ['他走了\\n', '她来了。\\n', '我不走。']

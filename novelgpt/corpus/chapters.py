@@ -91,7 +91,7 @@ def read_heading(line: str, number: int = 0) -> Heading | None:
     """
     if len(line) > MAX_HEADING + MAX_VOLUME or line.endswith(NO_HEADING_END):
         return None
-    # a sentence may begin like a heading: it is too long, or goes on behind the number with a comma
+    # a sentence may begin like a heading: it is too long, or continues after the number with a comma
     if match := HEADING.match(line):
         if len(line) - len(match["volume"] or "") > MAX_HEADING or len(match["number"]) > 12:
             return None
@@ -345,7 +345,7 @@ class ChapterNumbers:
     missing: list[int] = field(default_factory=list)
     repeated: list[int] = field(default_factory=list)
     out_of_order: list[int] = field(default_factory=list)
-    volumes: int = 1  # how often the numbers begin anew, plus one
+    volumes: int = 1  # how often the numbers begin again, plus one
 
 
 def check_numbers(chapters: Iterable[tuple[int | None, str]]) -> ChapterNumbers:

@@ -142,7 +142,7 @@ class Examination:
         self.unbalanced += [number for number, document in numbered if not is_balanced(document)]
         self.repeated += find_repeated(lines, self.num_lines)
         self.num_documents += len(documents)
-        self.num_lines += len(lines) - 1  # the next part goes on in the last line of this one
+        self.num_lines += len(lines) - 1  # the next part continues in the last line of this one
 
     def facts(self) -> dict:
         """Return `odd`, `masked`, `lost`, `quotes` and `repeated_passages` of BookFacts."""
@@ -382,7 +382,7 @@ def terminal_lines(report: Report) -> list[str]:
     lines = []
     for book in report.books:
         lines.append(f"{book.name}: {ENCODING_NAMES.get(book.encoding, book.encoding)}, {judge_book(book)}")
-    # a terminal is no place for a thousand lines
+    # a terminal has no room for a thousand lines
     if len(lines) > MAX_BOOK_LINES:
         lines[MAX_BOOK_LINES:] = [f"… and {len(lines) - MAX_BOOK_LINES:,} more books, all in the report"]
     return [*lines, f"verdict: {report.verdict}"]

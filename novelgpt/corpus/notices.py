@@ -251,7 +251,7 @@ def cut_addresses(line: str, spans: Sequence[tuple[int, int]]) -> str:
 
 def drop_site_sentences(line: str, spans: Sequence[tuple[int, int]]) -> str:
     """Take out of a story line the sentences that hold an address and speak of a site."""
-    # addresses are cut from a sentence before it is judged; its offsets begin anew
+    # addresses are cut from a sentence before it is judged; its offsets begin again
     kept = []
     for match in SENTENCE.finditer(line):
         inside = [(s - match.start(), e - match.start()) for s, e in spans if match.start() <= s < match.end()]

@@ -96,11 +96,11 @@ class Measure:
         if text is not None and path:
             raise UserError("--text and --text_path: found both, expected one", "leave one out", EXIT_USAGE)
         if text is not None:
-            return [text_of("--text", [text] if isinstance(text, str) else list(text), self.tokenizer)]
+            return [make_text("--text", [text] if isinstance(text, str) else list(text), self.tokenizer)]
         if path:
             paths = [path] if isinstance(path, (str, Path)) else list(path)
             sources = read_sources(paths, encoding=encoding)
-            return [text_of(source.name, source.documents, self.tokenizer) for source in sources]
+            return [make_text(source.name, source.documents, self.tokenizer) for source in sources]
         return [held_out(pieces, self.tokenizer)]
 
     def report(
@@ -193,7 +193,7 @@ class Measure:
         return {"ngram_loss": ngram.loss, "ngram_nats_per_character": ngram.nats_per_character}
 
 
-def text_of(name: str, documents: list[str], tokenizer: NovelTokenizer) -> Text:
+def make_text(name: str, documents: list[str], tokenizer: NovelTokenizer) -> Text:
     """Turn documents into a text to score."""
     return Text(name, text_stream(documents, tokenizer), sum(map(len, documents)))
 

@@ -117,17 +117,17 @@ def match_rows(old: NovelTokenizer, new: NovelTokenizer) -> Adaptation:
     ([0, -1, 2, 3, 4, 5, 6, -1], 1)
     """
     # a token of the very name goes before one of the same spelling
-    ids = {name: index for index, name in enumerate(spelled(old.tokens))}
+    ids = {name: index for index, name in enumerate(visible_tokens(old.tokens))}
     ids |= {token: index for index, token in enumerate(old.tokens)}
-    sources = np.array([ids.get(name, -1) for name in spelled(new.tokens)], np.int64)  # (V,)
+    sources = np.array([ids.get(name, -1) for name in visible_tokens(new.tokens)], np.int64)  # (V,)
     sources[new.newline_id] = old.newline_id  # [SEP] in BERT's vocabularies, a byte token in ours
     return Adaptation(sources, old.vocab_size - len(np.unique(sources[sources >= 0])))
 
 
-def spelled(tokens: Sequence[str]) -> list[str]:
+def visible_tokens(tokens: Sequence[str]) -> list[str]:
     """Write the byte tokens of visible ASCII as their characters.
 
-    >>> spelled(["<0x61>", "<0x0A>", "萧"])
+    >>> visible_tokens(["<0x61>", "<0x0A>", "萧"])
     ['a', '<0x0A>', '萧']
     """
     return [ASCII.get(token, token) for token in tokens]

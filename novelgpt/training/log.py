@@ -35,7 +35,7 @@ class RunLog:
         """
         self.enabled, self.watch = enabled, watch
         self.path = folder / LOG if enabled else Path(os.devnull)
-        # appended to, never opened anew: a resumed run first cuts it back to its checkpoint
+        # appended to, never reopened for writing: a resumed run first cuts it back to its checkpoint
         self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (open for the whole run)
         self.writer = open_writer(writer_dir) if writer_dir and enabled else None
         self.bar = progress_bar(total_steps, unit="step", enabled=enabled)

@@ -307,7 +307,7 @@ def check_identity(run: Run, folder: Path) -> None:
     changed = [name for name in now if now[name] != former.get(name) and name not in allowed]
     if changed:
         lines = [f"{name}: was {format_setting(former.get(name))}, now {format_setting(now[name])}" for name in changed]
-        hint = "resume with the former options; or start anew with --resume never, which moves the old run aside"
+        hint = "resume with the former options; or start over with --resume never, which moves the old run aside"
         if set(changed) <= set(CHANGEABLE):
             hint += f"; or resume with the change: --allow_change {','.join(changed)}"
         message = f"{folder}: holds an unfinished run with other settings\n  " + "\n  ".join(lines)

@@ -146,7 +146,7 @@ def move_run_aside(folder: Path) -> None:
 
 
 def choose_checkpoint(run: Run, *, set_aside: bool) -> Path | None:
-    """Return the checkpoint to resume; None starts anew.
+    """Return the checkpoint to resume; None starts over.
 
     Raises:
         UserError: the run in the folder has other settings, or the checkpoint that was named is damaged.
@@ -160,7 +160,7 @@ def choose_checkpoint(run: Run, *, set_aside: bool) -> Path | None:
     # no run here yet; checkpoints without run.json cannot be compared, so they are not touched
     if not (folder / RUN_FILE).exists():
         if list_checkpoints(folder):
-            hint = f"put {RUN_FILE} back; or start anew with --resume never, which moves the old run aside"
+            hint = f"put {RUN_FILE} back; or start over with --resume never, which moves the old run aside"
             raise UserError(f"{folder}: holds checkpoints but no {RUN_FILE}", hint, EXIT_STATE)
         return None
 
@@ -301,10 +301,10 @@ def report_end(run: Run, progress: Progress, *, seconds: float) -> None:
     """Print how a run went that came to its end after so many seconds of this session."""
     if run.world.is_main:
         say(f"finished {progress.step:,} steps in {format_duration(seconds)}")
-        say(f"{verdict(progress, run)}{compare_with_ngram(progress, run)}")
+        say(f"{describe_outcome(progress, run)}{compare_with_ngram(progress, run)}")
 
 
-def verdict(progress: Progress, run: Run) -> str:
+def describe_outcome(progress: Progress, run: Run) -> str:
     """Say in one line how the run went and which model folder to use."""
     if progress.best_epoch is None:
         return f"nothing was held out, so no verdict; use {run.options.output_path / 'final_model'}"

@@ -175,13 +175,13 @@ def char_at(codes: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def save_order(order: np.ndarray, path: str | Path) -> None:
-    """Write a suffix array to its file; where that fails, every run builds it anew."""
+    """Write a suffix array to its file; where that fails, every run builds it again."""
     # the index saves time only, so a full disk ends no run
     try:
         with atomic_writer(path) as file:
             np.save(file, order)
     except UserError as problem:
-        warn(f"{problem.message}; the book's index is built anew in every run")
+        warn(f"{problem.message}; the book's index is built again in every run")
 
 
 def load_order(path: str | Path | None, length: int) -> np.ndarray | None:

@@ -3,7 +3,7 @@
     prefix ─prefill one row─ copy to all rows ─[ choose a token a row ─ read it ]*─ cut at an end ─ samples
 
 When a row's context is full, the row continues from a shorter window: the pinned head and the last part of the text
-from a sentence start, read anew. Sample i is a function of (seed, i) alone: its random numbers come from its own
+from a sentence start, read again. Sample i is a function of (seed, i) alone: its random numbers come from its own
 counter, its logits do not depend on its neighbours (compute/packed.py), and its windows and its end depend on nothing
 but its text.
 """
@@ -205,7 +205,7 @@ class SampleBatch:
         return self.history[: len(self.samples), before : self.count].tolist()
 
     def make_room(self) -> None:
-        """Read the window of every row whose context is full anew."""
+        """Read the window of every row whose context is full again."""
         for row in range(self.decoder.rows):
             if self.decoder.lengths[row] < self.decoder.slots:
                 continue

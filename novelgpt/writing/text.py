@@ -14,7 +14,12 @@ import numpy as np
 CHECK_EVERY = 16  # tokens decoded between two looks at the texts; a window always leaves room for so many
 SENTENCE_ENDS = "。！？…!?"
 CLOSERS = "”’」』）】》\"')"
-STOPS = {"sentence": 200, "paragraph": 1_000, "chapter": 5_000, "never": 0}  # tokens the search goes on after --length
+STOPS = {
+    "sentence": 200,
+    "paragraph": 1_000,
+    "chapter": 5_000,
+    "never": 0,
+}  # tokens the search continues after --length
 LOOP_STEP = 16  # tokens between two looks for a loop
 LONGEST_PERIOD = 120  # tokens
 LOOP_TIMES = 4  # a loop is a run repeated this often ...
@@ -67,7 +72,7 @@ class Endings:
         # a line break ends a paragraph, and the sentence in it too; of several breaks only the first
         if ids[place] in self.breaks:
             return ids[place - 1] not in self.breaks
-        # in 。” and …… the sentence goes on to the last of these characters
+        # in 。” and …… the sentence extends to the last of these characters
         if stop == "paragraph" or ids[place] in self.ends or ids[place] in self.closers:
             return False
         last = place - 1

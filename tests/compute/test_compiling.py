@@ -1,4 +1,4 @@
-"""Compiled code is kept, found, and made anew where it is old or damaged; threads are shared with PyTorch."""
+"""Compiled code is kept, found, and made again where it is old or damaged; threads are shared with PyTorch."""
 
 import os
 import runpy
@@ -38,7 +38,7 @@ print(loops.exp(0.0))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "1.0\n"
     assert done.stderr == (
-        "warning: no place to keep compiled code in: every start compiles it anew (NUMBA_CACHE_DIR=folder names one)\n"
+        "warning: no place to keep compiled code in: every start compiles it again (NUMBA_CACHE_DIR=folder names one)\n"
     )
 
 
@@ -63,7 +63,7 @@ print(loops.exp(0.0), loops.greater(1.0, 2.0))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "1.0 2.0\n"
     assert done.stderr == (
-        "warning: numba 0.99.0 stores compiled code in an unknown way: every start compiles it anew "
+        "warning: numba 0.99.0 stores compiled code in an unknown way: every start compiles it again "
         "(pip install -r requirements.txt brings one that keeps it)\n"
     )
 

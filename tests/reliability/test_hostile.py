@@ -48,7 +48,7 @@ class Canary:
 
 
 class Place:
-    """A folder with a small model, a corpus, pieces and a run, made anew for each artefact."""
+    """A folder with a small model, a corpus, pieces and a run, made again for each artefact."""
 
     def __init__(self, folder: Path):
         self.folder, self.model, self.canary = folder, folder / "model", folder / "canary"

@@ -226,7 +226,7 @@ def test_an_index_that_cannot_be_kept_costs_no_run(tmp_path, capsys):
     (tmp_path / "cache").write_text("a file")
     meter = CopyMeter(["月落乌啼霜满天"], tmp_path / "cache" / "copies.npy")
     assert meter.measure("乌啼霜").longest == 3
-    assert capsys.readouterr().err.endswith("; the book's index is built anew in every run\n")
+    assert capsys.readouterr().err.endswith("; the book's index is built again in every run\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

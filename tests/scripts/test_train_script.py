@@ -86,7 +86,7 @@ def test_the_same_command_again_is_finished_and_other_settings_are_refused(argv,
     assert status == 5
     assert said == (
         f"error: {tmp_path / 'run'}: holds an unfinished run with other settings\n  seed: was 0, now 3\n\n"
-        "hint: resume with the former options; or start anew with --resume never, which moves the old run aside\n"
+        "hint: resume with the former options; or start over with --resume never, which moves the old run aside\n"
     )
 
 

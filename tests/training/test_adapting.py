@@ -207,7 +207,7 @@ def test_pieces_are_made_with_added_tokens_by_either_script_and_else_called_stal
     prepare_run(options)
     prepare_run(replace(options, raw=True))
     again = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
-    assert again == manifest  # up to date, not written anew
+    assert again == manifest  # up to date, not written again
 
 
 def test_the_five_marks_stay_text_in_a_corpus_with_added_tokens(tiny_options, tmp_path):

@@ -97,7 +97,7 @@ def test_checkpoints_without_run_json_are_not_written_over(unfinished):
         train(unfinished)
     assert str(caught.value) == (
         f"error: {unfinished.output_path}: holds checkpoints but no run.json\n\n"
-        "hint: put run.json back; or start anew with --resume never, which moves the old run aside"
+        "hint: put run.json back; or start over with --resume never, which moves the old run aside"
     )
     assert (caught.value.code, names(unfinished)) == (5, before)
 

@@ -219,7 +219,7 @@ def test_another_corpus_is_refused_and_cannot_be_allowed(unfinished, tiny_option
         f"{unfinished.output_path}: holds an unfinished run with other settings\n  corpus: was "
     )
     assert problem.hint == (
-        "resume with the former options; or start anew with --resume never, which moves the old run aside"
+        "resume with the former options; or start over with --resume never, which moves the old run aside"
     )
 
 

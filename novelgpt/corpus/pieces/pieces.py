@@ -316,7 +316,7 @@ def damaged(folder: Path, what: str, manifest: Mapping | None = None) -> UserErr
 
 
 def rebuild_command(folder: Path, manifest: Mapping | None = None, expect: Mapping | None = None) -> str:
-    """Spell the command that writes a piece set anew, as expected now where that is known, else as it was."""
+    """Spell the command that writes a piece set again, as expected now where that is known, else as it was."""
     manifest, expect = manifest or {}, expect or {}
     vocabulary = manifest.get("vocabulary", {}).get("path", "cache/vocab_small.txt")
     paths = {

@@ -84,7 +84,7 @@ def make_pieces(
     expect = {"vocabulary_sha256": tokenizer.fingerprint, "source_sha256": sha256, "options": settings}
     try:
         pieces = open_pieces(tokenized_data_path, expect=expect)
-    except UserError:  # missing, stale or damaged: all are repaired by writing them anew
+    except UserError:  # missing, stale or damaged: all are repaired by writing them again
         sha256 = sha256 or source_sha256(raw_data_path)  # raises where there is nothing
         facts = {"tokenizer_path": tokenizer_path, "sha256": sha256, "settings": settings}
         write_corpus(raw_data_path, tokenized_data_path, tokenizer, **facts)
