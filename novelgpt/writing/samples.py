@@ -105,7 +105,7 @@ class Output:
         self.texts: list[str] = []  # what the model wrote of each finished sample
         self.num_tokens = 0  # of all of them
 
-    def shown_text(self, sample, prompt) -> str:
+    def shown(self, sample, prompt) -> str:
         """Return what people want of a sample: all of it, or only the answer that a mark asked for."""
         return self.session.show_new(sample) if prompt.stop_rule.is_answer else self.session.show(sample)
 
@@ -117,7 +117,7 @@ class Output:
         if self.options.stream:
             self.stream_new(samples[0], prompt)
         if self.folder:
-            self.folder.keep_unfinished(lambda: {sample.index + 1: self.shown_text(sample, prompt) for sample in samples})
+            self.folder.keep_unfinished(lambda: {sample.index + 1: self.shown(sample, prompt) for sample in samples})
 
     def stream_new(self, sample, prompt) -> None:
         """Print the characters since the last time; the very last token waits, for it may lie behind the end."""
@@ -138,7 +138,7 @@ class Output:
         self.texts.append(self.session.show_new(sample))
         self.num_tokens += len(sample.ids)
         # to the disk first: what is printed is saved
-        text, copied = self.shown_text(sample, prompt), self.session.measure_copies(sample)
+        text, copied = self.shown(sample, prompt), self.session.measure_copies(sample)
         if self.folder:
             self.folder.add(text, self.facts_of(sample, prompt.text, copied and asdict(copied)))
         if prompt.title:

@@ -14,12 +14,7 @@ import numpy as np
 CHECK_EVERY = 16  # tokens decoded between two looks at the texts; a window always leaves room for so many
 SENTENCE_ENDS = "。！？…!?"
 CLOSERS = "”’」』）】》\"')"
-STOPS = {
-    "sentence": 200,
-    "paragraph": 1_000,
-    "chapter": 5_000,
-    "never": 0,
-}  # tokens the search continues after --length
+STOPS = {"sentence": 200, "paragraph": 1_000, "chapter": 5_000, "never": 0}  # tokens that may follow --length
 LOOP_STEP = 16  # tokens between two looks for a loop
 LONGEST_PERIOD = 120  # tokens
 LOOP_TIMES = 4  # a loop is a run repeated this often ...
