@@ -78,7 +78,7 @@ class TrainOptions:
     """Options of train.py. Lengths are in tokens, rates per step; None leaves the choice to the machine or the data.
 
     The word before each parenthesis is the role `resume`. Two further roles: `only`, the kind of data an option applies
-    to, "windows" of a book or "rows" (one text a record); `needs`, what must be there for it to have an effect.
+    to, "windows" of a book or "rows" (one text per record); `needs`, what must be there for it to have an effect.
 
     >>> options = TrainOptions(epochs=3, output_dir="runs/first")
     >>> options.epochs, options.batch_size, options.output_path.name
@@ -89,22 +89,26 @@ class TrainOptions:
     model_config: str = content("config/model_config_small.json", "config JSON of the network to train from scratch")
     tokenizer_path: str | None = content(None, "vocabulary; default: the model's own, else cache/vocab_small.txt")
     add_tokens: str | None = content(None, "further tokens, for example [TIL],[WS]; reserved places first", token_names)
-    # the data: windows of a book, or one text a record
+    # the data: windows of a book, or one text per record
     raw_data_path: str = content("data/train.json", "cleaned chapters, written by clr_ctrl.py", only="windows")
     tokenized_data_path: str = content("data/tokenized/", "folder of the numbered piece files", only="windows")
     raw: bool = free(False, "tokenize raw_data_path into pieces first", only="windows")
     num_pieces: int = content(100, "piece files to cut the tokens into", whole(1, 1_000_000), only="windows")
     min_length: int = content(0, "leave out chapters of fewer characters and report them", whole(0), only="windows")
     valid_fraction: float = content(0.05, "share of the tokens held out at the end of the book", real(0, 0.9))
-    rows: bool | None = content(None, "train on one text a record of --train_file; default: if one is given", bool)
+    rows: bool | None = content(None, "train on one text per record of --train_file; default: if one is given", bool)
     train_file: str | None = content(None, "records: .txt (one a line), .csv, .json, .jsonl; with --rows", only="rows")
     validation_file: str | None = content(
         None, "records held out; default: the last valid_fraction of --train_file", only="rows"
     )
     text_column: str | None = content(None, "column or key of the text; default: text, else content", only="rows")
-    block_size: int | None = content(None, "tokens a record, the rest cut; default: the context", whole(4), only="rows")
+    block_size: int | None = content(
+        None, "tokens per record, the rest cut; default: the context", whole(4), only="rows"
+    )
     loss_after: str | None = content(None, "score only what follows this token, for example [TIL]", only="rows")
-    max_train_samples: int = content(0, "train on the first so many records only; 0 = all", whole(0), only="rows")
+    max_train_samples: int = content(
+        0, "train on this many records only, from the first; 0 = all", whole(0), only="rows"
+    )
     preprocessing_num_workers: int = free(1, "processes that tokenize; same result", whole(1, 1024), only="rows")
     # where the weights start
     pretrained_model: str | None = content(None, "model folder to start from instead of random weights")
@@ -159,12 +163,15 @@ class TrainOptions:
     save_minutes: float = free(15, "minutes between two checkpoints; 0 = at the end of epochs only", real(0))
     eval_steps: int = changeable(0, "steps between evaluations; 0 = after epochs only", whole(0), needs="held out")
     early_stopping_patience: int = changeable(
-        0, "end after so many evaluations in a row without a lower held-out loss; 0 = never", whole(0), needs="held out"
+        0,
+        "end after this many evaluations in a row without a lower held-out loss; 0 = never",
+        whole(0),
+        needs="held out",
     )
     load_best_model_at_end: bool = changeable(False, "final_model gets the weights of best_model", needs="held out")
     save_total_limit: int = free(2, "resumable checkpoints to keep", whole(1))
     # when to stop, and what to show
-    max_hours: float = free(0, "stop after so many hours, ready to be resumed; 0 = no limit", real(0))
+    max_hours: float = free(0, "stop after this many hours, ready to be resumed; 0 = no limit", real(0))
     until: str | None = free(None, "stop at this time of the clock, for example 07:00", clock_time)
     log_step: int = changeable(200, "steps between two log lines", whole(1))
     writer_dir: str | None = free(None, "folder for TensorBoard curves; default: none")
@@ -269,12 +276,12 @@ class GenerateOptions:
     batch_size: int = python(10, "texts written at a time; has no influence on them", whole(1))
     # how each token is chosen
     temperature: float = sampling(1.0, "lower is safer; 0 takes the best token always", real(0))
-    topk: int = sampling(8, "choose among so many tokens; 0 = all", whole(0))
+    topk: int = sampling(8, "choose among this many tokens; 0 = all", whole(0))
     topp: float = sampling(1.0, "choose among the best tokens of this probability; 0 or 1 = all", real(0, 1))
     min_p: float = sampling(0.0, "drop tokens less likely than this share of the best one", real(0, 1))
     repetition_penalty: float = sampling(1.0, "above 1: recent tokens less likely", real(0, above=True))
     penalty_window: int = sampling(256, "how many recent tokens that means; 0 = all", whole(0))
-    no_repeat_ngram_size: int = sampling(0, "never write a run of so many tokens twice; 0 = may", whole(0))
+    no_repeat_ngram_size: int = sampling(0, "never write a run of this many tokens twice; 0 = may", whole(0))
     bad_words: tuple[str, ...] = sampling((), "words never written", many=True, metavar="WORD")
     # what is done along the way
     cut_loops: bool = recorded(True, "end a text that repeats itself")
