@@ -102,13 +102,9 @@ class TrainOptions:
         None, "records held out; default: the last valid_fraction of --train_file", only="rows"
     )
     text_column: str | None = content(None, "column or key of the text; default: text, else content", only="rows")
-    block_size: int | None = content(
-        None, "tokens per record, the rest cut; default: the context", whole(4), only="rows"
-    )
+    block_size: int | None = content(None, "tokens per record at most; default: the context", whole(4), only="rows")
     loss_after: str | None = content(None, "score only what follows this token, for example [TIL]", only="rows")
-    max_train_samples: int = content(
-        0, "train on this many records only, from the first; 0 = all", whole(0), only="rows"
-    )
+    max_train_samples: int = content(0, "train only on the first N records; 0 = all", whole(0), only="rows")
     preprocessing_num_workers: int = free(1, "processes that tokenize; same result", whole(1, 1024), only="rows")
     # where the weights start
     pretrained_model: str | None = content(None, "model folder to start from instead of random weights")
@@ -163,10 +159,7 @@ class TrainOptions:
     save_minutes: float = free(15, "minutes between two checkpoints; 0 = at the end of epochs only", real(0))
     eval_steps: int = changeable(0, "steps between evaluations; 0 = after epochs only", whole(0), needs="held out")
     early_stopping_patience: int = changeable(
-        0,
-        "end after this many evaluations in a row without a lower held-out loss; 0 = never",
-        whole(0),
-        needs="held out",
+        0, "end after N evaluations in a row without a lower held-out loss; 0 = never", whole(0), needs="held out"
     )
     load_best_model_at_end: bool = changeable(False, "final_model gets the weights of best_model", needs="held out")
     save_total_limit: int = free(2, "resumable checkpoints to keep", whole(1))
