@@ -60,8 +60,10 @@ class StopSignals:
         return self
 
     def __exit__(self, *_exception) -> None:
+        # train.py ends with its run: a request to save that comes after the last save must not kill it
+        late = getattr(signal, SAVING, None) if self.exit_at_second else None
         for number, handler in self.former.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if number == late else handler)
 
     def on_stop(self, number: int, _frame) -> None:
         """Note the request; leave at once when it comes again."""

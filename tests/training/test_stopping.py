@@ -1,0 +1,29 @@
+"""Signals around a run: what comes after its end is harmless, and a notebook gets its own handlers back."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+needs_usr1 = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no SIGUSR1")
+
+
+@needs_usr1
+def test_a_request_to_save_after_the_end_of_train_py_does_not_kill_it():
+    code = "import os, signal\nfrom novelgpt.training.stopping import StopSignals\n"
+    code += "with StopSignals(exit_at_second=True): pass\nos.kill(os.getpid(), signal.SIGUSR1)\nprint('alive')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
+@needs_usr1
+def test_a_caller_from_python_gets_its_handlers_back():
+    from novelgpt.training.stopping import StopSignals
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    former = [signal.getsignal(number) for number in numbers]
+    with StopSignals(exit_at_second=False) as stop:
+        assert signal.getsignal(signal.SIGUSR1) == stop.on_save
+    assert [signal.getsignal(number) for number in numbers] == former
