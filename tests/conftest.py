@@ -4,8 +4,12 @@ import functools
 import hashlib
 import json
 import os
+import shlex
 import socket
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,6 +60,26 @@ def pretrained(tiny_config, tiny_tokenizer, tmp_path) -> Path:
 
     save_model(build_model(tiny_config, tiny_tokenizer, seed=3), tiny_tokenizer, tmp_path / "pretrained")
     return tmp_path / "pretrained"
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[Path]:
+    """A `python` that starts in a moment, see warm.py; sys.executable where the system has no fork."""
+    if not hasattr(os, "fork"):
+        yield Path(sys.executable)
+        return
+    script = Path(__file__).with_name("warm.py")
+    with tempfile.TemporaryDirectory() as folder:  # a short path, as a socket wants it
+        shim, address = Path(folder, "python"), str(Path(folder, "socket"))
+        words = map(shlex.quote, (sys.executable, "-I", "-S", str(script), address))
+        shim.write_text(f'#!/bin/sh\nexec {" ".join(words)} "$@"\n', encoding="utf-8")
+        shim.chmod(0o755)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        server = subprocess.Popen([sys.executable, script, "serve", address], stdout=subprocess.PIPE, env=environment)
+        assert server.stdout.readline() == b"ready\n"
+        yield shim
+        server.kill()
+        server.communicate()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -80,10 +80,10 @@ print(json.dumps([run_case(case) for case in json.load(sys.stdin)]))
 """
 
 
-def run_cases(cases: list[dict]) -> str:
+def run_cases(python: Path, cases: list[dict]) -> str:
     """Run cases one after the other, all of which must end well; return what they said."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", FORKER]
+    command = [python, "-c", FORKER]
     done = subprocess.run(
         command, input=json.dumps(cases), capture_output=True, text=True, env=environment, cwd=ROOT, check=False
     )

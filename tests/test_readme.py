@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,32 +155,29 @@ def copy_checkout(folder: Path, changes: dict[str, str]) -> Path:
     for name in (*SCRIPTS, "cache/vocab_small.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    for name in ("novelgpt", "config", "data/sample"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("config", "data/sample"):
+        shutil.copytree(ROOT / name, folder / name)
+    (folder / "novelgpt").symlink_to(ROOT / "novelgpt")  # with the compiled code of its __pycache__
     for name, text in changes.items():
         (folder / name).write_text(text, encoding="utf-8")
     return folder
 
 
-def run_block(language: str, body: str, folder: Path) -> subprocess.CompletedProcess:
-    """Run a block as a reader would, where `python` is this interpreter."""
-    shim = folder / "bin" / "python"
-    shim.parent.mkdir(exist_ok=True)
-    shim.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n', encoding="utf-8")
-    shim.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{shim.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+def run_block(language: str, body: str, folder: Path, python: Path) -> subprocess.CompletedProcess:
+    """Run a block as a reader would, with that `python`."""
+    environment = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     environment |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    words = ["bash", "-ec", body] if language == "bash" else [str(shim), "-c", body]
+    words = ["bash", "-ec", body] if language == "bash" else [python, "-c", body]
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory) -> Path:
+def walked(tmp_path_factory, warm_python) -> Path:
     """A copy of the checkout in which all quick blocks have been run."""
     folder = copy_checkout(tmp_path_factory.mktemp("walked"), TINY)
     for runs, language, body in blocks("README.md"):
         if runs:
-            done = run_block(language, body, folder)
+            done = run_block(language, body, folder, warm_python)
             assert done.returncode == 0, body + done.stdout + done.stderr
             assert done.stdout, body
     return folder

@@ -13,9 +13,11 @@ from novelgpt.compute import compiling
 
 
 @pytest.mark.parametrize("layer", ["default", "workqueue"])
-def test_pytorch_keeps_its_number_of_threads(layer):
-    code = """
+def test_pytorch_keeps_its_number_of_threads(layer, warm_python):
+    code = f"""
+import numba
 import torch
+numba.config.THREADING_LAYER = "{layer}"
 from novelgpt.compute.cache import PackedCache
 from novelgpt.compute.packed import make_product
 make_product(torch.ones(2, 3), None, "int8")(torch.ones(1, 3))
@@ -24,18 +26,18 @@ cache = PackedCache("fp32", 1, 2, 2, 8, 8, torch.zeros(2, dtype=torch.int64))
 cache.attend(0, torch.randn(2, 48))
 print(torch.get_num_threads())
 """
-    settings = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_THREADING_LAYER": layer}
-    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=settings, text=True) == "1\n1\n"
+    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
+    assert subprocess.check_output([warm_python, "-c", code], cwd=ROOT, env=settings, text=True) == "1\n1\n"
 
 
-def test_without_a_folder_for_compiled_code_it_is_compiled_anew_and_said():
+def test_without_a_folder_for_compiled_code_it_is_compiled_anew_and_said(warm_python):
     code = """
 import numba.core.caching as caching
 caching.FunctionCache._impl_class._locator_classes = []
 from novelgpt.compute import loops
 print(loops.exp(0.0))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([warm_python, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "1.0\n"
     assert done.stderr == (
         "warning: no place to keep compiled code in: every start compiles it again (NUMBA_CACHE_DIR=folder names one)\n"
@@ -51,7 +53,7 @@ OTHER_NUMBAS = {
 
 
 @pytest.mark.parametrize("change", OTHER_NUMBAS.values(), ids=OTHER_NUMBAS)
-def test_with_another_numba_the_loops_are_compiled_in_memory_and_it_is_said_once(change):
+def test_with_another_numba_the_loops_are_compiled_in_memory_and_it_is_said_once(change, warm_python):
     code = f"""
 import numba
 import numba.core.caching as caching
@@ -60,7 +62,7 @@ numba.__version__ = "0.99.0"
 from novelgpt.compute import eight_bits, loops
 print(loops.exp(0.0), loops.greater(1.0, 2.0))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([warm_python, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "1.0 2.0\n"
     assert done.stderr == (
         "warning: numba 0.99.0 stores compiled code in an unknown way: every start compiles it again "

@@ -11,9 +11,9 @@ from reliability.harness import Pool, contents, make_tiny_run
 
 
 @pytest.fixture(scope="session")
-def pool():
+def pool(warm_python):
     """The workers that fork a train.py for each trial."""
-    pool = Pool()
+    pool = Pool(warm_python)
     yield pool
     pool.close()
 

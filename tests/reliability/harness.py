@@ -6,7 +6,6 @@ import os
 import queue
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,15 +37,15 @@ def cases(smoke: int, ci: int, large: int) -> int:
 class Worker:
     """A process that forks trials; see worker.py."""
 
-    def __init__(self):
+    def __init__(self, python: Path):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("worker.py"))],
+            [python, str(Path(__file__).with_name("worker.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
+            env=environment,
         )
 
     def run(self, argv: list[str], folder: Path, **job) -> dict:
@@ -65,10 +64,10 @@ class Worker:
 class Pool:
     """One worker a processor; a single one where pytest itself runs in several processes, or the sweep is small."""
 
-    def __init__(self):
+    def __init__(self, python: Path):
         self.free: queue.Queue[Worker] = queue.Queue()
         alone = "PYTEST_XDIST_WORKER" not in os.environ and SIZE != "smoke"
-        self.workers = [Worker() for _ in range(os.cpu_count() if alone else 1)]
+        self.workers = [Worker(python) for _ in range(os.cpu_count() if alone else 1)]
         for worker in self.workers:
             self.free.put(worker)
 

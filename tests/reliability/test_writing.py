@@ -4,7 +4,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 
 import pytest
 
@@ -55,7 +54,7 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="module")
-def write(tmp_path_factory):
+def write(tmp_path_factory, warm_python):
     """Return a function that lets generate.py write into a folder and kills it after some seconds."""
     folder = tmp_path_factory.mktemp("model")
     save_vocabulary(folder / "vocab.txt", build_vocabulary(STORY))
@@ -64,7 +63,7 @@ def write(tmp_path_factory):
     save_model(build_model(config, tokenizer, seed=1), tokenizer, folder / "model")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [sys.executable, "-c", FORKER],
+        [warm_python, "-c", FORKER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

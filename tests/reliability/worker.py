@@ -35,6 +35,7 @@ import train as train_script
 from novelgpt.cli import run
 from novelgpt.training import checkpoint, parallel, session, stopping, trainer
 
+sys.dont_write_bytecode = True  # it would be a file event
 LIMIT = 100  # seconds a trial may take
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
 BOARD = struct.Struct("4q")  # began, steps, events, asked_at: shared by parent and child

@@ -71,10 +71,8 @@ def test_streaming_shows_what_is_saved(place, tmp_path, capsys):
     assert parse_samples(capsys.readouterr().out) == [printable(text) for text in plain]
 
 
-def test_a_closed_pipe_and_an_ascii_terminal_lose_nothing(place, tmp_path):
-    command = (
-        f"{sys.executable} {ROOT / 'generate.py'} --model_path {place / 'model'} --length 30 --seed 1 --device cpu"
-    )
+def test_a_closed_pipe_and_an_ascii_terminal_lose_nothing(place, tmp_path, warm_python):
+    command = f"{warm_python} {ROOT / 'generate.py'} --model_path {place / 'model'} --length 30 --seed 1 --device cpu"
     command += " --nsamples 3 --batch_size 1 --save_samples --save_samples_path mnt"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = subprocess.run(f"{command} | head -c 5; exit ${{PIPESTATUS[0]}}", shell=True, cwd=tmp_path, env=environment,
@@ -230,8 +228,8 @@ def test_an_index_that_cannot_be_kept_costs_no_run(tmp_path, capsys):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_behind_stdout_is_said(place):
-    command = [sys.executable, str(ROOT / "generate.py"), "--model_path", str(place / "model"), "--length", "9"]
+def test_a_full_disk_behind_stdout_is_said(place, warm_python):
+    command = [warm_python, str(ROOT / "generate.py"), "--model_path", str(place / "model"), "--length", "9"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=place)
     assert done.returncode == 4

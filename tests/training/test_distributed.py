@@ -23,10 +23,12 @@ def make_case(tmp_path):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_2_and_4_processes_and_two_micro_batches_have_the_losses_of_one_over_20_steps(make_case, optimizer):
+def test_2_and_4_processes_and_two_micro_batches_have_the_losses_of_one_over_20_steps(
+    make_case, optimizer, warm_python
+):
     cases = [make_case(f"of{world}", world, optimizer=optimizer) for world in (1, 2, 4)]
     cases += [make_case("parts", 1, optimizer=optimizer, gradient_accumulation=2)]
-    run_cases(cases)
+    run_cases(warm_python, cases)
     assert max(step for step, _ in losses_of(cases[0])) >= 20
     assert losses_of(cases[0])[-1][1] < losses_of(cases[0])[0][1] - 0.5
     for case in cases[1:]:
@@ -34,35 +36,35 @@ def test_2_and_4_processes_and_two_micro_batches_have_the_losses_of_one_over_20_
 
 
 @pytest.mark.sweep
-def test_few_windows_uneven_micro_batches_and_a_save_that_one_process_asks_for_change_no_loss(make_case):
+def test_few_windows_uneven_micro_batches_and_a_save_that_one_process_asks_for_change_no_loss(make_case, warm_python):
     small = {"batch_size": 3, "stride": 8, "epochs": 2}
     cases = [make_case("one", 1, **small), make_case("four", 4, **small)]
     cases += [make_case("uneven", 2, **small, gradient_accumulation=2)]
     cases += [make_case("saving", 2, **small, save_at=3)]
-    run_cases(cases)
+    run_cases(warm_python, cases)
     for case in cases[1:]:
         assert_same_losses(case, cases[0])
 
 
-def test_two_processes_that_stopped_go_on_with_the_same_losses_and_a_finished_run_stays(make_case):
+def test_two_processes_that_stopped_go_on_with_the_same_losses_and_a_finished_run_stays(make_case, warm_python):
     sizes = {"batch_size": 4, "stride": 8, "epochs": 2, "log_step": 4}
     whole, stopped = make_case("whole", 1, **sizes), make_case("stopped", 2, stop_at=6, **sizes)
     going_on = {**stopped, "stop_at": None}
-    said = run_cases([whole, stopped, going_on, going_on])
+    said = run_cases(warm_python, [whole, stopped, going_on, going_on])
     assert "stopped at step 6 of " in said  # two steps after the last log line
     assert f"{stopped['options']['output_dir']}: this run is finished; --resume never starts it again\n" in said
     assert_same_losses(stopped, whole)
 
 
-def test_processes_that_share_every_weight_out_have_the_losses_of_one_and_go_on_after_a_stop(make_case):
+def test_processes_that_share_every_weight_out_have_the_losses_of_one_and_go_on_after_a_stop(make_case, warm_python):
     sizes = {"batch_size": 4, "stride": 8, "epochs": 2, "optimizer": "adamw"}
     whole, shared = make_case("whole", 1, **sizes), make_case("shared", 2, stop_at=4, shard=True, **sizes)
-    run_cases([whole, shared, {**shared, "stop_at": None}])
+    run_cases(warm_python, [whole, shared, {**shared, "stop_at": None}])
     assert_same_losses(shared, whole)
 
 
 @pytest.mark.sweep
-def test_two_processes_stop_early_at_the_step_of_one_with_its_best_weights(tmp_path):
+def test_two_processes_stop_early_at_the_step_of_one_with_its_best_weights(tmp_path, warm_python):
     spoiling = {"documents": [STORY[0]] * 6 + STORY[1:], "lr": 0.03, "epochs": 6, "optimizer": "adamw"}
     habits = {"eval_steps": 2, "early_stopping_patience": 2, "load_best_model_at_end": True}
     options = make_tiny_options(tmp_path, **spoiling, **habits)
@@ -71,7 +73,7 @@ def test_two_processes_stop_early_at_the_step_of_one_with_its_best_weights(tmp_p
         for world in (1, 2)
         for changed in [replace(options, output_dir=str(tmp_path / f"of{world}"))]
     )
-    said = run_cases([one, two, two])
+    said = run_cases(warm_python, [one, two, two])
     assert_same_losses(two, one)
     assert losses_of(one)[-1][0] == 8  # of 36
     assert said.count("this run is finished; --resume never starts it again; --early_stopping_patience 0") == 1
@@ -80,24 +82,24 @@ def test_two_processes_stop_early_at_the_step_of_one_with_its_best_weights(tmp_p
 
 
 @pytest.mark.sweep
-def test_two_processes_stop_right_after_a_checkpoint_of_its_step_and_go_on(make_case):
+def test_two_processes_stop_right_after_a_checkpoint_of_its_step_and_go_on(make_case, warm_python):
     sizes = {"batch_size": 4, "stride": 8, "epochs": 2}
     whole, stopped = make_case("whole", 1, **sizes), make_case("stopped", 2, stop_at=4, save_steps=2, **sizes)
-    said = run_cases([whole, stopped, {**stopped, "stop_at": None}])
+    said = run_cases(warm_python, [whole, stopped, {**stopped, "stop_at": None}])
     assert said.count("step-00000004\n") == 1  # saved once
     assert_same_losses(stopped, whole)
 
 
 @pytest.mark.sweep
-def test_two_processes_stop_early_right_after_a_checkpoint(tmp_path):
+def test_two_processes_stop_early_right_after_a_checkpoint(tmp_path, warm_python):
     spoiling = {"documents": [STORY[0]] * 6 + STORY[1:], "lr": 0.03, "epochs": 6, "eval_steps": 2, "save_steps": 2}
     options = make_tiny_options(tmp_path, **spoiling, early_stopping_patience=2, save_total_limit=1)
     case = {"world": 2, "options": asdict(options), "stop_at": None, "save_at": None}
-    assert "stopped early: 2 evaluations in a row" in run_cases([case])
+    assert "stopped early: 2 evaluations in a row" in run_cases(warm_python, [case])
     assert read_json(options.output_path / "final_model" / "manifest.json")["step"] == losses_of(case)[-1][0] == 8
 
 
 @pytest.mark.sweep
-def test_every_process_reads_where_the_run_stopped_when_the_first_one_has_saved_it(make_case):
+def test_every_process_reads_where_the_run_stopped_when_the_first_one_has_saved_it(make_case, warm_python):
     case = make_case("stopped", 2, batch_size=4, stride=8, epochs=2, stop_at=5, save_steps=2, save_total_limit=1)
-    run_cases([{**case, "is_slow": True}])
+    run_cases(warm_python, [{**case, "is_slow": True}])

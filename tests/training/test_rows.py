@@ -187,7 +187,7 @@ def test_every_epoch_has_another_order_and_every_record_once(row_options):
 
 
 @pytest.mark.sweep
-def test_2_processes_and_shared_weights_have_the_losses_of_one(row_options, tmp_path):
+def test_2_processes_and_shared_weights_have_the_losses_of_one(row_options, tmp_path, warm_python):
     records = [f"{WORDS[n : n + 9 * (n % 6)]}[TIL]{WORDS[n : n + 1 + n % 4]}" for n in range(13)]
     options = row_options(records=records, config={"n_positions": 64}, block_size=64, batch_size=3, epochs=2)
     widths = {batch.input_ids.shape[1] for batch in prepare_run(options).data.epoch_batches(1)}
@@ -198,7 +198,7 @@ def test_2_processes_and_shared_weights_have_the_losses_of_one(row_options, tmp_
         return {"world": world, "options": asdict(changed), "stop_at": None, "save_at": None}
 
     cases = [case("one", 1), case("split", 2, gradient_accumulation=2), case("shared", 2, shard=True)]
-    run_cases(cases)
+    run_cases(warm_python, cases)
     for other in cases[1:]:
         assert_same_losses(other, cases[0])
 
