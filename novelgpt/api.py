@@ -81,6 +81,12 @@ def train(
         assert result.finished and result.model.is_dir()
     """
     options = with_changes(options or TrainOptions(), changes, names_with(TrainOptions))
+    # several GPUs: the command is started again, once for each
+    if (options.device and "," in options.device) or options.parallel != "auto":
+        from novelgpt.training.launch import count_processes, launch
+
+        if (count := count_processes(options, command)) > 1:
+            return read_result(options, launch(command, count))
     # the lock comes before torch is loaded, so that a second start is told at once
     with run_lock(options.output_dir) if is_main_process() else contextlib.nullcontext():
         from novelgpt.network import restoring_determinism

@@ -147,6 +147,11 @@ class TrainOptions:
     shard: bool = free(False, "under torchrun: share every weight out over the processes (FSDP2)")
     precision: str = changeable("auto", "number format of the matrix products", precision_name, choices=FORMATS)
     fp16: bool = free(False, "the same as --precision fp16")
+    parallel: str = free(
+        "auto",
+        "several GPUs: processes, one each, or threads of one process; auto = processes",
+        choices=("auto", "threads", "processes"),
+    )
     compile: str = free("auto", "torch.compile: auto = on GPUs when the run repays it", choices=("auto", "on", "off"))
     device: str | None = free(None, "GPU numbers such as 0,1, or mps, or cpu; default: every GPU there is")
     deterministic: bool = changeable(False, "the same bits in every run on GPUs; slower (CPUs do so anyway)")

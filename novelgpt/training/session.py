@@ -34,6 +34,7 @@ from novelgpt.training.checkpoint import (
 )
 from novelgpt.training.engine import Run
 from novelgpt.training.keeping import FINAL, adopt_best, final_step, is_over, is_written
+from novelgpt.training.launch import IS_RANK
 from novelgpt.training.log import Watch, format_duration
 from novelgpt.training.lora import plain_model
 from novelgpt.training.parallel import wait_for_all
@@ -230,7 +231,8 @@ def sampler(run: Run):
 def report_stop(run: Run, progress: Progress, *, steps: int, seconds: float, command: Sequence[str] | None) -> None:
     """Print where a run stands after so many steps and seconds of this session, and how it is resumed."""
     if run.world.is_main:
-        how = format_command(command, resume=run.options.resume, processes=run.world.size)
+        processes = 1 if IS_RANK in os.environ else run.world.size  # the same command starts them again
+        how = format_command(command, resume=run.options.resume, processes=processes)
         rate = seconds / steps if steps else None
         sizes = (run.total_steps, run.options.epochs)
         for line in describe_stop(progress, *sizes, seconds_a_step=rate, command=how):
