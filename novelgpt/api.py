@@ -1,4 +1,4 @@
-"""The Python API: train, evaluate, generate. The scripts of the same names are its first users.
+"""The Python API: train, evaluate, generate. train.py and eval.py are its first users.
 
 Importing this module loads neither torch nor transformers; the first call does. What a user can cause is raised as
 UserError, as everywhere; nothing here ends the process.
@@ -28,7 +28,7 @@ class TrainResult:
     total_steps: int = 0  # of the whole run
     best_epoch: float | None = None  # of the lowest held-out loss, a fraction within one; None: nothing is held out
     best_loss: float | None = None  # that loss, nats per token
-    history: list[dict] = field(default_factory=list)  # one entry an evaluation: epoch, step, valid_loss
+    history: list[dict] = field(default_factory=list)  # one entry per evaluation: epoch, step, valid_loss
     finished: bool = False  # all its steps or an early end are reached, and final_model is written
 
     @property

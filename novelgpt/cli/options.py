@@ -97,7 +97,9 @@ class TrainOptions:
     min_length: int = content(0, "leave out chapters of fewer characters and report them", whole(0), only="windows")
     valid_fraction: float = content(0.05, "share of the tokens held out at the end of the book", real(0, 0.9))
     rows: bool | None = content(None, "train on one text per record of --train_file; default: if one is given", bool)
-    train_file: str | None = content(None, "records: .txt (one a line), .csv, .json, .jsonl; with --rows", only="rows")
+    train_file: str | None = content(
+        None, "records: .txt (one per line), .csv, .json, .jsonl; with --rows", only="rows"
+    )
     validation_file: str | None = content(
         None, "records held out; default: the last valid_fraction of --train_file", only="rows"
     )
@@ -118,7 +120,7 @@ class TrainOptions:
     # what is learned in which order
     output_dir: str = free("model/", "folder of the run: model folders, checkpoints, run.json, log.jsonl")
     epochs: int = changeable(15, "passes over the windows", whole(1, 1_000_000))
-    batch_size: int = fixed(8, "windows a step, over all devices and micro-batches", whole(1, 1_000_000))
+    batch_size: int = fixed(8, "windows per step, over all devices and micro-batches", whole(1, 1_000_000))
     stride: int = fixed(512, "tokens from window to window, at most the context", whole(1), only="windows")
     random_phase: bool = fixed(True, "move the grid of windows by a random amount in every epoch", only="windows")
     # how the weights move
@@ -127,7 +129,7 @@ class TrainOptions:
     lr_scheduler: str = changeable(
         "linear", "course after warm-up; polynomial falls with the square of what is left", choices=SCHEDULES
     )
-    lr_end: float = changeable(0.0, "learning rate of the last step, where the schedule falls to", real(0, 1))
+    lr_end: float = changeable(0.0, "learning rate of the last step, which the schedule falls to", real(0, 1))
     optimizer: str = fixed(
         "auto", "of the blocks' matrices; auto = muon from scratch, else adamw", choices=("auto", "adamw", "muon")
     )
@@ -213,7 +215,7 @@ class VocabularyOptions:
     vocab_file: str | None = option(
         None, "file to write (default cache/vocab_novel.txt); for bpe a folder (default cache/bpe_novel)"
     )
-    kind: str = option("character", "one token a character, or subwords", choices=("bpe", "character"))
+    kind: str = option("character", "one token per character, or subwords", choices=("bpe", "character"))
     vocab_size: int | None = option(None, "at most this many tokens (bpe: 13317 unless given)", whole(1, 10**6))
     min_count: int = option(1, "rarer characters are left to their bytes", whole(1))
     reserved: int = option(20, "free [unusedN] tokens for later marks", whole(0, 10**5))
@@ -245,7 +247,7 @@ class EvaluateOptions:
     # how it is read and measured
     encoding: str | None = python(None, "encoding of text_path; detected if not given")
     stride: int | None = python(None, "tokens between windows, at most the context (default half of it)", whole(1))
-    batch_size: int = python(8, "windows a pass", whole(1))
+    batch_size: int = python(8, "windows per pass", whole(1))
     per_chapter: bool = python(False, "score every chapter by itself too")
     html: str | None = python(None, "also write a page that colours each character by its surprise", metavar="FILE")
     baseline: bool = python(False, "also score by a 4-gram of the training pieces")
@@ -294,9 +296,9 @@ class GenerateOptions:
     stream: bool = option(False, "show characters as they are written")
     interactive: bool = option(False, "write by turns with the model")
     # several beginnings in one run
-    prompts_file: str | None = option(None, "one prefix a line; --nsamples of each", metavar="FILE")
-    titles: tuple[str, ...] = option((), "write a text to each title, one file a text", many=True, metavar="TITLE")
-    titles_file: str | None = option(None, "the titles, one a line", metavar="FILE")
+    prompts_file: str | None = option(None, "one prefix per line; --nsamples of each", metavar="FILE")
+    titles: tuple[str, ...] = option((), "write texts for each title, one file per text", many=True, metavar="TITLE")
+    titles_file: str | None = option(None, "the titles, one per line", metavar="FILE")
     articles_per_title: int = option(5, "texts of each title", whole(1))
     # the book the model was trained on: what is copied from it, how it begins
     corpus: str | None = python(None, "the book it was trained on (default: where it was then)", metavar="FILE")

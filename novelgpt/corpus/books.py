@@ -21,8 +21,8 @@ from novelgpt.corpus.chapters import (
     HEADING_START,
     Chapters,
     check_numbers,
+    dividing_headings,
     find_headings,
-    finest_level,
     split_chapters,
     volume_of,
 )
@@ -40,7 +40,7 @@ from novelgpt.corpus.documents import (
 from novelgpt.corpus.notices import Notice, find_notices, remove_notices
 from novelgpt.messages import UserError, progress_bar
 
-Watch = Callable[[Iterator[str]], Iterator[str]]
+PassThrough = Callable[[Iterator[str]], Iterator[str]]
 LARGE_TEXT = 64 << 20  # bytes; a larger text is read in blocks
 BLOCK_CHARACTERS = 4 << 20  # at most, in a block
 LINE_END = re.compile(r"\n|\r(?!\Z)")
@@ -112,13 +112,13 @@ class CleanBook:
         # advertisements stand close to headings; where lines change with them, headings may come and go
         notices: list[Notice] = []
         if not self.options.keep_ads:
-            near = {heading.line - 1 for heading in finest_level(headings)}
+            near = {heading.line - 1 for heading in dividing_headings(headings)}
             notices = find_notices(lines, near, () if single else starts)
             lines = remove_notices(lines, notices)
             changed = {notice.line for notice in notices}
             kept = [heading for heading in headings if heading.line not in changed]
             headings = sorted([*kept, *find_headings(lines, changed)], key=lambda heading: heading.line)
-        chapters = split_chapters(lines, starts=None if single else starts, headings=finest_level(headings))
+        chapters = split_chapters(lines, starts=None if single else starts, headings=dividing_headings(headings))
 
         # the clean lines are examined; their numbers stay those of the file
         before = self.signs.num_lines
@@ -130,7 +130,7 @@ class CleanBook:
         return chapters
 
     def note_changes(self, receipt: Cleaned, notices: list[Notice], chapters: Chapters, before: int) -> None:
-        """Add what was changed in a part of the book, whose line 1 comes after so many lines."""
+        """Add what was changed in a part of the book, whose line 1 comes after this many lines."""
         # what the cleaning changed, what was removed, and the documents that are left
         self.receipt.add(receipt, before)
         self.notices += [{**vars(notice), "line": before + notice.line} for notice in notices]
@@ -204,14 +204,14 @@ def prepare_whole(path: str, options: CleaningOptions) -> tuple[list[str], BookF
 
 
 class Library:
-    """Prepare many books alike."""
+    """Prepares many books in the same way."""
 
     def __init__(self, options: CleaningOptions):
         self.options = options
         self.facts: list[BookFacts] = []  # filled by write
         self.left_out: list[dict] = []  # path and error of each book of a folder that could not be read
 
-    def write(self, paths: Sequence[str], output: str | Path, *, watch: Watch | None = None) -> None:
+    def write(self, paths: Sequence[str], output: str | Path, *, watch: PassThrough | None = None) -> None:
         """Prepare files and folders and write their documents; nothing is written when nothing is left.
 
         Args:

@@ -131,7 +131,7 @@ def find_headings(lines: Sequence[str], numbers: Iterable[int] | None = None) ->
     ]
 
 
-def finest_level(headings: Sequence[Heading]) -> list[Heading]:
+def dividing_headings(headings: Sequence[Heading]) -> list[Heading]:
     """Choose the headings of the first of UNIT_LEVELS with two or more, and those without a number; else none."""
     for level in UNIT_LEVELS:
         if sum(heading.unit in level for heading in headings if heading.unit) >= MIN_HEADINGS:
@@ -164,13 +164,13 @@ def split_chapters(
         text: a text or its lines, edges stripped; blank lines help where there are no headings.
         starts: the indices of lines that begin documents already, as the elements of a JSON list do, and stay borders
             whether there are headings or not. None for the text of one file.
-        headings: what finest_level gives for these lines; None finds them.
+        headings: what dividing_headings gives for these lines; None finds them.
 
     >>> split_chapters("序言\n\n第一章 山村\n他走了。\n\n第二章 城\n她来了。").documents
     ['序言', '第一章 山村\n他走了。', '第二章 城\n她来了。']
     """
     lines = text.split("\n") if isinstance(text, str) else text
-    headings = finest_level(find_headings(lines)) if headings is None else headings
+    headings = dividing_headings(find_headings(lines)) if headings is None else headings
     borders: dict[int, Heading | None] = dict.fromkeys(starts or [0])
     result = Chapters()
     if not headings:

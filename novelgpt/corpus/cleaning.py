@@ -58,7 +58,7 @@ class Cleaned:
         return "\n".join(filter(None, self.lines))
 
     def add(self, later: "Cleaned", lines_before: int) -> None:
-        """Add the receipt of the text that follows, whose line 1 comes after so many lines; its lines are left out."""
+        """Add the receipt of the text after this many lines; its own lines are left out."""
         self.counts.update(later.counts)
         self.code_points.update(later.code_points)
         for name, shown in later.examples.items():

@@ -77,7 +77,7 @@ class BookFacts:
     odd: dict  # signs that are a surprise in a Chinese novel
     masked: int  # words masked by asterisks
     lost: dict  # signs outside a vocabulary, whose name is under "against"
-    quotes: dict  # "pairs" of opening and closing quotes with their numbers, "ascii", documents with unequal “ and ”
+    quotes: dict  # "pairs" with their numbers, "ascii", "unbalanced_documents" with unequal “ ” or 「 」
     repeated_passages: dict  # paragraphs that stand more than once: "passages", "characters", "shown" with their places
 
 
@@ -140,7 +140,7 @@ class Examination:
         self.masked += len(MASK.findall(text))
         numbered = enumerate(documents, self.num_documents + 1)
         self.unbalanced += [number for number, document in numbered if not is_balanced(document)]
-        self.repeated += find_repeated(lines, self.num_lines)
+        self.repeated += find_repeated(lines, self.num_lines)  # within this part: a streamed book is never held whole
         self.num_documents += len(documents)
         self.num_lines += len(lines) - 1  # the next part continues in the last line of this one
 
@@ -362,7 +362,7 @@ def sign_lines(facts: BookFacts) -> list[str]:
     unequal = ((pair, both) for pair, both in quotes["pairs"].items() if both[0] != both[1])
     pairs = ", ".join(f"{pair[0]} {both[0]:,} {pair[1]} {both[1]:,}" for pair, both in unequal)
     if pairs:
-        lines.append(f"  quotes: {pairs}; unequal “ ” in {quotes['unbalanced_documents']:,} documents")
+        lines.append(f"  quotes: {pairs}; unequal “ ” or 「 」 in {quotes['unbalanced_documents']:,} documents")
     repeated = facts.repeated_passages
     if repeated["passages"]:
         first = repeated["shown"][0]

@@ -8,9 +8,9 @@ A line goes when it is one of these; a story line with an address in it only los
     recurring      the same line at the border of many chapters
     rule line      ------- next to a heading or to a line that goes
 
-Speech in quotes, poems, refrains and the storytellers' closing formulas stay. Lines are looked at in two disguises as
-long as themselves: `fold` writes all that looks like a Latin letter as one, `simplify` traditional characters of
-the patterns in simplified form.
+Speech in quotes, poems, refrains and the storytellers' closing formulas stay. Lines are matched in two normalised
+forms of the same length: `fold` writes all that looks like a Latin letter as one, `simplify_site_words`
+writes traditional characters of the patterns in simplified form.
 """
 
 import re
@@ -104,7 +104,9 @@ qQ Qq 微信 公众 求一 求个 求点 求各 求月 求推 求收 求订 求�
 正版 仅供 24 天才 一秒 推荐 月票 更新 最快 转载 手打 精彩 更多 更好 整理 网友 校对 招收 报名 管理
 书评 网址 域名 登陆 登录"""
 KEY = "(?:(?:最后|最近)?更新(?:时间|日期)|发[布表](?:时间|日期)|(?:本章|总)?字数|上传时间|首发时间)"
-KEEPING = re.compile(rf"^[\[【(（]?(?:{KEY}\s*[:：]\s*\d[\d\-:：/.\s年月日时分秒字]{{0,30}}[,，|｜]*\s*)+[\]】)）]?$")
+BOOKKEEPING = re.compile(
+    rf"^[\[【(（]?(?:{KEY}\s*[:：]\s*\d[\d\-:：/.\s年月日时分秒字]{{0,30}}[,，|｜]*\s*)+[\]】)）]?$"
+)
 ON_NEXT = "点击下一[页章]继续阅读"
 END_MARK = re.compile(
     rf"^[\W_]*(?:本章(?:完|终|结束|已完|未完|到此结束)|未完待续|待续|请看下一?[页章]|下一?章更精彩|{ON_NEXT})"
@@ -112,7 +114,7 @@ END_MARK = re.compile(
 )
 NAVIGATION = re.compile(r"^(?:[\W_]*(?:[上下前后]一?[页章]|返?回?(?:首页|目录|书[页目])|加入书[签架]))+[\W_]*$")
 MENU = re.compile(r"^[^\s|｜│]{1,6}(?:\s*[|｜│]\s*[^\s|｜│]{1,6}){4,}$")
-KEEPING_PAIRS = """更新 字数 发布 发表 上传 首发 本章 待续 看下 下章 点击 首页 目录 书页 书目 书签 书架
+BOOKKEEPING_PAIRS = """更新 字数 发布 发表 上传 首发 本章 待续 看下 下章 点击 首页 目录 书页 书目 书签 书架
 上一 下一 前一 后一 上页 下页 前页 后页 上章 前章 后章 回首 回目"""
 RULE = re.compile(r"^(?:[-=_*—─━~～#＊＝－·•+]\s?){6,}$|^[-=_*—─━~～#＊＝－]{3,}[^\W_]{1,12}[-=_*—─━~～#＊＝－]{3,}$")
 # The storytellers' formulas recur at the border of chapters by right.
@@ -144,7 +146,7 @@ def find_notices(lines: Sequence[str], headings: set[int], starts: Sequence[int]
     border = border_lines(lines, headings | set(starts))
     notices: dict[int, Notice] = {}
     # the first finder that names a line has the reason; rule lines go by what has gone beside them
-    for finder in (find_addresses, find_keeping, find_sentences, find_recurring):
+    for finder in (find_addresses, find_bookkeeping, find_sentences, find_recurring):
         for notice in finder(lines, headings, border):
             notices.setdefault(notice.line - 1, notice)
     find_rules(lines, headings, notices)
@@ -261,15 +263,15 @@ def drop_site_sentences(line: str, spans: Sequence[tuple[int, int]]) -> str:
     return "".join(kept).strip()
 
 
-def find_keeping(lines: Sequence[str], headings: set[int], border: set[int]) -> list[Notice]:
+def find_bookkeeping(lines: Sequence[str], headings: set[int], border: set[int]) -> list[Notice]:
     """Find dates and counts of characters, end-of-chapter marks and navigation."""
     notices = []
-    for index in lines_with(pair_pattern(KEEPING_PAIRS), lines):
+    for index in lines_with(pair_pattern(BOOKKEEPING_PAIRS), lines):
         if index in headings or len(lines[index]) > MAX_NOTICE:
             continue
-        line = simplify(lines[index])
+        line = simplify_site_words(lines[index])
         for pattern, reason in (
-            (KEEPING, "date or count of characters"),
+            (BOOKKEEPING, "date or count of characters"),
             (END_MARK, "end-of-chapter mark"),
             (NAVIGATION, "navigation"),
             (MENU, "navigation"),
@@ -291,7 +293,7 @@ def find_sentences(lines: Sequence[str], headings: set[int], border: set[int]) -
     for index in lines_with(pair_pattern(PHRASE_PAIRS), lines):
         if index in headings or len(lines[index]) > MAX_NOTICE or is_speech(lines[index]):
             continue
-        line = simplify(lines[index])
+        line = simplify_site_words(lines[index])
         phrases = sum(bool(phrase.search(line)) for phrase in SITE_PHRASES)
         aside = (line[0] in OPEN and line[-1] in CLOSE) or fold(line).startswith("ps")
         needed = 3 - (index in border) - (aside or counts[lines[index]] >= 3) + bool(STORY_WORD.search(line))
@@ -318,7 +320,7 @@ def find_recurring(lines: Sequence[str], headings: set[int], border: set[int]) -
         if counts[shape] >= least
         and not is_speech(lines[index])
         and not lines[index].endswith(SENTENCE_ENDS)
-        and not FORMULA.search(simplify(lines[index]))
+        and not FORMULA.search(simplify_site_words(lines[index]))
         and not VOLUME_LINE.match(lines[index])
     ]
 
@@ -360,10 +362,10 @@ def fold(line: str) -> str:
     return line.translate(FOLD).translate(TRADITIONAL)
 
 
-def simplify(line: str) -> str:
+def simplify_site_words(line: str) -> str:
     """Write the traditional characters that occur in site lines in simplified form.
 
-    >>> simplify("請記住本站網址")
+    >>> simplify_site_words("請記住本站網址")
     '请记住本站网址'
     """
     return line.translate(TRADITIONAL)

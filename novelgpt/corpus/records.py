@@ -138,7 +138,9 @@ def read_records(path: str | Path, column: str | None = None) -> list[str]:
         UserError: unreadable, or without a text.
     """
     if str(path) == STANDARD_INPUT:
-        raise UserError("--train_file -: standard input cannot be read again later", "give a file", EXIT_USAGE)
+        raise UserError(
+            "-: standard input cannot be read again later, expected a file of records", "give a file", EXIT_USAGE
+        )
     if not Path(path).exists():
         hint = "python clr_ctrl.py --titles data/titles.csv makes one of a novel's chapters; or name a file of your own"
         raise UserError(f"{path}: no such file of records", hint, EXIT_INPUT)

@@ -1,4 +1,4 @@
-"""The name under which others import it."""
+"""The promised name novelgpt.corpus.tokenizer.load_tokenizer; the code is in tokenizers/."""
 
 from novelgpt.corpus.tokenizers import load_tokenizer
 

@@ -1,4 +1,4 @@
-"""How well a model predicts a text: tokens -> nats a token -> loss, chapters, surprise; and the 4-gram it has to beat.
+"""How well a model predicts a text: tokens -> nats per token -> loss, chapters, surprise; and a 4-gram to beat.
 
 The door of this wing. PyTorch stands behind it, so each name is loaded when it is first asked for.
 """

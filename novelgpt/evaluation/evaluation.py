@@ -1,4 +1,4 @@
-"""A model and batches of tokens -> nats a token -> loss, perplexity, accuracy and bits per character.
+"""A model and batches of tokens -> nats per token -> loss, perplexity, accuracy and bits per character.
 
 A text is scored by a stated window and stride::
 
@@ -27,7 +27,7 @@ from novelgpt.compute import tune_for_cpu
 from novelgpt.network import choose_precision, score_tokens
 
 NOT_SCORED = -100  # label of a position that counts nothing, as in PyTorch
-# (input_ids, labels), int64 (B, T) on the device -> nats fp32 and right bool, (B, T-1) each, as of loss.score_tokens
+# (input_ids, labels), int64 (B, T) on the device -> nats fp32 and right bool, (B, T-1) each, as from score_tokens
 Scorer = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 

@@ -63,7 +63,7 @@ class Measure:
         Args:
             model, tokenizer: GPT2LMHeadModel in fp32 on its device, left as it is, and its tokenizer.
             stride: tokens between windows, at most the context; None for half of it.
-            batch_size: windows a pass; has no influence on the result.
+            batch_size: windows per pass; has no influence on the result.
             precision: "auto", "bf16", "fp16" or "fp32".
 
         Raises:
@@ -161,9 +161,9 @@ class Measure:
         """Score every chapter of a text by itself."""
         chapters = []
         for part in chapter_streams(text.stream, self.tokenizer):
-            text = self.tokenizer.show(part[1 : len(part) - 1])  # between the marks
-            result = self.result_of(part, len(text))
-            heading = text.split("\n")[0][:HEADING]
+            shown = self.tokenizer.show(part[1 : len(part) - 1])  # between the marks
+            result = self.result_of(part, len(shown))
+            heading = shown.split("\n")[0][:HEADING]
             figures = {"loss": result.loss, "accuracy": result.accuracy, "tokens": result.tokens}
             chapters.append({"heading": heading, **figures})
             say(f"{result.loss:.4f}  {heading}")

@@ -144,7 +144,7 @@ def show_chapter(spans: Sequence) -> dict:
     # a class and a title for each span: the colour tells the size, the pointer the figure
     return {
         "heading": paragraph_text(paragraphs[0]) if paragraphs else "—",
-        "figure": f"{mean_nats(spans):.3f} nats a character",
+        "figure": f"{mean_nats(spans):.3f} nats per character",
         "spans": [(level_of(span.nats), describe_nats(span.nats), show_breaks(span.text)) for span in spans],
     }
 
@@ -183,7 +183,7 @@ def find_strangest(chapters: Iterable[Sequence]) -> list[tuple[str, str]]:
 
 
 def mean_nats(spans: Iterable) -> float:
-    """Return the nats a character of the scored spans; NaN without any."""
+    """Return the nats per character of the scored spans; NaN without any."""
     scored = [span for span in spans if not math.isnan(span.nats)]
     count = sum(len(span.text) for span in scored)
     return sum(span.nats for span in scored) / count if count else math.nan

@@ -38,7 +38,7 @@ def check_resolved(options: TrainOptions, *, holds_out: bool) -> None:
     for name in NEEDS_HELD_OUT:
         if getattr(options, name) and not holds_out:
             message = f"--{name}: nothing is held out, so there is nothing to evaluate on"
-            raise UserError(message, "train.py --raw --valid_fraction 0.05", EXIT_USAGE)
+            raise UserError(message, f"train.py{'' if options.rows else ' --raw'} --valid_fraction 0.05", EXIT_USAGE)
     if options.lr_end > options.lr:
         message = f"--lr_end: found {options.lr_end:g}, expected at most the --lr of {options.lr:g}"
         raise UserError(message, f"--lr_end {options.lr / 10:g}", EXIT_USAGE)

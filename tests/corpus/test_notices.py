@@ -7,7 +7,7 @@ from conftest import ROOT, read_novel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novelgpt.corpus.chapters import find_headings, finest_level
+from novelgpt.corpus.chapters import dividing_headings, find_headings
 from novelgpt.corpus.cleaning import clean_text
 from novelgpt.corpus.notices import Notice, find_notices, remove_notices
 
@@ -31,7 +31,7 @@ def read_lines(name: str) -> list[str]:
 
 def notices_in(lines: list[str]) -> list[Notice]:
     """Find the notices of lines, beside the headings that are in them."""
-    return find_notices(lines, {heading.line - 1 for heading in finest_level(find_headings(lines))})
+    return find_notices(lines, {heading.line - 1 for heading in dividing_headings(find_headings(lines))})
 
 
 def write_book(*inner: str, chapters: int = 1) -> list[str]:

@@ -108,7 +108,7 @@ def test_every_fact_of_the_report_is_on_the_page():
         *("4,118 | 第一章 | 4,119", "4,120 | — | 4,121", "第一章: 4,119", "line 4120: 4,121"),
         *("Odd characters: 4,122", "Ж | U+0416 | CYRILLIC ZHE | 4,101 | 4,102 | 他Ж走"),
         *("Outside GB2312: 4,123 characters", "镕 | U+0416 | CYRILLIC ZHE | 4,101 | 4,102", "“” | 4,124 | 4,125"),
-        *("“ and ” differ in 4,127 documents; ASCII quotes: 4,126", "Repeated paragraphs: 4,128"),
+        *("“ and ” or 「 and 」 differ in 4,127 documents; ASCII quotes: 4,126", "Repeated paragraphs: 4,128"),
         *("4,129 | 4,130 | 又来", "train.json: 4,131 documents, 4,132 characters"),
     ):
         assert fact in shown, fact

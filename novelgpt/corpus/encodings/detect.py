@@ -29,14 +29,14 @@ CANDIDATES = ("utf-8", *DOUBLE_BYTE, "utf-16-le", "utf-16-be")
 
 MARGIN = 20.0  # nats by which a reading must be likelier than the next
 UTF8_MARGIN = 8.0  # the same for UTF-8 without a fault
-UTF8_BYTES = 32  # so many bytes of UTF-16 are never valid UTF-8 without a NUL
+UTF8_BYTES = 32  # this many bytes of UTF-16 are never valid UTF-8 without a NUL
 MARK_NATS = 30.0  # nats a byte order mark counts for, and its absence against UTF-16 and UTF-32
 FEW_BAD_BYTES = 8  # that any file may hold
 MAX_BAD_SHARE = 0.001  # of a file's bytes
 MAX_OFFSETS = 5  # bad bytes reported with their places
-NUM_SAMPLES, SAMPLE = 8, 1 << 13  # so many stretches of so many bytes are compared in a file that is not small
+NUM_SAMPLES, SAMPLE = 8, 1 << 13  # this many stretches of this many bytes are compared in a file that is not small
 MIN_JUDGED = 1000  # characters; a shorter block of a stream is not judged alone
-CLEAR_SEQUENCES = 12  # so many valid UTF-8 characters do not come about by chance
+CLEAR_SEQUENCES = 12  # this many valid UTF-8 characters do not come about by chance
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,15 @@ def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input
         refuse_shift(text, codec, name)
     elif (offsets or has_strange_lines(text)) and (mixed := decode_mixed(data, codec, text, name)):
         text, offsets, segments = mixed
-        refuse_bad_bytes(offsets, len(data), "mixed", name)
+        refuse_bad_bytes(len(offsets), offsets, len(data), "mixed", name)
         found = sorted({display_name(encoding) for _, _, encoding in segments})
         return make_decoded(text, "mixed", f"its lines are in {' and '.join(found)}", offsets, segments)
     # the likeliest reading may still be no Chinese
-    if codec != "utf-8" and not reason.endswith("mark") and not is_plausible(text):
+    if codec not in ("utf-8", mark) and not is_plausible(text):
         shown = printable(drop_bad_bytes(text).strip()[:20])
         message = f"{name}: not Chinese text in any known encoding; the nearest, {family_of(codec)}, reads {shown!r}"
         raise UserError(message, "--encoding NAME if you know it, for example --encoding shift_jis", EXIT_INPUT)
-    refuse_bad_bytes(offsets, len(data), codec, name)
+    refuse_bad_bytes(len(offsets), offsets, len(data), codec, name)
     return make_decoded(text, reported_name(codec, mark), reason, offsets)
 
 
@@ -103,10 +103,10 @@ def make_decoded(
     return Decoded(text, encoding, reason, len(offsets), tuple(offsets[:MAX_OFFSETS]), segments)
 
 
-def refuse_bad_bytes(offsets: Sequence[int], size: int, codec: str, name: str) -> None:
-    """Raise when more than 0.1 % of a file (and more than a handful) are bad bytes."""
-    if len(offsets) > max(FEW_BAD_BYTES, size * MAX_BAD_SHARE):
-        message = f"{name}: {len(offsets):,} of {size:,} bytes are not {display_name(codec)}, "
+def refuse_bad_bytes(count: int, offsets: Sequence[int], size: int, codec: str, name: str) -> None:
+    """Raise when more than 0.1 % of a file (and more than a handful) are bad bytes; offsets: of the first of them."""
+    if count > max(FEW_BAD_BYTES, size * MAX_BAD_SHARE):
+        message = f"{name}: {count:,} of {size:,} bytes are not {display_name(codec)}, "
         message += f"the first at byte {offsets[0]:,}; expected at most 0.1 %"
         raise UserError(message, f"--encoding {family_of(codec)} drops them; better get an undamaged file", EXIT_INPUT)
 
@@ -262,7 +262,7 @@ class TextStream:
             yield text.removesuffix("\r")
             rest = unfinished + block
         yield held + self.decode(rest, codec)
-        refuse_bad_bytes(self.bad_offsets[:1] * self.bad_bytes, self.num_bytes, codec, self.name)
+        refuse_bad_bytes(self.bad_bytes, self.bad_offsets, self.num_bytes, codec, self.name)
 
     def choose(self, head: bytes) -> str:
         """Decide the encoding by the beginning of the file."""

@@ -2,7 +2,7 @@
 
 A reading of bytes is scored by the log-probability of its characters under a rough table: the rank of a frequent
 character (Zipf's law), the level a character has in GB2312 and Big5, and the Unicode class of everything else. Two
-readings of the same bytes are then compared by their sums: right readings lie near -6 nats a character, wrong ones
+readings of the same bytes are then compared by their sums: right readings lie near -6 nats per character, wrong ones
 below -10. The table knows simplified and traditional characters alike, so the script never decides.
 """
 
@@ -41,7 +41,7 @@ OTHER_PUNCTUATION = "；…—『』《》（）·‘’〈〉【】〔〕．～
 BAD_BYTE = -20.0  # nats for a byte that is no part of a character
 ASTRAL = 0x10000  # the one table entry for every code point beyond the basic plane
 PROBE = 1 << 16  # characters that are enough to judge a text
-PLAUSIBLE = -9.7  # nats a character beyond ASCII; prose lies near -7, wrong readings below -10.5
+PLAUSIBLE = -9.7  # nats per character beyond ASCII; prose lies near -7, wrong readings below -10.5
 STRANGE_LINE = -10.0  # the same for a single line, which is then looked at again
 MIN_CHARACTERS = 4  # beyond ASCII; a line of fewer is not judged
 CATEGORY_NATS = {"L": -13.5, "M": -15.0, "N": -12.0, "P": -11.0, "S": -11.5, "Z": -11.0, "Cc": -16.0, "Cf": -12.0}

@@ -22,7 +22,7 @@ from novelgpt.messages import EXIT_INPUT, UserError
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 CHANGE_NATS = 25.0  # cost of a change of encoding from one line to the next
 RUN = 4  # neighbouring characters
-RUN_NATS = -11.5  # nats a character in a run that reads as nothing
+RUN_NATS = -11.5  # nats per character in a run that reads as nothing
 RARE_NATS = -9.0  # nats that no character of such a run reaches
 INNER_NATS = 40.0  # nats by which changes of encoding must explain a stretch better, their cost apart
 AROUND = 16  # characters on either side of such a run that are parsed with it
@@ -80,7 +80,7 @@ def refuse_inner_changes(
     """Raise when a line is partly in another encoding; place: its segment's line and byte, codecs: its own first."""
     sizes = np.cumsum([0] + [len(line) for line in lines])
     readings = split_lines(text)
-    for index in strange_lines(text):
+    for index in lines_with_rare_runs(text):
         if changes_inside(lines[index], readings[index], codecs[0], codecs[1:]):
             number, start = place[0] + index + 1, place[1] + sizes[index]
             message = f"{name}: line {number:,} (from byte {start:,}) changes encoding midway, expected one per line"
@@ -137,7 +137,7 @@ def is_foreign(raw: bytes, codec: str, main: str) -> bool:
     return not likelihood.is_plausible(main_reading) or score(reading) > score(main_reading) + 100
 
 
-def strange_lines(text: str) -> list[int]:
+def lines_with_rare_runs(text: str) -> list[int]:
     """Number the lines, from 0, that hold a run of characters none of which is frequent."""
     codes = unicode_codes(text)
     return np.unique(np.searchsorted(likelihood.line_ends(codes), strange_places(nats_of(text)), side="right")).tolist()

@@ -4,9 +4,9 @@ A lost or changed byte shifts the pairing of all double-byte characters after it
 A faulty line is therefore parsed by dynamic programming over its bytes: each step takes one ASCII byte, one character
 of two or four bytes, or one bad byte, and the parse with the largest sum of log-probabilities wins::
 
-    bytes    41 CB | B5 B5 | C0 ...     the first byte of 说 (CB B5) became 41
-    plain    A 说? ...                   a shift turns the whole rest of the line into other characters
-    parsed   A, one bad byte, 道 ...
+    bytes    41 B5 | B5 C0 | CC EC ...    the first byte of 说 (CB B5) became 41
+    plain    A 档 捞 ...                  a shift turns the whole rest of the line into other characters
+    parsed   A, one bad byte, 道 天 ...
 
 Until drop_bad_bytes is called, a lone surrogate stands in the text for each bad byte.
 """

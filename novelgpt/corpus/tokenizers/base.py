@@ -57,13 +57,13 @@ class ByteStream:
     ['', '', '炎', '!']
     """
 
-    def __init__(self, pieces: Sequence[bytes]):
-        self.pieces = pieces  # the bytes of each token
+    def __init__(self, parts: Sequence[bytes]):
+        self.parts = parts  # the bytes of each token
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_id: int) -> str:
         """Take the next token and return the characters that are whole now; broken bytes become U+FFFD."""
-        return self.decoder.decode(self.pieces[token_id])
+        return self.decoder.decode(self.parts[token_id])
 
     def flush(self) -> str:
         """Return U+FFFD for a character that never became whole, else nothing."""
@@ -83,7 +83,7 @@ class NovelTokenizer:
         marks: names and ids of marks and added tokens.
         reserved: ids of the free [unusedN] tokens.
         byte_ids: ids of the byte tokens (256,), or (0,) where the vocabulary has none.
-        pieces, shown: what each token adds to a text, for machines and for people.
+        parts, shown: what each token adds to a text, for machines and for people.
         fingerprint: SHA-256 of the vocabulary in hexadecimal.
 
     Example::
@@ -114,9 +114,9 @@ class NovelTokenizer:
         self.byte_ids = np.array([ids[token] for token in BYTE_TOKENS if token in ids], self.dtype)  # (256,) or (0,)
         self.newline_id = ids.get("<0x0A>", self.sep_id)
         # the text of every token, so that decoding only has to join
-        self.pieces = [self.piece(token) for token in self.tokens]
+        self.parts = [self.part(token) for token in self.tokens]
         shown = dict.fromkeys(self.reserved, "") | {index: SHOWN.get(name, "") for name, index in self.marks.items()}
-        self.shown = [self.piece(shown.get(index, token)) for index, token in enumerate(self.tokens)]
+        self.shown = [self.part(shown.get(index, token)) for index, token in enumerate(self.tokens)]
 
     @staticmethod
     def from_file(path: str | Path, *, size: int | None = None, add_tokens: str | None = None) -> "NovelTokenizer":
@@ -217,7 +217,7 @@ class NovelTokenizer:
         Raises:
             ValueError: an id outside the vocabulary.
         """
-        return self.join([self.pieces[index] for index in check_ids(ids, self.vocab_size)])
+        return self.join([self.parts[index] for index in check_ids(ids, self.vocab_size)])
 
     def show(self, ids: Sequence[int] | np.ndarray) -> str:
         """Turn ids (N,) into text for people: [CLS] is a blank line (none at the beginning), [SEP] a line break."""
@@ -228,13 +228,13 @@ class NovelTokenizer:
         """Return an object whose push(token_id) yields text as `show` writes it, whole characters only."""
         return ByteStream(self.shown)
 
-    def piece(self, token: str) -> bytes | str:
+    def part(self, token: str) -> bytes | str:
         """Return what a token adds to a text: a byte token its byte, any other its name."""
         return BYTES.get(token) or token.encode("utf-8")
 
-    def join(self, pieces: Sequence) -> str:
-        """Join the pieces of tokens."""
-        return b"".join(pieces).decode("utf-8", "replace")
+    def join(self, parts: Sequence) -> str:
+        """Join the parts of a text that tokens stand for."""
+        return b"".join(parts).decode("utf-8", "replace")
 
     def add_tokens(self, names: Iterable[str]) -> "NovelTokenizer":
         """Return a tokenizer with further marks such as "[TIL]", in reserved [unusedN] places first, then at the end.

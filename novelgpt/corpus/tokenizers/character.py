@@ -1,4 +1,4 @@
-"""The character tokenizer: one token a character, a character outside the list as its UTF-8 bytes. Loses nothing.
+"""The character tokenizer: one token per character, a character outside the list as its UTF-8 bytes. Loses nothing.
 
 A table over all 1,114,112 code points turns text into ids at the speed of memory::
 

@@ -43,9 +43,9 @@ def fit_vocabulary(
     Args:
         documents: texts of the corpus, read once.
         vocab_path: the file to write; for kind "bpe" a folder.
-        kind, vocab_size: as of NovelTokenizer.from_texts, but "bpe" has 13,317 tokens for None.
+        kind, vocab_size: as for NovelTokenizer.from_texts, but "bpe" has 13,317 tokens for None.
         width: of the embedding whose size is reported, in numbers a token.
-        sizes: min_count and reserved, as of NovelTokenizer.from_texts.
+        sizes: min_count and reserved, as for NovelTokenizer.from_texts.
 
     Returns:
         The report: coverage, what falls to bytes, tokens per character, parameters of the embedding.

@@ -29,17 +29,17 @@ class WordStream:
     ['大', 'new', 's', ' new', '\\n']
     """
 
-    def __init__(self, pieces: Sequence[str]):
-        self.pieces = pieces  # what to write for each token
+    def __init__(self, parts: Sequence[str]):
+        self.parts = parts  # what to write for each token
         self.last = ""
 
     def push(self, token_id: int) -> str:
         """Take the next token and return the text it adds."""
-        piece = self.pieces[token_id]
-        if piece.startswith("##") and len(piece) > 2:
-            text = piece[2:]
+        part = self.parts[token_id]
+        if part.startswith("##") and len(part) > 2:
+            text = part[2:]
         else:
-            text = " " + piece if self.last in LATIN and piece[:1] in LATIN else piece
+            text = " " + part if self.last in LATIN and part[:1] in LATIN else part
         self.last = text[-1:] or self.last
         return text
 
@@ -120,13 +120,13 @@ class WordPieceTokenizer(NovelTokenizer):
         """Return an object whose push(token_id) yields text as `show` writes it."""
         return WordStream(self.shown)
 
-    def piece(self, token: str) -> str:
+    def part(self, token: str) -> str:
         """Return the text of a token: [SEP] is a newline, any other its name, from which WordStream takes the `##`."""
         return "\n" if token == "[SEP]" else token
 
-    def join(self, pieces: Sequence[str]) -> str:
-        """Join the pieces of tokens, with spaces between Latin words only."""
-        return "".join(map(WordStream(pieces).push, range(len(pieces))))
+    def join(self, parts: Sequence[str]) -> str:
+        """Join the parts of a text that tokens stand for, with spaces between Latin words only."""
+        return "".join(map(WordStream(parts).push, range(len(parts))))
 
     def with_tokens(self, tokens: Sequence[str]) -> "WordPieceTokenizer":
         """Return a tokenizer of another vocabulary with the same rule for case."""

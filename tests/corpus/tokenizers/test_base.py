@@ -48,7 +48,7 @@ def test_every_kind_has_the_attributes_of_the_base_class(tokenizer):
     ids = {name: getattr(tokenizer, f"{name}_id") for name in ("pad", "unk", "cls", "sep", "mask")}
     assert ids == {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
     assert tokenizer.newline_id == (3 if tokenizer.kind == "wordpiece" else 5 + 0x0A)
-    assert len(tokenizer.tokens) == len(tokenizer.pieces) == len(tokenizer.shown) == tokenizer.vocab_size
+    assert len(tokenizer.tokens) == len(tokenizer.parts) == len(tokenizer.shown) == tokenizer.vocab_size
     assert tokenizer.dtype is np.uint16 and len(tokenizer.fingerprint) == 64
 
 
