@@ -11,7 +11,6 @@ starts of the windows travel; otherwise the rows come from the memory map throug
 """
 
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,14 +21,21 @@ from transformers import GPT2LMHeadModel
 from novelgpt.cli import TrainOptions
 from novelgpt.compute import keep_freed_memory, tune_for_cpu
 from novelgpt.corpus.tokenizers import NovelTokenizer
-from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say, warn
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, warn
 from novelgpt.network import count_parameters
-from novelgpt.training.memory import HEAD_CHUNK, available_bytes, choose_parts, predict_bytes, rows_at_a_time
+from novelgpt.training import compilation
+from novelgpt.training.memory import (
+    HEAD_CHUNK,
+    available_bytes,
+    choose_parts,
+    is_out_of_memory,
+    predict_bytes,
+    rows_at_a_time,
+)
 from novelgpt.training.optim import build_optimizers, set_lr, warmup_count
 from novelgpt.training.parallel import LossModule, World, all_processes, micro_batches, without_sync, wrap_model
 from novelgpt.training.windows import IGNORED, Batch, Stream, TrainingData
 
-COMPILE_FROM = 500  # steps from which compiling repays itself on a GPU
 SHARE_FOR_CORPUS = 8  # of the free memory, at most one part in so many
 
 
@@ -95,11 +101,12 @@ class Engine:
         if options.gradient_checkpointing:
             checkpoint_activations(run.model)
         self.loss_module = LossModule(run.model, run.dtype, HEAD_CHUNK[self.device.type])
-        if should_compile(options.compile, run.devices, run.total_steps):
-            self.loss_module.compile()
+        self.micro_batches = self.choose_micro_batches()  # as many as the memory wants
+        if compilation.should_compile(options.compile, run.devices, run.total_steps):
+            settings = {"mode": options.compile, "world": run.world, "dynamic": None if options.rows else False}
+            compilation.compile_if_possible(self.loss_module, self.try_passes, **settings)
 
-        # spread over devices and processes, in as many micro-batches as the memory wants
-        self.micro_batches = self.choose_micro_batches()
+        # spread over devices and processes
         is_split = self.micro_batches > 1
         self.module = wrap_model(self.loss_module, run.devices, run.world, accumulate=is_split, shard=options.shard)
         self.has_fitted = False  # a step has fitted into the memory
@@ -140,6 +147,23 @@ class Engine:
         if parts > least:
             say(f"--batch_size {self.options.batch_size}: computed in {parts} parts to fit the memory, same update")
         return parts
+
+    def try_passes(self) -> None:
+        """Compute what a step and an evaluation compute, of rows that count nothing; no trace of it stays."""
+        run, options = self.run, self.options
+        rows = rows_at_a_time(options.batch_size, self.micro_batches, replicas=run.world.size)
+        input_ids, labels = torch.full((2, rows, run.window), 0, device=self.device)  # (B, T) each
+        labels.fill_(IGNORED)
+        was_training, devices = run.model.training, [run.devices[0].index] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            try:
+                run.model.train()
+                self.loss_module(input_ids, labels).sum().backward()
+                if run.data.num_valid > 1:
+                    self.loss_module(input_ids, labels, score=True)
+            finally:
+                run.model.zero_grad(set_to_none=True)
+                run.model.train(was_training)
 
     def step(
         self, batch: Batch, *, step: int, lr_share: float, check_stop: Callable[[], object] = lambda: None
@@ -255,32 +279,6 @@ def checkpoint_activations(model: GPT2LMHeadModel) -> None:
     is_renamed = hasattr(model, "activation_checkpointing_enable")  # since transformers 5.23; the old name ends with 6
     enable = model.activation_checkpointing_enable if is_renamed else model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
-
-
-def is_out_of_memory(problem: RuntimeError) -> bool:
-    """Tell whether an error says that memory ran out, on a GPU or on the CPU."""
-    return isinstance(problem, torch.OutOfMemoryError) or "not enough memory" in str(problem)
-
-
-def should_compile(mode: str, devices: list[torch.device], total_steps: int) -> bool:
-    """Tell whether torch.compile is asked for ("on"), or "auto" and repays itself: one GPU and a run long enough.
-
-    Raises:
-        UserError: asked for on a CPU, whose own fast parts cannot be compiled.
-    """
-    if mode == "on" and devices[0].type == "cpu":
-        message = "--compile on: cpu trains with parts of its own, not compiled ones"
-        raise UserError(message, "--compile auto", EXIT_USAGE)
-    if mode != "auto":
-        return mode == "on"
-    if devices[0].type != "cuda" or len(devices) > 1 or total_steps < COMPILE_FROM:
-        return False
-
-    # torch.compile needs a C compiler for the code around its kernels
-    if shutil.which("cc") or shutil.which("gcc"):
-        return True
-    say("torch.compile: no C compiler here; running without it")
-    return False
 
 
 def load_corpus(stream: Stream | None, device: torch.device) -> torch.Tensor | None:

@@ -94,6 +94,11 @@ def available_bytes(device: torch.device) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30
 
 
+def is_out_of_memory(problem: Exception) -> bool:
+    """Tell whether an error says that memory ran out, on a GPU or on the CPU."""
+    return isinstance(problem, torch.OutOfMemoryError) or "not enough memory" in str(problem)
+
+
 def choose_parts(needed: Callable[[int], int], rows: int, available: int, *, least: int = 1) -> int:
     """Return the smallest number of micro-batches that fits, doubling from the least one.
 

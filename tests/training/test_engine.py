@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from novelgpt.corpus.pieces import TokenStream
-from novelgpt.messages import EXIT_USAGE, UserError
+from novelgpt.messages import UserError
 from novelgpt.network import check_model_config
 from novelgpt.training import engine as engine_module
 from novelgpt.training import preflight
@@ -177,13 +177,3 @@ def test_the_plan_is_printed_and_nothing_is_written(tiny_options, capsys, tmp_pa
 def test_the_plan_advises_against_a_warm_up_as_long_as_the_run(tiny_options, warmup_steps, is_long):
     words = "the rate still rises after half of the run: --warmup_steps 0.02 is a share of its steps"
     assert (words in list_advice(prepare_run(tiny_options(warmup_steps=warmup_steps)), 1.0)) == is_long
-
-
-def test_compiling_on_a_cpu_is_refused(tiny_options):
-    run = prepare_run(tiny_options(compile="on"))
-    with pytest.raises(UserError) as caught:
-        Engine(run)
-    assert str(caught.value) == (
-        "error: --compile on: cpu trains with parts of its own, not compiled ones\n\nhint: --compile auto"
-    )
-    assert caught.value.code == EXIT_USAGE
