@@ -69,13 +69,6 @@ def join_world(device: torch.device) -> World:
     return World(dist.get_rank(), dist.get_world_size())
 
 
-def local_device(devices: list[torch.device]) -> list[torch.device]:
-    """Under torchrun, keep the one device that belongs to this process; alone, keep all."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return devices
-    return [devices[int(os.environ.get("LOCAL_RANK", "0")) % len(devices)]]
-
-
 def wrap_model(
     module: LossModule, devices: list[torch.device], world: World, *, accumulate: bool, shard: bool = False
 ) -> nn.Module:
