@@ -1,0 +1,86 @@
+"""What fails beside or within a step costs as little as it can: the sample, the memory, the scale of fp16."""
+
+import pytest
+from helpers import StopAfter, result_of
+
+from novelgpt.training import trainer as trainer_module
+from novelgpt.training.checkpoint import list_checkpoints, read_progress
+from novelgpt.training.run import prepare_run
+from novelgpt.training.stopping import Stopped
+from novelgpt.training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("no_flushing")
+
+
+def fit_with_sample(options, sample) -> None:
+    """Train from the beginning with a function that writes the samples."""
+    options.output_path.mkdir(exist_ok=True)
+    Trainer(prepare_run(options), StopAfter(), sample=sample).fit(None)
+
+
+# --- the sample ---
+
+
+def test_a_sample_that_fails_is_a_warning_and_changes_nothing_else(tiny_options, finished, capsys):
+    def fail(model):
+        raise TypeError("Cannot convert a MPS Tensor to float64\nas MPS does not support it")
+
+    options = tiny_options()
+    fit_with_sample(options, fail)
+    said = [line for line in capsys.readouterr().err.splitlines() if "no sample" in line]
+    words = "no sample: TypeError: Cannot convert a MPS Tensor to float64"
+    assert said == [f"warning: epoch {epoch}: {words}" for epoch in (1, 2, 3)]
+    assert result_of(options.output_path) == result_of(finished().output_path)
+
+
+def test_a_sample_that_breaks_the_device_costs_no_epoch(tiny_options, monkeypatch):
+    # after an illegal access every look at a GPU raises; what is saved must be on the host by then
+    gather, broken = trainer_module.training_weights, []
+
+    def look(model):
+        if broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return gather(model)
+
+    def fail(model):
+        broken.append(True)
+        look(model)
+
+    monkeypatch.setattr(trainer_module, "training_weights", look)
+    options = tiny_options()
+    with pytest.raises(RuntimeError):
+        fit_with_sample(options, fail)
+    (saved,) = list_checkpoints(options.output_path)
+    assert (read_progress(saved).epoch, read_progress(saved).batch) == (2, 0)
+
+
+@pytest.mark.parametrize("request_to_stop", [Stopped, KeyboardInterrupt])
+def test_a_request_to_stop_passes_through_the_sample(tiny_options, request_to_stop):
+    def stop(model):
+        raise request_to_stop
+
+    options = tiny_options()
+    with pytest.raises(request_to_stop):
+        fit_with_sample(options, stop)
+    assert len(list_checkpoints(options.output_path)) == (request_to_stop is Stopped)
+
+
+def test_the_network_trains_on_after_a_sample_that_failed(tiny_options):
+    modes = []
+
+    def fail(model):
+        modes.append(model.training)
+        raise RuntimeError("no")
+
+    run = prepare_run(tiny_options())
+    run.options.output_path.mkdir()
+    trainer = Trainer(run, StopAfter(), sample=fail)
+    run.model.train()
+    trainer.write_sample()
+    assert (modes, run.model.training) == ([False], True)
+
+
+def test_the_sample_stands_in_the_checkpoint_of_its_epoch(tiny_options):
+    options = tiny_options(epochs=1)
+    fit_with_sample(options, lambda model: "井里")
+    assert read_progress(list_checkpoints(options.output_path)[-1]).history[-1]["sample"] == "井里"
