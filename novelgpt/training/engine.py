@@ -81,7 +81,7 @@ class StepResult:
 
     loss: torch.Tensor  # (1,) fp32, this process's sum of nats; 0 where the step was left out
     tokens: torch.Tensor  # (1,) fp32, scored tokens of the global batch; 0 where the step was left out
-    finite: torch.Tensor  # () bool, whether loss and gradient were numbers and the weights were updated
+    finite: torch.Tensor  # () bool, whether loss and gradient were numbers, or fp16 is still looking for its scale
 
 
 class Engine:
@@ -250,7 +250,11 @@ class Engine:
             self.module.reshard()
 
     def update(self, loss: torch.Tensor) -> torch.Tensor:
-        """Clip the gradients and step the optimizers if all is finite; return () bool, whether it was."""
+        """Clip the gradients and step the optimizers if all is finite; return () bool, whether the step was a good one.
+
+        While the scaler of fp16 looks for its scale, gradients overflow: that leaves the weights as they are, and is as
+        good as a step unless the loss itself is not finite or the scale has sunk below one.
+        """
         # one norm over all parameters; fp16's scale is taken out first
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
@@ -266,6 +270,8 @@ class Engine:
             for optimizer in self.optimizers:
                 self.scaler.step(optimizer)
         self.scaler.update()
+        if self.scaler.is_enabled() and not finite and self.scaler.get_scale() >= 1:
+            return all_processes(torch.isfinite(loss).all(), self.run.world)
         return finite
 
     def drop_gradients(self) -> None:

@@ -1,7 +1,10 @@
 """What fails beside or within a step costs as little as it can: the sample, the memory, the scale of fp16."""
 
+import math
+
 import pytest
-from helpers import StopAfter, result_of
+import torch
+from helpers import StopAfter, fit, refusal_of, result_of, spoil_steps, step_losses
 
 from novelgpt.training import trainer as trainer_module
 from novelgpt.training.checkpoint import list_checkpoints, read_progress
@@ -84,3 +87,40 @@ def test_the_sample_stands_in_the_checkpoint_of_its_epoch(tiny_options):
     options = tiny_options(epochs=1)
     fit_with_sample(options, lambda model: "井里")
     assert read_progress(list_checkpoints(options.output_path)[-1]).history[-1]["sample"] == "井里"
+
+
+# --- the scale of fp16 ---
+
+
+def scale_losses(monkeypatch, scale: float) -> None:
+    """Give every engine a loss scaler that begins with a scale, as if it computed in fp16."""
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: scaler(device, init_scale=scale))
+
+
+def test_the_search_of_a_scale_is_no_bad_step_and_says_nothing(tiny_options, monkeypatch, capsys):
+    # the gradients of five steps in a row overflow, their losses do not: 2^16 becomes 2^11
+    scale_losses(monkeypatch, 2.0**16)
+    spoil_steps(monkeypatch, {2, 3, 4, 5, 6}, math.inf, gradient=True)
+    options = tiny_options(epochs=1, log_step=1, save_steps=1, save_total_limit=9)
+    assert fit(options)
+    assert "finite" not in capsys.readouterr().err
+    saved = [read_progress(path) for path in list_checkpoints(options.output_path)]
+    assert [progress.scaler["scale"] for progress in saved] == [2.0**16, 2.0**15, 2.0**14, 2.0**13, 2.0**12, 2.0**11]
+    assert (saved[-1].skipped, saved[-1].bad_in_a_row) == (0, 0)
+    weights = [(path / "model.safetensors").read_bytes() for path in list_checkpoints(options.output_path)]
+    assert weights[0] == weights[-1]  # none of them has moved the weights
+    assert len(step_losses(options.output_path)) == 6  # their losses are losses all the same
+
+
+def test_a_scale_below_one_is_as_bad_as_a_loss_that_is_not_finite(tiny_options, monkeypatch):
+    # 4 -> 2 -> 1 are no bad steps, 1/2, 1/4 and 1/8 are three in a row
+    scale_losses(monkeypatch, 4.0)
+    spoil_steps(monkeypatch, {1, 2, 3, 4, 5}, math.inf, gradient=True)
+    assert refusal_of(fit, tiny_options()).message.startswith("step 5: loss not finite 3 steps in a row")
+
+
+def test_a_loss_that_is_not_finite_is_a_bad_step_at_any_scale(tiny_options, monkeypatch):
+    scale_losses(monkeypatch, 2.0**16)
+    spoil_steps(monkeypatch, {3, 4, 5}, math.nan, gradient=False)
+    assert refusal_of(fit, tiny_options()).message.startswith("step 5: loss not finite 3 steps in a row")
