@@ -202,12 +202,12 @@ class Engine:
                 loss = self.accumulate(batch, step, scored, check_stop)
                 self.has_fitted = True
                 return loss
-            except RuntimeError as problem:
+            except (RuntimeError, MemoryError) as problem:
                 if self.has_fitted or not is_out_of_memory(problem):
                     raise
                 self.split_further(len(batch.starts), problem)
 
-    def split_further(self, rows: int, problem: RuntimeError) -> None:
+    def split_further(self, rows: int, problem: Exception) -> None:
         """Double the micro-batches after the memory ran out, or report that nothing more can be split."""
         self.drop_gradients()
 

@@ -8,6 +8,7 @@ from helpers import StopAfter, fit, refusal_of, result_of, spoil_steps, step_los
 
 from novelgpt.training import trainer as trainer_module
 from novelgpt.training.checkpoint import list_checkpoints, read_progress
+from novelgpt.training.memory import is_out_of_memory
 from novelgpt.training.run import prepare_run
 from novelgpt.training.stopping import Stopped
 from novelgpt.training.trainer import Trainer
@@ -124,3 +125,22 @@ def test_a_loss_that_is_not_finite_is_a_bad_step_at_any_scale(tiny_options, monk
     scale_losses(monkeypatch, 2.0**16)
     spoil_steps(monkeypatch, {3, 4, 5}, math.nan, gradient=False)
     assert refusal_of(fit, tiny_options()).message.startswith("step 5: loss not finite 3 steps in a row")
+
+
+# --- the memory ---
+
+
+def test_memory_that_ran_out_is_known_by_the_words_of_every_system():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**15)  # a true allocation: 4 PB
+    assert is_out_of_memory(caught.value)
+    for words in (
+        "[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: can't allocate memory: you tried to allocate 4",
+        "[enforce fail at alloc_cpu.cpp:83] data. DefaultCPUAllocator: not enough memory: you tried to allocate 4",
+        "MPS backend out of memory (MPS allocated: 17.87 GB, other allocations: 384.00 KB, max allowed: 18.13 GB)",
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ):
+        assert is_out_of_memory(RuntimeError(words)), words
+    assert is_out_of_memory(torch.OutOfMemoryError("")) and is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
