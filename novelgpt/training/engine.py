@@ -109,7 +109,7 @@ class Engine:
         # spread over devices and processes
         is_split = self.micro_batches > 1
         self.module = wrap_model(self.loss_module, run.devices, run.world, accumulate=is_split, shard=options.shard)
-        self.has_fitted = False  # a step has fitted into the memory
+        self.score_rows = 0  # at a time, where an evaluation has not fitted into the memory; 0: as in a step
 
         # what updates it, and what it reads
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=run.dtype == torch.float16)
@@ -187,7 +187,7 @@ class Engine:
             return StepResult(none, none, torch.tensor(True, device=self.device))
         try:
             loss = self.accumulate_fitting(batch, step, scored, check_stop)
-            finite = self.update(loss)
+            finite = self.update_fitting(loss)
         finally:
             self.drop_gradients()
 
@@ -196,16 +196,51 @@ class Engine:
         return StepResult(torch.where(finite, loss, zero), torch.where(finite, zero + scored, zero), finite)
 
     def accumulate_fitting(self, batch: Batch, step: int, scored: int, check_stop) -> torch.Tensor:
-        """Accumulate, in twice as many micro-batches each time the memory of the first step does not suffice."""
+        """Accumulate, in twice as many micro-batches each time the memory does not suffice, in whichever step."""
         while True:
             try:
-                loss = self.accumulate(batch, step, scored, check_stop)
-                self.has_fitted = True
-                return loss
+                return self.accumulate(batch, step, scored, check_stop)
             except (RuntimeError, MemoryError) as problem:
-                if self.has_fitted or not is_out_of_memory(problem):
+                if not is_out_of_memory(problem):
                     raise
                 self.split_further(len(batch.starts), problem)
+
+    def update_fitting(self, loss: torch.Tensor) -> torch.Tensor:
+        """Update, or report that not even weights, gradients and moments fit, which no split of a batch changes."""
+        try:
+            return self.update(loss)
+        except (RuntimeError, MemoryError) as problem:
+            if not is_out_of_memory(problem):
+                raise
+            hint = "a smaller --model_config, or --pretrained_model with --lora_rank 16"
+            message = (
+                f"weights, gradients and moments of {self.run.num_trained:,} parameters do not fit into the memory"
+            )
+            raise UserError(f"{message} of {self.device}", hint, EXIT_ENVIRONMENT) from problem
+
+    def score(self, input_ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Score rows as the loss module does, at most as many at a time as in a step, fewer where memory runs out."""
+        while True:
+            rows = self.score_rows or rows_at_a_time(self.options.batch_size, self.micro_batches, replicas=1)
+            try:
+                parts = zip(input_ids.split(rows), labels.split(rows), strict=True)
+                scores = [self.loss_module(*part, score=True) for part in parts]
+                return tuple(torch.cat(part) for part in zip(*scores, strict=True))
+            except (RuntimeError, MemoryError) as problem:
+                # processes that share the weights out meet in every pass, so each must take the same
+                if not is_out_of_memory(problem) or self.options.shard:
+                    raise
+                if rows == 1:
+                    raise self.nothing_fits(self.options.batch_size) from problem
+            self.score_rows = -(-min(rows, len(input_ids)) // 2)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def nothing_fits(self, rows: int) -> UserError:
+        """Return the error that not even single rows fit."""
+        hint = "--gradient_checkpointing" if self.run.world.size == 1 else "--gradient_accumulation 8"
+        message = f"--batch_size {rows}: does not fit into the memory of {self.device}, even split"
+        return UserError(message, f"{hint}, or a smaller --model_config", EXIT_ENVIRONMENT)
 
     def split_further(self, rows: int, problem: Exception) -> None:
         """Double the micro-batches after the memory ran out, or report that nothing more can be split."""
@@ -213,9 +248,7 @@ class Engine:
 
         # several processes would have to agree on a split, so there it is the user's to ask for
         if self.micro_batches >= rows or self.run.world.size > 1:
-            hint = "--gradient_checkpointing" if self.run.world.size == 1 else "--gradient_accumulation 8"
-            message = f"--batch_size {rows}: does not fit into the memory of {self.device}, even split"
-            raise UserError(message, f"{hint}, or a smaller --model_config", EXIT_ENVIRONMENT) from problem
+            raise self.nothing_fits(rows) from problem
         self.micro_batches = min(rows, 2 * self.micro_batches)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -236,11 +236,10 @@ class Trainer:
         if data.num_valid < 2:
             return None
         world = World() if self.options.shard else self.run.world  # shared weights meet in every pass of every process
-        scorer = partial(self.engine.loss_module, score=True)
         part = {"before_batch": self.check_stop, "rank": world.rank, "world": world.size}
         self.run.model.eval()
         try:
-            scores = score_batches(scorer, data.valid_batches(), self.engine.device, **part)
+            scores = score_batches(self.engine.score, data.valid_batches(), self.engine.device, **part)
         finally:
             self.engine.reshard()
             self.run.model.train()
