@@ -26,11 +26,15 @@ def should_compile(mode: str, devices: list[torch.device], total_steps: int) -> 
     """Tell whether torch.compile is asked for ("on"), or "auto" and repays itself: one GPU and a run long enough.
 
     Raises:
-        UserError: asked for on a CPU, whose own fast parts cannot be compiled.
+        UserError: asked for on a CPU, whose own fast parts cannot be compiled, or for several GPUs of one process, of
+            which all would call the compiled network of the first.
     """
     if mode == "on" and devices[0].type == "cpu":
         message = "--compile on: cpu trains with parts of its own, not compiled ones"
         raise UserError(message, "--compile auto", EXIT_USAGE)
+    if mode == "on" and len(devices) > 1:
+        message = f"--compile on: found {len(devices)} GPUs in one process, expected one process a GPU"
+        raise UserError(message, f"torchrun --nproc_per_node={len(devices)} train.py --compile on …", EXIT_USAGE)
     if mode != "auto":
         return mode == "on"
     if devices[0].type != "cuda" or len(devices) > 1 or total_steps < COMPILE_FROM:

@@ -110,3 +110,13 @@ def test_compiling_on_a_cpu_is_refused(tiny_options):
         "error: --compile on: cpu trains with parts of its own, not compiled ones\n\nhint: --compile auto"
     )
     assert caught.value.code == EXIT_USAGE
+
+
+def test_compiling_for_several_gpus_of_one_process_is_refused():
+    with pytest.raises(compilation.UserError) as caught:
+        should_compile("on", [*GPU, torch.device("cuda", 1)], 500)
+    assert str(caught.value) == (
+        "error: --compile on: found 2 GPUs in one process, expected one process a GPU\n\n"
+        "hint: torchrun --nproc_per_node=2 train.py --compile on …"
+    )
+    assert caught.value.code == EXIT_USAGE
