@@ -33,7 +33,15 @@ from novelgpt.training.memory import (
     rows_at_a_time,
 )
 from novelgpt.training.optim import build_optimizers, set_lr, warmup_count
-from novelgpt.training.parallel import LossModule, World, all_processes, micro_batches, without_sync, wrap_model
+from novelgpt.training.parallel import (
+    LossModule,
+    World,
+    all_processes,
+    largest_of_processes,
+    micro_batches,
+    without_sync,
+    wrap_model,
+)
 from novelgpt.training.windows import IGNORED, Batch, Stream, TrainingData
 
 SHARE_FOR_CORPUS = 8  # of the free memory, at most one part in so many
@@ -107,8 +115,7 @@ class Engine:
             compilation.compile_if_possible(self.loss_module, self.try_passes, **settings)
 
         # spread over devices and processes
-        is_split = self.micro_batches > 1
-        self.module = wrap_model(self.loss_module, run.devices, run.world, accumulate=is_split, shard=options.shard)
+        self.module = wrap_model(self.loss_module, run.devices, run.world, shard=options.shard)
         self.score_rows = 0  # at a time, where an evaluation has not fitted into the memory; 0: as in a step
 
         # what updates it, and what it reads
@@ -138,13 +145,18 @@ class Engine:
             window=run.window,
         )
 
+    def available_bytes(self) -> int:
+        """Return the free memory of the device that has least of it: every one computes as many rows."""
+        return min(map(available_bytes, self.run.devices))
+
     def choose_micro_batches(self) -> int:
         """Return how many parts a batch is computed in: as asked for, or more where memory would not suffice."""
         replicas = self.run.world.size * len(self.run.devices)
         rows = rows_at_a_time(self.options.batch_size, 1, replicas=replicas)
         least = self.options.gradient_accumulation
-        parts = choose_parts(self.predict_bytes, rows, available_bytes(self.device), least=least)
-        if parts > least:
+        parts = choose_parts(self.predict_bytes, rows, self.available_bytes(), least=least)
+        parts = largest_of_processes(parts, self.run.world)  # all meet in every part
+        if parts > least and self.run.world.is_main:
             say(f"--batch_size {self.options.batch_size}: computed in {parts} parts to fit the memory, same update")
         return parts
 

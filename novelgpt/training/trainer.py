@@ -34,7 +34,7 @@ from novelgpt.training.keeping import (
 )
 from novelgpt.training.log import Meter, RunLog, Watch, say_step
 from novelgpt.training.optim import lr_at
-from novelgpt.training.parallel import World, any_process, sum_over_processes
+from novelgpt.training.parallel import World, any_process, largest_of_processes, sum_over_processes
 from novelgpt.training.stopping import Stopped, StopSignals, watch_blocks
 from novelgpt.training.windows import Batch, replace_inputs
 
@@ -147,7 +147,8 @@ class Trainer:
         if checkpoint is not None:
             self.progress = load_checkpoint(checkpoint, self.run.model, self.engine.optimizers)
             self.engine.scaler.load_state_dict(self.progress.scaler or self.engine.scaler.state_dict())
-            self.engine.micro_batches = self.progress.micro_batches or self.engine.micro_batches
+            parts = self.progress.micro_batches or self.engine.micro_batches
+            self.engine.micro_batches = largest_of_processes(parts, self.run.world)
             self.loss += self.progress.loss_sum if self.run.world.is_main else 0.0  # summed over processes
             self.tokens += self.progress.loss_tokens
         self.log.resume(step=self.progress.step, length=self.progress.log_bytes)

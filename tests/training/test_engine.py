@@ -11,7 +11,6 @@ from novelgpt.corpus.pieces import TokenStream
 from novelgpt.messages import UserError
 from novelgpt.network import check_model_config
 from novelgpt.training import engine as engine_module
-from novelgpt.training import preflight
 from novelgpt.training.engine import Engine, cut_windows, rows_to_device, to_signed
 from novelgpt.training.memory import choose_parts, predict_bytes
 from novelgpt.training.parallel import World
@@ -209,8 +208,7 @@ def test_the_predicted_memory_is_that_of_one_device_and_its_share_of_the_batch(
 
 def test_the_plan_prints_the_memory_that_the_engine_splits_a_batch_by(tiny_options, monkeypatch):
     monkeypatch.setattr(Engine, "predict_bytes", lambda engine, parts: 8_000_000_000 // parts)
-    for module in (engine_module, preflight):
-        monkeypatch.setattr(module, "available_bytes", lambda device: 5_000_000_000)
+    monkeypatch.setattr(engine_module, "available_bytes", lambda device: 5_000_000_000)
     engine = Engine(prepare_run(tiny_options()))
     assert engine.micro_batches == 2  # 4 GB of 4.25 GB that may be used
     assert describe_memory(engine) == "about 4.0 GB of 5.0 GB free; a batch in 2 parts"
