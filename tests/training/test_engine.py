@@ -228,3 +228,14 @@ def test_the_plan_is_printed_and_nothing_is_written(tiny_options, capsys, tmp_pa
 def test_the_plan_advises_against_a_warm_up_as_long_as_the_run(tiny_options, warmup_steps, is_long):
     words = "the rate still rises after half of the run: --warmup_steps 0.02 is a share of its steps"
     assert (words in list_advice(prepare_run(tiny_options(warmup_steps=warmup_steps)), 1.0)) == is_long
+
+
+def test_the_device_with_the_least_memory_decides_for_plan_and_engine(tiny_options, monkeypatch, capsys):
+    monkeypatch.setattr(Engine, "predict_bytes", lambda engine, parts: 8_000_000_000 // parts)
+    engine = Engine(prepare_run(tiny_options()))
+    engine.run = replace(engine.run, devices=[torch.device("cuda", number) for number in range(2)])
+    # half of the second GPU is taken
+    monkeypatch.setattr(engine_module, "available_bytes", lambda device: [10_000_000_000, 5_000_000_000][device.index])
+    engine.device = engine.run.devices[0]
+    engine.micro_batches = engine.choose_micro_batches()
+    assert describe_memory(engine) == "about 4.0 GB of 5.0 GB free; a batch in 2 parts"
