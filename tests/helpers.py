@@ -208,3 +208,23 @@ def assert_survives_a_stop_anywhere(options, folder: Path) -> None:
         assert not fit(broken, StopAfter(questions))
         assert fit(broken)
         assert result_of(broken.output_path) == expected, questions
+
+
+def spoil_steps(monkeypatch, steps: set[int], value: float, *, gradient: bool) -> None:
+    """Make loss or gradient of the given training passes not finite."""
+    import torch
+
+    from novelgpt.network import sum_loss
+
+    passes = iter(range(1, 10**6))
+
+    def spoiled(*arguments, **settings):
+        loss = sum_loss(*arguments, **settings)
+        if not torch.is_grad_enabled() or next(passes) not in steps:
+            return loss
+        if gradient:
+            loss.register_hook(lambda whole: whole * value)
+            return loss
+        return loss * value
+
+    monkeypatch.setattr("novelgpt.training.parallel.sum_loss", spoiled)

@@ -10,12 +10,12 @@ from conftest import ROOT
 
 # reads [{"world": N, "options": {...}, "stop_at": step or null, "save_at": ...}, ...] and prints the exit codes of
 # each case's processes; at stop_at all are asked to stop and must find that step reached, at save_at the last one
-# alone is asked to save; a case that is_slow takes its time to save
+# alone is asked to save; a case that is_slow takes its time to save; memory gives each process its free bytes
 FORKER = r"""
 import json, os, signal, socket, sys, time
 import torch
 from novelgpt import api
-from novelgpt.training import checkpoint
+from novelgpt.training import checkpoint, engine
 from novelgpt.cli import TrainOptions
 from novelgpt.training.trainer import Trainer
 
@@ -42,6 +42,8 @@ def work(rank, case, port):
         time.sleep(0.3 if case.get("is_slow") else 0)
         return save_checkpoint(*arguments, **settings)
     checkpoint.save_checkpoint = save_slowly
+    if "memory" in case:
+        engine.available_bytes = lambda device: case["memory"][rank]
     result = api.train(TrainOptions(**case["options"]), exit_at_second=True)
     status = result.status
     if case["stop_at"] and result.step != case["stop_at"]:

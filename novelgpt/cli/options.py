@@ -155,7 +155,7 @@ class TrainOptions:
         choices=("auto", "threads", "processes"),
     )
     compile: str = free("auto", "torch.compile: auto = on GPUs when the run repays it", choices=("auto", "on", "off"))
-    device: str | None = free(None, "GPU numbers such as 0,1, or mps, or cpu; default: every GPU there is")
+    device: str | None = free(None, "GPU numbers such as 0,1, or mps, or cpu; default: the first GPU")
     deterministic: bool = changeable(False, "the same bits in every run on GPUs; slower (CPUs do so anyway)")
     seed: int = fixed(0, "initial weights, window order and dropout are functions of it", whole(0, 2**31 - 1))
     # resuming, checkpoints, evaluations

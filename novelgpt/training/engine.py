@@ -11,7 +11,6 @@ starts of the windows travel; otherwise the rows come from the memory map throug
 """
 
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,14 +21,29 @@ from transformers import GPT2LMHeadModel
 from novelgpt.cli import TrainOptions
 from novelgpt.compute import keep_freed_memory, tune_for_cpu
 from novelgpt.corpus.tokenizers import NovelTokenizer
-from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say, warn
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, warn
 from novelgpt.network import count_parameters
-from novelgpt.training.memory import HEAD_CHUNK, available_bytes, choose_parts, predict_bytes, rows_at_a_time
+from novelgpt.training import compilation
+from novelgpt.training.memory import (
+    HEAD_CHUNK,
+    available_bytes,
+    choose_parts,
+    is_out_of_memory,
+    predict_bytes,
+    rows_at_a_time,
+)
 from novelgpt.training.optim import build_optimizers, set_lr, warmup_count
-from novelgpt.training.parallel import LossModule, World, all_processes, micro_batches, without_sync, wrap_model
+from novelgpt.training.parallel import (
+    LossModule,
+    World,
+    all_processes,
+    largest_of_processes,
+    micro_batches,
+    without_sync,
+    wrap_model,
+)
 from novelgpt.training.windows import IGNORED, Batch, Stream, TrainingData
 
-COMPILE_FROM = 500  # steps from which compiling repays itself on a GPU
 SHARE_FOR_CORPUS = 8  # of the free memory, at most one part in so many
 
 
@@ -75,7 +89,7 @@ class StepResult:
 
     loss: torch.Tensor  # (1,) fp32, this process's sum of nats; 0 where the step was left out
     tokens: torch.Tensor  # (1,) fp32, scored tokens of the global batch; 0 where the step was left out
-    finite: torch.Tensor  # () bool, whether loss and gradient were numbers and the weights were updated
+    finite: torch.Tensor  # () bool, whether loss and gradient were numbers, or fp16 is still looking for its scale
 
 
 class Engine:
@@ -95,14 +109,14 @@ class Engine:
         if options.gradient_checkpointing:
             checkpoint_activations(run.model)
         self.loss_module = LossModule(run.model, run.dtype, HEAD_CHUNK[self.device.type])
-        if should_compile(options.compile, run.devices, run.total_steps):
-            self.loss_module.compile()
+        self.micro_batches = self.choose_micro_batches()  # as many as the memory wants
+        if compilation.should_compile(options.compile, run.devices, run.total_steps):
+            settings = {"mode": options.compile, "world": run.world, "dynamic": None if options.rows else False}
+            compilation.compile_if_possible(self.loss_module, self.try_passes, **settings)
 
-        # spread over devices and processes, in as many micro-batches as the memory wants
-        self.micro_batches = self.choose_micro_batches()
-        is_split = self.micro_batches > 1
-        self.module = wrap_model(self.loss_module, run.devices, run.world, accumulate=is_split, shard=options.shard)
-        self.has_fitted = False  # a step has fitted into the memory
+        # spread over devices and processes
+        self.module = wrap_model(self.loss_module, run.devices, run.world, shard=options.shard)
+        self.score_rows = 0  # at a time, where an evaluation has not fitted into the memory; 0: as in a step
 
         # what updates it, and what it reads
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=run.dtype == torch.float16)
@@ -131,15 +145,37 @@ class Engine:
             window=run.window,
         )
 
+    def available_bytes(self) -> int:
+        """Return the free memory of the device that has least of it: every one computes as many rows."""
+        return min(map(available_bytes, self.run.devices))
+
     def choose_micro_batches(self) -> int:
         """Return how many parts a batch is computed in: as asked for, or more where memory would not suffice."""
         replicas = self.run.world.size * len(self.run.devices)
         rows = rows_at_a_time(self.options.batch_size, 1, replicas=replicas)
         least = self.options.gradient_accumulation
-        parts = choose_parts(self.predict_bytes, rows, available_bytes(self.device), least=least)
-        if parts > least:
+        parts = choose_parts(self.predict_bytes, rows, self.available_bytes(), least=least)
+        parts = largest_of_processes(parts, self.run.world)  # all meet in every part
+        if parts > least and self.run.world.is_main:
             say(f"--batch_size {self.options.batch_size}: computed in {parts} parts to fit the memory, same update")
         return parts
+
+    def try_passes(self) -> None:
+        """Compute what a step and an evaluation compute, of rows that count nothing; no trace of it stays."""
+        run, options = self.run, self.options
+        rows = rows_at_a_time(options.batch_size, self.micro_batches, replicas=run.world.size)
+        input_ids, labels = torch.full((2, rows, run.window), 0, device=self.device)  # (B, T) each
+        labels.fill_(IGNORED)
+        was_training, devices = run.model.training, [run.devices[0].index] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            try:
+                run.model.train()
+                self.loss_module(input_ids, labels).sum().backward()
+                if run.data.num_valid > 1:
+                    self.loss_module(input_ids, labels, score=True)
+            finally:
+                run.model.zero_grad(set_to_none=True)
+                run.model.train(was_training)
 
     def step(
         self, batch: Batch, *, step: int, lr_share: float, check_stop: Callable[[], object] = lambda: None
@@ -163,7 +199,7 @@ class Engine:
             return StepResult(none, none, torch.tensor(True, device=self.device))
         try:
             loss = self.accumulate_fitting(batch, step, scored, check_stop)
-            finite = self.update(loss)
+            finite = self.update_fitting(loss)
         finally:
             self.drop_gradients()
 
@@ -172,26 +208,59 @@ class Engine:
         return StepResult(torch.where(finite, loss, zero), torch.where(finite, zero + scored, zero), finite)
 
     def accumulate_fitting(self, batch: Batch, step: int, scored: int, check_stop) -> torch.Tensor:
-        """Accumulate, in twice as many micro-batches each time the memory of the first step does not suffice."""
+        """Accumulate, in twice as many micro-batches each time the memory does not suffice, in whichever step."""
         while True:
             try:
-                loss = self.accumulate(batch, step, scored, check_stop)
-                self.has_fitted = True
-                return loss
-            except RuntimeError as problem:
-                if self.has_fitted or not is_out_of_memory(problem):
+                return self.accumulate(batch, step, scored, check_stop)
+            except (RuntimeError, MemoryError) as problem:
+                if not is_out_of_memory(problem):
                     raise
                 self.split_further(len(batch.starts), problem)
 
-    def split_further(self, rows: int, problem: RuntimeError) -> None:
+    def update_fitting(self, loss: torch.Tensor) -> torch.Tensor:
+        """Update, or report that not even weights, gradients and moments fit, which no split of a batch changes."""
+        try:
+            return self.update(loss)
+        except (RuntimeError, MemoryError) as problem:
+            if not is_out_of_memory(problem):
+                raise
+            hint = "a smaller --model_config, or --pretrained_model with --lora_rank 16"
+            message = (
+                f"weights, gradients and moments of {self.run.num_trained:,} parameters do not fit into the memory"
+            )
+            raise UserError(f"{message} of {self.device}", hint, EXIT_ENVIRONMENT) from problem
+
+    def score(self, input_ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Score rows as the loss module does, at most as many at a time as in a step, fewer where memory runs out."""
+        while True:
+            rows = self.score_rows or rows_at_a_time(self.options.batch_size, self.micro_batches, replicas=1)
+            try:
+                parts = zip(input_ids.split(rows), labels.split(rows), strict=True)
+                scores = [self.loss_module(*part, score=True) for part in parts]
+                return tuple(torch.cat(part) for part in zip(*scores, strict=True))
+            except (RuntimeError, MemoryError) as problem:
+                # processes that share the weights out meet in every pass, so each must take the same
+                if not is_out_of_memory(problem) or self.options.shard:
+                    raise
+                if rows == 1:
+                    raise self.nothing_fits(self.options.batch_size) from problem
+            self.score_rows = -(-min(rows, len(input_ids)) // 2)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def nothing_fits(self, rows: int) -> UserError:
+        """Return the error that not even single rows fit."""
+        hint = "--gradient_checkpointing" if self.run.world.size == 1 else "--gradient_accumulation 8"
+        message = f"--batch_size {rows}: does not fit into the memory of {self.device}, even split"
+        return UserError(message, f"{hint}, or a smaller --model_config", EXIT_ENVIRONMENT)
+
+    def split_further(self, rows: int, problem: Exception) -> None:
         """Double the micro-batches after the memory ran out, or report that nothing more can be split."""
         self.drop_gradients()
 
         # several processes would have to agree on a split, so there it is the user's to ask for
         if self.micro_batches >= rows or self.run.world.size > 1:
-            hint = "--gradient_checkpointing" if self.run.world.size == 1 else "--gradient_accumulation 8"
-            message = f"--batch_size {rows}: does not fit into the memory of {self.device}, even split"
-            raise UserError(message, f"{hint}, or a smaller --model_config", EXIT_ENVIRONMENT) from problem
+            raise self.nothing_fits(rows) from problem
         self.micro_batches = min(rows, 2 * self.micro_batches)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -226,7 +295,11 @@ class Engine:
             self.module.reshard()
 
     def update(self, loss: torch.Tensor) -> torch.Tensor:
-        """Clip the gradients and step the optimizers if all is finite; return () bool, whether it was."""
+        """Clip the gradients and step the optimizers if all is finite; return () bool, whether the step was a good one.
+
+        While the scaler of fp16 looks for its scale, gradients overflow: that leaves the weights as they are, and is as
+        good as a step unless the loss itself is not finite or the scale has sunk below one.
+        """
         # one norm over all parameters; fp16's scale is taken out first
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
@@ -242,6 +315,8 @@ class Engine:
             for optimizer in self.optimizers:
                 self.scaler.step(optimizer)
         self.scaler.update()
+        if self.scaler.is_enabled() and not finite and self.scaler.get_scale() >= 1:
+            return all_processes(torch.isfinite(loss).all(), self.run.world)
         return finite
 
     def drop_gradients(self) -> None:
@@ -255,32 +330,6 @@ def checkpoint_activations(model: GPT2LMHeadModel) -> None:
     is_renamed = hasattr(model, "activation_checkpointing_enable")  # since transformers 5.23; the old name ends with 6
     enable = model.activation_checkpointing_enable if is_renamed else model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
-
-
-def is_out_of_memory(problem: RuntimeError) -> bool:
-    """Tell whether an error says that memory ran out, on a GPU or on the CPU."""
-    return isinstance(problem, torch.OutOfMemoryError) or "not enough memory" in str(problem)
-
-
-def should_compile(mode: str, devices: list[torch.device], total_steps: int) -> bool:
-    """Tell whether torch.compile is asked for ("on"), or "auto" and repays itself: one GPU and a run long enough.
-
-    Raises:
-        UserError: asked for on a CPU, whose own fast parts cannot be compiled.
-    """
-    if mode == "on" and devices[0].type == "cpu":
-        message = "--compile on: cpu trains with parts of its own, not compiled ones"
-        raise UserError(message, "--compile auto", EXIT_USAGE)
-    if mode != "auto":
-        return mode == "on"
-    if devices[0].type != "cuda" or len(devices) > 1 or total_steps < COMPILE_FROM:
-        return False
-
-    # torch.compile needs a C compiler for the code around its kernels
-    if shutil.which("cc") or shutil.which("gcc"):
-        return True
-    say("torch.compile: no C compiler here; running without it")
-    return False
 
 
 def load_corpus(stream: Stream | None, device: torch.device) -> torch.Tensor | None:

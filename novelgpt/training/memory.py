@@ -21,6 +21,8 @@ ACTIVATION_BYTES = {2: 38, 4: 72}  # by bytes a product's number; times width, a
 LOGIT_BYTES = 10  # fp32 scores, their gradient, 16-bit logits
 FIXED_BYTES = 600 << 20  # the libraries themselves
 USABLE = 0.85  # of what is free
+# in the words of Windows, of Linux, of Apple's and NVIDIA's GPUs, of cuBLAS
+NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
 HEAD_CHUNK = {"cpu": 1024, "cuda": 8192, "mps": 1024}  # positions whose logits exist at a time
 
 
@@ -92,6 +94,12 @@ def available_bytes(device: torch.device) -> int:
         return int(facts["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30
+
+
+def is_out_of_memory(problem: Exception) -> bool:
+    """Tell whether an error says that memory ran out, on a GPU or on the CPU."""
+    words = str(problem)
+    return isinstance(problem, (torch.OutOfMemoryError, MemoryError)) or any(sign in words for sign in NO_MEMORY)
 
 
 def choose_parts(needed: Callable[[int], int], rows: int, available: int, *, least: int = 1) -> int:

@@ -69,20 +69,10 @@ def join_world(device: torch.device) -> World:
     return World(dist.get_rank(), dist.get_world_size())
 
 
-def local_device(devices: list[torch.device]) -> list[torch.device]:
-    """Under torchrun, keep the one device that belongs to this process; alone, keep all."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return devices
-    return [devices[int(os.environ.get("LOCAL_RANK", "0")) % len(devices)]]
-
-
-def wrap_model(
-    module: LossModule, devices: list[torch.device], world: World, *, accumulate: bool, shard: bool = False
-) -> nn.Module:
+def wrap_model(module: LossModule, devices: list[torch.device], world: World, *, shard: bool = False) -> nn.Module:
     """Spread a loss module over the devices of this process and over the other processes.
 
     Args:
-        accumulate: several micro-batches a step, so the graph of a pass is not always the same.
         shard: give every process a part of each weight only (FSDP2), for networks that outgrow one device.
 
     Raises:
@@ -97,12 +87,11 @@ def wrap_model(
         for block in module.model.transformer.h:
             fully_shard(block)
         return fully_shard(module)
-    # processes: gradients are averaged bucket by bucket while the backward pass still runs
+    # processes: gradients are averaged bucket by bucket while the backward pass still runs; the graph is not called
+    # static, for a resumed run may compute a batch in another number of parts
     if world.size > 1:
         ids = [devices[0].index] if devices[0].type == "cuda" else None
-        return DistributedDataParallel(
-            module, device_ids=ids, gradient_as_bucket_view=True, static_graph=not accumulate
-        )
+        return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
     # several devices of one process
     if len(devices) > 1:
         return nn.DataParallel(module, device_ids=[device.index for device in devices])
@@ -172,6 +161,15 @@ def sum_over_processes(values: list[float], world: World) -> list[float]:
     tensor = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(tensor)
     return tensor.tolist()
+
+
+def largest_of_processes(number: int, world: World) -> int:
+    """Return the largest of a number over all processes, on the CPU."""
+    if world.size == 1:
+        return number
+    tensor = torch.tensor(number)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return int(tensor)
 
 
 def any_process(flag: bool, world: World) -> bool:

@@ -7,7 +7,6 @@ import time
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, warn
 from novelgpt.training.engine import Engine, Run
 from novelgpt.training.log import format_duration
-from novelgpt.training.memory import available_bytes
 
 TRIAL_STEPS = 3  # the first one warms up
 CHECKPOINT_BYTES = 12  # a parameter: the weight and two moments in fp32
@@ -43,7 +42,7 @@ def print_plan(run: Run) -> None:
 
 def describe_memory(engine: Engine) -> str:
     """Describe the predicted memory beside what is there, and into how many parts a batch is split."""
-    needed, there = engine.predict_bytes(engine.micro_batches), available_bytes(engine.device)
+    needed, there = engine.predict_bytes(engine.micro_batches), engine.available_bytes()
     split = f"; a batch in {engine.micro_batches} parts" if engine.micro_batches > 1 else ""
     return f"about {needed / 1e9:.1f} GB of {there / 1e9:.1f} GB free{split}"
 

@@ -53,7 +53,7 @@ from novelgpt.training.engine import Run
 from novelgpt.training.lora import add_lora, describe_lora, lora_identity
 from novelgpt.training.memory import check_weights_fit
 from novelgpt.training.optim import default_lr, default_optimizer, default_weight_decay
-from novelgpt.training.parallel import World, join_world, local_device, wait_for_all
+from novelgpt.training.parallel import World, join_world, wait_for_all
 from novelgpt.training.rows import RowData, hold_out_last, report_records
 from novelgpt.training.windows import WindowData, default_replacement
 
@@ -73,9 +73,8 @@ def prepare_run(options: TrainOptions) -> Run:
     check_options(options)
 
     # devices: the processes meet before anything is read
-    all_devices = choose_devices(options.device)
-    world = join_world(all_devices[0])
-    devices = local_device(all_devices)
+    devices = choose_devices(options.device, takes_several=True)
+    world = join_world(devices[0])
     if options.deterministic:
         compute_deterministically(devices[0])
     dtype = choose_precision(asked_precision(options), devices[0])

@@ -34,7 +34,7 @@ from novelgpt.training.keeping import (
 )
 from novelgpt.training.log import Meter, RunLog, Watch, say_step
 from novelgpt.training.optim import lr_at
-from novelgpt.training.parallel import World, any_process, sum_over_processes
+from novelgpt.training.parallel import World, any_process, largest_of_processes, sum_over_processes
 from novelgpt.training.stopping import Stopped, StopSignals, watch_blocks
 from novelgpt.training.windows import Batch, replace_inputs
 
@@ -147,7 +147,8 @@ class Trainer:
         if checkpoint is not None:
             self.progress = load_checkpoint(checkpoint, self.run.model, self.engine.optimizers)
             self.engine.scaler.load_state_dict(self.progress.scaler or self.engine.scaler.state_dict())
-            self.engine.micro_batches = self.progress.micro_batches or self.engine.micro_batches
+            parts = self.progress.micro_batches or self.engine.micro_batches
+            self.engine.micro_batches = largest_of_processes(parts, self.run.world)
             self.loss += self.progress.loss_sum if self.run.world.is_main else 0.0  # summed over processes
             self.tokens += self.progress.loss_tokens
         self.log.resume(step=self.progress.step, length=self.progress.log_bytes)
@@ -236,11 +237,10 @@ class Trainer:
         if data.num_valid < 2:
             return None
         world = World() if self.options.shard else self.run.world  # shared weights meet in every pass of every process
-        scorer = partial(self.engine.loss_module, score=True)
         part = {"before_batch": self.check_stop, "rank": world.rank, "world": world.size}
         self.run.model.eval()
         try:
-            scores = score_batches(scorer, data.valid_batches(), self.engine.device, **part)
+            scores = score_batches(self.engine.score, data.valid_batches(), self.engine.device, **part)
         finally:
             self.engine.reshard()
             self.run.model.train()
@@ -272,20 +272,35 @@ class Trainer:
             self.keeper.try_to_write(f"model_epoch{progress.epoch}", progress, weights)
         if evaluation is not None:
             self.keeper.choose_best(progress, evaluation.loss, weights)
+
+        # what is saved lies on the host before the sample, after which a GPU may answer nothing any more
+        state = self.gather_state()
         if self.run.world.is_main:
             self.write_sample()
 
         # the checkpoint is of the next epoch's beginning, so a resumed run does not evaluate again
         progress.epoch += 1
         progress.batch = 0
-        self.save()
+        self.save(state)
 
     def write_sample(self) -> None:
-        """Print a short text by the network as it stands, and keep it with the epoch's figures."""
+        """Print a short text by the network as it stands, and keep it with the epoch's figures; failing is a warning.
+
+        Raises:
+            Stopped: asked to stop meanwhile.
+        """
         if self.sample:
             self.run.model.eval()
-            text = self.sample(self.run.model)
-            self.run.model.train()
+            try:
+                text = self.sample(self.run.model)
+            except Stopped:
+                raise
+            except Exception as problem:  # whatever it is, the epoch before it is worth more
+                reason = (str(problem).splitlines() or [""])[0]
+                warn(f"epoch {self.progress.epoch}: no sample: {type(problem).__name__}: {reason}")
+                return
+            finally:
+                self.run.model.train()
             say(f"sample: {text}")
             if self.progress.history:
                 self.progress.history[-1]["sample"] = text
@@ -319,22 +334,25 @@ class Trainer:
         # clocks and signals differ between processes, so all of them agree on it
         return any_process(self.stop.save_asked or self.saver.time_is_up(), self.run.world)
 
-    def save(self, *, is_last: bool = False) -> None:
-        """Write a checkpoint; a disk that refuses is a warning, unless the run ends with it."""
-        self.saver.start()
-        self.stop.save_asked = False
-        progress = self.progress
+    def gather_state(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Return weights and moments on the host, once every step under way is known to be good."""
         self.check_finite()
 
         # every process has a part of what is saved
-        (progress.loss_sum,) = sum_over_processes([float(self.loss)], self.run.world)
-        progress.loss_tokens = int(self.tokens)
-        weights = training_weights(self.run.model)
-        moments = optimizer_tensors(self.engine.optimizers, self.run.model)
+        (self.progress.loss_sum,) = sum_over_processes([float(self.loss)], self.run.world)
+        self.progress.loss_tokens = int(self.tokens)
+        self.progress.scaler = self.engine.scaler.state_dict()
+        return training_weights(self.run.model), optimizer_tensors(self.engine.optimizers, self.run.model)
+
+    def save(self, state: tuple | None = None, *, is_last: bool = False) -> None:
+        """Write a checkpoint of a gathered state, or of the present one; a failure is a warning, but not at the end."""
+        self.saver.start()
+        self.stop.save_asked = False
+        progress = self.progress
+        weights, moments = state or self.gather_state()
         if not self.run.world.is_main:
             return
 
         progress.log_bytes = self.log.length()
         progress.micro_batches = self.engine.micro_batches
-        progress.scaler = self.engine.scaler.state_dict()
         self.saver.save(progress, weights, moments, is_last=is_last)

@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
+from helpers import refusal_of
 
 from novelgpt.messages import UserError
 from novelgpt.network import check_versions, choose_devices, choose_precision, compute_deterministically
@@ -23,45 +24,104 @@ def gpu(*numbers: int) -> list[torch.device]:
 def with_gpus(monkeypatch):
     """Return a function that makes torch see a number of GPUs and no MPS."""
 
-    def pretend(count: int) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+
+    def pretend(count: int) -> list[torch.device]:
+        current = []  # what torch was told to use, one after the other
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "set_device", current.append)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+        return current
 
     return pretend
 
 
+def as_process(monkeypatch, rank: int, *, local: int, here: int, of: int) -> None:
+    """Set what torchrun tells a process: its rank, its rank on this machine, processes here and in all."""
+    names = {"RANK": rank, "LOCAL_RANK": local, "LOCAL_WORLD_SIZE": here, "WORLD_SIZE": of}
+    for name, number in names.items():
+        monkeypatch.setenv(name, str(number))
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 4])
 @pytest.mark.parametrize("text", ["0", "1", "0,1", "1,0", "cuda:0", "cuda:1,cuda:0", " 0 , 1 ", "3,0", "7", "0,1,2,3"])
-def test_numbers_give_the_gpus_that_are_there_in_their_order(with_gpus, capsys, text, count):
+def test_numbers_give_just_those_gpus_in_their_order(with_gpus, capsys, text, count):
     with_gpus(count)
     numbers = [int(word.strip().removeprefix("cuda:")) for word in text.split(",")]
-    there = [number for number in numbers if number < count]
-    assert choose_devices(text) == (gpu(*there) or [CPU])
-    assert (capsys.readouterr().err == "") == (there == numbers)
+    if count and max(numbers) >= count:
+        assert refusal_of(choose_devices, text).code == 4
+        return
+    assert choose_devices(text) == (gpu(*numbers) if count else [CPU])
+    assert (capsys.readouterr().err == "") == (count > 0)
 
 
 def test_two_gpus_asked_for_without_any_is_the_cpu_said_aloud(with_gpus, capsys):
     with_gpus(0)
     assert choose_devices("0,1") == [CPU]
-    assert capsys.readouterr().err == "warning: --device 0,1: no GPU 0, 1 (there is no GPU); using the CPU\n"
-
-
-def test_an_absent_gpu_beside_a_present_one_is_left_out(with_gpus, capsys):
-    with_gpus(2)
-    assert choose_devices("0,7") == gpu(0)
-    assert capsys.readouterr().err == "warning: --device 0,7: no GPU 7 (GPUs 0 to 1 are there)\n"
+    assert choose_devices("cuda") == [CPU]
+    assert capsys.readouterr().err == (
+        "warning: --device 0,1: no GPU 0, 1 (there is no GPU); using the CPU\n"
+        "warning: --device cuda: no GPU 0 (there is no GPU); using the CPU\n"
+    )
 
 
 @pytest.mark.parametrize(
-    "text", ["abc", "", ",", "0,", ",0", "-1", "1.5", "0;1", "0 1", "cpu,0", "mps,0", "gpu", "cuda", "cuda:", "²", "１"]
+    ("text", "count", "found", "use"),
+    [
+        ("0,7", 2, "no GPU 7; GPUs 0 to 1 are there", "--device 0,1"),
+        ("2,3", 2, "no GPU 2, 3; GPUs 0 to 1 are there", "--device 0,1"),
+        ("7", 1, "no GPU 7; GPU 0 is there", "--device 0"),
+    ],
+)
+def test_an_absent_gpu_where_there_are_others_is_an_error(with_gpus, monkeypatch, text, count, found, use):
+    with_gpus(count)
+    problem = refusal_of(choose_devices, text)
+    assert (str(problem), problem.code) == (f"error: --device {text}: {found}\n\nhint: {use}", 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    renumbered = f"{use} (CUDA_VISIBLE_DEVICES=2,3 hides the others and numbers what is left from 0)"
+    assert refusal_of(choose_devices, text).hint == renumbered
+
+
+def test_a_driver_that_is_too_old_is_named(with_gpus, monkeypatch, capsys):
+    def complain():
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update")
+
+    with_gpus(0)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "init", complain)
+    assert choose_devices("0") == choose_devices(None) == [CPU]
+    reason = "the NVIDIA driver is too old for this torch, built for CUDA 13.0"
+    assert capsys.readouterr().err == (
+        f"warning: --device 0: no GPU 0 ({reason}); using the CPU\n"
+        f"warning: no GPU can be used: {reason}; using the CPU\n"
+    )
+
+
+def test_without_the_driver_torch_for_gpus_says_nothing_where_none_was_asked_for(with_gpus, monkeypatch, capsys):
+    def complain():
+        raise RuntimeError("Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU")
+
+    with_gpus(0)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "init", complain)
+    assert choose_devices(None) == [CPU]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["abc", "", ",", "0,", ",0", "-1", "1.5", "0;1", "0 1", "cpu,0", "mps,0", "gpu", "cuda,1", "cuda:", "²", "１"],
 )
 @pytest.mark.parametrize("count", [0, 2])
 def test_anything_else_is_refused(with_gpus, text, count):
     with_gpus(count)
     with pytest.raises(UserError) as caught:
         choose_devices(text)
-    assert str(caught.value) == f"error: --device: found {text!r}, expected GPU numbers, mps or cpu\n\nhint: {HINT}"
+    assert str(caught.value) == (
+        f"error: --device: found {text!r}, expected GPU numbers, cuda, mps or cpu\n\nhint: {HINT}"
+    )
     assert caught.value.code == 2
 
 
@@ -73,10 +133,71 @@ def test_a_gpu_given_twice_is_refused(with_gpus, text):
     assert caught.value.message == f"--device: found {text!r}, expected every GPU once"
 
 
-@pytest.mark.parametrize(("count", "expected"), [(0, [CPU]), (1, gpu(0)), (4, gpu(0, 1, 2, 3))])
-def test_without_an_option_every_gpu_is_used_else_the_cpu(with_gpus, count, expected):
+@pytest.mark.parametrize(
+    ("count", "expected", "said"),
+    [
+        (0, [CPU], ""),
+        (1, gpu(0), ""),
+        (2, gpu(0), "taking GPU 0; there are 2: --device 0,1 uses both\n"),
+        (4, gpu(0), "taking GPU 0; there are 4: --device 0,1,2,3 uses all\n"),
+    ],
+)
+def test_without_an_option_one_gpu_is_taken_and_the_others_are_named_to_who_can_use_them(
+    with_gpus, capsys, count, expected, said
+):
     with_gpus(count)
     assert choose_devices(None) == expected
+    assert capsys.readouterr().err == ""
+    assert choose_devices(None, takes_several=True) == expected
+    assert capsys.readouterr().err == said
+
+
+def test_the_word_cuda_is_the_first_gpu(with_gpus):
+    with_gpus(2)
+    assert choose_devices("cuda") == choose_devices(" CUDA ") == gpu(0)
+
+
+@pytest.mark.parametrize(("text", "first"), [("1", 1), ("1,0", 1), ("0,1", 0), (None, 0), ("cuda", 0)])
+def test_the_first_device_becomes_the_current_one_of_torch(with_gpus, text, first):
+    current = with_gpus(2)
+    choose_devices(text)
+    assert current == gpu(first)
+
+
+def test_a_cpu_changes_no_current_device(with_gpus):
+    current = with_gpus(2)
+    choose_devices("cpu")
+    assert current == []
+
+
+@pytest.mark.parametrize("text", [None, "0,1"])
+def test_every_process_takes_the_gpu_of_its_number_on_this_machine(with_gpus, monkeypatch, text, capsys):
+    for rank in range(4):  # two machines of two GPUs
+        current = with_gpus(2)
+        as_process(monkeypatch, rank, local=rank % 2, here=2, of=4)
+        assert choose_devices(text, takes_several=True) == current == gpu(rank % 2)
+    assert capsys.readouterr().err == ""
+
+
+def test_processes_share_a_cpu_and_the_first_one_alone_speaks(with_gpus, monkeypatch, capsys):
+    for rank in range(4):
+        with_gpus(0)
+        as_process(monkeypatch, rank, local=rank, here=4, of=4)
+        assert choose_devices("0,1") == [CPU]
+    assert capsys.readouterr().err == "warning: --device 0,1: no GPU 0, 1 (there is no GPU); using the CPU\n"
+
+
+@pytest.mark.parametrize(("text", "found", "most"), [(None, "2 GPUs", 2), ("0", "1 GPU of --device 0", 1)])
+def test_more_processes_than_gpus_are_refused_with_the_counts(with_gpus, monkeypatch, text, found, most):
+    for rank in range(3):  # all of them, also those that would have got one
+        with_gpus(2)
+        as_process(monkeypatch, rank, local=rank, here=3, of=3)
+        problem = refusal_of(choose_devices, text)
+        assert str(problem) == (
+            f"error: torchrun: 3 processes on this machine for {found}, expected one each\n\n"
+            f"hint: torchrun --nproc_per_node={most} train.py …"
+        )
+        assert problem.code == 4
 
 
 @pytest.mark.parametrize("text", ["cpu", "CPU", " cpu "])

@@ -103,3 +103,13 @@ def test_two_processes_stop_early_right_after_a_checkpoint(tmp_path, warm_python
 def test_every_process_reads_where_the_run_stopped_when_the_first_one_has_saved_it(make_case, warm_python):
     case = make_case("stopped", 2, batch_size=4, stride=8, epochs=2, stop_at=5, save_steps=2, save_total_limit=1)
     run_cases(warm_python, [{**case, "is_slow": True}])
+
+
+def test_processes_with_different_memory_agree_on_the_parts_and_go_on_with_them(make_case, warm_python):
+    sizes = {"batch_size": 4, "stride": 8, "epochs": 1}
+    whole, split = make_case("whole", 1, **sizes), make_case("split", 2, stop_at=3, **sizes)
+    # the first process alone would compute its two rows at once; a resumed run keeps its number
+    cases = [whole, {**split, "memory": [10**12, 1]}, {**split, "stop_at": None, "memory": [10**12, 10**12]}]
+    said = run_cases(warm_python, cases)
+    assert said.count("--batch_size 4: computed in 2 parts to fit the memory, same update") == 1
+    assert_same_losses(split, whole)

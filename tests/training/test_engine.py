@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers import refusal_of
 
 from novelgpt.corpus.pieces import TokenStream
-from novelgpt.messages import EXIT_USAGE, UserError
+from novelgpt.messages import UserError
 from novelgpt.network import check_model_config
 from novelgpt.training import engine as engine_module
-from novelgpt.training import preflight
 from novelgpt.training.engine import Engine, cut_windows, rows_to_device, to_signed
 from novelgpt.training.memory import choose_parts, predict_bytes
 from novelgpt.training.parallel import World
@@ -43,10 +43,10 @@ def refuse_more_than(rows: int, monkeypatch) -> None:
     """Let the memory run out for micro-batches of more rows than that."""
     forward = engine_module.LossModule.forward
 
-    def limited(self, input_ids, labels):
+    def limited(self, input_ids, labels, **settings):
         if len(input_ids) > rows:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return forward(self, input_ids, labels)
+        return forward(self, input_ids, labels, **settings)
 
     monkeypatch.setattr(engine_module.LossModule, "forward", limited)
 
@@ -76,13 +76,65 @@ def test_a_single_row_that_does_not_fit_is_an_error(tiny_options, monkeypatch):
     assert caught.value.code == 4
 
 
-def test_memory_running_out_later_is_not_hidden(tiny_options, monkeypatch):
+def test_memory_running_out_in_a_later_step_splits_it_too(tiny_options, monkeypatch, capsys):
+    # the moments lie in memory from the second step on, and another program may take some at any time
+    whole = prepare_run(tiny_options())
+    engine = Engine(whole)
+    for step in (1, 2):
+        engine.step(first_batch(whole), step=step, lr_share=1.0)
     run = prepare_run(tiny_options())
     engine = Engine(run)
     engine.step(first_batch(run), step=1, lr_share=1.0)
+    refuse_more_than(2, monkeypatch)
+    engine.step(first_batch(run), step=2, lr_share=1.0)
+    assert engine.micro_batches == 2
+    assert (
+        capsys.readouterr().err
+        == "warning: --batch_size 4: too large for the memory; computed in 2 parts, same update\n"
+    )
+    torch.testing.assert_close(all_weights(run), all_weights(whole), rtol=1e-5, atol=1e-6)
     refuse_more_than(0, monkeypatch)
-    with pytest.raises(torch.OutOfMemoryError):
-        engine.step(first_batch(run), step=2, lr_share=1.0)
+    with pytest.raises(UserError, match="does not fit into the memory of cpu, even split"):
+        engine.step(first_batch(run), step=3, lr_share=1.0)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_memory_running_out_in_the_optimizer_is_an_error_that_names_it(tiny_options, monkeypatch, step):
+    run = prepare_run(tiny_options())
+    engine = Engine(run)
+    for number in range(1, step):
+        engine.step(first_batch(run), step=number, lr_share=1.0)
+
+    def run_out():
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(engine.optimizers[0], "step", run_out)
+    problem = refusal_of(engine.step, first_batch(run), step=step, lr_share=1.0)
+    assert str(problem) == (
+        "error: weights, gradients and moments of 36,672 parameters do not fit into the memory of cpu\n\n"
+        "hint: a smaller --model_config, or --pretrained_model with --lora_rank 16"
+    )
+    assert problem.code == 4
+
+
+def test_an_evaluation_that_does_not_fit_is_scored_in_parts(tiny_options, monkeypatch):
+    run = prepare_run(tiny_options())
+    engine = Engine(run)
+    batch = first_batch(run)
+    tensors = (torch.from_numpy(batch.input_ids), torch.from_numpy(batch.labels))
+    run.model.eval()
+    whole = engine.score(*tensors)
+    refuse_more_than(1, monkeypatch)
+    for ours, theirs in zip(engine.score(*tensors), whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    refuse_more_than(0, monkeypatch)
+    assert "does not fit into the memory of cpu, even split" in refusal_of(engine.score, *tensors).message
+
+
+def test_an_evaluation_is_scored_in_as_many_parts_as_a_step(tiny_options, monkeypatch):
+    options = tiny_options(gradient_accumulation=2, epochs=1)
+    refuse_more_than(2, monkeypatch)
+    assert train(options) == 0
 
 
 def test_checkpointing_of_activations_changes_no_update(tiny_options):
@@ -156,8 +208,7 @@ def test_the_predicted_memory_is_that_of_one_device_and_its_share_of_the_batch(
 
 def test_the_plan_prints_the_memory_that_the_engine_splits_a_batch_by(tiny_options, monkeypatch):
     monkeypatch.setattr(Engine, "predict_bytes", lambda engine, parts: 8_000_000_000 // parts)
-    for module in (engine_module, preflight):
-        monkeypatch.setattr(module, "available_bytes", lambda device: 5_000_000_000)
+    monkeypatch.setattr(engine_module, "available_bytes", lambda device: 5_000_000_000)
     engine = Engine(prepare_run(tiny_options()))
     assert engine.micro_batches == 2  # 4 GB of 4.25 GB that may be used
     assert describe_memory(engine) == "about 4.0 GB of 5.0 GB free; a batch in 2 parts"
@@ -179,11 +230,12 @@ def test_the_plan_advises_against_a_warm_up_as_long_as_the_run(tiny_options, war
     assert (words in list_advice(prepare_run(tiny_options(warmup_steps=warmup_steps)), 1.0)) == is_long
 
 
-def test_compiling_on_a_cpu_is_refused(tiny_options):
-    run = prepare_run(tiny_options(compile="on"))
-    with pytest.raises(UserError) as caught:
-        Engine(run)
-    assert str(caught.value) == (
-        "error: --compile on: cpu trains with parts of its own, not compiled ones\n\nhint: --compile auto"
-    )
-    assert caught.value.code == EXIT_USAGE
+def test_the_device_with_the_least_memory_decides_for_plan_and_engine(tiny_options, monkeypatch, capsys):
+    monkeypatch.setattr(Engine, "predict_bytes", lambda engine, parts: 8_000_000_000 // parts)
+    engine = Engine(prepare_run(tiny_options()))
+    engine.run = replace(engine.run, devices=[torch.device("cuda", number) for number in range(2)])
+    # half of the second GPU is taken
+    monkeypatch.setattr(engine_module, "available_bytes", lambda device: [10_000_000_000, 5_000_000_000][device.index])
+    engine.device = engine.run.devices[0]
+    engine.micro_batches = engine.choose_micro_batches()
+    assert describe_memory(engine) == "about 4.0 GB of 5.0 GB free; a batch in 2 parts"

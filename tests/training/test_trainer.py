@@ -15,6 +15,7 @@ from helpers import (
     read_log,
     refusal_of,
     result_of,
+    spoil_steps,
     step_losses,
 )
 from safetensors.torch import load_file
@@ -22,7 +23,6 @@ from safetensors.torch import load_file
 from novelgpt.files import find_damage
 from novelgpt.messages import UserError
 from novelgpt.network import sum_loss
-from novelgpt.training import parallel
 from novelgpt.training.checkpoint import list_checkpoints, read_progress
 from novelgpt.training.checks import check_windows
 from novelgpt.training.run import prepare_run
@@ -100,22 +100,6 @@ def test_the_logged_steps_end_at_a_rate_of_zero_and_are_as_many_as_planned(finis
 
 
 # --- numbers that are none ---
-
-
-def spoil_steps(monkeypatch, steps: set[int], value: float, *, gradient: bool) -> None:
-    """Make loss or gradient of the given training passes not finite."""
-    passes = iter(range(1, 10**6))
-
-    def spoiled(*arguments, **settings):
-        loss = sum_loss(*arguments, **settings)
-        if not torch.is_grad_enabled() or next(passes) not in steps:
-            return loss
-        if gradient:
-            loss.register_hook(lambda whole: whole * value)
-            return loss
-        return loss * value
-
-    monkeypatch.setattr(parallel, "sum_loss", spoiled)
 
 
 @pytest.mark.parametrize("gradient", [False, True])
