@@ -9,6 +9,7 @@ tokens themselves. So scores and mixed values are both sums of rows of tiles, ea
 """
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -241,18 +242,26 @@ def capture_graph(
         return None
     if device.type != "cuda":
         return step
-    # Warm up on a stream of its own, as CUDA asks before a capture.
+    with torch.cuda.device(device):
+        return record_graph(step, torch.cuda.Stream(device), state)
+
+
+def record_graph(step: Callable[[], None], stream: torch.cuda.Stream, state: Sequence[torch.Tensor]):
+    """Do what capture_graph does on the current GPU, by a stream of it: torch's own is of whichever came first."""
+    # Warm up, as CUDA asks before a capture.
     saved = [tensor.clone() for tensor in state]
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
             step()
-    torch.cuda.current_stream(device).wait_stream(stream)
-    # Record the step without running it, and put back what the warm-up has changed.
+    torch.cuda.current_stream().wait_stream(stream)
+    # Record the step without running it; a graph that holds nothing is a warning of torch, and here an error.
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The CUDA Graph is empty")
+        with torch.cuda.graph(graph, stream=stream):
+            step()
+    # Put back what the warm-up has changed.
     for tensor, value in zip(state, saved, strict=True):
         tensor.copy_(value)
     return graph.replay
