@@ -19,7 +19,7 @@ MODULES = {
     "write_safetensors",
     "loss": "score_tokens sum_loss",
     "devices": "check_versions choose_devices choose_precision compute_deterministically describe_devices "
-    "has_fast_bf16 restoring_determinism",
+    "find_devices has_fast_bf16 restoring_determinism",
 }
 PLACES = {name: module for module, names in MODULES.items() for name in names.split()}
 

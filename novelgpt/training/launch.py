@@ -51,12 +51,12 @@ def count_processes(options: TrainOptions, command: Sequence[str] | None) -> int
     # torch is loaded only now, for the processes may be all that needs it
     import torch
 
-    from novelgpt.network import choose_devices
+    from novelgpt.network import find_devices
 
     if not torch.cuda.is_available():
         return 1
-    count = len(choose_devices(options.device))
-    return count if mode == "processes" or os.name != "nt" else 1
+    count = len(find_devices(options.device))
+    return count if mode == "processes" or sys.platform != "win32" else 1
 
 
 def launch(command: Sequence[str], count: int) -> int:
@@ -65,7 +65,7 @@ def launch(command: Sequence[str], count: int) -> int:
     Raises:
         UserError: one was killed; the others are ended.
     """
-    environment = {**os.environ, IS_RANK: "1", "WORLD_SIZE": str(count)}
+    environment = {**os.environ, IS_RANK: "1", "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     say(f"starting {count} processes, one per GPU (--parallel threads: one process for all)")
     ranks: list[subprocess.Popen] = []

@@ -58,7 +58,7 @@ def test_several_gpus_of_a_command_have_a_process_each_unless_threads_are_asked_
 
 def test_windows_and_a_started_rank_go_on_in_their_process(two_gpus, monkeypatch):
     options = TrainOptions(device="0,1")
-    monkeypatch.setattr("novelgpt.training.launch.os.name", "nt")
+    monkeypatch.setattr("novelgpt.training.launch.sys.platform", "win32")
     assert count_processes(options, COMMAND) == 1
     assert count_processes(replace(options, parallel="processes"), COMMAND) == 2
     monkeypatch.setenv(IS_RANK, "1")
@@ -94,7 +94,7 @@ def test_two_processes_have_the_losses_of_one_and_one_log(tiny_options, start, f
     options = tiny_options(log_step=1, batch_size=8, epochs=2)
     said = start(options).communicate(timeout=100)
     assert said[0] == "0\n", said[1]
-    assert said[1].startswith("starting 2 processes, one a GPU (--parallel threads: one process for all)\n")
+    assert said[1].startswith("starting 2 processes, one per GPU (--parallel threads: one process for all)\n")
     assert said[1].count("finished ") == 1
     whole = finished(log_step=1, batch_size=8, epochs=2)
     ours, theirs = (losses_of({"options": asdict(run)}) for run in (options, whole))
