@@ -1,7 +1,7 @@
 """Take a model elsewhere and back: Hugging Face folders in three precisions, GGUF for llama.cpp, MindSpore checkpoints.
 
     python convert.py model/final_model build/model_bf16 --dtype bf16
-    python convert.py model/final_model build/novel.gguf --to gguf --dtype fp16
+    python convert.py model/final_model build/novel.gguf --to gguf --dtype q8_0
     python convert.py model/final_model build/mindspore --to mindspore
     python convert.py build/mindspore build/back --from mindspore
 
@@ -26,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(options.places) != 2:
         message = f"found {len(options.places)} places, expected two: the source and the output"
         raise UserError(message, "python convert.py model/final_model build/model", EXIT_USAGE)
+    if options.dtype == "q8_0" and options.to != "gguf":
+        message = f"--dtype q8_0: --to {options.to} does not know it, only GGUF does"
+        raise UserError(message, "--to gguf; or --dtype bf16, fp16 or fp32", EXIT_USAGE)
     place, output = options.places
     from novelgpt.conversion import check_output, open_source, write_model
 

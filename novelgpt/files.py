@@ -15,7 +15,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,11 +24,30 @@ from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, UserError
 
 MANIFEST = "manifest.json"
 MAX_JSON_BYTES = 64 << 20  # no manifest, config or state file of ours is larger
+IS_WINDOWS = not hasattr(os, "O_DIRECTORY")  # there nothing in use is removed or renamed, and no folder flushed
+PAUSES = (0.02, 0.1, 0.3, 1.0)  # seconds between tries to rename what somebody reads
+
+
+def patiently(rename: Callable, old: Path, new: Path) -> None:
+    """Rename a file or folder; Windows refuses that while anyone reads it, and virus scanners read what is new.
+
+    Args:
+        rename: os.rename, or os.replace, which takes the name of what is there.
+        old, new: the names.
+    """
+    for pause in PAUSES if IS_WINDOWS else ():
+        try:
+            return rename(old, new)
+        except PermissionError:
+            time.sleep(pause)
+    return rename(old, new)
 
 
 def fsync_path(path: Path) -> None:
-    """Force a file or folder onto the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Force a file or folder onto the disk; Windows opens no folder, and flushes only what is open for writing."""
+    if IS_WINDOWS and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if IS_WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -54,7 +74,7 @@ def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
             # Content first, then the name, then the folder that holds it: a power cut finds either file, whole.
             file.flush()
             os.fsync(file.fileno())
-        os.replace(hidden, path)
+        patiently(os.replace, hidden, path)
         fsync_path(path.parent)
     except OSError as problem:
         hint = f"free some space or choose another place than {path.parent}"
@@ -185,8 +205,8 @@ def replace_folder(new: Path, path: Path) -> None:
     shutil.rmtree(old_name(path), ignore_errors=True)
     # A folder cannot be renamed onto a full one, so the old one steps aside first.
     if path.exists():
-        os.rename(path, old_name(path))
-    os.rename(new, path)
+        patiently(os.rename, path, old_name(path))
+    patiently(os.rename, new, path)
     fsync_path(path.parent)
     shutil.rmtree(old_name(path), ignore_errors=True)
 

@@ -42,8 +42,17 @@ def run_lock(folder: str | Path, *, flag: str = "--output_dir") -> Iterator[None
             yield
         finally:
             if is_new and [path.name for path in folder.iterdir()] == [LOCK]:  # the run wrote nothing
-                (folder / LOCK).unlink()
+                remove_lock(handle, folder / LOCK)
                 folder.rmdir()
+
+
+def remove_lock(handle: BinaryIO, path: Path) -> None:
+    """Remove a lock file that is held, so that nobody gets it in between; Windows removes none that is open."""
+    try:
+        path.unlink()
+    except PermissionError:
+        handle.close()
+        path.unlink()
 
 
 def read_holder(handle: BinaryIO) -> str:

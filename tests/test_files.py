@@ -1,10 +1,12 @@
 """A file or folder appears complete or not at all, and damage is named."""
 
+import errno
 import json
 import os
 
 import pytest
 
+from novelgpt import files
 from novelgpt.files import (
     atomic_folder,
     atomic_writer,
@@ -51,6 +53,28 @@ def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path, 
         raise problem
     assert path.read_text(encoding="utf-8") == "old"
     assert names_in(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(("is_windows", "tries"), [(True, 3), (False, 1)])
+def test_where_a_virus_scanner_reads_what_is_new_the_name_is_tried_again(tmp_path, monkeypatch, is_windows, tries):
+    calls, pauses, replace = [], [], os.replace
+
+    def refuse_twice(old, new):
+        calls.append(new)
+        if len(calls) < 3:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        replace(old, new)
+
+    monkeypatch.setattr(files, "IS_WINDOWS", is_windows)
+    monkeypatch.setattr("time.sleep", pauses.append)
+    monkeypatch.setattr("os.replace", refuse_twice)
+    if is_windows:
+        write_text(tmp_path / "a.txt", "剑")
+        assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "剑"
+    else:
+        with pytest.raises(UserError, match=r"a\.txt: cannot be written: Permission denied"):
+            write_text(tmp_path / "a.txt", "剑")
+    assert (len(calls), len(pauses)) == (tries, tries - 1)
 
 
 def test_nothing_bears_the_name_before_the_block_ends(tmp_path):

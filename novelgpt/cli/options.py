@@ -322,6 +322,6 @@ class ConvertOptions:
     source: str = option(
         "auto", "what the source is; auto detects it", choices=("auto", "hf", "mindspore"), flag="from"
     )
-    dtype: str = option("fp32", "number format of the weights", choices=("fp32", "bf16", "fp16"))
+    dtype: str = option("fp32", "format of the weights; q8_0 is for GGUF", choices=("fp32", "bf16", "fp16", "q8_0"))
     model_config: str | None = option(None, "config JSON of a lone MindSpore checkpoint, which holds none")
     tokenizer_path: str | None = option(None, "vocabulary of a lone MindSpore checkpoint, or of a folder without one")

@@ -1,7 +1,7 @@
 """A model from anywhere -> a model for anywhere: `open_source` reads, `check_output` and `write_model` write.
 
     Hugging Face folder ─┐                ┌─ Hugging Face folder, fp32 bf16 fp16
-    pytorch_model.bin   ─┼─ GPT2LMHead ───┼─ GGUF file            gguf.py
+    pytorch_model.bin   ─┼─ GPT2LMHead ───┼─ GGUF file, also q8_0 gguf.py
     MindSpore checkpoint ┘   + tokenizer  └─ MindSpore checkpoint  mindspore.py
 
 Every name is loaded when it is first asked for, since behind all of them stands torch, which takes seconds.

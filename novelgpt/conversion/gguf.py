@@ -7,6 +7,9 @@ writes a space as ▁ (U+2581), so the space's byte token has that name there, a
     [UNK]              UNKNOWN         <0x00> … <0xFF>    BYTE
     other marks        CONTROL         <0x20>             NORMAL, named ▁
     [unusedN]          UNUSED          characters         NORMAL
+
+In q8_0 a row of a matrix is cut into blocks of 32 weights: an fp16 scale, the largest of them by size / 127, and 32
+whole numbers from -127 to 127 that it multiplies; 8.5 bits a weight.
 """
 
 from pathlib import Path
@@ -29,9 +32,11 @@ LAYERS = {
     "mlp.c_fc": "ffn_up",
     "mlp.c_proj": "ffn_down",
 }
-# number format: of a tensor, and of the whole file
-TYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-FILE_TYPES = {torch.float32: "ALL_F32", torch.float16: "MOSTLY_F16", torch.bfloat16: "MOSTLY_BF16"}
+# --dtype: number format of a tensor, and of the whole file
+TYPE_NAMES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}
+FILE_TYPES = {"fp32": "ALL_F32", "fp16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
+BLOCK = 32  # weights that share a scale in q8_0
+LARGEST = 127 * 65_504.0  # that it can hold, for the scale is fp16
 
 
 def tensor_name(name: str) -> str:
@@ -110,7 +115,7 @@ def write_gguf(
     tokenizer: NovelTokenizer,
     *,
     name: str,
-    dtype: torch.dtype,
+    dtype: str,
 ) -> None:
     """Write a GGUF file.
 
@@ -118,10 +123,11 @@ def write_gguf(
         path, name: of the file, and of the model.
         weights: by transformers' names, in fp32 on the CPU.
         config, tokenizer: of the network; the tokenizer is of the character kind.
-        dtype: number format of the matrices; norms, biases and positions stay fp32.
+        dtype: number format of the matrices, a key of TYPE_NAMES. Norms, biases and positions stay fp32, and so do in
+            q8_0 matrices whose width is no multiple of 32.
 
     Raises:
-        UserError: the package is missing, or llama.cpp would not compute the model exactly so.
+        UserError: the package is missing, llama.cpp would not compute the model exactly so, or a weight is too large.
     """
     check_fit(config, tokenizer)
     gguf = import_gguf()
@@ -135,6 +141,8 @@ def write_gguf(
     writer.add_head_count(config.n_head)
     writer.add_layer_norm_eps(config.layer_norm_epsilon)
     writer.add_file_type(getattr(gguf.LlamaFileType, FILE_TYPES[dtype]))
+    if dtype == "q8_0":
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     # The vocabulary, then the tensors; the file is written in three parts at the end.
     add_tokenizer(writer, gguf, tokenizer)
     for place, weight in weights.items():
@@ -163,11 +171,14 @@ def add_tokenizer(writer, gguf, tokenizer: NovelTokenizer) -> None:
     writer.add_add_space_prefix(False)
 
 
-def add_tensor(writer, gguf, name: str, weight: torch.Tensor, dtype: torch.dtype) -> None:
+def add_tensor(writer, gguf, name: str, weight: torch.Tensor, dtype: str) -> None:
     """Write one tensor; the matrices of the layers are transposed from (in, out) to (out, in)."""
     is_matrix = weight.dim() == 2 and name.startswith("blk.")
     values = (weight.t() if is_matrix else weight).contiguous().numpy()
     # Norms, biases and positions are small, so they stay exact.
-    exact = weight.dim() == 1 or name == "position_embd.weight"
-    kind = gguf.GGMLQuantizationType[TYPE_NAMES[torch.float32 if exact else dtype]]
+    exact = weight.dim() == 1 or name == "position_embd.weight" or (dtype == "q8_0" and values.shape[1] % BLOCK > 0)
+    if dtype == "q8_0" and abs(values).max() > LARGEST:
+        message = f"--dtype q8_0: cannot hold {abs(values).max():.4g} of {name}"
+        raise UserError(message, "--dtype bf16 or fp32", EXIT_STATE)
+    kind = gguf.GGMLQuantizationType[TYPE_NAMES["fp32" if exact else dtype]]
     writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)

@@ -159,19 +159,19 @@ def write_model(source: SourceModel, output: str | Path, kind: str, *, dtype: st
     Args:
         source: what open_source returned.
         output: folder, or file for gguf.
-        kind, dtype: "hf", "gguf" or "mindspore"; "fp32", "bf16" or "fp16".
+        kind, dtype: "hf", "gguf" or "mindspore"; "fp32", "bf16" or "fp16", for gguf also "q8_0".
 
     Raises:
         UserError: a missing package, a network or vocabulary that the other side does not know, a full disk.
     """
-    # Cast first, so that what the format cannot hold is refused before anything is written.
-    weights = cast_weights(source.model, dtype)
+    # Cast first, so that what the format cannot hold is refused before anything is written; q8_0 rounds in the end.
+    weights = cast_weights(source.model, "fp32" if dtype == "q8_0" else dtype)
     config, tokenizer = source.model.config, source.tokenizer
     facts = {**source.facts, "dtype": dtype}
     if kind == "gguf":
         with atomic_writer(output) as file:
             exact = cast_weights(source.model, "fp32")  # write_gguf rounds the matrices itself
-            write_gguf(Path(file.name), exact, config, tokenizer, name=Path(output).stem, dtype=DTYPES[dtype])
+            write_gguf(Path(file.name), exact, config, tokenizer, name=Path(output).stem, dtype=dtype)
     elif kind == "mindspore":
         with atomic_folder(output, **facts) as hidden:
             write_mindspore(hidden / CHECKPOINT, weights)

@@ -29,6 +29,7 @@ from novelgpt.corpus.chapters import (
 from novelgpt.corpus.cleaning import Cleaned, clean_text
 from novelgpt.corpus.doctor import BookFacts, Examination
 from novelgpt.corpus.documents import (
+    MAX_PROCESSES,
     STANDARD_INPUT,
     SourceFile,
     find_inputs,
@@ -262,7 +263,7 @@ def prepare_ahead(files: Sequence[str], options: CleaningOptions) -> Iterator[Ca
     if len(ahead) < 2 or STANDARD_INPUT in files:
         yield lambda path: prepare_whole(path, options)
         return
-    pool = ProcessPoolExecutor(min(len(ahead), os.cpu_count() or 1))
+    pool = ProcessPoolExecutor(min(len(ahead), os.cpu_count() or 1, MAX_PROCESSES))
     try:
         books = {path: pool.submit(prepare_whole, path, options) for path in ahead}
         yield lambda path: books.pop(path).result()  # taken out, so that a book is not kept when it is written

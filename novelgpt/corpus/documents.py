@@ -33,7 +33,7 @@ from novelgpt.files import atomic_writer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable, warn
 
 FILE_KINDS = {".txt": "txt", ".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
-STANDARD_INPUT = "-"
+STANDARD_INPUT, MAX_PROCESSES = "-", 61  # of a pool: Windows waits for no more at once
 READ_BYTES = 1 << 20  # read at a time
 MAX_RATIO = 100  # unpacked to packed size; books pack 2 to 5 times
 FREE_BYTES = 64 << 20  # up to this unpacked size any ratio is believed

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from novelgpt.corpus.chapters import read_heading
-from novelgpt.corpus.documents import STANDARD_INPUT, read_documents
+from novelgpt.corpus.documents import MAX_PROCESSES, STANDARD_INPUT, read_documents
 from novelgpt.files import atomic_writer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
@@ -183,7 +183,7 @@ def encode_records(
     if num_workers == 1:
         return encode(texts)
     # "spawn": a process that is copied while torch's threads run may hang
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(num_workers, MAX_PROCESSES), mp_context=get_context("spawn")) as pool:
         return join_records(list(pool.map(encode, divide_texts(texts))))
 
 

@@ -169,8 +169,9 @@ def restoring_determinism() -> Iterator[None]:
 
 def has_fast_bf16() -> bool:
     """Tell whether this processor has bf16 dot products."""
-    # private functions, which the pinned torch has
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    # private functions: where a version of torch has neither, bf16 has to be asked for
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 def describe_devices(devices: list[torch.device]) -> str:

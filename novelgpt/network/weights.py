@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from novelgpt.files import read_json
+from novelgpt.files import IS_WINDOWS, read_json
 from novelgpt.messages import EXIT_STATE, UserError, warn
 from novelgpt.network.config import EMBEDDING, HEAD, TIED, expected_shapes
 
@@ -120,9 +120,10 @@ def check_safetensors_header(path: Path) -> None:
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read all tensors of a safetensors file."""
+    """Read all tensors of a safetensors file; on Windows copied, for they map it, and what is mapped cannot go."""
     try:
-        return load_file(path)
+        tensors = load_file(path)
+        return {name: tensor.clone() for name, tensor in tensors.items()} if IS_WINDOWS else tensors
     except (SafetensorError, OSError, ValueError) as problem:
         raise broken_file(path, problem) from problem
 

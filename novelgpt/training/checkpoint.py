@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json, write_json
+from novelgpt.files import MANIFEST, atomic_folder, find_damage, patiently, read_json, write_json
 from novelgpt.messages import EXIT_DIVERGED, EXIT_STATE, UserError, say, warn
 from novelgpt.network import WEIGHTS, check_safetensors_header, gather_tensor, read_safetensors, write_safetensors
 
@@ -106,7 +106,7 @@ def prune_checkpoints(run_dir: Path, keep: int) -> None:
     complete = [path for path in list_checkpoints(run_dir) if find_damage(path, hashes=False, needed=FILES) is None]
     for path in complete[:-keep]:
         hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # a kill in between leaves no half checkpoint
-        os.rename(path, hidden)
+        patiently(os.rename, path, hidden)
         shutil.rmtree(hidden, ignore_errors=True)
 
 

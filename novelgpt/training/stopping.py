@@ -17,7 +17,8 @@ import torch
 
 from novelgpt.messages import is_main_process, say
 
-STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP and SIGUSR1 do not exist on Windows
+# Windows has neither SIGHUP nor SIGUSR1; SIGBREAK, Ctrl-Break, is there alone
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 SAVING = "SIGUSR1"
 
 

@@ -193,6 +193,14 @@ def test_a_lone_mindspore_checkpoint_comes_back_by_its_config_and_vocabulary(fol
     assert torch.equal(logits_of(tmp_path / "back"), logits_of(folder))
 
 
+@pytest.mark.parametrize("kind", ["hf", "mindspore"])
+def test_blocks_of_eight_bits_are_for_gguf_only(folder, tmp_path, capsys, kind):
+    message = f"error: --dtype q8_0: --to {kind} does not know it, only GGUF does"
+    hint = "hint: --to gguf; or --dtype bf16, fp16 or fp32"
+    said = refusal(capsys, folder, tmp_path / "out", f"--to={kind}", "--dtype=q8_0")
+    assert said == (2, f"{message}\n\n{hint}\n")
+
+
 def test_a_call_without_places_says_what_is_missing(capsys):
     hint = "python convert.py model/final_model build/model"
     for count, words in enumerate(([], ["a"])):

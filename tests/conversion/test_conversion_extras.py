@@ -16,6 +16,7 @@ import convert
 from novelgpt import NovelTokenizer, load_model
 from novelgpt.cli import run
 from novelgpt.files import find_damage
+from novelgpt.messages import UserError
 from novelgpt.network import build_model, save_model
 
 pytestmark = pytest.mark.extras
@@ -113,6 +114,55 @@ def test_the_tensors_are_the_weights_with_the_matrices_of_the_layers_turned(writ
         assert torch.equal(found[name].view(weight.shape), weight.float()), name
 
 
+def quantize_by_hand(values: np.ndarray) -> np.ndarray:
+    """Return what blocks of 32 with a scale of max / 127 keep of a matrix, by the definition of Q8_0."""
+    blocks = values.reshape(-1, 32)
+    scales = np.abs(blocks).max(1, keepdims=True) / np.float32(127)
+    whole = np.rint(blocks / np.where(scales == 0, 1, scales))
+    return (whole * scales.astype(np.float16).astype(np.float32)).reshape(values.shape)
+
+
+def test_a_block_of_eight_bits_has_the_bytes_worked_by_hand(tmp_path):
+    gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
+    from novelgpt.conversion.gguf import add_tensor
+
+    row = [254.0, -254.0, 2.0, -2.0, 2.9, 3.1, 0.0, *[100.0] * 25]  # largest 254, so the scale is 2
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "gpt2")
+    add_tensor(writer, gguf, "token_embd.weight", torch.tensor([row, [0.0] * 32]), "q8_0")
+    add_tensor(writer, gguf, "output.weight", torch.ones(2, 33), "q8_0")  # 33 is no multiple of 32
+    for write in (
+        writer.write_header_to_file,
+        writer.write_kv_data_to_file,
+        writer.write_tensors_to_file,
+        writer.close,
+    ):
+        write()
+    table, head = gguf.GGUFReader(tmp_path / "a.gguf").tensors
+    assert (table.tensor_type.name, head.tensor_type.name) == ("Q8_0", "F32")
+    expected = np.array([127, -127, 1, -1, 1, 2, 0, *[50] * 25], np.int8)  # 2.9 / 2 = 1.45, 3.1 / 2 = 1.55
+    assert table.data[0].tobytes() == np.float16(2).tobytes() + expected.tobytes()
+    assert table.data[1].tobytes() == bytes(34)
+    with pytest.raises(UserError, match=r"--dtype q8_0: cannot hold 9e\+06 of token_embd\.weight"):
+        add_tensor(writer, gguf, "token_embd.weight", torch.full((1, 32), 9e6), "q8_0")
+
+
+def test_eight_bits_are_read_back_as_the_definition_has_them(written, folder):
+    gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
+    exact = {tensor.name: tensor.data for tensor in gguf.GGUFReader(written()).tensors}
+    kinds = {}
+    for tensor in gguf.GGUFReader(written("q8_0")).tensors:
+        found = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        is_exact = len(tensor.shape) == 1 or tensor.name == "position_embd.weight"
+        kinds[tensor.name] = tensor.tensor_type.name
+        assert kinds[tensor.name] == ("F32" if is_exact else "Q8_0")
+        expected = exact[tensor.name] if is_exact else quantize_by_hand(exact[tensor.name])
+        np.testing.assert_allclose(found, expected, rtol=0, atol=0 if is_exact else 1e-6)
+        # at most half a step of 1/127, and what the scale loses in fp16
+        assert np.abs(found - exact[tensor.name]).max() <= np.abs(exact[tensor.name]).max() * (0.5 / 127 + 2**-11)
+    assert fields_of(written("q8_0"))["general.file_type"] == gguf.LlamaFileType.MOSTLY_Q8_0
+    assert 0.25 < written("q8_0").stat().st_size / written().stat().st_size < 0.5  # positions, norms and names stay
+
+
 def read_as_sentencepiece(text: str, tokens: list[str], kinds: list[int]) -> list[int]:
     """Turn text into ids as llama.cpp's tokenizer "llama" does: join the best pairs, look up, else bytes.
 
@@ -172,8 +222,31 @@ os._exit(0)
 """
 
 
-def test_llama_cpp_itself_reads_the_same_ids_and_writes_the_same_text(written, folder):
+def ask_llama_cpp(path, questions: list) -> list:
+    """Return llama.cpp's answers to requests about a GGUF file."""
     pytest.importorskip("xllamacpp", reason="the package xllamacpp, which brings llama.cpp, is not installed")
+    done = subprocess.run(
+        [sys.executable, "-c", LLAMA_CPP, str(path)], input=json.dumps(questions), capture_output=True,
+        encoding="utf-8", check=True, env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_llama_cpp_computes_blocks_of_eight_bits_nearly_as_exactly(written, folder):
+    model, tokenizer = load_model(folder)
+    prompt = tokenizer.encode_prefix("水里的星星").tolist()
+    question = {"prompt": prompt, "n_predict": 1, "temperature": 0, "n_probs": 3}
+    (answer,) = ask_llama_cpp(written("q8_0"), [("/completion", question)])
+    first = answer["completion_probabilities"][0]["top_logprobs"]
+    with torch.no_grad():
+        chances = model(torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
+    np.testing.assert_allclose(
+        [entry["logprob"] for entry in first], [chances[entry["id"]] for entry in first], atol=0.1
+    )
+    assert first[0]["id"] == int(chances.argmax())
+
+
+def test_llama_cpp_itself_reads_the_same_ids_and_writes_the_same_text(written, folder):
     model, tokenizer = load_model(folder)
     prompt = tokenizer.encode_prefix("水里的星星").tolist()
     plain = {"add_special": False, "parse_special": False}
@@ -181,12 +254,7 @@ def test_llama_cpp_itself_reads_the_same_ids_and_writes_the_same_text(written, f
     questions += [("/tokenize", {"content": "水里的星星", "add_special": True})]
     questions += [("/detokenize", {"tokens": tokenizer.encode(text).tolist()}) for text in HARD]
     greedy = {"prompt": prompt, "n_predict": 8, "temperature": 0, "n_probs": 3, "return_tokens": True}
-    done = subprocess.run(
-        [sys.executable, "-c", LLAMA_CPP, str(written())],
-        input=json.dumps([*questions, ("/completion", {**greedy, "ignore_eos": True})]),
-        capture_output=True, encoding="utf-8", check=True, env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-    )  # fmt: skip
-    answers = json.loads(done.stdout.splitlines()[-1])
+    answers = ask_llama_cpp(written(), [*questions, ("/completion", {**greedy, "ignore_eos": True})])
     assert [answer["tokens"] for answer in answers[: len(HARD)]] == [tokenizer.encode(text).tolist() for text in HARD]
     assert answers[len(HARD)]["tokens"] == prompt
     assert [answer["content"] for answer in answers[len(HARD) + 1 : -1]] == HARD

@@ -1,14 +1,23 @@
 """Every spelling of --device gives devices that exist, or says what is wrong; precision; floors of the libraries."""
 
 import os
+import re
 from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
+from conftest import ROOT
 from helpers import refusal_of
 
 from novelgpt.messages import UserError
-from novelgpt.network import check_versions, choose_devices, choose_precision, compute_deterministically
+from novelgpt.network import (
+    check_versions,
+    choose_devices,
+    choose_precision,
+    compute_deterministically,
+    has_fast_bf16,
+)
+from novelgpt.network.devices import FLOORS
 
 CPU = torch.device("cpu")
 HINT = "--device 0 or --device 0,1 for GPUs, --device mps, --device cpu"
@@ -288,3 +297,30 @@ def test_a_missing_library_is_named():
 
     with pytest.raises(UserError, match=r"torch: found no version, expected 2\.10 or newer"):
         check_versions(find)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Return the parts of a version."""
+    return tuple(map(int, text.split(".")))
+
+
+def test_requirements_the_check_at_the_start_and_the_pinned_torch_agree():
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    ranges = {name: (least, end) for name, least, end in re.findall(r"^(\w+)>=([\d.]+)(?:,<([\d.]+))?", text, re.M)}
+    assert {name: numbers(ranges[name][0]) for name in FLOORS} == FLOORS
+    least, end = map(numbers, ranges["torch"])
+    # the Makefile pins what is measured, before it installs the rest
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (pinned,) = re.findall(r"pip install .*\btorch==([\d.]+)", makefile)
+    assert least <= numbers(pinned) < end
+    assert makefile.index("torch==") < makefile.index("-r requirements-dev.txt")
+    for name in ("README.md", "README_zh.md"):
+        readme = (ROOT / name).read_text(encoding="utf-8")
+        assert f"torch {pinned} CPU" in readme and ".".join(map(str, least)) in readme
+    assert "torch" not in re.findall(r"^(\w+)==", text, re.M)  # nobody's driver is forbidden
+
+
+def test_a_torch_without_the_private_questions_is_not_asked(monkeypatch):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert has_fast_bf16() is False

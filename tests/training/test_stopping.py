@@ -27,3 +27,14 @@ def test_a_caller_from_python_gets_its_handlers_back():
     with StopSignals(exit_at_second=False) as stop:
         assert signal.getsignal(signal.SIGUSR1) == stop.on_save
     assert [signal.getsignal(number) for number in numbers] == former
+
+
+def test_ctrl_break_of_windows_stops_a_run(monkeypatch, capsys):
+    from novelgpt.training.stopping import StopSignals
+
+    monkeypatch.setattr(signal, "SIGBREAK", getattr(signal, "SIGBREAK", signal.SIGINT), raising=False)
+    monkeypatch.delattr(signal, "SIGUSR1", raising=False)
+    with StopSignals() as stop:
+        signal.raise_signal(signal.SIGBREAK)
+        assert stop.must_stop() and not stop.save_asked
+    assert capsys.readouterr().err.endswith(": saving, then stopping (again: stop at once)\n")

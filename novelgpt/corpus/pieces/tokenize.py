@@ -197,6 +197,7 @@ def write_pieces(
             hint = f"free some space or choose another place than {folder}"
             raise UserError(f"{folder}: cannot be written: {problem.strerror}", hint, EXIT_ENVIRONMENT) from problem
         finally:
+            encoded = parts = None  # Windows removes no file that is mapped
             shutil.rmtree(hidden, ignore_errors=True)
     return manifest
 
