@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import GPT2LMHeadModel
@@ -84,9 +85,11 @@ def wrap_model(module: LossModule, devices: list[torch.device], world: World, *,
 
     # block by block, so that only one block is whole at a time
     if shard:
+        # on the device of the run: without a mesh all would go to torch's own choice
+        mesh = init_device_mesh(devices[0].type, (world.size,))
         for block in module.model.transformer.h:
-            fully_shard(block)
-        return fully_shard(module)
+            fully_shard(block, mesh=mesh)
+        return fully_shard(module, mesh=mesh)
     # processes: gradients are averaged bucket by bucket while the backward pass still runs; the graph is not called
     # static, for a resumed run may compute a batch in another number of parts
     if world.size > 1:

@@ -1,12 +1,17 @@
 """Several processes compute what one computes: same losses, any batch size, and they go on where they stopped."""
 
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import STORY, make_tiny_options
 from processes import assert_same_losses, losses_of, run_cases
+from torch import nn
 
 from novelgpt.files import read_json
+from novelgpt.training import parallel
+from novelgpt.training.parallel import World
 
 
 @pytest.fixture
@@ -113,3 +118,17 @@ def test_processes_with_different_memory_agree_on_the_parts_and_go_on_with_them(
     said = run_cases(warm_python, cases)
     assert said.count("--batch_size 4: computed in 2 parts to fit the memory, same update") == 1
     assert_same_losses(split, whole)
+
+
+def test_shared_out_weights_lie_on_the_device_of_the_run_and_not_on_the_current_one(monkeypatch):
+    calls = []
+    monkeypatch.setattr(parallel, "init_device_mesh", lambda kind, sizes: calls.append((kind, sizes)) or "mesh")
+    monkeypatch.setattr(parallel, "fully_shard", lambda part, mesh: calls.append((part, mesh)) or part)
+    blocks = [nn.Linear(1, 1), nn.Linear(1, 1)]
+    model = SimpleNamespace(transformer=SimpleNamespace(h=blocks))
+    module = SimpleNamespace(model=model)
+    for device in (torch.device("cuda", 1), torch.device("cpu")):
+        calls.clear()
+        assert parallel.wrap_model(module, [device], World(1, 3), shard=True) is module
+        assert calls[0] == (device.type, (3,))
+        assert calls[1:] == [(blocks[0], "mesh"), (blocks[1], "mesh"), (module, "mesh")]
