@@ -4,7 +4,8 @@
                   └─ process 1 ─┴─ micro-batch ─ …                                          ┴─ clip ─ update
 
 The global batch is split over processes, replicas and micro-batches, and the result does not depend on how: the loss
-sums are divided by the one count of scored tokens, and dropout is a function of (seed, step, row).
+sums are divided by the one count of scored tokens. Dropout is a function of (seed, step, row) on a CPU, of (seed, step,
+first row of the micro-batch, number of the device) on GPUs: there another split drops other places.
 
 On a GPU the whole corpus lies in its memory as 16-bit numbers when it fits (a novel takes 10 MB), so that only the
 starts of the windows travel; otherwise the rows come from the memory map through pinned memory.
@@ -282,12 +283,18 @@ class Engine:
         return loss
 
     def seed_step(self, step: int, rows: range) -> None:
-        """Make every random number of a micro-batch a function of (seed, step, first row)."""
+        """Make every random number of a micro-batch a function of its place, see above."""
         if self.noise:
             self.noise.set_position(step, rows.start)
-        else:
-            # seed, step and first row side by side, so that parts and steps differ
-            torch.manual_seed((self.options.seed << 32) + (step << 8) + rows.start % 256)
+            return
+        # one number to all, then the further GPUs their own: replicas must not drop the same places
+        first, *others = self.run.devices
+        torch.manual_seed(mix_seed(self.options.seed, step, rows.start, 0))
+        for number, device in enumerate(others, 1):
+            torch.cuda.set_device(device)
+            torch.cuda.manual_seed(mix_seed(self.options.seed, step, rows.start, number))
+        if others:
+            torch.cuda.set_device(first)
 
     def reshard(self) -> None:
         """Share the weights out again after a pass without a backward pass, which leaves some of them whole."""
@@ -330,6 +337,11 @@ def checkpoint_activations(model: GPT2LMHeadModel) -> None:
     is_renamed = hasattr(model, "activation_checkpointing_enable")  # since transformers 5.23; the old name ends with 6
     enable = model.activation_checkpointing_enable if is_renamed else model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
+
+
+def mix_seed(*numbers: int) -> int:
+    """Return a seed of 64 bits that differs wherever one of the numbers does."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 def load_corpus(stream: Stream | None, device: torch.device) -> torch.Tensor | None:

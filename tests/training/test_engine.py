@@ -239,3 +239,27 @@ def test_the_device_with_the_least_memory_decides_for_plan_and_engine(tiny_optio
     engine.device = engine.run.devices[0]
     engine.micro_batches = engine.choose_micro_batches()
     assert describe_memory(engine) == "about 4.0 GB of 5.0 GB free; a batch in 2 parts"
+
+
+def seeds_of(engine, monkeypatch, devices: int, step: int, first: int) -> list[int]:
+    """Return the seeds that a micro-batch gives to its GPUs."""
+    current, seeds = [0], {}
+    places = [torch.device("cuda", number) for number in range(devices)]
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: seeds.update(dict.fromkeys(range(devices), seed)))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: current.append(device.index))
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: seeds.update({current[-1]: seed}))
+    engine.noise, engine.run = None, replace(engine.run, devices=places)
+    engine.seed_step(step, range(first, first + 2))
+    assert current[-1] == 0
+    return list(seeds.values())
+
+
+def test_every_gpu_and_every_row_of_every_step_has_a_seed_of_its_own(tiny_options, monkeypatch):
+    engine = Engine(prepare_run(tiny_options(seed=7)))
+    found = [seeds_of(engine, monkeypatch, 2, step, first) for step in (1, 2, 257) for first in (0, 1, 256)]
+    assert len({seed for pair in found for seed in pair}) == 18
+    assert found[0] == seeds_of(engine, monkeypatch, 2, 1, 0)
+    assert found[0][0] == seeds_of(engine, monkeypatch, 1, 1, 0)[0]
+    other = Engine(prepare_run(tiny_options(seed=8)))
+    assert seeds_of(other, monkeypatch, 1, 1, 0)[0] != found[0][0]
+    assert all(0 <= seed < 2**64 for pair in found for seed in pair)
