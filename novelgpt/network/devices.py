@@ -151,7 +151,8 @@ def compute_deterministically(device: torch.device) -> None:
     A CPU does so anyway, for one model of processor and number of threads; there this changes nothing, and says so.
     """
     if device.type == "cpu":
-        say("--deterministic: the CPU gives the same bits in every run anyway")
+        if is_main_process():
+            say("--deterministic: the CPU gives the same bits in every run anyway")
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first matrix product
     torch.use_deterministic_algorithms(True)

@@ -7,6 +7,7 @@ rows are split over processes, replicas and micro-batches, and the sums are divi
 import contextlib
 import itertools
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -68,6 +69,14 @@ def join_world(device: torch.device) -> World:
             message = f"torchrun: the processes could not meet: {problem}"
             raise UserError(message, hint, EXIT_ENVIRONMENT) from problem
     return World(dist.get_rank(), dist.get_world_size())
+
+
+@contextlib.contextmanager
+def leaving_world(*, is_asked: bool) -> Iterator[None]:
+    """Part from the other processes at the end of the block if asked; whoever fails in it does not wait for them."""
+    yield
+    if is_asked and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def wrap_model(module: LossModule, devices: list[torch.device], world: World, *, shard: bool = False) -> nn.Module:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 import torch
 
-from novelgpt.messages import say
+from novelgpt.messages import is_main_process, say
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP and SIGUSR1 do not exist on Windows
 SAVING = "SIGUSR1"
@@ -74,7 +74,8 @@ class StopSignals:
 
         # only noted here: the loop asks when it can stop
         self.stopped_by = number
-        say(f"{signal.Signals(number).name}: saving, then stopping (again: stop at once)")
+        if is_main_process():
+            say(f"{signal.Signals(number).name}: saving, then stopping (again: stop at once)")
 
     def on_save(self, _number: int, _frame) -> None:
         """Note that a checkpoint is wanted."""

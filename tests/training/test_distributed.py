@@ -56,6 +56,7 @@ def test_two_processes_that_stopped_go_on_with_the_same_losses_and_a_finished_ru
     whole, stopped = make_case("whole", 1, **sizes), make_case("stopped", 2, stop_at=6, **sizes)
     going_on = {**stopped, "stop_at": None}
     said = run_cases(warm_python, [whole, stopped, going_on, going_on])
+    assert said.count("resuming from ") == 1  # the first process alone speaks
     assert "stopped at step 6 of " in said  # two steps after the last log line
     assert f"{stopped['options']['output_dir']}: this run is finished; --resume never starts it again\n" in said
     assert_same_losses(stopped, whole)
@@ -132,3 +133,8 @@ def test_shared_out_weights_lie_on_the_device_of_the_run_and_not_on_the_current_
         assert parallel.wrap_model(module, [device], World(1, 3), shard=True) is module
         assert calls[0] == (device.type, (3,))
         assert calls[1:] == [(blocks[0], "mesh"), (blocks[1], "mesh"), (module, "mesh")]
+
+
+def test_two_processes_plan_together_and_the_first_one_prints(make_case, warm_python):
+    said = run_cases(warm_python, [make_case("planned", 2, plan=True)])
+    assert (said.count("memory:  "), said.count("measuring 3 steps …")) == (1, 1)

@@ -27,3 +27,13 @@ def test_a_caller_from_python_gets_its_handlers_back():
     with StopSignals(exit_at_second=False) as stop:
         assert signal.getsignal(signal.SIGUSR1) == stop.on_save
     assert [signal.getsignal(number) for number in numbers] == former
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", "SIGTERM: saving, then stopping (again: stop at once)\n"), ("1", "")])
+def test_the_first_process_alone_says_that_a_signal_was_heard(monkeypatch, capsys, rank, said):
+    from novelgpt.training.stopping import StopSignals
+
+    monkeypatch.setenv("RANK", rank)
+    stop = StopSignals()
+    stop.on_stop(signal.SIGTERM, None)
+    assert capsys.readouterr().err == said and stop.must_stop()
