@@ -135,13 +135,17 @@ def choose_precision(name: str, device: torch.device, *, trains: bool = True) ->
         device: the one that computes.
         trains: the message speaks of training, whose scripts alone have --fp16.
     """
+    # torch answers for its current device, which choose_devices has set
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if name == "auto":
         if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+            return torch.bfloat16 if has_bf16 else torch.float16
         return torch.bfloat16 if device.type == "cpu" and has_fast_bf16() else torch.float32
     if name == "fp16" and device.type != "cuda":
         flag, verb = ("--fp16", "train") if trains else ("--precision fp16", "compute")
         raise UserError(f"{flag}: {device.type} does not {verb} in fp16", "--precision bf16 or fp32", EXIT_USAGE)
+    if name == "bf16" and device.type == "cuda" and not has_bf16:
+        warn_once(f"--precision bf16: {device} only emulates it, slowly; --precision fp16 is fast there")
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
 
 
