@@ -11,7 +11,8 @@ from novelgpt.corpus.pieces import TokenStream
 from novelgpt.messages import UserError
 from novelgpt.network import check_model_config
 from novelgpt.training import engine as engine_module
-from novelgpt.training.engine import Engine, cut_windows, rows_to_device, to_signed
+from novelgpt.training.engine import Engine
+from novelgpt.training.feed import cut_windows, rows_to_device, to_signed
 from novelgpt.training.memory import choose_parts, predict_bytes
 from novelgpt.training.parallel import World
 from novelgpt.training.preflight import describe_memory, list_advice
@@ -158,6 +159,45 @@ def test_a_process_without_rows_computes_a_row_that_counts_nothing():
     input_ids, labels = rows_to_device(batch, range(0), torch.device("cpu"), None)
     assert input_ids.shape == labels.shape == (1, 16)
     assert labels.eq(-100).all()
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_a_part_of_fewer_rows_is_filled_up_with_rows_that_count_nothing(on_device):
+    stream = TokenStream([np.arange(40, dtype=np.uint16)])
+    batch = make_batch(stream, np.array([0, 8, 16]), 16)
+    corpus = to_signed(stream.read()) if on_device else None
+    input_ids, labels = rows_to_device(batch, range(1, 3), torch.device("cpu"), corpus, least=4)
+    assert input_ids.tolist() == [list(range(start, start + 16)) for start in (8, 16, 8, 8)]
+    assert labels.tolist() == [list(range(start, start + 16)) for start in (8, 16)] + [[-100] * 16] * 2
+    assert batch.labels[:, 0].tolist() == [0, 8, 16]  # the batch is left as it is
+    whole = rows_to_device(batch, range(3), torch.device("cpu"), corpus)
+    assert whole[0] is not whole[1] and torch.equal(*whole)  # one object would be one more shape to compile
+
+
+@pytest.mark.parametrize(("batch_size", "parts"), [(8, 1), (8, 3), (5, 2)])
+def test_on_a_gpu_every_part_of_every_batch_has_one_shape_and_the_update_is_the_same(
+    tiny_options, monkeypatch, batch_size, parts
+):
+    options = tiny_options(batch_size=batch_size, gradient_accumulation=parts)
+    plain, shapes = prepare_run(options), []
+    engine = Engine(plain)
+    for step, batch in enumerate(plain.data.epoch_batches(1), 1):
+        engine.step(batch, step=step, lr_share=1.0)
+    assert len(batch.starts) < batch_size  # the last batch of an epoch is short
+    forward = engine_module.LossModule.forward
+
+    def record(self, input_ids, labels):
+        shapes.append(tuple(input_ids.shape))
+        return forward(self, input_ids, labels)
+
+    monkeypatch.setattr(engine_module.LossModule, "forward", record)
+    run = prepare_run(options)
+    engine = Engine(run)
+    engine.fills_up = True  # as on a GPU
+    for step, batch in enumerate(run.data.epoch_batches(1), 1):
+        engine.step(batch, step=step, lr_share=1.0)
+    assert set(shapes) == {(-(-batch_size // parts), 16)}
+    torch.testing.assert_close(all_weights(run), all_weights(plain), rtol=1e-4, atol=1e-5)
 
 
 def test_parts_double_until_they_fit():
