@@ -135,13 +135,17 @@ def choose_precision(name: str, device: torch.device, *, trains: bool = True) ->
         device: the one that computes.
         trains: the message speaks of training, whose scripts alone have --fp16.
     """
+    # torch answers for its current device, which choose_devices has set
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if name == "auto":
         if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+            return torch.bfloat16 if has_bf16 else torch.float16
         return torch.bfloat16 if device.type == "cpu" and has_fast_bf16() else torch.float32
     if name == "fp16" and device.type != "cuda":
         flag, verb = ("--fp16", "train") if trains else ("--precision fp16", "compute")
         raise UserError(f"{flag}: {device.type} does not {verb} in fp16", "--precision bf16 or fp32", EXIT_USAGE)
+    if name == "bf16" and device.type == "cuda" and not has_bf16:
+        warn_once(f"--precision bf16: {device} only emulates it, slowly; --precision fp16 is fast there")
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
 
 
@@ -151,7 +155,8 @@ def compute_deterministically(device: torch.device) -> None:
     A CPU does so anyway, for one model of processor and number of threads; there this changes nothing, and says so.
     """
     if device.type == "cpu":
-        say("--deterministic: the CPU gives the same bits in every run anyway")
+        if is_main_process():
+            say("--deterministic: the CPU gives the same bits in every run anyway")
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first matrix product
     torch.use_deterministic_algorithms(True)

@@ -24,7 +24,7 @@ import torch
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, patiently, read_json, write_json
-from novelgpt.messages import EXIT_DIVERGED, EXIT_STATE, UserError, say, warn
+from novelgpt.messages import EXIT_DIVERGED, EXIT_STATE, UserError, is_main_process, say, warn
 from novelgpt.network import WEIGHTS, check_safetensors_header, gather_tensor, read_safetensors, write_safetensors
 
 FOLDER = "checkpoints"
@@ -246,7 +246,8 @@ def load_checkpoint(path: Path, model: torch.nn.Module, optimizers: list[torch.o
             parameter.copy_(like_parameter(weights[name], parameter))
     load_optimizer_tensors(optimizers, parameters, read_safetensors(path / OPTIMIZER), path)
     progress = read_progress(path)
-    say(f"resuming from {path}: step {progress.step}, epoch {progress.epoch}")
+    if is_main_process():
+        say(f"resuming from {path}: step {progress.step}, epoch {progress.epoch}")
     return progress
 
 

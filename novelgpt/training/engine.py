@@ -4,10 +4,8 @@
                   └─ process 1 ─┴─ micro-batch ─ …                                          ┴─ clip ─ update
 
 The global batch is split over processes, replicas and micro-batches, and the result does not depend on how: the loss
-sums are divided by the one count of scored tokens, and dropout is a function of (seed, step, row).
-
-On a GPU the whole corpus lies in its memory as 16-bit numbers when it fits (a novel takes 10 MB), so that only the
-starts of the windows travel; otherwise the rows come from the memory map through pinned memory.
+sums are divided by the one count of scored tokens. Dropout is a function of (seed, step, row) on a CPU, of (seed, step,
+first row of the micro-batch, number of the device) on GPUs: there another split drops other places.
 """
 
 import math
@@ -24,6 +22,7 @@ from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, warn
 from novelgpt.network import count_parameters
 from novelgpt.training import compilation
+from novelgpt.training.feed import load_corpus, rows_to_device
 from novelgpt.training.memory import (
     HEAD_CHUNK,
     available_bytes,
@@ -42,9 +41,7 @@ from novelgpt.training.parallel import (
     without_sync,
     wrap_model,
 )
-from novelgpt.training.windows import IGNORED, Batch, Stream, TrainingData
-
-SHARE_FOR_CORPUS = 8  # of the free memory, at most one part in so many
+from novelgpt.training.windows import IGNORED, Batch, TrainingData
 
 
 @dataclass(frozen=True)
@@ -118,6 +115,7 @@ class Engine:
 
         # spread over devices and processes
         self.module = wrap_model(self.loss_module, run.devices, run.world, shard=options.shard)
+        self.fills_up = self.device.type == "cuda"  # short batches, so that shapes never change
         self.score_rows = 0  # at a time, where an evaluation has not fitted into the memory; 0: as in a step
 
         # what updates it, and what it reads
@@ -162,12 +160,15 @@ class Engine:
             say(f"--batch_size {self.options.batch_size}: computed in {parts} parts to fit the memory, same update")
         return parts
 
+    def rows_of_a_part(self) -> int:
+        """Return the most rows that this process computes at a time."""
+        return rows_at_a_time(self.options.batch_size, self.micro_batches, replicas=self.run.world.size)
+
     def try_passes(self) -> None:
         """Compute what a step and an evaluation compute, of rows that count nothing; no trace of it stays."""
-        run, options = self.run, self.options
-        rows = rows_at_a_time(options.batch_size, self.micro_batches, replicas=run.world.size)
-        input_ids, labels = torch.full((2, rows, run.window), 0, device=self.device)  # (B, T) each
-        labels.fill_(IGNORED)
+        run = self.run
+        input_ids = torch.zeros(self.rows_of_a_part(), run.window, dtype=torch.int64, device=self.device)  # (B, T)
+        labels = torch.full_like(input_ids, IGNORED)
         was_training, devices = run.model.training, [run.devices[0].index] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             try:
@@ -271,10 +272,11 @@ class Engine:
     def accumulate(self, batch: Batch, step: int, scored: int, check_stop) -> torch.Tensor:
         """Add up the gradients of this process's rows; return their loss sum (1,)."""
         parts = micro_batches(len(batch.starts), self.run.world, self.micro_batches)
+        least = self.rows_of_a_part() if self.fills_up else 1
         loss = torch.zeros(1, device=self.device)
         for number, rows in enumerate(parts):
             check_stop()
-            input_ids, labels = rows_to_device(batch, rows, self.device, self.corpus)  # (rows, T) each
+            input_ids, labels = rows_to_device(batch, rows, self.device, self.corpus, least=least)  # (rows, T) each
             self.seed_step(step, rows)
             with without_sync(self.module, last=number == len(parts) - 1):
                 part = self.module(input_ids, labels).sum()  # nats
@@ -284,12 +286,18 @@ class Engine:
         return loss
 
     def seed_step(self, step: int, rows: range) -> None:
-        """Make every random number of a micro-batch a function of (seed, step, first row)."""
+        """Make every random number of a micro-batch a function of its place, see above."""
         if self.noise:
             self.noise.set_position(step, rows.start)
-        else:
-            # seed, step and first row side by side, so that parts and steps differ
-            torch.manual_seed((self.options.seed << 32) + (step << 8) + rows.start % 256)
+            return
+        # one number to all, then the further GPUs their own: replicas must not drop the same places
+        first, *others = self.run.devices
+        torch.manual_seed(mix_seed(self.options.seed, step, rows.start, 0))
+        for number, device in enumerate(others, 1):
+            torch.cuda.set_device(device)
+            torch.cuda.manual_seed(mix_seed(self.options.seed, step, rows.start, number))
+        if others:
+            torch.cuda.set_device(first)
 
     def reshard(self) -> None:
         """Share the weights out again after a pass without a backward pass, which leaves some of them whole."""
@@ -334,44 +342,6 @@ def checkpoint_activations(model: GPT2LMHeadModel) -> None:
     enable({"use_reentrant": False})
 
 
-def load_corpus(stream: Stream | None, device: torch.device) -> torch.Tensor | None:
-    """Return the stream as int16 or int32 (N,) on a GPU; None on other devices or where it has no use or no room."""
-    if stream is None or device.type != "cuda":
-        return None
-
-    # it must leave room for the activations, which are not there yet
-    free, _total = torch.cuda.mem_get_info(device)
-    if len(stream) * stream.dtype.itemsize > free // SHARE_FOR_CORPUS:
-        return None
-    return to_signed(stream.read()).to(device)
-
-
-def to_signed(tokens: np.ndarray) -> torch.Tensor:
-    """Return uint16 or uint32 ids as the signed tensor with the same bits."""
-    return torch.from_numpy(tokens.view(np.int16 if tokens.dtype == np.uint16 else np.int32))
-
-
-def cut_windows(corpus: torch.Tensor, starts: torch.Tensor, window: int) -> torch.Tensor:
-    """Cut windows (B, window) int64 at starts (B,) int64 out of a corpus (N,) of int16 or int32 on its own device."""
-    places = starts[:, None] + torch.arange(window, device=corpus.device)  # (B, T)
-    mask = 0xFFFF if corpus.dtype == torch.int16 else 0xFFFFFFFF  # the ids are unsigned
-    return corpus[places].long() & mask  # (B, T)
-
-
-def rows_to_device(
-    batch: Batch, rows: range, device: torch.device, corpus: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return input ids and labels (B, T) int64 of some rows; without rows, one row that counts nothing."""
-    pick = slice(rows.start, rows.stop) if len(rows) else slice(0, 1)
-    if corpus is not None and batch.is_windows and len(rows):
-        starts = torch.from_numpy(batch.starts[pick]).pin_memory().to(device, non_blocking=True)  # (rows,)
-        input_ids = cut_windows(corpus, starts, batch.input_ids.shape[1])
-        return input_ids, input_ids
-    input_ids, labels = (torch.from_numpy(part[pick]) for part in (batch.input_ids, batch.labels))  # (rows, T)
-
-    # a process without rows computes one that counts nothing, so that all meet in the pass
-    if not len(rows):
-        labels = torch.full_like(labels, IGNORED)
-    if device.type == "cuda":
-        input_ids, labels = input_ids.pin_memory(), labels.pin_memory()
-    return input_ids.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+def mix_seed(*numbers: int) -> int:
+    """Return a seed of 64 bits that differs wherever one of the numbers does."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

@@ -7,11 +7,13 @@ rows are split over processes, replicas and micro-batches, and the sums are divi
 import contextlib
 import itertools
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import GPT2LMHeadModel
@@ -69,6 +71,14 @@ def join_world(device: torch.device) -> World:
     return World(dist.get_rank(), dist.get_world_size())
 
 
+@contextlib.contextmanager
+def leaving_world(*, is_asked: bool) -> Iterator[None]:
+    """Part from the other processes at the end of the block if asked; whoever fails in it does not wait for them."""
+    yield
+    if is_asked and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def wrap_model(module: LossModule, devices: list[torch.device], world: World, *, shard: bool = False) -> nn.Module:
     """Spread a loss module over the devices of this process and over the other processes.
 
@@ -84,9 +94,11 @@ def wrap_model(module: LossModule, devices: list[torch.device], world: World, *,
 
     # block by block, so that only one block is whole at a time
     if shard:
+        # on the device of the run: without a mesh all would go to torch's own choice
+        mesh = init_device_mesh(devices[0].type, (world.size,))
         for block in module.model.transformer.h:
-            fully_shard(block)
-        return fully_shard(module)
+            fully_shard(block, mesh=mesh)
+        return fully_shard(module, mesh=mesh)
     # processes: gradients are averaged bucket by bucket while the backward pass still runs; the graph is not called
     # static, for a resumed run may compute a batch in another number of parts
     if world.size > 1:

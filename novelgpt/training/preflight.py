@@ -15,7 +15,10 @@ FEW_TOKENS_A_PARAMETER = 0.05  # below, a smaller network learns the book as wel
 
 
 def print_plan(run: Run) -> None:
-    """Print documents, tokens, windows, steps, memory, time, disk and advice, one line each, on stdout."""
+    """Print documents, tokens, windows, steps, memory, time, disk and advice, one line each, on stdout.
+
+    Every process measures, the first one prints.
+    """
     parameters = run.num_parameters
     tokens = run.data.num_tokens
     train, held = run.data.describe_counts()
@@ -34,6 +37,8 @@ def print_plan(run: Run) -> None:
         f"{format_duration(seconds * run.total_steps)} in all",
         "disk": ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in predict_disk(run).items()),
     }
+    if not run.world.is_main:
+        return
     for name, words in lines.items():
         print(f"{name + ':':12} {words}")
     for words in list_advice(run, tokens / parameters):
@@ -51,7 +56,8 @@ def time_step(run: Run, engine: Engine) -> float:
     """Measure the seconds of an optimizer step by taking a few with a learning rate of zero."""
     seconds = []
     batch = next(run.data.epoch_batches(1))
-    say(f"measuring {TRIAL_STEPS} steps …")
+    if run.world.is_main:
+        say(f"measuring {TRIAL_STEPS} steps …")
     for number in range(1, TRIAL_STEPS + 1):
         start = time.perf_counter()
         bool(engine.step(batch, step=number, lr_share=0.0).finite)  # waits for the device

@@ -37,7 +37,7 @@ from novelgpt.training.keeping import FINAL, adopt_best, final_step, is_over, is
 from novelgpt.training.launch import IS_RANK
 from novelgpt.training.log import Watch, format_duration
 from novelgpt.training.lora import plain_model
-from novelgpt.training.parallel import wait_for_all
+from novelgpt.training.parallel import leaving_world, wait_for_all
 from novelgpt.training.preflight import check_disk, print_plan
 from novelgpt.training.run import RUN_FILE, check_identity, describe_run, prepare_run, write_run_file
 from novelgpt.training.stopping import Stopped, StopSignals, seconds_until
@@ -68,7 +68,9 @@ def train(
         UserError: anything the user can repair.
     """
     deadline = find_deadline(options, time.monotonic())
-    with StopSignals(deadline=deadline, exit_at_second=exit_at_second) as stop:
+    # a process that ends with this call parts from the others; another call under torchrun would need them again
+    stopping = StopSignals(deadline=deadline, exit_at_second=exit_at_second)
+    with stopping as stop, leaving_world(is_asked=exit_at_second):
         run = prepare_run(options)
         if run.options.plan:
             print_plan(run)

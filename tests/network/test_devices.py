@@ -240,6 +240,29 @@ def test_automatic_precision_follows_the_hardware(monkeypatch, fast):
     assert choose_precision("auto", torch.device("mps")) == torch.float32
 
 
+def test_bf16_asked_for_on_a_gpu_that_only_emulates_it_is_warned_about(monkeypatch, capsys):
+    gpu_0 = torch.device("cuda", 0)
+    for fast, said in (
+        (True, ""),
+        (False, "warning: --precision bf16: cuda:0 only emulates it, slowly; --precision fp16 is fast there\n"),
+    ):
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation=True, fast=fast: fast or including_emulation
+        )
+        assert choose_precision("bf16", gpu_0) == torch.bfloat16
+        assert capsys.readouterr().err == said
+        assert choose_precision("fp16", gpu_0) == torch.float16
+    assert capsys.readouterr().err == ""
+
+
+def test_the_number_format_is_that_of_the_chosen_gpu(with_gpus, monkeypatch):
+    # an old card and a new one: torch answers for its current device
+    current = with_gpus(2)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: current[-1].index == 1)
+    for text, dtype in (("1", torch.bfloat16), ("0", torch.float16)):
+        assert choose_precision("auto", choose_devices(text)[0]) == dtype
+
+
 def test_a_named_precision_is_that_one():
     assert choose_precision("fp32", CPU) == torch.float32
     assert choose_precision("bf16", CPU) == torch.bfloat16

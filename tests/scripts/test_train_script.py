@@ -107,7 +107,7 @@ def test_a_device_that_is_none_is_refused_before_anything_is_written(argv, tmp_p
     status, said = refusal(capsys, argv, "--raw", "--device", "abc")
     assert status == 2
     assert said == (
-        "error: --device: found 'abc', expected GPU numbers, mps or cpu\n\n"
+        "error: --device: found 'abc', expected GPU numbers, cuda, mps or cpu\n\n"
         "hint: --device 0 or --device 0,1 for GPUs, --device mps, --device cpu\n"
     )
     assert not (tmp_path / "pieces").exists() and not (tmp_path / "run").exists()

@@ -1,12 +1,17 @@
 """Several processes compute what one computes: same losses, any batch size, and they go on where they stopped."""
 
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import STORY, make_tiny_options
 from processes import assert_same_losses, losses_of, run_cases
+from torch import nn
 
 from novelgpt.files import read_json
+from novelgpt.training import parallel
+from novelgpt.training.parallel import World
 
 
 @pytest.fixture
@@ -51,6 +56,7 @@ def test_two_processes_that_stopped_go_on_with_the_same_losses_and_a_finished_ru
     whole, stopped = make_case("whole", 1, **sizes), make_case("stopped", 2, stop_at=6, **sizes)
     going_on = {**stopped, "stop_at": None}
     said = run_cases(warm_python, [whole, stopped, going_on, going_on])
+    assert said.count("resuming from ") == 1  # the first process alone speaks
     assert "stopped at step 6 of " in said  # two steps after the last log line
     assert f"{stopped['options']['output_dir']}: this run is finished; --resume never starts it again\n" in said
     assert_same_losses(stopped, whole)
@@ -113,3 +119,22 @@ def test_processes_with_different_memory_agree_on_the_parts_and_go_on_with_them(
     said = run_cases(warm_python, cases)
     assert said.count("--batch_size 4: computed in 2 parts to fit the memory, same update") == 1
     assert_same_losses(split, whole)
+
+
+def test_shared_out_weights_lie_on_the_device_of_the_run_and_not_on_the_current_one(monkeypatch):
+    calls = []
+    monkeypatch.setattr(parallel, "init_device_mesh", lambda kind, sizes: calls.append((kind, sizes)) or "mesh")
+    monkeypatch.setattr(parallel, "fully_shard", lambda part, mesh: calls.append((part, mesh)) or part)
+    blocks = [nn.Linear(1, 1), nn.Linear(1, 1)]
+    model = SimpleNamespace(transformer=SimpleNamespace(h=blocks))
+    module = SimpleNamespace(model=model)
+    for device in (torch.device("cuda", 1), torch.device("cpu")):
+        calls.clear()
+        assert parallel.wrap_model(module, [device], World(1, 3), shard=True) is module
+        assert calls[0] == (device.type, (3,))
+        assert calls[1:] == [(blocks[0], "mesh"), (blocks[1], "mesh"), (module, "mesh")]
+
+
+def test_two_processes_plan_together_and_the_first_one_prints(make_case, warm_python):
+    said = run_cases(warm_python, [make_case("planned", 2, plan=True)])
+    assert (said.count("memory:  "), said.count("measuring 3 steps …")) == (1, 1)

@@ -11,7 +11,8 @@ from novelgpt.corpus.pieces import TokenStream
 from novelgpt.messages import UserError
 from novelgpt.network import check_model_config
 from novelgpt.training import engine as engine_module
-from novelgpt.training.engine import Engine, cut_windows, rows_to_device, to_signed
+from novelgpt.training.engine import Engine
+from novelgpt.training.feed import cut_windows, rows_to_device, to_signed
 from novelgpt.training.memory import choose_parts, predict_bytes
 from novelgpt.training.parallel import World
 from novelgpt.training.preflight import describe_memory, list_advice
@@ -160,6 +161,45 @@ def test_a_process_without_rows_computes_a_row_that_counts_nothing():
     assert labels.eq(-100).all()
 
 
+@pytest.mark.parametrize("on_device", [False, True])
+def test_a_part_of_fewer_rows_is_filled_up_with_rows_that_count_nothing(on_device):
+    stream = TokenStream([np.arange(40, dtype=np.uint16)])
+    batch = make_batch(stream, np.array([0, 8, 16]), 16)
+    corpus = to_signed(stream.read()) if on_device else None
+    input_ids, labels = rows_to_device(batch, range(1, 3), torch.device("cpu"), corpus, least=4)
+    assert input_ids.tolist() == [list(range(start, start + 16)) for start in (8, 16, 8, 8)]
+    assert labels.tolist() == [list(range(start, start + 16)) for start in (8, 16)] + [[-100] * 16] * 2
+    assert batch.labels[:, 0].tolist() == [0, 8, 16]  # the batch is left as it is
+    whole = rows_to_device(batch, range(3), torch.device("cpu"), corpus)
+    assert whole[0] is not whole[1] and torch.equal(*whole)  # one object would be one more shape to compile
+
+
+@pytest.mark.parametrize(("batch_size", "parts"), [(8, 1), (8, 3), (5, 2)])
+def test_on_a_gpu_every_part_of_every_batch_has_one_shape_and_the_update_is_the_same(
+    tiny_options, monkeypatch, batch_size, parts
+):
+    options = tiny_options(batch_size=batch_size, gradient_accumulation=parts)
+    plain, shapes = prepare_run(options), []
+    engine = Engine(plain)
+    for step, batch in enumerate(plain.data.epoch_batches(1), 1):
+        engine.step(batch, step=step, lr_share=1.0)
+    assert len(batch.starts) < batch_size  # the last batch of an epoch is short
+    forward = engine_module.LossModule.forward
+
+    def record(self, input_ids, labels):
+        shapes.append(tuple(input_ids.shape))
+        return forward(self, input_ids, labels)
+
+    monkeypatch.setattr(engine_module.LossModule, "forward", record)
+    run = prepare_run(options)
+    engine = Engine(run)
+    engine.fills_up = True  # as on a GPU
+    for step, batch in enumerate(run.data.epoch_batches(1), 1):
+        engine.step(batch, step=step, lr_share=1.0)
+    assert set(shapes) == {(-(-batch_size // parts), 16)}
+    torch.testing.assert_close(all_weights(run), all_weights(plain), rtol=1e-4, atol=1e-5)
+
+
 def test_parts_double_until_they_fit():
     assert choose_parts(lambda parts: 8, 8, 100) == 1
     assert choose_parts(lambda parts: 240 // parts, 8, 100) == 4  # 60 of 85 usable
@@ -239,3 +279,27 @@ def test_the_device_with_the_least_memory_decides_for_plan_and_engine(tiny_optio
     engine.device = engine.run.devices[0]
     engine.micro_batches = engine.choose_micro_batches()
     assert describe_memory(engine) == "about 4.0 GB of 5.0 GB free; a batch in 2 parts"
+
+
+def seeds_of(engine, monkeypatch, devices: int, step: int, first: int) -> list[int]:
+    """Return the seeds that a micro-batch gives to its GPUs."""
+    current, seeds = [0], {}
+    places = [torch.device("cuda", number) for number in range(devices)]
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: seeds.update(dict.fromkeys(range(devices), seed)))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: current.append(device.index))
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: seeds.update({current[-1]: seed}))
+    engine.noise, engine.run = None, replace(engine.run, devices=places)
+    engine.seed_step(step, range(first, first + 2))
+    assert current[-1] == 0
+    return list(seeds.values())
+
+
+def test_every_gpu_and_every_row_of_every_step_has_a_seed_of_its_own(tiny_options, monkeypatch):
+    engine = Engine(prepare_run(tiny_options(seed=7)))
+    found = [seeds_of(engine, monkeypatch, 2, step, first) for step in (1, 2, 257) for first in (0, 1, 256)]
+    assert len({seed for pair in found for seed in pair}) == 18
+    assert found[0] == seeds_of(engine, monkeypatch, 2, 1, 0)
+    assert found[0][0] == seeds_of(engine, monkeypatch, 1, 1, 0)[0]
+    other = Engine(prepare_run(tiny_options(seed=8)))
+    assert seeds_of(other, monkeypatch, 1, 1, 0)[0] != found[0][0]
+    assert all(0 <= seed < 2**64 for pair in found for seed in pair)

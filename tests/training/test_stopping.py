@@ -38,3 +38,13 @@ def test_ctrl_break_of_windows_stops_a_run(monkeypatch, capsys):
         signal.raise_signal(signal.SIGBREAK)
         assert stop.must_stop() and not stop.save_asked
     assert capsys.readouterr().err.endswith(": saving, then stopping (again: stop at once)\n")
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", "SIGTERM: saving, then stopping (again: stop at once)\n"), ("1", "")])
+def test_the_first_process_alone_says_that_a_signal_was_heard(monkeypatch, capsys, rank, said):
+    from novelgpt.training.stopping import StopSignals
+
+    monkeypatch.setenv("RANK", rank)
+    stop = StopSignals()
+    stop.on_stop(signal.SIGTERM, None)
+    assert capsys.readouterr().err == said and stop.must_stop()
