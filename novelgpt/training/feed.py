@@ -1,7 +1,8 @@
 """Rows of a batch -> tensors on the device that computes them.
 
 On a GPU the whole corpus lies in its memory as 16-bit numbers when it fits (a novel takes 10 MB), so that only the
-starts of the windows travel; otherwise the rows come from the memory map through pinned memory::
+starts of the windows and the replaced inputs travel; otherwise all rows come from the memory map through pinned
+memory::
 
     starts (B,) ─ corpus on the GPU ─┐
                                      ├─ input ids and labels (B, T), filled up with rows that count nothing
@@ -13,7 +14,7 @@ import torch
 
 from novelgpt.training.windows import IGNORED, Batch, Stream
 
-SHARE_FOR_CORPUS = 8  # of the free memory, at most one part in so many
+SHARE_FOR_CORPUS = 8  # of the free memory, at most one part in this many
 
 
 def load_corpus(stream: Stream | None, device: torch.device) -> torch.Tensor | None:
@@ -53,17 +54,22 @@ def rows_to_device(
         pick = np.full(count, rows.start if len(rows) else 0)
         pick[: len(rows)] = rows
 
-    # from the corpus on the device, or by way of the host
+    # from the corpus on the device, where of the inputs only those travel that are replaced; or all by way of the host
+    input_ids, labels = batch.input_ids[pick], batch.labels[pick]  # (B, T)
     if corpus is not None and batch.is_windows:
-        starts = torch.from_numpy(batch.starts[pick])
-        starts = starts.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else starts  # (B,)
-        input_ids = cut_windows(corpus, starts, batch.input_ids.shape[1])
-        labels = input_ids.clone()  # two objects, as by the other way: a compiled network would tell them apart
+        windows = cut_windows(corpus, send(batch.starts[pick], device), labels.shape[1])  # (B, T)
+        places = np.flatnonzero(input_ids != labels)  # (K,)
+        values = send(input_ids.ravel()[places], device)
+        input_ids = windows.flatten().index_copy(0, send(places, device), values).view_as(windows)
+        labels = windows  # not the same object, as by the other way: a compiled network would tell them apart
     else:
-        input_ids, labels = (torch.from_numpy(part[pick]) for part in (batch.input_ids, batch.labels))  # (B, T)
-        if device.type == "cuda":
-            input_ids, labels = input_ids.pin_memory(), labels.pin_memory()
-        input_ids, labels = input_ids.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        input_ids, labels = send(input_ids, device), send(labels, device)
     if count > len(rows):
         labels[len(rows) :] = IGNORED
     return input_ids, labels
+
+
+def send(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Bring numbers to a device; the host does not wait for a GPU."""
+    tensor = torch.from_numpy(array)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
