@@ -1,6 +1,7 @@
 """Whole calls of the Python API on pretended devices with true numbers; see server.py for how they are run."""
 
 import os
+from collections import Counter
 from dataclasses import asdict
 
 from helpers import stopping_after
@@ -8,6 +9,7 @@ from pretended import cuda
 
 from novelgpt import api
 from novelgpt.cli import TrainOptions
+from novelgpt.training.engine import Engine
 
 
 def begin(kind: str = "cuda", *, has_bf16: bool = False, room: int | None = None):
@@ -23,15 +25,30 @@ def facts_of(machine) -> dict:
     return {"looks": dict(machine.looks), "launches": machine.launches}
 
 
+def note_step_looks(machine) -> Counter:
+    """Return a count of looks that grows with those within the steps of an engine, not with those between them."""
+    found, step = Counter(), Engine.step
+
+    def watched(engine, *arguments, **settings):
+        before = Counter(machine.looks)
+        result = step(engine, *arguments, **settings)
+        found.update(machine.looks - before)
+        return result
+
+    Engine.step = watched
+    return found
+
+
 def train(options: dict, *, questions: int | None = None, **devices) -> dict:
-    """Train, up to a question of the loop whether to stop; return status and step, looks and launches."""
+    """Train, up to a question of the loop whether to stop; return how it ended and the looks of its steps."""
     machine = begin(**devices)
+    step_looks = note_step_looks(machine)
     if questions is None:
         result = api.train(TrainOptions(**options))
     else:
         with stopping_after(questions):
             result = api.train(TrainOptions(**options))
-    return {"status": result.status, "step": result.step, "finished": result.finished, **facts_of(machine)}
+    return {"status": result.status, "step": result.step, "finished": result.finished, "step_looks": dict(step_looks)}
 
 
 def generate(model: str, prefix: str, options: dict, **devices) -> dict:

@@ -178,7 +178,7 @@ def properties_of(device=None) -> SimpleNamespace:
     return SimpleNamespace(name=f"Pretended {index_of(device)}", **PROPERTIES)
 
 
-def answers(*, has_bf16: bool) -> dict:
+def answers(*, has_bf16: bool, memory: int) -> dict:
     """Return what takes the place of the names of torch.cuda."""
     done = lambda *_, **__: None  # noqa: E731
     return {
@@ -186,7 +186,8 @@ def answers(*, has_bf16: bool) -> dict:
         **dict.fromkeys(("manual_seed", "reset_peak_memory_stats"), done),
         **dict.fromkeys(("max_memory_allocated", "memory_allocated", "memory_reserved"), lambda *_: 0),
         **{"is_available": lambda: True, "is_initialized": lambda: True, "device_count": lambda: COUNT},
-        **{"is_bf16_supported": lambda *_, **__: has_bf16, "mem_get_info": lambda *_: (MEMORY, MEMORY)},
+        "is_bf16_supported": lambda including_emulation=True: has_bf16 or including_emulation,
+        "mem_get_info": lambda *_: (memory, memory),
         **{"get_device_properties": properties_of, "get_device_name": lambda *given: properties_of(*given).name},
         **{"get_device_capability": lambda *_: (PROPERTIES["major"], PROPERTIES["minor"])},
         **{"current_device": current_device, "set_device": set_device},
@@ -196,15 +197,22 @@ def answers(*, has_bf16: bool) -> dict:
     }
 
 
-def install(*, has_bf16: bool = False) -> Machine:
-    """Give this process two GPUs with true numbers; it has them to its end."""
-    for name, answer in answers(has_bf16=has_bf16).items():
+def answer_questions(*, has_bf16: bool = False, memory: int = MEMORY) -> None:
+    """Let torch say that there are two GPUs, with so many bytes of memory each, and copy between them."""
+    for name, answer in answers(has_bf16=has_bf16, memory=memory).items():
         setattr(torch.cuda, name, answer)
     comm.broadcast_coalesced, comm.reduce_add_coalesced = copy_to, add_up
     comm.scatter, comm.gather = scatter, gather
     # the module, which has the name of a function of its package
     sys.modules["torch.nn.parallel.data_parallel"].parallel_apply = apply_in_turn
     torch._C._host_emptyCache = lambda: None
+    torch.autograd.set_multithreading_enabled(False)
+    torch.Tensor.pin_memory = lambda tensor, *_: tensor
+
+
+def install(*, has_bf16: bool = False) -> Machine:
+    """Give this process two GPUs with true numbers; it has them to its end."""
+    answer_questions(has_bf16=has_bf16)
     machine = enter(Machine("cuda"))
     Graph.machine = machine
     return machine
@@ -213,7 +221,5 @@ def install(*, has_bf16: bool = False) -> Machine:
 def enter(machine: Machine) -> Machine:
     """Let a machine see every operation of this thread, and move modules its way."""
     torch._C._set_only_lift_cpu_tensors(True)
-    torch.autograd.set_multithreading_enabled(False)
-    torch.Tensor.pin_memory = lambda tensor, *_: tensor
     torch.nn.Module.to = move_module
     return machine.__enter__()

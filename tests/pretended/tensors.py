@@ -35,6 +35,10 @@ class DeviceTensor(torch.Tensor):
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         raise AssertionError(f"{func} outside of the pretended machine: in a thread of its own?")
 
+    def tolist(self):
+        """Return the numbers, which torch refuses of other classes than its own."""
+        return self.cpu().tolist()
+
 
 class Machine(TorchDispatchMode):
     """A machine with devices of one type, cuda or mps; entered once, for the whole process."""
