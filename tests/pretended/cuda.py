@@ -206,6 +206,7 @@ def answer_questions(*, has_bf16: bool = False, memory: int = MEMORY) -> None:
     # the module, which has the name of a function of its package
     sys.modules["torch.nn.parallel.data_parallel"].parallel_apply = apply_in_turn
     torch._C._host_emptyCache = lambda: None
+    torch._C._set_only_lift_cpu_tensors(True)  # of torch.tensor: first a list of the CPU, then a copy
     torch.autograd.set_multithreading_enabled(False)
     torch.Tensor.pin_memory = lambda tensor, *_: tensor
 
@@ -220,6 +221,5 @@ def install(*, has_bf16: bool = False) -> Machine:
 
 def enter(machine: Machine) -> Machine:
     """Let a machine see every operation of this thread, and move modules its way."""
-    torch._C._set_only_lift_cpu_tensors(True)
     torch.nn.Module.to = move_module
     return machine.__enter__()

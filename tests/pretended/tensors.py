@@ -157,6 +157,6 @@ def new_parameter(tensor, former):
     """Return a parameter with everything that was hung onto the former one."""
     parameter = torch.nn.Parameter(tensor, requires_grad=former.requires_grad)
     for name, value in vars(former).items():
-        if name not in ("inner", "_is_param"):
+        if name not in vars(parameter):  # what makes it a tensor of its class is its own
             setattr(parameter, name, value)
     return parameter
