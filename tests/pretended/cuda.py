@@ -4,6 +4,7 @@ A graph records what runs on its stream's device, as CUDA does: with the weights
 """
 
 import contextlib
+import functools
 import sys
 import warnings
 from types import SimpleNamespace
@@ -194,13 +195,17 @@ def answers(*, has_bf16: bool, memory: int) -> dict:
         **{"_exchange_device": exchange_device, "_maybe_exchange_device": exchange_device},
         **{"Stream": Stream, "current_stream": current_stream, "default_stream": current_stream, "stream": stream},
         "CUDAGraph": Graph,
+        # random numbers come from the CPU
+        "get_rng_state": lambda *_: torch.get_rng_state(),
+        "set_rng_state": lambda state, *_: torch.set_rng_state(state),
     }
 
 
 def answer_questions(*, has_bf16: bool = False, memory: int = MEMORY) -> None:
     """Let torch say that there are two GPUs, with so many bytes of memory each, and copy between them."""
     for name, answer in answers(has_bf16=has_bf16, memory=memory).items():
-        setattr(torch.cuda, name, answer)
+        # a function for each name: torch.compile wants to tell them apart
+        setattr(torch.cuda, name, answer if isinstance(answer, type) else functools.partial(answer))
     comm.broadcast_coalesced, comm.reduce_add_coalesced = copy_to, add_up
     comm.scatter, comm.gather = scatter, gather
     # the module, which has the name of a function of its package
@@ -217,6 +222,13 @@ def install(*, has_bf16: bool = False) -> Machine:
     machine = enter(Machine("cuda"))
     Graph.machine = machine
     return machine
+
+
+def leave(machine: Machine) -> None:
+    """Take the GPUs away again, for what is done with the CPU afterwards."""
+    machine.__exit__(None, None, None)
+    torch.cuda.is_available, torch.cuda.is_initialized = (lambda: False), (lambda: False)
+    torch.cuda.device_count = lambda: 0
 
 
 def enter(machine: Machine) -> Machine:
