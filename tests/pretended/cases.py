@@ -4,18 +4,19 @@ import os
 from collections import Counter
 from dataclasses import asdict
 
+import torch
 from helpers import stopping_after
-from pretended import cuda
 
 from novelgpt import api
 from novelgpt.cli import TrainOptions
 from novelgpt.training.engine import Engine
+from pretended import cuda, mps
 
 
 def begin(kind: str = "cuda", *, has_bf16: bool = False, room: int | None = None):
     """Give this process its pretended devices, and no disk to wait for."""
     os.fsync = lambda handle: None
-    machine = cuda.install(has_bf16=has_bf16)
+    machine = mps.install() if kind == "mps" else cuda.install(has_bf16=has_bf16)
     machine.room = room
     return machine
 
@@ -62,3 +63,52 @@ def evaluate(model: str, text: str, options: dict, **devices) -> dict:
     """Measure a model by a text; return the report."""
     begin(**devices)
     return api.evaluate(model, text, **options)
+
+
+def make_doubles() -> None:
+    """Ask a pretended Mac for what it has not."""
+    begin("mps")
+    torch.ones(3, device="mps").double()
+
+
+def add_across() -> None:
+    """Add tensors of two devices."""
+    begin()
+    torch.ones(2, device="cuda:0") + torch.ones(2, device="cuda:1")
+
+
+def differentiate() -> dict:
+    """Compute a gradient on the second GPU."""
+    machine = begin()
+    weight = torch.tensor([1.0, 1.0, 1.0], device="cuda:1", requires_grad=True)
+    (torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], device="cuda:1") * weight).sum().backward()
+    gradient = weight.grad.tolist()
+    return {"gradient": gradient, "device": str(weight.grad.device), "looks": dict(machine.looks)}
+
+
+def replay_doubling(current: int) -> list[float]:
+    """Record the doubling of a number on the second GPU, with another current device, and replay it three times."""
+    begin()
+    torch.cuda.set_device(current)
+    number, graph = torch.ones(1, device="cuda:1"), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        number.add_(number * 1.0)
+    values = number.tolist()
+    for _ in range(3):
+        graph.replay()
+        values += number.tolist()
+    return values
+
+
+def read_while_recording() -> None:
+    """Read a number within a graph."""
+    begin()
+    number = torch.ones(1, device="cuda:0")
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        float(number)
+
+
+def allocate(room: int) -> None:
+    """Ask for 4 MiB."""
+    begin(room=room)
+    torch.empty(1 << 20, device="cuda:0")

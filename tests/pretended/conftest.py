@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from pretended.library import why_not
 from pretended.server import Server
 
@@ -26,3 +27,13 @@ def pretended() -> Iterator[Server]:
     server = Server()
     yield server
     server.close()
+
+
+@pytest.fixture
+def quiet_options(tiny_options, no_flushing):
+    """Return a function from changes to the options of a tiny run without dropout that logs every step."""
+
+    def make(**changes):
+        return tiny_options(**{"dropout": 0.0, "log_step": 1, "replace_inputs": 0.0, **changes})
+
+    return make

@@ -10,9 +10,10 @@ import warnings
 from types import SimpleNamespace
 
 import torch
-from pretended.tensors import Machine, move_module
 from torch.nn.parallel import comm
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
+
+from pretended.tensors import Machine, enter
 
 COUNT = 2
 MEMORY = 16 << 30  # bytes of each
@@ -107,7 +108,7 @@ class Graph:
         self.machine.recorder = self
 
     def run(self, func, args, kwargs, device):
-        """Record an operation if it runs on the stream of the capture, else let it run; return tensors to go on with."""
+        """Record an operation if it runs on the stream of the capture, else let it run; return its tensors."""
         if current_stream(device) is not self.stream:
             return func(*args, **kwargs)
         leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
@@ -212,7 +213,7 @@ def answer_questions(*, has_bf16: bool = False, memory: int = MEMORY) -> None:
     sys.modules["torch.nn.parallel.data_parallel"].parallel_apply = apply_in_turn
     torch._C._host_emptyCache = lambda: None
     torch._C._set_only_lift_cpu_tensors(True)  # of torch.tensor: first a list of the CPU, then a copy
-    torch.autograd.set_multithreading_enabled(False)
+    torch.autograd.set_multithreading_enabled(False)  # fakes and modes belong to one thread
     torch.Tensor.pin_memory = lambda tensor, *_: tensor
 
 
@@ -229,9 +230,3 @@ def leave(machine: Machine) -> None:
     machine.__exit__(None, None, None)
     torch.cuda.is_available, torch.cuda.is_initialized = (lambda: False), (lambda: False)
     torch.cuda.device_count = lambda: 0
-
-
-def enter(machine: Machine) -> Machine:
-    """Let a machine see every operation of this thread, and move modules its way."""
-    torch.nn.Module.to = move_module
-    return machine.__enter__()

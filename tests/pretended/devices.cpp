@@ -1,11 +1,13 @@
 // Two pretended CUDA devices and a pretended MPS one, for a torch that was built without any: it finds a guard (what the
 // current device and its streams are) and hooks (how many devices there are) in its registries, and asks no more.
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/detail/MPSHooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
 namespace {
 
 constexpr c10::DeviceIndex kCount = 2;
+bool is_mac = false;  // a machine has one kind of devices
 
 template <c10::DeviceType T>
 struct Guard final : public c10::impl::DeviceGuardImplInterface {
@@ -61,9 +63,9 @@ C10_REGISTER_GUARD_IMPL(MPS, MpsGuard)
 struct Hooks final : public at::CUDAHooksInterface {
   explicit Hooks(at::CUDAHooksArgs) {}
   void init() const override {}
-  bool isBuilt() const override { return true; }
-  bool isAvailable() const override { return true; }
-  bool hasCUDA() const override { return true; }
+  bool isBuilt() const override { return !is_mac; }
+  bool isAvailable() const override { return !is_mac; }
+  bool hasCUDA() const override { return !is_mac; }
   int getNumGPUs() const override { return kCount; }
   c10::DeviceIndex deviceCount() const override { return kCount; }
   c10::DeviceIndex current_device() const override { return CudaGuard::current; }
@@ -71,8 +73,21 @@ struct Hooks final : public at::CUDAHooksInterface {
   bool hasPrimaryContext(c10::DeviceIndex) const override { return true; }
 };
 
+struct MacHooks final : public at::MPSHooksInterface {
+  void init() const override {}
+  bool isBuilt() const override { return is_mac; }
+  bool isAvailable() const override { return is_mac; }
+  bool hasMPS() const override { return is_mac; }
+  c10::DeviceIndex deviceCount() const override { return 1; }
+  c10::DeviceIndex getCurrentDevice() const override { return 0; }
+  bool hasPrimaryContext(c10::DeviceIndex) const override { return true; }
+};
+
 }  // namespace
+
+extern "C" void become_mac() { is_mac = true; }
 
 namespace at {
 C10_REGISTER_TYPED_CLASS(CUDAHooksRegistry, "CUDAHooks", Hooks)
+C10_REGISTER_TYPED_CLASS(MPSHooksRegistry, "MPSHooks", MacHooks)
 }  // namespace at

@@ -13,8 +13,6 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 import transformers
-from pretended import cuda
-from pretended.tensors import move_module
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -26,6 +24,8 @@ from novelgpt.training.engine import Engine, Run
 from novelgpt.training.memory import predict_bytes
 from novelgpt.training.parallel import World
 from novelgpt.training.windows import Batch
+from pretended import cuda
+from pretended.tensors import move_module
 
 aten = torch.ops.aten
 FULL = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}  # 82 million parameters

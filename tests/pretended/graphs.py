@@ -1,7 +1,7 @@
 """What torch.compile makes of the loss module of training, found on the CPU by a backend that only counts.
 
-    pretended GPU: Engine with --compile on, its steps ─→ how it compiles, what it is called with
-    CPU: the very module, its weights taken back, compiled the same way ─→ graphs, breaks, calls of attention
+pretended GPU: Engine with --compile on, its steps ─→ how it compiles, what it is called with
+CPU: the very module, its weights taken back, compiled the same way ─→ graphs, breaks, calls of attention
 """
 
 import importlib
@@ -9,8 +9,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from pretended import cuda
-from pretended.tensors import unwrap
 from torch._dynamo.utils import counters
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -18,6 +16,8 @@ from novelgpt.cli import TrainOptions
 from novelgpt.training.engine import Engine, Run
 from novelgpt.training.parallel import LossModule, World
 from novelgpt.training.windows import Batch
+from pretended import cuda
+from pretended.tensors import unwrap
 
 SMALL = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 16}
 VOCABULARY = 300

@@ -89,7 +89,8 @@ class Machine(TorchDispatchMode):
         if func not in COPIES:
             found = {tensor.device for tensor in ours} | {other.device for other in others if func not in INDEXED}
             if len(found) > 1:
-                raise RuntimeError(f"{func}: Expected all tensors to be on the same device, found {found}")
+                places = ", ".join(sorted(map(str, found)))
+                raise RuntimeError(f"{func}: Expected all tensors to be on the same device, found {places}")
         # copy_ writes into its first tensor, which may be on the CPU
         return tensors[0].device if func is aten.copy_.default else ours[0].device
 
@@ -160,3 +161,10 @@ def new_parameter(tensor, former):
         if name not in vars(parameter):  # what makes it a tensor of its class is its own
             setattr(parameter, name, value)
     return parameter
+
+
+def enter(machine: Machine) -> Machine:
+    """Let a machine see every operation of this thread, backward passes too, and move modules its way."""
+    torch.autograd.set_multithreading_enabled(False)
+    torch.nn.Module.to = move_module
+    return machine.__enter__()

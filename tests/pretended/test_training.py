@@ -3,43 +3,13 @@
 from dataclasses import asdict, replace
 
 import pytest
-from conftest import STORY
-from helpers import fit, read_log, result_of
+from helpers import fit, result_of
 
-from novelgpt.corpus.pieces import write_pieces
-from novelgpt.corpus.tokenizer import load_tokenizer
+from pretended.beside import SAME, hold_nothing_out, losses_of, train_beside_cpu
 
-SAME = 1e-5  # of a loss: the CPU's parts and plain operators sum in different orders
 # bytes of the largest tensor: the logits of 4 rows, 60 x 384 x 4 = 92,160, do not fit; those of 2 rows, 46,080, and the
 # head's weights, 384 x 32 x 4 = 49,152, do
 ROOM = 60_000
-
-
-def losses_of(folder) -> list[float]:
-    """Return all losses of a log, of training and held out."""
-    return [record.get("loss", record.get("valid_loss")) for record in read_log(folder)]
-
-
-@pytest.fixture
-def quiet_options(tiny_options, no_flushing):
-    """Return a function from changes to the options of a tiny run without dropout that logs every step."""
-
-    def make(**changes):
-        return tiny_options(**{"dropout": 0.0, "log_step": 1, "replace_inputs": 0.0, **changes})
-
-    return make
-
-
-def train_beside_cpu(pretended, options, device: str, **changes) -> dict:
-    """Train on the CPU and on pretended devices, compare all losses, and return what the latter counted."""
-    elsewhere = replace(options, device=device, output_dir=f"{options.output_dir}-there", **changes)
-    assert fit(options)
-    done = pretended.run("train", options=asdict(elsewhere))
-    assert done["status"] == 0 and done["finished"]
-    expected = losses_of(options.output_path)
-    assert len(expected) > 18
-    assert losses_of(elsewhere.output_path) == pytest.approx(expected, rel=SAME)
-    return done
 
 
 @pytest.mark.parametrize("device", ["0", "1", "0,1", "1,0"])
@@ -63,15 +33,6 @@ def test_muon_gives_the_same_losses(pretended, quiet_options):
 
 def test_exchanged_inputs_give_the_same_losses(pretended, quiet_options):
     train_beside_cpu(pretended, quiet_options(replace_inputs=0.15), "0")
-
-
-def hold_nothing_out(options) -> None:
-    """Write the pieces of a run again, all of them to train on."""
-    tokenizer = load_tokenizer(options.tokenizer_path)
-    facts = {"path": "story.json", "sha256": "0" * 64}
-    vocabulary = {"path": options.tokenizer_path, "sha256": tokenizer.fingerprint}
-    write_pieces(STORY * 3, tokenizer, options.tokenized_data_path, num_pieces=3, valid_fraction=0.0, source=facts,
-                 vocabulary=vocabulary)  # fmt: skip
 
 
 @pytest.mark.parametrize("has_held_out", [False, True])
