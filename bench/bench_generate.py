@@ -3,6 +3,7 @@
     python bench/bench_generate.py
     python bench/bench_generate.py --length 200 --rounds 1 --batches 1
 
+llama.cpp in Q8_0 and CTranslate2 in int8 take part where they are installed: pip install xllamacpp gguf ctranslate2.
 The competitors take turns, so that whatever else the machine does hits all of them; figures are medians over rounds.
 Rereading is timed at every 100th token and summed up, for it would take ten minutes. The last line is JSON.
 """
@@ -12,6 +13,7 @@ import json
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +23,10 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import others  # beside this file
+
 from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
-from novelgpt.network import build_model, has_fast_bf16, read_model_config
+from novelgpt.network import build_model, choose_devices, has_fast_bf16, read_model_config
 from novelgpt.writing.decoder import Weights
 from novelgpt.writing.generation import Session, make_controls
 from novelgpt.writing.text import StopRule
@@ -41,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 10])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", help="cpu, or a GPU: 0 or cuda:0; default: the first GPU if there is one")
     return parser
 
 
@@ -109,9 +113,8 @@ def our_kinds(device: torch.device) -> list[str]:
     return ["fp32", *["bf16"] * has_fast_bf16(), "int8"]
 
 
-def measure(options: argparse.Namespace) -> dict:
-    """Time everything at every batch size, print the tables, return the figures."""
-    device = torch.device(options.device)
+def measure(options: argparse.Namespace, device: torch.device, folder: Path) -> dict:
+    """Time everything at every batch size, print tables, return the figures; the folder is for converted models."""
     tokenizer = load_tokenizer(options.tokenizer_path)
     model = build_model(read_model_config(options.model_config), tokenizer).to(device).eval()
     prefix = torch.from_numpy(tokenizer.encode_prefix(PREFIX).astype("int64"))[None].to(device)
@@ -126,7 +129,9 @@ def measure(options: argparse.Namespace) -> dict:
             competitors[f"ours {kind}"] = our_competitor(read, tokenizer, options.length, batch)
         if batch == 1:
             competitors["rereading"] = lambda: time_rereading(model, prefix, options.length)
-        results = time_competitors(competitors, options, device)
+        ids = prefix[0].tolist()
+        with others.competitors(model, tokenizer, folder, ids, options, batch) as engines:
+            results = time_competitors({**competitors, **engines}, options, device)
         print_table(results, batch, options.length)
         figures |= ratios(results, batch)
         figures[f"tokens_per_second_batch{batch}"] = {
@@ -160,7 +165,10 @@ def main() -> int:
     options = build_parser().parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    print(json.dumps(measure(options)))
+    (device,) = choose_devices(options.device)[:1]
+    options.device = device.type
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measure(options, device, Path(folder))))
     return 0
 
 
