@@ -18,7 +18,7 @@ from typing import Any
 MODULES = {
     "compiling": "CPU_FORMATS",
     "attention": "QUERY_BLOCK",
-    "tuning": "keep_freed_memory multiply row_losses_on_cpu tune_for_cpu",
+    "tuning": "keep_freed_memory multiply row_losses_on_cpu tune_for_cpu tune_for_gpu",
     "packed": "MAX_ROWS Norm Product make_feed_forward make_product",
     "cache": "cache_for capture_graph",
 }

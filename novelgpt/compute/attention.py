@@ -8,6 +8,8 @@ computed in vain above the diagonal::
     256 … 511         ■    ◣
     512 … 767         ■    ■     ◣
 
+On GPUs `causal_attention` calls PyTorch's own, which needs a mask neither.
+
 Dropout takes one random byte an element instead of one slow Bernoulli number, and an AND on the bits instead of a
 masked fill. Its masks stay the same however a batch is split over micro-batches and processes.
 """
@@ -18,6 +20,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 QUERY_BLOCK = 256  # queries taken at a time
@@ -214,3 +217,10 @@ def blocked_attention(module, query, key, value, attention_mask, *, scaling, dro
     site = SITES_A_LAYER * module.layer_idx + 1
     p = dropout if drop_threshold(dropout) else 0.0
     return BlockedAttention.apply(query, key, value, scaling, p, module.noise, site), None
+
+
+def causal_attention(module, query, key, value, attention_mask, *, scaling=None, dropout=0.0, **_):
+    """Attention of a GPU in the form in which transformers calls it; flash attention takes no mask, only "causal"."""
+    assert attention_mask is None
+    mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scaling, is_causal=True)
+    return mixed.transpose(1, 2), None  # (B, T, H, D/H)

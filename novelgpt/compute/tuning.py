@@ -1,12 +1,14 @@
-"""What a plain GPT2LMHeadModel needs to train fast on a CPU, without changing a weight or a result.
+"""What a plain GPT2LMHeadModel needs to train fast on a CPU or a GPU, without changing a weight or a result.
 
-Four parts are replaced in place; the state dict stays the same:
+On a CPU four parts are replaced in place; the state dict stays the same:
 
 - dropout and attention are those of attention.py;
 - GELU is one loop instead of eight operators;
 - in fp32 the linear layers go through oneDNN. PyTorch sends fp32 products on a CPU to MKL, which runs at a third of its
   speed on processors that are not Intel's; oneDNN, which PyTorch ships too, is fast on all of them. bf16 products go
   to oneDNN anyway, and GPUs have their own library.
+
+On a GPU attention is PyTorch's own, called so that it can be flash attention.
 
 The head's products and its cross-entropy, which the loss does in chunks, are here too.
 """
@@ -22,11 +24,12 @@ from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, GPT2LMHeadModel
 
 from novelgpt.compute import loops
-from novelgpt.compute.attention import SITES_A_LAYER, KeyedDropout, Noise, blocked_attention
+from novelgpt.compute.attention import SITES_A_LAYER, KeyedDropout, Noise, blocked_attention, causal_attention
 from novelgpt.compute.compiling import CPU_FORMATS, as_array, share_threads
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-ATTENTION = "novelgpt_blocked"  # its name in the registry of transformers
+# names in the registry of transformers, which makes no mask for those that it does not know
+ATTENTION, CAUSAL_ATTENTION = "novelgpt_blocked", "novelgpt_causal"
 # of glibc: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD; bytes
 MALLOC_OPTIONS = {-3: 1 << 30, -1: 2**31 - 1, -2: 64 << 20}
 
@@ -52,6 +55,12 @@ def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int, dtype: torch.dtype = torc
         tune_linear_layers(block, noise, SITES_A_LAYER * len(transformer.h) + 1 + 4 * index, dtype)
     model.train(model.training)  # new modules start in training mode, whatever the model is in
     return noise
+
+
+def tune_for_gpu(model: GPT2LMHeadModel) -> None:
+    """Replace the attention of a GPT-2 in place by that of a GPU, without changing a weight or a result."""
+    AttentionInterface.register(CAUSAL_ATTENTION, causal_attention)
+    model.config._attn_implementation = CAUSAL_ATTENTION
 
 
 def multiply(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

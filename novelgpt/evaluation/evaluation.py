@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.compute import tune_for_cpu
+from novelgpt.compute import tune_for_cpu, tune_for_gpu
 from novelgpt.network import choose_precision, score_tokens
 
 NOT_SCORED = -100  # label of a position that counts nothing, as in PyTorch
@@ -173,7 +173,7 @@ def score_batches(
 
 
 def make_scorer(model: GPT2LMHeadModel, precision: str) -> Scorer:
-    """Return what score_batches needs of a model, which is left as it is; on a CPU by way of the fast parts.
+    """Return what score_batches needs of a model, which is left as it is; by way of the device's fast parts.
 
     Raises:
         UserError: a precision ("auto", "bf16", "fp16", "fp32") that the model's device lacks.
@@ -183,6 +183,8 @@ def make_scorer(model: GPT2LMHeadModel, precision: str) -> Scorer:
     twin = share_weights(model)  # the fast parts are put into the twin
     if device.type == "cpu":
         tune_for_cpu(twin, seed=0, dtype=dtype)
+    else:
+        tune_for_gpu(twin)
     return functools.partial(score_tokens, twin, dtype=dtype)
 
 

@@ -20,7 +20,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from novelgpt.cli import TrainOptions
-from novelgpt.compute import keep_freed_memory, tune_for_cpu
+from novelgpt.compute import keep_freed_memory, tune_for_cpu, tune_for_gpu
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say, warn
 from novelgpt.network import count_parameters
@@ -92,6 +92,8 @@ class Engine:
         if self.device.type == "cpu":
             self.noise = tune_for_cpu(run.model, seed=options.seed, dtype=run.dtype)
             keep_freed_memory()
+        else:
+            tune_for_gpu(run.model)
         if options.gradient_checkpointing:
             checkpoint_activations(run.model)
         self.loss_module = LossModule(run.model, run.dtype, HEAD_CHUNK[self.device.type])
