@@ -120,6 +120,14 @@ def test_a_step_reads_no_number_of_the_device():
         LossModule(model, torch.bfloat16, CHUNK)(*batch).sum().backward()
 
 
+def test_gelu_is_one_operator_and_only_where_it_is_the_tanh_form():
+    model, other = small_model(), small_model(activation_function="relu")
+    for each in (model, other):
+        tune_for_gpu(each)
+    assert {repr(block.mlp.act) for block in model.transformer.h} == {"GELU(approximate='tanh')"}
+    assert not any(isinstance(block.mlp.act, torch.nn.GELU) for block in other.transformer.h)
+
+
 def test_tuning_changes_neither_names_nor_weights_nor_the_saved_config(tmp_path):
     tokenizer = CharacterTokenizer(build_vocabulary(["井中月"], reserved=2))
     model = small_model(vocab_size=tokenizer.vocab_size)
@@ -138,6 +146,7 @@ def test_the_engine_of_a_device_that_is_no_cpu_is_tuned(tiny_options):
     run = prepare_run(tiny_options())
     Engine(replace(run, devices=[torch.device("mps")]))  # nothing is computed, so nothing need be there
     assert run.model.config._attn_implementation == "novelgpt_causal"
+    assert isinstance(run.model.transformer.h[0].mlp.act, torch.nn.GELU)
 
 
 def test_the_scorer_of_a_device_that_is_no_cpu_is_tuned():
