@@ -128,6 +128,26 @@ def test_gelu_is_one_operator_and_only_where_it_is_the_tanh_form():
     assert not any(isinstance(block.mlp.act, torch.nn.GELU) for block in other.transformer.h)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("score", [False, True])
+def test_the_loss_is_one_graph_with_the_numbers_of_eager_operators(dtype, score):
+    model, compiler = small_model().train(not score), Counting()
+    tune_for_gpu(model)
+    module, batch = LossModule(model, dtype, CHUNK), make_batch(24)
+    eager = module(*batch, score=score)
+    theirs = {} if score else gradients_of(model, eager)
+    module.compile(backend=compiler)
+    torch._dynamo.utils.counters.clear()
+    ours = module(*batch, score=score)
+    if score:
+        assert torch.equal(ours[1], eager[1])
+        torch.testing.assert_close(ours[0], eager[0], rtol=1e-5, atol=1e-5)
+    else:
+        torch.testing.assert_close(ours, eager, rtol=1e-5, atol=1e-5)
+        assert_equal_gradients(gradients_of(model, ours), theirs)
+    assert (compiler.graphs, sum(torch._dynamo.utils.counters["graph_break"].values())) == (1, 0)
+
+
 def test_tuning_changes_neither_names_nor_weights_nor_the_saved_config(tmp_path):
     tokenizer = CharacterTokenizer(build_vocabulary(["井中月"], reserved=2))
     model = small_model(vocab_size=tokenizer.vocab_size)
