@@ -241,18 +241,32 @@ def capture_graph(
         return None
     if device.type != "cuda":
         return step
-    # Warm up on a stream of its own, as CUDA asks before a capture.
+    with torch.cuda.device(device):
+        return record_graph(step, torch.cuda.Stream(device), state)
+
+
+def record_graph(step: Callable[[], None], stream: torch.cuda.Stream, state: Sequence[torch.Tensor]):
+    """Do what capture_graph does on the current GPU, by a stream of it: torch's own is of whichever came first."""
+    # Warm up, as CUDA asks before a capture.
     saved = [tensor.clone() for tensor in state]
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
             step()
-    torch.cuda.current_stream(device).wait_stream(stream)
+    torch.cuda.current_stream().wait_stream(stream)
     # Record the step without running it, and put back what the warm-up has changed.
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):
         step()
+    put_back(state, saved)
+    # A capture on another device records nothing and says nothing: every later token would be id 0.
+    graph.replay()
+    assert not all(map(torch.equal, state, saved)), "the CUDA graph of a step does nothing"
+    put_back(state, saved)
+    return graph.replay
+
+
+def put_back(state: Sequence[torch.Tensor], saved: Sequence[torch.Tensor]) -> None:
+    """Give tensors their former values."""
     for tensor, value in zip(state, saved, strict=True):
         tensor.copy_(value)
-    return graph.replay

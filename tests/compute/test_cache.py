@@ -1,5 +1,6 @@
 """The cache of a decoding step and the loops that read it, against PyTorch and plain arithmetic."""
 
+import contextlib
 import itertools
 
 import numba
@@ -7,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from novelgpt.compute.cache import MaskedCache, PackedCache
+from novelgpt.compute.cache import MaskedCache, PackedCache, capture_graph
 from novelgpt.compute.compiling import share_threads
 
 TOLERANCES = {"fp32": 3e-6, "bf16": 2e-4, "int8": 0.05}  # of keys and values that are normal random numbers
@@ -100,3 +101,77 @@ def test_what_is_no_number_stays_none(kind, part, bad):
     qkv[0, part, 0, 3] = bad  # of the first head's query, key or value
     result = new_cache(kind, 1, 2, 8, 8).attend(0, qkv.view(1, -1))
     assert not torch.isfinite(result[0, :8]).all() and torch.isfinite(result[0, 8:]).all()
+
+
+class PretendedCuda:
+    """Two GPUs as torch.cuda shows them: graphs hold what runs while the stream that records is the current one."""
+
+    def __init__(self, monkeypatch):
+        self.device_number, self.recording = 0, None
+        names = ("Stream", "current_stream", "stream", "device", "CUDAGraph", "graph")
+        for name in names:
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+
+    def Stream(self, device=None):
+        number = self.device_number if device is None else torch.device(device).index
+        return Stream(number)
+
+    def current_stream(self, device=None):
+        return Stream(self.device_number if device is None else torch.device(device).index)
+
+    @contextlib.contextmanager
+    def device(self, device):
+        before, self.device_number = self.device_number, torch.device(device).index
+        yield
+        self.device_number = before
+
+    @contextlib.contextmanager
+    def stream(self, stream):
+        with self.device(torch.device("cuda", stream.number)):
+            yield
+
+    class CUDAGraph(list):
+        def replay(self):
+            for kernel in self:
+                kernel()
+
+    @contextlib.contextmanager
+    def graph(self, graph, stream=None):
+        """Record on a stream, by default one of the current device."""
+        self.recording = (self.device_number if stream is None else stream.number, graph)
+        with self.device(torch.device("cuda", self.recording[0])):
+            yield
+        self.recording = None
+
+    def launch(self, number: int, kernel) -> None:
+        """Launch a kernel on a device: recorded by a capture on that device, lost in one on another, else done."""
+        if self.recording is None:
+            kernel()
+        elif self.recording[0] == number:
+            self.recording[1].append(kernel)
+
+
+class Stream:
+    """A stream of a pretended GPU, which need not wait for any other."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def wait_stream(self, other):
+        assert other.number == self.number
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_graph_holds_the_step_of_its_own_device(monkeypatch, number):
+    cuda, state = PretendedCuda(monkeypatch), torch.zeros(1)
+    replay = capture_graph(lambda: cuda.launch(number, lambda: state.add_(1)), torch.device("cuda", number), [state])
+    assert state.item() == 0  # the warm-up is taken back
+    replay()
+    assert state.item() == 1
+    assert cuda.device_number == 0
+
+
+def test_a_graph_that_holds_nothing_is_an_error(monkeypatch):
+    cuda, state = PretendedCuda(monkeypatch), torch.zeros(1)
+    with pytest.raises(AssertionError, match="the CUDA graph of a step does nothing"):
+        capture_graph(lambda: cuda.launch(0, lambda: state.add_(1)), torch.device("cuda", 1), [state])
