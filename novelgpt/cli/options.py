@@ -255,7 +255,9 @@ class GenerateOptions:
     # the model
     model_path: str = option("model/final_model", "folder of the model")
     tokenizer_path: str | None = option(None, "its vocabulary again, only to check that it is the one meant")
-    device: str | None = python(None, "one GPU number, mps or cpu (default: the first GPU, else the CPU)")
+    device: str | None = python(
+        None, "one GPU number or cpu (default: the first GPU, else the CPU; a Mac writes on its CPU)"
+    )
     # what the text begins with
     prefix: str = option("[CLS]萧炎大喝一声", "what the text begins with")
     prefix_file: str | None = option(None, "a text to continue, in any encoding, instead of --prefix", metavar="FILE")

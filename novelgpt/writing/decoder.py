@@ -26,20 +26,32 @@ class Layer:
     feed_forward: Product
 
 
+def decoding_device(device: torch.device) -> torch.device:
+    """Return where to write for a model on a device.
+
+    That is the same one, but for a Mac's GPU: it has no float64, in which tokens are drawn, and no graph of a step,
+    so the CPU writes, in the form that is packed for it.
+
+    >>> decoding_device(torch.device("mps"))
+    device(type='cpu')
+    """
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 class Weights:
     """A GPT-2's weights in the form of `make_product`; one object serves any number of decoders.
 
     Args:
         model: its weights are copied or shared, never changed; dropout plays no part.
         kind: "fp32", "bf16" or "int8".
-        device: where to compute; None = where the model is.
+        device: where to compute; None = where the model is, as decoding_device says.
     """
 
     @torch.no_grad()
     def __init__(self, model: GPT2LMHeadModel, *, kind: str = "fp32", device: torch.device | None = None):
         config, body = model.config, model.transformer
         self.kind, self.config = kind, config
-        self.device = torch.device(device) if device is not None else body.wte.weight.device
+        self.device = decoding_device(body.wte.weight.device if device is None else torch.device(device))
         self.num_heads, self.width = config.n_head, config.n_embd
         self.context = config.n_positions  # tokens
         self.vocab_size = config.vocab_size

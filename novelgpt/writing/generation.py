@@ -21,7 +21,7 @@ from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, printable, say,
 from novelgpt.network import choose_devices, choose_precision, describe_devices, load_model
 from novelgpt.writing.book import Book, find_book
 from novelgpt.writing.copying import Copied, CopyMeter
-from novelgpt.writing.decoder import Decoder, Weights, perplexity
+from novelgpt.writing.decoder import Decoder, Weights, decoding_device, perplexity
 from novelgpt.writing.sampling import Controls, choose_tokens, uniform_numbers
 from novelgpt.writing.text import CHECK_EVERY, Endings, Sample, StopRule, answer_rule
 
@@ -245,9 +245,11 @@ def open_session(options: GenerateOptions, *, loaded: tuple[GPT2LMHeadModel, Nov
     """
     # the model, its vocabulary, and the options that must fit them
     devices = choose_devices(options.device)
-    device = devices[0]
+    device = decoding_device(devices[0])
     if len(devices) > 1 and options.device:
         warn(f"--device {options.device}: writing takes one device; using {device}")
+    if device != devices[0] and options.device:
+        warn("--device mps: texts are written on the CPU; tokens are drawn in float64, which mps lacks")
     model, tokenizer = loaded or load_model(options.model_path)
     check_vocabulary(options.tokenizer_path, tokenizer, options.model_path)
     kind = choose_kind(options.quantize, options.precision, device)

@@ -4,14 +4,16 @@ import itertools
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from novelgpt.cli import GenerateOptions
 from novelgpt.compute.cache import MaskedCache
 from novelgpt.compute.packed import can_pack, least_rows, new_product
 from novelgpt.corpus.tokenizers.character import CharacterTokenizer
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.messages import EXIT_STATE, UserError
-from novelgpt.writing.decoder import Decoder, Weights
+from novelgpt.writing.decoder import Decoder, Weights, decoding_device
 from novelgpt.writing.generation import (
     SampleBatch,
     Session,
@@ -19,6 +21,7 @@ from novelgpt.writing.generation import (
     fit_window,
     generate_text,
     make_controls,
+    open_session,
 )
 from novelgpt.writing.sampling import Controls
 from novelgpt.writing.text import CHECK_EVERY, Endings, Sample, StopRule
@@ -279,3 +282,34 @@ def test_generate_text_leaves_the_model_alone(model, tokenizer):
     assert model.training and len(set(texts)) == 3 and all(text.startswith("萧炎") for text in texts)
     model.eval()
     assert texts == generate_text(model, tokenizer, "萧炎", length=20, num_samples=3, seed=4)
+
+
+class NoTensorOnMps(TorchDispatchMode):
+    """Refuse what a Mac's GPU refuses, float64; this PyTorch has no such GPU at all, so any tensor there is refused."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for value in torch.utils._pytree.tree_leaves((args, kwargs, result)):
+            assert not (isinstance(value, torch.Tensor) and value.device.type == "mps"), func
+        return result
+
+
+@pytest.mark.parametrize("device", [None, "mps"])
+@pytest.mark.parametrize("controls", [{"topk": 8}, {"topk": 0, "topp": 0.9}, {"topk": 0, "min_p": 0.1}])
+def test_on_a_mac_texts_are_written_on_the_cpu(model, tokenizer, monkeypatch, capsys, device, controls):
+    options = {"model_path": "", "seed": 3, **controls}
+    expected = open_session(GenerateOptions(device="cpu", **options), loaded=(model, tokenizer))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    capsys.readouterr()
+    session = open_session(GenerateOptions(device=device, **options), loaded=(model, tokenizer))
+    said = "--device mps: texts are written on the CPU; tokens are drawn in float64, which mps lacks\n"
+    assert (said in capsys.readouterr().err) == (device == "mps")  # only what was asked for
+    rule, prefix = StopRule(20), tokenizer.encode_prefix("萧炎")
+    with NoTensorOnMps():
+        samples = session.write_batch(prefix, rule, [0, 1])
+    assert [sample.ids for sample in samples] == [sample.ids for sample in expected.write_batch(prefix, rule, [0, 1])]
+
+
+def test_the_weights_of_a_model_on_a_macs_gpu_are_decoded_on_the_cpu():
+    assert decoding_device(torch.device("mps")) == torch.device("cpu")
+    assert decoding_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
