@@ -115,6 +115,8 @@ class Engine:
             weight_decay=options.weight_decay,
             betas=(options.beta1, options.beta2),
             dtype=run.dtype,
+            rank=run.world.rank,
+            world=run.world.size,
         )
         self.corpus = load_corpus(run.data.stream, self.device)
 

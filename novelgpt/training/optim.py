@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 DEFAULT_LR = {"adamw": 8e-4, "muon": 2e-3}  # of a network 768 wide, from scratch
@@ -133,6 +134,8 @@ def build_optimizers(
     weight_decay: float,
     betas: tuple[float, float],
     dtype: torch.dtype = torch.bfloat16,
+    rank: int = 0,
+    world: int = 1,
 ) -> list[torch.optim.Optimizer]:
     """Make the optimizers of a run: AdamW for all, or Muon for the blocks' matrices and AdamW for the rest.
 
@@ -144,6 +147,7 @@ def build_optimizers(
         weight_decay: decoupled, on matrices.
         betas: AdamW's moment decays.
         dtype: format of Muon's matrix products.
+        rank, world: as of Muon.
     """
     # fused: one kernel for all parameters, and a step to be left out is known on the device alone
     groups = split_parameters(model, muon=name == "muon")
@@ -162,7 +166,7 @@ def build_optimizers(
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if groups["muon"]:
         turned = [{"params": groups["muon"]}, {"params": groups["muon_qkv"], "parts": 3}]
-        optimizers.append(Muon(turned, lr=lr, weight_decay=weight_decay, dtype=dtype))
+        optimizers.append(Muon(turned, lr=lr, weight_decay=weight_decay, dtype=dtype, rank=rank, world=world))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = lr
@@ -209,6 +213,7 @@ class Muon(torch.optim.Optimizer):
         weight_decay: share of lr by which weights shrink a step.
         momentum: decay of the mean gradient.
         dtype: format of the matrix products; fp32 keeps differences of rounding as small as they come in.
+        rank, world: this process among those that have the same gradients; on GPUs each turns a share of the matrices.
     """
 
     def __init__(
@@ -219,16 +224,30 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float,
         momentum: float = 0.95,
         dtype: torch.dtype = torch.bfloat16,
+        rank: int = 0,
+        world: int = 1,
     ):
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "parts": 1})
-        self.dtype = dtype
+        self.dtype, self.rank, self.world = dtype, rank, world
+        self.joined: dict[torch.Tensor, tuple] = {}  # first weight -> the means end to end, and the part of each
         self.found_inf: torch.Tensor | None = None
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update every parameter that has a gradient."""
-        # a step to be left out multiplies by 0 instead of asking the host
-        kept = 1.0 if self.found_inf is None else (self.found_inf == 0).float()
+        """Update every parameter that has a gradient.
+
+        On a CPU one after the other; a GPU, which would mostly wait for Python then, computes all of them together.
+        """
+        weights = [weight for group in self.param_groups for weight in group["params"] if weight.grad is not None]
+        on_cpu = all(weight.device.type == "cpu" for weight in weights)
+        (self.step_each if on_cpu else self.step_together)(self.kept())
+
+    def kept(self) -> torch.Tensor | float:
+        """Return 1, or 0 for a step to be left out: it multiplies by that instead of asking the host."""
+        return 1.0 if self.found_inf is None else (self.found_inf == 0).float()
+
+    def step_each(self, kept: torch.Tensor | float) -> None:
+        """Update every parameter by operations of its own, but for the products."""
         waiting = defaultdict(list)  # shape and rate -> (the part of a weight, its direction)
         for group in self.param_groups:
             for weight in group["params"]:
@@ -256,3 +275,88 @@ class Muon(torch.optim.Optimizer):
             gradient = torch.where(self.found_inf == 0, gradient, mean)  # a mean drawn towards itself stays
         mean.lerp_(gradient, 1 - momentum)
         return gradient.lerp(mean, momentum)
+
+    def step_together(self, kept: torch.Tensor | float) -> None:
+        """Do the same in some sixty launches, however many layers there are.
+
+        Momentum is taken of all gradients end to end, and a tall matrix is turned as a wide one lying on its side, so
+        that a GPT-2 has two shapes: squares and the wide ones.
+        """
+        for (lr, decay, momentum), stacks in self.stacks().items():
+            weights = [weight for stack in stacks.values() for weight in stack]
+            directions = self.directions(weights, momentum)
+            torch._foreach_mul_(weights, 1 - lr * decay * kept)
+
+            # of every stack of equal weights the directions as matrices, wide and by shape
+            waiting, sizes = defaultdict(list), [len(stack) * stack[0].numel() for stack in stacks.values()]
+            for ((shape, parts), stack), each in zip(stacks.items(), directions.split(sizes), strict=True):
+                matrices = as_matrices(each.view(-1, *shape), parts)  # (parts, N, A, B)
+                waiting[matrices.shape[2:]].append((stack, parts, matrices))
+
+            for shape, members in waiting.items():
+                together = torch.cat([part for _, _, matrices in members for part in matrices])  # (N, A, B)
+                turned = self.share_out(together).mul_(kept)
+                spans = turned.split([matrices.shape[:2].numel() for _, _, matrices in members])
+                for (stack, parts, matrices), span in zip(members, spans, strict=True):
+                    updates = torch.empty(len(stack), *stack[0].shape, dtype=stack[0].dtype, device=span.device)
+                    as_matrices(updates, parts).copy_(span.view(matrices.shape))
+                    torch._foreach_add_(stack, updates.unbind(), alpha=-lr * UPDATE_RMS * math.sqrt(max(shape)))
+
+    def stacks(self) -> dict[tuple, dict[tuple, list[torch.Tensor]]]:
+        """Return the weights that have a gradient by (rate, decay, momentum), and of each by (shape, parts)."""
+        found = defaultdict(lambda: defaultdict(list))
+        for group in self.param_groups:
+            settings = group["lr"], group["weight_decay"], group["momentum"]
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    found[settings][weight.shape, group["parts"]].append(weight)
+        return found
+
+    def directions(self, weights: list[torch.Tensor], momentum: float) -> torch.Tensor:
+        """Do what `direction` does for many weights, end to end: (N,)."""
+        means = self.join_means(weights)  # (N,)
+        gradients = torch.cat([weight.grad.flatten() for weight in weights])  # (N,)
+        if self.found_inf is not None:
+            gradients = torch.where(self.found_inf == 0, gradients, means)
+        means.lerp_(gradients, 1 - momentum)
+        return gradients.lerp_(means, momentum)
+
+    def join_means(self, weights: list[torch.Tensor]) -> torch.Tensor:
+        """Return the means of some weights end to end (N,); what `state` keeps of each is its part of them."""
+        former = [self.state[weight].get("momentum_buffer") for weight in weights]
+        whole, parts = self.joined.get(weights[0], (None, []))
+        if len(parts) == len(former) and all(part is mean for part, mean in zip(parts, former, strict=True)):
+            return whole
+        # the first step, or one after a checkpoint was read: lay them anew, with what is known of them
+        empty = [
+            torch.zeros_like(weight) if mean is None else mean for weight, mean in zip(weights, former, strict=True)
+        ]
+        whole = torch.cat([mean.flatten() for mean in empty])
+        spans = whole.split([weight.numel() for weight in weights])
+        parts = [span.view(weight.shape) for span, weight in zip(spans, weights, strict=True)]
+        for weight, part in zip(weights, parts, strict=True):
+            self.state[weight]["momentum_buffer"] = part
+        self.joined[weights[0]] = whole, parts
+        return whole
+
+    def share_out(self, matrices: torch.Tensor) -> torch.Tensor:
+        """Orthogonalize matrices (N, A, B), all the same in every process: a share in each, then all in all."""
+        if self.world == 1:
+            return orthogonalize(matrices, self.dtype)
+        share = -(-len(matrices) // self.world)
+        mine = matrices[self.rank * share :][:share]
+        mine = torch.nn.functional.pad(mine, (0, 0, 0, 0, 0, share - len(mine)))  # the last ones may have fewer
+        turned = mine.new_empty(share * self.world, *mine.shape[1:], dtype=self.dtype)
+        dist.all_gather_into_tensor(turned, orthogonalize(mine, self.dtype).contiguous())
+        return turned[: len(matrices)]
+
+
+def as_matrices(weights: torch.Tensor, parts: int) -> torch.Tensor:
+    """View weights (N, A, parts · B) as their matrices (parts, N, A, B), tall ones lying on their side.
+
+    >>> as_matrices(torch.zeros(5, 4, 12), 3).shape, as_matrices(torch.zeros(5, 8, 2), 1).shape
+    (torch.Size([3, 5, 4, 4]), torch.Size([1, 5, 2, 8]))
+    """
+    count, height, width = weights.shape
+    matrices = weights.view(count, height, parts, width // parts).permute(2, 0, 1, 3)
+    return matrices.mT if height > width // parts else matrices

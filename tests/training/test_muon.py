@@ -1,10 +1,16 @@
 """Muon against torch.optim.Muon, matrix by matrix, and its matrices against the singular values they must have."""
 
+import os
+import subprocess
 from dataclasses import replace
 
 import pytest
 import torch
+from conftest import ROOT
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from novelgpt.network.weights import read_safetensors
+from novelgpt.training.checkpoint import OPTIMIZER, list_checkpoints
 from novelgpt.training.optim import Muon, orthogonalize
 from novelgpt.training.session import train
 
@@ -82,7 +88,165 @@ def test_a_step_that_found_inf_changes_nothing_and_the_next_goes_on_as_if_it_had
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(weights, others, strict=True))
 
 
-def test_a_run_by_muon_that_was_stopped_ends_with_the_same_weights(tiny_options, tmp_path, monkeypatch):
+class Launches(TorchDispatchMode):
+    """Counts operations that compute or copy: what a GPU is launched for."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        is_view = any(each.alias_info is not None and not each.alias_info.is_write for each in func._schema.returns)
+        name = func.overloadpacket.__name__
+        if not is_view and name != "_unsafe_view" and not name.startswith("empty"):
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+BLOCK = [((8, 24), 3), ((8, 8), 1), ((8, 32), 1), ((32, 8), 1)]  # shape and parts of the matrices of a block 8 wide
+HABITS = {"lr": 0.02, "weight_decay": 0.1, "dtype": torch.float32}
+
+
+def muon_of_blocks(num_layers: int, *, seed: int = 0, **habits) -> tuple[Muon, list[torch.nn.Parameter]]:
+    """Return the optimizer of a network's blocks in groups as build_optimizers makes them, and its weights."""
+    weights = [(random_weights(seed + i, [shape])[0], parts) for i in range(num_layers) for shape, parts in BLOCK]
+    groups = [{"params": [weight for weight, parts in weights if parts == n], "parts": n} for n in (1, 3)]
+    return Muon(groups, **{**HABITS, **habits}), [weight for group in groups for weight in group["params"]]
+
+
+def gradients_like(weights, seed: int) -> list[torch.Tensor]:
+    """Return gradients of some weights."""
+    return [weight.detach() for weight in random_weights(seed, [weight.shape for weight in weights])]
+
+
+def step_together(muon: Muon) -> None:
+    """Take a step in the form of a GPU."""
+    with torch.no_grad():
+        muon.step_together(muon.kept())
+
+
+def take_steps_together(muon, weights, gradients) -> None:
+    """Do the same as take_steps in the form of a GPU."""
+    for step in gradients:
+        for weight, gradient in zip(weights, step, strict=True):
+            weight.grad = gradient.clone()
+        step_together(muon)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-3)])
+def test_all_weights_together_move_as_one_by_one(dtype, tolerance):
+    (one, alone), (other, together) = (muon_of_blocks(3, dtype=dtype) for _ in range(2))
+    gradients = [gradients_like(alone, 9 + step) for step in range(3)]
+    take_steps(one, alone, gradients)
+    take_steps_together(other, together, gradients)
+    for mine, theirs in zip(together, alone, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=tolerance)
+        ours, expected = (muon.state[weight]["momentum_buffer"] for muon, weight in ((other, mine), (one, theirs)))
+        torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_step_of_ten_layers_takes_at_most_sixty_launches():
+    muon, weights = muon_of_blocks(10, dtype=torch.bfloat16)
+    muon.found_inf = torch.zeros(())
+    take_steps_together(muon, weights, [gradients_like(weights, 1)])
+    with Launches() as launches:
+        step_together(muon)
+    assert len(launches.names) <= 60, launches.names
+
+
+def test_moments_put_back_by_name_go_on_where_they_were():
+    whole, weights = muon_of_blocks(2)
+    gradients = [gradients_like(weights, 9 + step) for step in range(4)]
+    take_steps_together(whole, weights, gradients)
+    stopped, others = muon_of_blocks(2)
+    take_steps_together(stopped, others, gradients[:2])
+    resumed, copies = muon_of_blocks(2)
+    for copy, other in zip(copies, others, strict=True):
+        copy.data.copy_(other)
+        moments = stopped.state[other]
+        assert list(moments) == ["momentum_buffer"] and moments["momentum_buffer"].shape == other.shape
+        resumed.state[copy]["momentum_buffer"] = moments["momentum_buffer"].clone()
+    take_steps_together(resumed, copies, gradients[2:])
+    assert all(torch.equal(copy, weight) for copy, weight in zip(copies, weights, strict=True))
+
+
+def test_together_too_a_weight_without_gradient_stays_and_found_inf_leaves_a_step_out():
+    (muon, weights), (other, others) = muon_of_blocks(2), muon_of_blocks(2)
+    gradients = [gradients_like(weights, 9 + step) for step in range(2)]
+    broken = [torch.full_like(weight, float("nan")) for weight in weights]
+    frozen = weights[0].detach().clone()
+    for step, found in ((gradients[0], 0.0), (broken, 1.0), (gradients[1], 0.0)):
+        muon.found_inf = torch.tensor(found)
+        weights[0].requires_grad_(False)
+        take_steps_together(muon, weights[1:], [step[1:]])
+    take_steps_together(other, others[1:], [gradients[0][1:], gradients[1][1:]])
+    assert torch.equal(weights[0], frozen)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(weights[1:], others[1:], strict=True))
+
+
+def test_weights_on_a_device_that_is_no_cpu_move_together(monkeypatch):
+    taken = []
+    monkeypatch.setattr(Muon, "step_each", lambda muon, kept: taken.append("each"))
+    monkeypatch.setattr(Muon, "step_together", lambda muon, kept: taken.append("together"))
+    for device in ("cpu", "meta"):
+        weight = torch.nn.Parameter(torch.zeros(4, 4, device=device))
+        weight.grad = torch.zeros(4, 4, device=device)
+        Muon([{"params": [weight]}], lr=0.1, weight_decay=0.0).step()
+    assert taken == ["each", "together"]
+
+
+SHARING = r"""
+import os, sys, traceback, torch, torch.distributed as dist
+sys.path[:0] = ["tests", "tests/training"]
+import test_muon as tests
+from novelgpt.training import optim
+
+def work(rank):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=rank, world_size=2)
+    whole, alone = tests.muon_of_blocks(3)
+    sharing, together = tests.muon_of_blocks(3, rank=rank, world=2)
+    gradients = [tests.gradients_like(alone, 9 + step) for step in range(3)]
+    tests.take_steps_together(whole, alone, gradients)
+    sizes, orthogonalize = [], optim.orthogonalize
+    optim.orthogonalize = lambda matrices, dtype: sizes.append(len(matrices)) or orthogonalize(matrices, dtype)
+    tests.take_steps_together(sharing, together, gradients)
+    assert sizes == [6, 3] * 3, sizes  # half of 3 layers' 12 squares, and of 6 wide ones
+    for mine, theirs in zip(together, alone, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
+    everything = torch.cat([weight.detach().flatten() for weight in together])
+    both = [torch.empty_like(everything) for _ in range(2)]
+    dist.all_gather(both, everything)
+    assert torch.equal(*both)
+    dist.destroy_process_group()
+
+children = []
+for rank in range(2):
+    if not (child := os.fork()):
+        status = 1
+        try:
+            work(rank)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    children.append(child)
+sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+"""
+
+
+def test_two_processes_turn_half_of_the_matrices_each_and_have_the_weights_of_one(warm_python, tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    command = [warm_python, "-c", SHARING, str(tmp_path / "meeting")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("form", [Muon.step_each, Muon.step_together])
+def test_a_run_by_muon_that_was_stopped_ends_with_the_same_weights(tiny_options, tmp_path, monkeypatch, form):
+    monkeypatch.setattr(Muon, "step_each", form)
     whole = tiny_options(optimizer="muon")
     stopped = replace(whole, output_dir=str(tmp_path / "stopped"))
     assert train(whole) == 0
@@ -91,6 +255,9 @@ def test_a_run_by_muon_that_was_stopped_ends_with_the_same_weights(tiny_options,
         patch.setattr("novelgpt.training.session.StopSignals.must_stop", lambda self: next(asked))
         assert train(stopped) == 0
     assert not (stopped.output_path / "final_model").exists()
+    moments = read_safetensors(list_checkpoints(stopped.output_path)[-1] / OPTIMIZER)
+    assert moments["1/transformer.h.0.attn.c_attn.weight/momentum_buffer"].shape == (32, 96)  # each by its name
+    assert len([name for name in moments if name.startswith("1/")]) == 2 * 4  # layers, and matrices of each
     assert train(stopped) == 0
     first, second = (run.output_path / "final_model/model.safetensors" for run in (whole, stopped))
     assert first.read_bytes() == second.read_bytes()
