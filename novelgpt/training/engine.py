@@ -7,7 +7,7 @@ The global batch is split over processes, replicas and micro-batches, and the re
 sums are divided by the one count of scored tokens, and dropout is a function of (seed, step, row).
 
 On a GPU the whole corpus lies in its memory as 16-bit numbers when it fits (a novel takes 10 MB), so that only the
-starts of the windows travel; otherwise the rows come from the memory map through pinned memory.
+starts of the windows and the replaced inputs travel; otherwise the rows come from the memory map through pinned memory.
 """
 
 import math
@@ -316,15 +316,22 @@ def rows_to_device(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return input ids and labels (B, T) int64 of some rows; without rows, one row that counts nothing."""
     pick = slice(rows.start, rows.stop) if len(rows) else slice(0, 1)
+    input_ids, labels = batch.input_ids[pick], batch.labels[pick]  # (rows, T)
     if corpus is not None and batch.is_windows and len(rows):
-        starts = torch.from_numpy(batch.starts[pick]).pin_memory().to(device, non_blocking=True)  # (rows,)
-        input_ids = cut_windows(corpus, starts, batch.input_ids.shape[1])
-        return input_ids, input_ids
-    input_ids, labels = (torch.from_numpy(part[pick]) for part in (batch.input_ids, batch.labels))  # (rows, T)
+        windows = cut_windows(corpus, send(batch.starts[pick], device), labels.shape[1])
+
+        # of the inputs only those travel that are replaced
+        places = np.flatnonzero(input_ids != labels)  # (K,)
+        if not len(places):
+            return windows, windows
+        values = send(input_ids.ravel()[places], device)
+        return windows.flatten().index_copy(0, send(places, device), values).view_as(windows), windows
 
     # a process without rows computes one that counts nothing, so that all meet in the pass
-    if not len(rows):
-        labels = torch.full_like(labels, IGNORED)
-    if device.type == "cuda":
-        input_ids, labels = input_ids.pin_memory(), labels.pin_memory()
-    return input_ids.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+    return send(input_ids, device), send(labels if len(rows) else np.full_like(labels, IGNORED), device)
+
+
+def send(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Bring numbers to a device; the host does not wait for a GPU."""
+    tensor = torch.from_numpy(array)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

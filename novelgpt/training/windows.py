@@ -60,7 +60,7 @@ class Batch:
     input_ids: np.ndarray  # (B, T) int64
     labels: np.ndarray  # (B, T) int64 aligned with the inputs; -100 = not scored; the model shifts
     starts: np.ndarray  # (B,) int64, each row's first token in the stream (the record's number for rows)
-    is_windows: bool = False  # every row is a whole window of the stream and all of it is scored
+    is_windows: bool = False  # every row of the labels is a whole window of the stream
 
 
 def window_starts(num_tokens: int, window: int, stride: int, phase: int = 0) -> np.ndarray:
@@ -181,7 +181,7 @@ def replace_inputs(batch: Batch, share: float, *, seed: int, step: int) -> Batch
     ids = batch.input_ids  # (B, T)
     drawn = ids.ravel()[random.integers(ids.size, size=ids.shape)]
     is_exchanged = random.random(ids.shape, dtype=np.float32) < share
-    return replace(batch, input_ids=np.where(is_exchanged, drawn, ids), is_windows=False)
+    return replace(batch, input_ids=np.where(is_exchanged, drawn, ids))
 
 
 class TrainingData(Protocol):

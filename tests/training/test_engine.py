@@ -17,7 +17,7 @@ from novelgpt.training.parallel import World
 from novelgpt.training.preflight import describe_memory, list_advice
 from novelgpt.training.run import prepare_run
 from novelgpt.training.session import train
-from novelgpt.training.windows import epoch_batches, make_batch
+from novelgpt.training.windows import epoch_batches, make_batch, replace_inputs
 
 SMALL = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}
 
@@ -99,6 +99,22 @@ def test_windows_cut_on_the_device_are_those_of_the_stream(dtype, high):
     cut = cut_windows(to_signed(tokens), torch.from_numpy(starts), 16)
     expected = np.stack([tokens[start : start + 16] for start in starts]).astype(np.int64)
     assert torch.equal(cut, torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("rows", [range(0, 4), range(1, 3), range(3, 4)])
+@pytest.mark.parametrize("share", [0.0, 0.15, 1.0])
+def test_windows_with_replaced_inputs_come_from_the_corpus_on_the_device(rows, share):
+    tokens = np.random.default_rng(0).integers(0, 60_000, 500).astype(np.uint16)
+    batch = make_batch(TokenStream([tokens]), np.array([0, 5, 90, 484]), 16)
+    if share:
+        batch = replace_inputs(batch, share, seed=3, step=7)
+    expected = [part[rows.start : rows.stop].tolist() for part in (batch.input_ids, batch.labels)]
+    assert (batch.input_ids != batch.labels).any() == bool(share)
+    # labels, and inputs that are as they were, are not looked up in the batch of the host
+    kept = batch.input_ids == batch.labels
+    hollow = replace(batch, input_ids=np.where(kept, -1, batch.input_ids), labels=np.full_like(batch.labels, -1))
+    sent = rows_to_device(hollow, rows, torch.device("cpu"), to_signed(tokens))
+    assert [part.tolist() for part in sent] == expected
 
 
 def test_a_process_without_rows_computes_a_row_that_counts_nothing():
