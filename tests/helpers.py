@@ -208,3 +208,25 @@ def assert_survives_a_stop_anywhere(options, folder: Path) -> None:
         assert not fit(broken, StopAfter(questions))
         assert fit(broken)
         assert result_of(broken.output_path) == expected, questions
+
+
+# --- devices ---
+
+
+@contextlib.contextmanager
+def counting_launches() -> Iterator[list[str]]:
+    """Yield a list that gets the name of every operation that computes or copies: what a GPU is launched for."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    names: list[str] = []
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            is_view = any(each.alias_info is not None and not each.alias_info.is_write for each in func._schema.returns)
+            name = func.overloadpacket.__name__
+            if not is_view and name != "_unsafe_view" and not name.startswith("empty"):
+                names.append(name)
+            return func(*args, **(kwargs or {}))
+
+    with Counting():
+        yield names

@@ -200,19 +200,19 @@ class MaskedCache:
         self.slot_numbers = torch.arange(slots, device=places.device)
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
-        """Store keys and values of one more token a row, and attend from it; (B, 3 D) fp32 to (B, D)."""
+        """Store keys and values of one more token a row, and attend from it; (B, 3 D) to (B, D) as they are stored."""
+        if layer == 0:  # the same for all layers
+            self.unused = (self.slot_numbers > self.places[:, None])[:, None, None]  # (B, 1, 1, S)
         q, k, v = qkv.view(self.shape).unbind(1)  # (B, H, D/H) each
         keys, values = self.keys[layer], self.values[layer]  # (B, H, D/H, S) and (B, H, S, D/H)
         keys[self.row_numbers, :, :, self.places] = k.to(keys.dtype)
         values[self.row_numbers, :, self.places] = v.to(values.dtype)
         query = (q * q.shape[-1] ** -0.5).to(keys.dtype).unsqueeze(2)  # (B, H, 1, D/H)
-        scores = torch.matmul(query, keys).float()  # (B, H, 1, S)
-        unused = self.slot_numbers > self.places[:, None]  # (B, S)
-        scores = scores.masked_fill(unused[:, None, None], -torch.inf)
-        return torch.matmul(scores.softmax(-1).to(values.dtype), values).flatten(1).float()  # (B, D)
+        scores = torch.matmul(query, keys).masked_fill(self.unused, -torch.inf)  # (B, H, 1, S)
+        return torch.matmul(scores.softmax(-1), values).flatten(1)  # (B, D)
 
     def fill(self, layer: int, row: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store keys and values (H, N, D/H) fp32 of a whole text; returns them."""
+        """Store keys and values (H, N, D/H) of a whole text; returns them."""
         self.keys[layer, row, :, :, : k.shape[1]] = k.transpose(1, 2)
         self.values[layer, row, :, : v.shape[1]] = v
         return k, v

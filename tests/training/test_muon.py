@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import ROOT
-from torch.utils._python_dispatch import TorchDispatchMode
+from helpers import counting_launches
 
 from novelgpt.network.weights import read_safetensors
 from novelgpt.training.checkpoint import OPTIMIZER, list_checkpoints
@@ -88,21 +88,6 @@ def test_a_step_that_found_inf_changes_nothing_and_the_next_goes_on_as_if_it_had
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(weights, others, strict=True))
 
 
-class Launches(TorchDispatchMode):
-    """Counts operations that compute or copy: what a GPU is launched for."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        is_view = any(each.alias_info is not None and not each.alias_info.is_write for each in func._schema.returns)
-        name = func.overloadpacket.__name__
-        if not is_view and name != "_unsafe_view" and not name.startswith("empty"):
-            self.names.append(name)
-        return func(*args, **(kwargs or {}))
-
-
 BLOCK = [((8, 24), 3), ((8, 8), 1), ((8, 32), 1), ((32, 8), 1)]  # shape and parts of the matrices of a block 8 wide
 HABITS = {"lr": 0.02, "weight_decay": 0.1, "dtype": torch.float32}
 
@@ -149,9 +134,9 @@ def test_a_step_of_ten_layers_takes_at_most_sixty_launches():
     muon, weights = muon_of_blocks(10, dtype=torch.bfloat16)
     muon.found_inf = torch.zeros(())
     take_steps_together(muon, weights, [gradients_like(weights, 1)])
-    with Launches() as launches:
+    with counting_launches() as names:
         step_together(muon)
-    assert len(launches.names) <= 60, launches.names
+    assert len(names) <= 60, names
 
 
 def test_moments_put_back_by_name_go_on_where_they_were():
