@@ -214,19 +214,22 @@ def assert_survives_a_stop_anywhere(options, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def counting_launches() -> Iterator[list[str]]:
-    """Yield a list that gets the name of every operation that computes or copies: what a GPU is launched for."""
+def counting_launches() -> Iterator[list[tuple[str, int]]]:
+    """Yield a list of all operations that compute or copy, what a GPU is launched for: name, bytes of its tensors."""
+    import torch
     from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
 
-    names: list[str] = []
+    launches: list[tuple[str, int]] = []
 
     class Counting(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             is_view = any(each.alias_info is not None and not each.alias_info.is_write for each in func._schema.returns)
-            name = func.overloadpacket.__name__
-            if not is_view and name != "_unsafe_view" and not name.startswith("empty"):
-                names.append(name)
-            return func(*args, **(kwargs or {}))
+            name, result = func.overloadpacket.__name__, func(*args, **(kwargs or {}))
+            if not is_view and not name.startswith(("empty", "_unsafe_view", "detach", "device")):
+                tensors = {id(each): each for each in tree_leaves((args, kwargs, result)) if torch.is_tensor(each)}
+                launches.append((name, sum(each.nbytes for each in tensors.values())))
+            return result
 
     with Counting():
-        yield names
+        yield launches

@@ -134,9 +134,9 @@ def test_a_step_of_ten_layers_takes_at_most_sixty_launches():
     muon, weights = muon_of_blocks(10, dtype=torch.bfloat16)
     muon.found_inf = torch.zeros(())
     take_steps_together(muon, weights, [gradients_like(weights, 1)])
-    with counting_launches() as names:
+    with counting_launches() as launches:
         step_together(muon)
-    assert len(names) <= 60, names
+    assert len(launches) <= 60, launches
 
 
 def test_moments_put_back_by_name_go_on_where_they_were():

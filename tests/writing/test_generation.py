@@ -205,10 +205,10 @@ def test_a_step_of_ten_layers_takes_few_launches_on_a_gpu(kind, most):
     device = torch.device("meta")  # no CPU, and the shapes are computed
     decoder = Decoder(Weights(network_of(10), kind=kind, device=device), rows=16, slots=CONTEXT)
     tokens = torch.zeros(16, dtype=torch.int64, device=device)
-    with counting_launches() as names:
+    with counting_launches() as launches:
         logits = decoder.read(tokens)
     assert logits.dtype == torch.float32
-    assert len(names) <= most, names
+    assert len(launches) <= most, launches
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("fp32", 1e-5), ("bf16", 0.03)])
