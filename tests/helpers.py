@@ -228,3 +228,28 @@ def spoil_steps(monkeypatch, steps: set[int], value: float, *, gradient: bool) -
         return loss * value
 
     monkeypatch.setattr("novelgpt.training.parallel.sum_loss", spoiled)
+
+
+# --- devices ---
+
+
+@contextlib.contextmanager
+def counting_launches() -> Iterator[list[tuple[str, int]]]:
+    """Yield a list of all operations that compute or copy, what a GPU is launched for: name, bytes of its tensors."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    launches: list[tuple[str, int]] = []
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            is_view = any(each.alias_info is not None and not each.alias_info.is_write for each in func._schema.returns)
+            name, result = func.overloadpacket.__name__, func(*args, **(kwargs or {}))
+            if not is_view and not name.startswith(("empty", "_unsafe_view", "detach", "device")):
+                tensors = {id(each): each for each in tree_leaves((args, kwargs, result)) if torch.is_tensor(each)}
+                launches.append((name, sum(each.nbytes for each in tensors.values())))
+            return result
+
+    with Counting():
+        yield launches

@@ -9,7 +9,6 @@ tokens themselves. So scores and mixed values are both sums of rows of tiles, ea
 """
 
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -201,19 +200,19 @@ class MaskedCache:
         self.slot_numbers = torch.arange(slots, device=places.device)
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
-        """Store keys and values of one more token a row, and attend from it; (B, 3 D) fp32 to (B, D)."""
+        """Store keys and values of one more token a row, and attend from it; (B, 3 D) to (B, D) as they are stored."""
+        if layer == 0:  # the same for all layers
+            self.unused = (self.slot_numbers > self.places[:, None])[:, None, None]  # (B, 1, 1, S)
         q, k, v = qkv.view(self.shape).unbind(1)  # (B, H, D/H) each
         keys, values = self.keys[layer], self.values[layer]  # (B, H, D/H, S) and (B, H, S, D/H)
         keys[self.row_numbers, :, :, self.places] = k.to(keys.dtype)
         values[self.row_numbers, :, self.places] = v.to(values.dtype)
         query = (q * q.shape[-1] ** -0.5).to(keys.dtype).unsqueeze(2)  # (B, H, 1, D/H)
-        scores = torch.matmul(query, keys).float()  # (B, H, 1, S)
-        unused = self.slot_numbers > self.places[:, None]  # (B, S)
-        scores = scores.masked_fill(unused[:, None, None], -torch.inf)
-        return torch.matmul(scores.softmax(-1).to(values.dtype), values).flatten(1).float()  # (B, D)
+        scores = torch.matmul(query, keys).masked_fill(self.unused, -torch.inf)  # (B, H, 1, S)
+        return torch.matmul(scores.softmax(-1), values).flatten(1)  # (B, D)
 
     def fill(self, layer: int, row: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store keys and values (H, N, D/H) fp32 of a whole text; returns them."""
+        """Store keys and values (H, N, D/H) of a whole text; returns them."""
         self.keys[layer, row, :, :, : k.shape[1]] = k.transpose(1, 2)
         self.values[layer, row, :, : v.shape[1]] = v
         return k, v
@@ -255,13 +254,19 @@ def record_graph(step: Callable[[], None], stream: torch.cuda.Stream, state: Seq
         for _ in range(WARM_UPS):
             step()
     torch.cuda.current_stream().wait_stream(stream)
-    # Record the step without running it; a graph that holds nothing is a warning of torch, and here an error.
+    # Record the step without running it, and put back what the warm-up has changed.
     graph = torch.cuda.CUDAGraph()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="The CUDA Graph is empty")
-        with torch.cuda.graph(graph, stream=stream):
-            step()
-    # Put back what the warm-up has changed.
+    with torch.cuda.graph(graph, stream=stream):
+        step()
+    put_back(state, saved)
+    # A capture on another device records nothing and says nothing: every later token would be id 0.
+    graph.replay()
+    assert not all(map(torch.equal, state, saved)), "the CUDA graph of a step does nothing"
+    put_back(state, saved)
+    return graph.replay
+
+
+def put_back(state: Sequence[torch.Tensor], saved: Sequence[torch.Tensor]) -> None:
+    """Give tensors their former values."""
     for tensor, value in zip(state, saved, strict=True):
         tensor.copy_(value)
-    return graph.replay

@@ -6,8 +6,9 @@ of its own compiler that carry no promise; so `can_pack` tries them first, and a
 missing. In int8 a loop of ours multiplies (eight_bits.py): one call does what takes oneDNN three, and reading ahead
 keeps the memory busy.
 
-A product is a function x (B, in) fp32 -> y (B, out) fp32. Each one is made *row stable*: the result of a row does not
-depend, to the last bit, on how many other rows are computed with it. So a sample is the same in every batch.
+A product is a function x (B, in) fp32 -> y (B, out) fp32, on a GPU also of bf16 and to bf16. Each one is made *row
+stable*: the result of a row does not depend, to the last bit, on how many other rows are computed with it. So a sample
+is the same in every batch.
 """
 
 import functools
@@ -77,15 +78,31 @@ def new_product(
     on_cpu = weight.device.type == "cpu"
     if kind == "int8" and on_cpu:
         return int8_product(weight, bias, norm, gelu)
-    product = (packed_product if on_cpu and can_pack(kind) else plain_product)(weight, bias, kind, gelu)
+    product = choose_form(weight.device, kind)(weight, bias, kind, gelu)
     if norm is None:
         return product
     *weights, epsilon = norm
     return lambda x: product(F.layer_norm(x, x.shape[-1:], *weights, epsilon))
 
 
+def choose_form(device: torch.device, kind: str) -> Callable[..., Product]:
+    """Return how products in fp32 and bf16 are computed on a device."""
+    if device.type != "cpu":
+        return gpu_product
+    return packed_product if can_pack(kind) else plain_product
+
+
+def gpu_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, gelu: bool) -> Product:
+    """Multiply by PyTorch's public operators; what is bf16 stays so up to the next product, for a cast is a launch."""
+    dtype = torch.bfloat16 if kind == "bf16" else torch.float32
+    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    if gelu:
+        return lambda x: F.gelu(F.linear(x.to(dtype), weight, bias), approximate="tanh")
+    return lambda x: F.linear(x.to(dtype), weight, bias)
+
+
 def plain_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, gelu: bool) -> Product:
-    """Multiply by PyTorch's public operators."""
+    """Do the same on a CPU where nothing can be packed, with results in fp32, as the loops there want them."""
     dtype = torch.bfloat16 if kind == "bf16" else torch.float32
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
     if gelu:

@@ -115,7 +115,7 @@ class Decoder:
             x = x + layer.attention_out(y.transpose(0, 1).reshape(length, -1))  # (N, D)
             x = x + layer.feed_forward(x)
         self.set_length(row, length)
-        return weights.head(x if every else x[-1:])
+        return weights.head(x if every else x[-1:]).float()
 
     def set_length(self, row: int, length: int) -> None:
         """Set how many tokens a row holds."""
@@ -146,10 +146,10 @@ class Decoder:
         x = weights.token_table[tokens] + weights.position_table[self.positions]  # (B, D)
         for number, layer in enumerate(weights.layers):
             qkv = layer.qkv(x)  # (B, 3 D)
-            x = x + layer.attention_out(self.cache.attend(number, qkv))  # (B, D)
+            x = x + layer.attention_out(self.cache.attend(number, qkv))  # (B, D) fp32, whatever is added
             x = x + layer.feed_forward(x)
         self.positions += 1
-        return weights.head(x)
+        return weights.head(x).float()
 
 
 def perplexity(weights: Weights, ids: list[int]) -> float:

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import ROOT
-from torch.utils._python_dispatch import TorchDispatchMode
+from helpers import counting_launches
 
+from novelgpt.network.weights import read_safetensors
+from novelgpt.training.checkpoint import OPTIMIZER, list_checkpoints
 from novelgpt.training.optim import Muon, orthogonalize
 from novelgpt.training.session import train
 
@@ -86,21 +88,6 @@ def test_a_step_that_found_inf_changes_nothing_and_the_next_goes_on_as_if_it_had
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(weights, others, strict=True))
 
 
-class Launches(TorchDispatchMode):
-    """Counts operations that compute or copy: what a GPU is launched for."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        is_view = any(each.alias_info is not None and not each.alias_info.is_write for each in func._schema.returns)
-        name = func.overloadpacket.__name__
-        if not is_view and name != "_unsafe_view" and not name.startswith("empty"):
-            self.names.append(name)
-        return func(*args, **(kwargs or {}))
-
-
 BLOCK = [((8, 24), 3), ((8, 8), 1), ((8, 32), 1), ((32, 8), 1)]  # shape and parts of the matrices of a block 8 wide
 HABITS = {"lr": 0.02, "weight_decay": 0.1, "dtype": torch.float32}
 
@@ -147,9 +134,9 @@ def test_a_step_of_ten_layers_takes_at_most_sixty_launches():
     muon, weights = muon_of_blocks(10, dtype=torch.bfloat16)
     muon.found_inf = torch.zeros(())
     take_steps_together(muon, weights, [gradients_like(weights, 1)])
-    with Launches() as launches:
+    with counting_launches() as launches:
         step_together(muon)
-    assert len(launches.names) <= 60, launches.names
+    assert len(launches) <= 60, launches
 
 
 def test_moments_put_back_by_name_go_on_where_they_were():
@@ -242,7 +229,9 @@ def test_two_processes_turn_half_of_the_matrices_each_and_have_the_weights_of_on
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_a_run_by_muon_that_was_stopped_ends_with_the_same_weights(tiny_options, tmp_path, monkeypatch):
+@pytest.mark.parametrize("form", [Muon.step_each, Muon.step_together])
+def test_a_run_by_muon_that_was_stopped_ends_with_the_same_weights(tiny_options, tmp_path, monkeypatch, form):
+    monkeypatch.setattr(Muon, "step_each", form)
     whole = tiny_options(optimizer="muon")
     stopped = replace(whole, output_dir=str(tmp_path / "stopped"))
     assert train(whole) == 0
@@ -251,6 +240,9 @@ def test_a_run_by_muon_that_was_stopped_ends_with_the_same_weights(tiny_options,
         patch.setattr("novelgpt.training.session.StopSignals.must_stop", lambda self: next(asked))
         assert train(stopped) == 0
     assert not (stopped.output_path / "final_model").exists()
+    moments = read_safetensors(list_checkpoints(stopped.output_path)[-1] / OPTIMIZER)
+    assert moments["1/transformer.h.0.attn.c_attn.weight/momentum_buffer"].shape == (32, 96)  # each by its name
+    assert len([name for name in moments if name.startswith("1/")]) == 2 * 4  # layers, and matrices of each
     assert train(stopped) == 0
     first, second = (run.output_path / "final_model/model.safetensors" for run in (whole, stopped))
     assert first.read_bytes() == second.read_bytes()

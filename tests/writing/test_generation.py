@@ -4,12 +4,13 @@ import itertools
 
 import pytest
 import torch
+from helpers import counting_launches
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt.cli import GenerateOptions
 from novelgpt.compute.cache import MaskedCache
-from novelgpt.compute.packed import can_pack, least_rows, new_product
+from novelgpt.compute.packed import can_pack, gpu_product, least_rows, new_product
 from novelgpt.corpus.tokenizers.character import CharacterTokenizer
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.messages import EXIT_STATE, UserError
@@ -190,6 +191,39 @@ def test_the_step_for_gpus_writes_what_the_step_for_cpus_writes(weights, tokeniz
             batch.decode_many(CHECK_EVERY)
         texts.append(batch.history[:, : batch.count].tolist())
     assert texts[0] == texts[1]
+
+
+def network_of(num_layers: int) -> GPT2LMHeadModel:
+    """Return a network whose weights are large enough to matter."""
+    torch.manual_seed(2)
+    sizes = {"vocab_size": 80, "n_layer": num_layers, "n_embd": 64, "n_head": 4, "n_positions": CONTEXT}
+    return GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.2, bos_token_id=0, eos_token_id=0)).eval()
+
+
+@pytest.mark.parametrize(("kind", "most"), [("fp32", 168), ("bf16", 190)])
+def test_a_step_of_ten_layers_takes_few_launches_on_a_gpu(kind, most):
+    device = torch.device("meta")  # no CPU, and the shapes are computed
+    decoder = Decoder(Weights(network_of(10), kind=kind, device=device), rows=16, slots=CONTEXT)
+    tokens = torch.zeros(16, dtype=torch.int64, device=device)
+    with counting_launches() as launches:
+        logits = decoder.read(tokens)
+    assert logits.dtype == torch.float32
+    assert len(launches) <= most, launches
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("fp32", 1e-5), ("bf16", 0.03)])
+def test_logits_of_the_form_for_gpus_are_those_of_transformers(monkeypatch, kind, tolerance):
+    monkeypatch.setattr("novelgpt.writing.decoder.cache_for", lambda device: MaskedCache)
+    monkeypatch.setattr("novelgpt.compute.packed.choose_form", lambda device, kind: gpu_product)
+    monkeypatch.setattr("novelgpt.compute.packed.least_rows", lambda *shape: 1)
+    model, ids = network_of(2), torch.arange(1, 21) * 3
+    with torch.no_grad():
+        expected = model(ids[None]).logits[0, 9:]  # (11, V), after tokens 10 to 20
+    decoder = Decoder(Weights(model, kind=kind), rows=2, slots=CONTEXT)
+    logits = [decoder.prefill(0, ids[:10])]
+    decoder.copy_first()
+    logits += [decoder.step(token.repeat(2))[1:] for token in ids[10:]]
+    assert (torch.cat(logits) - expected).norm() < tolerance * expected.norm()
 
 
 @pytest.mark.parametrize("kind", KINDS)
