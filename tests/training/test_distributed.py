@@ -6,12 +6,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import STORY, make_tiny_options
+from helpers import StopAfter
 from processes import assert_same_losses, losses_of, run_cases
 from torch import nn
 
 from novelgpt.files import read_json
-from novelgpt.training import parallel
+from novelgpt.network import model as network
+from novelgpt.training import checkpoint, parallel, trainer
 from novelgpt.training.parallel import World
+from novelgpt.training.run import prepare_run
+from novelgpt.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -138,3 +142,23 @@ def test_shared_out_weights_lie_on_the_device_of_the_run_and_not_on_the_current_
 def test_two_processes_plan_together_and_the_first_one_prints(make_case, warm_python):
     said = run_cases(warm_python, [make_case("planned", 2, plan=True)])
     assert (said.count("memory:  "), said.count("measuring 3 steps …")) == (1, 1)
+
+
+def test_a_process_that_writes_nothing_gives_its_parts_and_keeps_no_copy(tmp_path, monkeypatch):
+    options = make_tiny_options(tmp_path)
+    options.output_path.mkdir()
+    gathered = []
+    for module in (checkpoint, trainer, network):  # where each takes it from
+        monkeypatch.setattr(module, "gather_tensor", lambda value: gathered.append(value.shape) or value, raising=False)
+    found = {}
+    for rank in (0, 1):
+        run = prepare_run(options)
+        one = Trainer(run, StopAfter())
+        one.engine.step(next(run.data.epoch_batches(1)), step=1, lr_share=1.0)
+        one.run = replace(run, world=World(rank, 1))
+        gathered.clear()
+        found[rank] = [*one.gather_state(), one.gather_weights()], list(gathered)
+    names = len(list(run.model.named_parameters()))
+    assert [len(part) for part in found[0][0]] == [names, 3 * names, names]
+    assert found[1][0] == [{}, {}, {}]
+    assert found[0][1] == found[1][1] and len(found[0][1]) == 5 * names  # both meet in every tensor, in one order
