@@ -139,6 +139,7 @@ class Engine:
             device=self.device.type,
             dtype=run.dtype,
             checkpointing=options.gradient_checkpointing,
+            accumulates=parts > 1,
             trained=run.num_trained,
             window=run.window,
         )
