@@ -124,8 +124,9 @@ def describe_missing(ranks: list[int], size: int) -> str:
 
 
 def first_line(problem: Exception) -> str:
-    """Return the first line of an error, without where in C++ it arose."""
-    return re.sub(r"^\[/\S*/", "[", (str(problem).splitlines() or [type(problem).__name__])[0])
+    """Return the first line of an error, without path and speculation."""
+    line = (str(problem).splitlines() or [type(problem).__name__])[0]
+    return re.sub(r"^\[/\S*/", "[", line).split(". This is")[0]
 
 
 @contextlib.contextmanager
@@ -250,7 +251,8 @@ def sum_over_processes(values: list[float], world: World) -> list[float]:
 
     # on the CPU, by gloo: the devices need not wait
     tensor = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(tensor)
+    with explaining_losses(world):
+        dist.all_reduce(tensor)
     return tensor.tolist()
 
 
@@ -259,7 +261,8 @@ def largest_of_processes(number: int, world: World) -> int:
     if world.size == 1:
         return number
     tensor = torch.tensor(number)
-    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    with explaining_losses(world):
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return int(tensor)
 
 
@@ -271,4 +274,5 @@ def any_process(flag: bool, world: World) -> bool:
 def wait_for_all(world: World) -> None:
     """Let every process arrive here before any continues."""
     if world.size > 1:
-        dist.barrier()
+        with explaining_losses(world):
+            dist.barrier()

@@ -273,6 +273,7 @@ class Trainer:
             self.keeper.try_to_write(f"model_epoch{progress.epoch}", progress, weights)
         if evaluation is not None:
             self.keeper.choose_best(progress, evaluation.loss, weights)
+        del weights  # as large as a third of what comes now
 
         # what is saved lies on the host before the sample, after which a GPU may answer nothing any more
         state = self.gather_state()

@@ -182,6 +182,16 @@ def test_a_process_that_dies_ends_the_others_with_words_and_the_run_goes_on_late
     assert_same_losses(dying, whole)
 
 
+def test_what_the_first_process_refuses_the_others_do_not_wait_for(make_case, warm_python, tmp_path):
+    case = make_case("damaged", 2)
+    (piece, *_) = sorted((tmp_path / "pieces").glob("*.npy"))
+    data = piece.read_bytes()
+    piece.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # only the first process reads every byte
+    codes, said = try_cases(warm_python, [case])
+    assert codes == [[5, 4]], said
+    assert "Traceback" not in said and "error: torchrun: process 1 of 2 has lost another one (" in said
+
+
 def test_the_process_that_is_waited_for_is_named():
     store = HashStore()
     for rank in (0, 2):
