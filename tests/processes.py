@@ -10,11 +10,13 @@ from conftest import ROOT
 
 # reads [{"world": N, "options": {...}, "stop_at": step or null, "save_at": ...}, ...] and prints the exit codes of
 # each case's processes; at stop_at all are asked to stop and must find that step reached, at save_at the last one
-# alone is asked to save; a case that is_slow takes its time to save; memory gives each process its free bytes
+# alone is asked to save; a case that is_slow takes its time to save; memory gives each process its free bytes;
+# dies_at is a step after which the last process is gone
 FORKER = r"""
 import json, os, signal, socket, sys, time
 import torch
 from novelgpt import api
+from novelgpt.messages import UserError, say_error
 from novelgpt.training import checkpoint, engine
 from novelgpt.cli import TrainOptions
 from novelgpt.training.trainer import Trainer
@@ -34,6 +36,8 @@ def work(rank, case, port):
         count_step(trainer, batch, result)
         if trainer.progress.step == case["stop_at"]:
             trainer.stop.deadline = 0.0
+        if trainer.progress.step == case.get("dies_at") and rank == case["world"] - 1:
+            os._exit(9)
         if trainer.progress.step == case["save_at"] and rank == case["world"] - 1:
             trainer.stop.save_asked = True
     Trainer.count_step = ask
@@ -45,7 +49,10 @@ def work(rank, case, port):
     if "memory" in case:
         engine.available_bytes = lambda device: case["memory"][rank]
     sys.stdout = sys.stderr  # what a plan prints
-    result = api.train(TrainOptions(**case["options"]), exit_at_second=True)
+    try:
+        result = api.train(TrainOptions(**case["options"]), exit_at_second=True)
+    except UserError as problem:
+        return say_error(problem)
     status = result.status
     if case["stop_at"] and result.step != case["stop_at"]:
         print(rank, result, file=sys.stderr)
@@ -86,6 +93,13 @@ print(json.dumps([run_case(case) for case in json.load(sys.stdin)]))
 
 def run_cases(python: Path, cases: list[dict]) -> str:
     """Run cases one after the other, all of which must end well; return what they said."""
+    codes, said = try_cases(python, cases)
+    assert codes == [[0] * case["world"] for case in cases], said[-3000:]
+    return said
+
+
+def try_cases(python: Path, cases: list[dict]) -> tuple[list[list], str]:
+    """Run cases one after the other; return the exit codes of their processes, and what they said."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [python, "-c", FORKER]
     done = subprocess.run(
@@ -93,8 +107,7 @@ def run_cases(python: Path, cases: list[dict]) -> str:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     codes = json.loads(done.stdout.split("\n")[-2])
-    assert codes == [[0] * case["world"] for case in cases], done.stderr[-3000:]
-    return done.stderr
+    return codes, done.stderr
 
 
 def losses_of(case: dict) -> list[tuple[int, float]]:

@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -202,25 +203,34 @@ def is_value_of(entry: Field, value: object) -> bool:
     return entry.default_factory is MISSING and value >= (1 if entry.name == "epoch" else 0)
 
 
-def training_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return the parameters that are trained by name, on the CPU, each tied one once."""
-    return {
-        name: gather_tensor(value).to("cpu", copy=True).contiguous()
-        for name, value in model.named_parameters()
-        if value.requires_grad
-    }
+def training_weights(model: torch.nn.Module, *, keep: bool = True) -> dict[str, torch.Tensor]:
+    """Return the parameters that are trained by name, on the CPU, each tied one once; nothing unless told to keep."""
+    return gather_on_host(((name, value) for name, value in model.named_parameters() if value.requires_grad), keep=keep)
 
 
-def optimizer_tensors(optimizers: list[torch.optim.Optimizer], model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return the optimizers' state by name `index/weight/key`, on the CPU."""
+def optimizer_tensors(
+    optimizers: list[torch.optim.Optimizer], model: torch.nn.Module, *, keep: bool = True
+) -> dict[str, torch.Tensor]:
+    """Return the optimizers' state by name `index/weight/key`, on the CPU; nothing unless told to keep."""
     # the optimizer knows parameters by identity, a file by name
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {
-        f"{index}/{names[id(parameter)]}/{key}": gather_tensor(torch.as_tensor(value)).to("cpu", copy=True).contiguous()
+    state = (
+        (f"{index}/{names[id(parameter)]}/{key}", torch.as_tensor(value))
         for index, optimizer in enumerate(optimizers)
         for parameter, entry in optimizer.state.items()
         for key, value in entry.items()
-    }
+    )
+    return gather_on_host(state, keep=keep)
+
+
+def gather_on_host(tensors: Iterable[tuple[str, torch.Tensor]], *, keep: bool) -> dict[str, torch.Tensor]:
+    """Gather tensors one by one and copy them to the CPU; without keep, only give this process's parts."""
+    copies = {}
+    for name, value in tensors:
+        whole = gather_tensor(value)  # every process of a run that shares them out must come by here
+        if keep:
+            copies[name] = whole.to("cpu", copy=True).contiguous()
+    return copies
 
 
 def load_checkpoint(path: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> Progress:

@@ -8,8 +8,9 @@ sums are divided by the one count of scored tokens. Dropout is a function of (se
 first row of the micro-batch, number of the device) on GPUs: there another split drops other places.
 """
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,6 +144,7 @@ class Engine:
             device=self.device.type,
             dtype=run.dtype,
             checkpointing=options.gradient_checkpointing,
+            accumulates=parts > 1,
             trained=run.num_trained,
             window=run.window,
         )
@@ -204,7 +206,8 @@ class Engine:
             return StepResult(none, none, torch.tensor(True, device=self.device))
         try:
             loss = self.accumulate_fitting(batch, step, scored, check_stop)
-            finite = self.update_fitting(loss)
+            with self.naming_moments():
+                finite = self.update(loss)
         finally:
             self.drop_gradients()
 
@@ -222,18 +225,17 @@ class Engine:
                     raise
                 self.split_further(len(batch.starts), problem)
 
-    def update_fitting(self, loss: torch.Tensor) -> torch.Tensor:
-        """Update, or report that not even weights, gradients and moments fit, which no split of a batch changes."""
+    @contextlib.contextmanager
+    def naming_moments(self) -> Iterator[None]:
+        """Report that not even weights, gradients and moments fit, which no split of a batch changes."""
         try:
-            return self.update(loss)
+            yield
         except (RuntimeError, MemoryError) as problem:
             if not is_out_of_memory(problem):
                 raise
             hint = "a smaller --model_config, or --pretrained_model with --lora_rank 16"
-            message = (
-                f"weights, gradients and moments of {self.run.num_trained:,} parameters do not fit into the memory"
-            )
-            raise UserError(f"{message} of {self.device}", hint, EXIT_ENVIRONMENT) from problem
+            words = f"weights, gradients and moments of {self.run.num_trained:,} parameters"
+            raise UserError(f"{words} do not fit into the memory of {self.device}", hint, EXIT_ENVIRONMENT) from problem
 
     def score(self, input_ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Score rows as the loss module does, at most as many at a time as in a step, fewer where memory runs out."""

@@ -16,6 +16,7 @@ from novelgpt.messages import EXIT_ENVIRONMENT, UserError
 from novelgpt.network import count_config_parameters
 
 BYTES_A_PARAMETER = 16
+GRADIENT_BYTES = 4  # of them
 BYTES_A_FROZEN = 4
 ACTIVATION_BYTES = {2: 38, 4: 72}  # by bytes a product's number; times width, a token and layer
 LOGIT_BYTES = 10  # fp32 scores, their gradient, 16-bit logits
@@ -44,6 +45,7 @@ def predict_bytes(
     device: str,
     dtype: torch.dtype,
     checkpointing: bool = False,
+    accumulates: bool = False,
     trained: int | None = None,
     window: int | None = None,
 ) -> int:
@@ -54,6 +56,7 @@ def predict_bytes(
         rows, window: rows computed at a time, tokens a row; None for the network's context.
         device, dtype: its type, for example "cpu"; format of the matrix products.
         checkpointing: activations are computed again, and only the inputs of the blocks are kept.
+        accumulates: a batch is computed in several parts, so gradients are there from the second one on.
         trained: parameters with gradient and moments; None for all.
     """
     # what is kept of every token for the backward pass
@@ -65,13 +68,21 @@ def predict_bytes(
     a_layer = ACTIVATION_BYTES[size] * width * tokens
     if device == "cpu":
         a_layer += size * config["n_head"] * tokens * (length + min(QUERY_BLOCK, length)) // 2
-    activations = 4 * layers * width * tokens + a_layer if checkpointing else layers * a_layer
+    logits = LOGIT_BYTES * min(HEAD_CHUNK[device], tokens) * vocab_size
 
     # copies of the weights in 16 bits, both ends of the network, weights with gradients and moments
     casts = size * parameters if size == 2 else 0
-    ends = 24 * width * tokens + LOGIT_BYTES * min(HEAD_CHUNK[device], tokens) * vocab_size
+    ends = 24 * width * tokens
     frozen = 0 if trained is None else max(0, parameters - trained)
-    weights = BYTES_A_PARAMETER * (parameters - frozen) + BYTES_A_FROZEN * frozen
+    gradients = GRADIENT_BYTES * (parameters - frozen)
+    weights = BYTES_A_PARAMETER * (parameters - frozen) + BYTES_A_FROZEN * frozen - gradients
+
+    # checkpointing: the first pass ends with the logits; on the way back come a block at a time and the gradients
+    if checkpointing:
+        forward, backward = logits + gradients * accumulates, a_layer + gradients
+        activations = 4 * layers * width * tokens + max(forward, backward)
+    else:
+        activations = layers * a_layer + logits + gradients
     return FIXED_BYTES + weights + casts + activations + ends
 
 

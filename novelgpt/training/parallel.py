@@ -7,8 +7,11 @@ rows are split over processes, replicas and micro-batches, and the sums are divi
 import contextlib
 import itertools
 import os
+import re
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -20,6 +23,11 @@ from transformers import GPT2LMHeadModel
 
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError
 from novelgpt.network import score_tokens, sum_loss
+
+MEETING = timedelta(minutes=10)  # for all processes to start
+ROLL_CALL = timedelta(seconds=30)  # for those that live to answer
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+SILENT = "Timed out waiting"
 
 
 class LossModule(nn.Module):
@@ -48,6 +56,7 @@ class World:
 
     rank: int = 0
     size: int = 1
+    store: dist.Store | None = field(default=None, compare=False, repr=False)  # where the processes leave word
 
     @property
     def is_main(self) -> bool:
@@ -56,19 +65,90 @@ class World:
 
 
 def join_world(device: torch.device) -> World:
-    """Join the processes that torchrun started; alone when it did not."""
+    """Join the processes that torchrun started; alone when it did not.
+
+    Raises:
+        UserError: some of them have not come within the time of MEETING.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return World()
+    if dist.is_initialized():
+        return World(dist.get_rank(), dist.get_world_size())
 
-    # gloo for what the CPU sums up, nccl for gradients on GPUs
-    if not dist.is_initialized():
+    # a roll call first, for the meeting itself does not say who is missing
+    reason = ""
+    try:
+        store, rank, size = next(dist.rendezvous("env://", timeout=MEETING))
+        world = World(rank, size, dist.PrefixStore("novelgpt", store))
+        if missing := find_missing(world, "start", MEETING):
+            reason = describe_missing(missing, size)
+        else:
+            # gloo for what the CPU sums up, nccl for gradients on GPUs
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=dist.PrefixStore("torch", store), rank=rank, world_size=size)
+    except (RuntimeError, ValueError) as problem:
+        reason = first_line(problem)
+    if reason:
+        hint = "start with torchrun --nproc_per_node=N train.py …"
+        raise UserError(f"torchrun: the processes could not meet: {reason}", hint, EXIT_ENVIRONMENT)
+    return world
+
+
+def find_missing(world: World, name: str, limit: timedelta) -> list[int]:
+    """Answer a roll call of that name, and return the ranks that have not answered within the limit."""
+    missing, end = [], time.monotonic() + limit.total_seconds()
+    try:
+        world.store.set(f"{name}/{world.rank}", "here")
+    except RuntimeError:  # the first process keeps the store, unless torchrun does
+        return [0]
+    for rank in range(world.size):
         try:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-        except (RuntimeError, ValueError) as problem:
-            hint = "start with torchrun --nproc_per_node=N train.py …"
-            message = f"torchrun: the processes could not meet: {problem}"
-            raise UserError(message, hint, EXIT_ENVIRONMENT) from problem
-    return World(dist.get_rank(), dist.get_world_size())
+            world.store.wait([f"{name}/{rank}"], timedelta(seconds=max(0.01, end - time.monotonic())))
+        except RuntimeError:
+            missing.append(rank)
+    return missing
+
+
+def describe_missing(ranks: list[int], size: int) -> str:
+    """Name processes that have not come.
+
+    >>> describe_missing([1, 3], 4)
+    'processes 1, 3 of 4 have not come'
+    """
+    numbers = ", ".join(map(str, ranks))
+    return (
+        f"processes {numbers} of {size} have not come"
+        if len(ranks) > 1
+        else f"process {numbers} of {size} has not come"
+    )
+
+
+def first_line(problem: Exception) -> str:
+    """Return the first line of an error, without path and speculation."""
+    line = (str(problem).splitlines() or [type(problem).__name__])[0]
+    return re.sub(r"^\[/\S*/", "[", line).split(". This is")[0]
+
+
+@contextlib.contextmanager
+def explaining_losses(world: World) -> Iterator[None]:
+    """Turn the errors of a process that can no longer reach another into words.
+
+    Raises:
+        UserError: another process has ended, or has not answered for half an hour and which one it is.
+    """
+    try:
+        yield
+    except RuntimeError as problem:
+        words = first_line(problem)
+        hint = "see what ended it; the same command goes on from the last checkpoint"
+        this = f"torchrun: process {world.rank} of {world.size}"
+        if any(sign in str(problem) for sign in LOST):
+            raise UserError(f"{this} has lost another one ({words})", hint, EXIT_ENVIRONMENT) from problem
+        # all that live have waited as long and answer now
+        if SILENT in str(problem) and world.store is not None:
+            ranks = ", ".join(map(str, find_missing(world, "lost", ROLL_CALL))) or "another one"
+            raise UserError(f"{this} waited for process {ranks} in vain ({words})", hint, EXIT_ENVIRONMENT) from problem
+        raise
 
 
 @contextlib.contextmanager
@@ -171,7 +251,8 @@ def sum_over_processes(values: list[float], world: World) -> list[float]:
 
     # on the CPU, by gloo: the devices need not wait
     tensor = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(tensor)
+    with explaining_losses(world):
+        dist.all_reduce(tensor)
     return tensor.tolist()
 
 
@@ -180,7 +261,8 @@ def largest_of_processes(number: int, world: World) -> int:
     if world.size == 1:
         return number
     tensor = torch.tensor(number)
-    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    with explaining_losses(world):
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return int(tensor)
 
 
@@ -192,4 +274,5 @@ def any_process(flag: bool, world: World) -> bool:
 def wait_for_all(world: World) -> None:
     """Let every process arrive here before any continues."""
     if world.size > 1:
-        dist.barrier()
+        with explaining_losses(world):
+            dist.barrier()

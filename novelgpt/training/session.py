@@ -37,7 +37,7 @@ from novelgpt.training.keeping import FINAL, adopt_best, final_step, is_over, is
 from novelgpt.training.launch import IS_RANK
 from novelgpt.training.log import Watch, format_duration
 from novelgpt.training.lora import plain_model
-from novelgpt.training.parallel import leaving_world, wait_for_all
+from novelgpt.training.parallel import explaining_losses, leaving_world, wait_for_all
 from novelgpt.training.preflight import check_disk, print_plan
 from novelgpt.training.run import RUN_FILE, check_identity, describe_run, prepare_run, write_run_file
 from novelgpt.training.stopping import Stopped, StopSignals, seconds_until
@@ -90,7 +90,8 @@ def train(
         first = read_progress(checkpoint).step if checkpoint else 0
         trainer = Trainer(run, stop, sample=sampler(run), watch=watch)
         try:
-            trainer.fit(checkpoint)
+            with explaining_losses(run.world):
+                trainer.fit(checkpoint)
         except Stopped:
             wait_for_all(run.world)  # the first process has saved
             taken = {"steps": trainer.progress.step - first, "seconds": time.monotonic() - began}

@@ -18,6 +18,7 @@ from novelgpt.network import model_weights, save_model
 from novelgpt.training.checkpoint import (
     Progress,
     Saver,
+    gather_on_host,
     list_checkpoints,
     load_checkpoint,
     optimizer_tensors,
@@ -224,7 +225,7 @@ class Trainer:
             self.check_finite()  # waits for the steps under way
             began = time.monotonic()
             evaluation = self.evaluate(epoch=fractional_epoch(self.progress, epoch_steps))
-            self.keeper.choose_best(self.progress, evaluation.loss, model_weights(self.run.model))
+            self.keeper.choose_best(self.progress, evaluation.loss, self.gather_weights())
             self.meter.leave_out(time.monotonic() - began)
 
     def evaluate(self, *, epoch: float) -> Evaluation | None:
@@ -267,11 +268,12 @@ class Trainer:
 
         # the evaluation comes first: the model folder names its loss
         evaluation = self.evaluate(epoch=progress.epoch)
-        weights = model_weights(self.run.model)
+        weights = self.gather_weights()
         if self.run.world.is_main:
             self.keeper.try_to_write(f"model_epoch{progress.epoch}", progress, weights)
         if evaluation is not None:
             self.keeper.choose_best(progress, evaluation.loss, weights)
+        del weights  # as large as a third of what comes now
 
         # what is saved lies on the host before the sample, after which a GPU may answer nothing any more
         state = self.gather_state()
@@ -307,7 +309,7 @@ class Trainer:
 
     def write_final(self) -> None:
         """Write final_model: the last weights, or the best ones where they are wanted."""
-        weights = model_weights(self.run.model)
+        weights = self.gather_weights()
         if self.run.world.is_main:
             step = final_step(self.progress, wants_best=self.options.load_best_model_at_end)
             self.keeper.write_final(self.progress, weights, step=step)
@@ -342,7 +344,14 @@ class Trainer:
         (self.progress.loss_sum,) = sum_over_processes([float(self.loss)], self.run.world)
         self.progress.loss_tokens = int(self.tokens)
         self.progress.scaler = self.engine.scaler.state_dict()
-        return training_weights(self.run.model), optimizer_tensors(self.engine.optimizers, self.run.model)
+        model, keep = self.run.model, self.run.world.is_main  # the others would fill the host with copies
+        return training_weights(model, keep=keep), optimizer_tensors(self.engine.optimizers, model, keep=keep)
+
+    def gather_weights(self) -> dict[str, torch.Tensor]:
+        """Return the weights of a model folder; nothing in a process that writes none and only gives its parts."""
+        if self.run.world.is_main:
+            return model_weights(self.run.model)
+        return gather_on_host(self.run.model.named_parameters(), keep=False)
 
     def save(self, state: tuple | None = None, *, is_last: bool = False) -> None:
         """Write a checkpoint of a gathered state, or of the present one; a failure is a warning, but not at the end."""

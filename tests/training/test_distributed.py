@@ -1,17 +1,24 @@
 """Several processes compute what one computes: same losses, any batch size, and they go on where they stopped."""
 
 from dataclasses import asdict, replace
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import STORY, make_tiny_options
-from processes import assert_same_losses, losses_of, run_cases
+from helpers import StopAfter
+from processes import assert_same_losses, losses_of, run_cases, try_cases
 from torch import nn
+from torch.distributed import HashStore
 
 from novelgpt.files import read_json
-from novelgpt.training import parallel
+from novelgpt.messages import UserError
+from novelgpt.network import model as network
+from novelgpt.training import checkpoint, parallel, trainer
 from novelgpt.training.parallel import World
+from novelgpt.training.run import prepare_run
+from novelgpt.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -138,3 +145,71 @@ def test_shared_out_weights_lie_on_the_device_of_the_run_and_not_on_the_current_
 def test_two_processes_plan_together_and_the_first_one_prints(make_case, warm_python):
     said = run_cases(warm_python, [make_case("planned", 2, plan=True)])
     assert (said.count("memory:  "), said.count("measuring 3 steps …")) == (1, 1)
+
+
+def test_a_process_that_writes_nothing_gives_its_parts_and_keeps_no_copy(tmp_path, monkeypatch):
+    options = make_tiny_options(tmp_path)
+    options.output_path.mkdir()
+    gathered = []
+    for module in (checkpoint, trainer, network):  # where each takes it from
+        monkeypatch.setattr(module, "gather_tensor", lambda value: gathered.append(value.shape) or value, raising=False)
+    found = {}
+    for rank in (0, 1):
+        run = prepare_run(options)
+        one = Trainer(run, StopAfter())
+        one.engine.step(next(run.data.epoch_batches(1)), step=1, lr_share=1.0)
+        one.run = replace(run, world=World(rank, 1))
+        gathered.clear()
+        found[rank] = [*one.gather_state(), one.gather_weights()], list(gathered)
+    names = len(list(run.model.named_parameters()))
+    assert [len(part) for part in found[0][0]] == [names, 3 * names, names]
+    assert found[1][0] == [{}, {}, {}]
+    assert found[0][1] == found[1][1] and len(found[0][1]) == 5 * names  # both meet in every tensor, in one order
+
+
+def test_a_process_that_dies_ends_the_others_with_words_and_the_run_goes_on_later(make_case, warm_python):
+    sizes = {"batch_size": 4, "stride": 8, "epochs": 1, "save_steps": 2}
+    whole, dying = make_case("whole", 1, **sizes), make_case("dying", 3, **sizes)
+    codes, said = try_cases(warm_python, [whole, {**dying, "dies_at": 3}, dying])
+    assert codes == [[0], [4, 4, 9], [0, 0, 0]], said[-3000:]
+    assert "Traceback" not in said
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert sorted(line.partition(" (")[0] for line in lines) == [
+        "error: torchrun: process 0 of 3 has lost another one",
+        "error: torchrun: process 1 of 3 has lost another one",
+    ]
+    assert "hint: see what ended it; the same command goes on from the last checkpoint" in said
+    assert_same_losses(dying, whole)
+
+
+def test_what_the_first_process_refuses_the_others_do_not_wait_for(make_case, warm_python, tmp_path):
+    case = make_case("damaged", 2)
+    (piece, *_) = sorted((tmp_path / "pieces").glob("*.npy"))
+    data = piece.read_bytes()
+    piece.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # only the first process reads every byte
+    codes, said = try_cases(warm_python, [case])
+    assert codes == [[5, 4]], said
+    assert "Traceback" not in said and "error: torchrun: process 1 of 2 has lost another one (" in said
+
+
+def test_the_process_that_is_waited_for_is_named():
+    store = HashStore()
+    for rank in (0, 2):
+        store.set(f"start/{rank}", "here")
+    world = World(1, 4, store)
+    assert parallel.find_missing(world, "start", timedelta(seconds=0.01)) == [3]
+    assert store.get("start/1") == b"here"
+    assert parallel.describe_missing([3], 4) == "process 3 of 4 has not come"
+    assert parallel.describe_missing([1, 3], 4) == "processes 1, 3 of 4 have not come"
+
+
+def test_a_process_that_does_not_answer_any_more_is_named(monkeypatch):
+    store = HashStore()
+    store.set("lost/0", "here")
+    monkeypatch.setattr(parallel, "ROLL_CALL", timedelta(seconds=0.01))
+    words = "[unbound_buffer.cc:78] Timed out waiting 1800000ms for recv operation to complete"
+    with pytest.raises(UserError) as caught, parallel.explaining_losses(World(1, 3, store)):
+        raise RuntimeError(words)
+    assert caught.value.message == f"torchrun: process 1 of 3 waited for process 2 in vain ({words})"
+    with pytest.raises(RuntimeError, match="shapes"), parallel.explaining_losses(World(1, 3, store)):
+        raise RuntimeError("shapes cannot be multiplied")

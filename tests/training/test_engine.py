@@ -235,6 +235,22 @@ def test_predicted_memory_grows_with_rows_and_shrinks_with_checkpointing():
         assert predict_bytes(config, 13_317, 8, **settings, checkpointing=True) < eight
 
 
+def test_with_checkpointing_the_gradients_come_when_the_logits_are_gone_but_for_later_parts():
+    config = check_model_config(SMALL, name="small")
+    settings = {"device": "cuda", "dtype": torch.bfloat16, "checkpointing": True}
+    tokens, parameters = 8 * 1024, 81_894_144
+    weights = (600 << 20) + (12 + 2) * parameters  # without gradients; and a copy in bf16
+    kept = 4 * 10 * 768 * tokens + 24 * 768 * tokens  # the inputs of the blocks, both ends
+    logits, block, gradients = 10 * 8192 * 13_317, 38 * 768 * tokens, 4 * parameters
+    assert logits > block + gradients
+    assert predict_bytes(config, 13_317, 8, **settings) == weights + kept + logits
+    # the gradients of an earlier part are there when the logits of the next one are
+    assert predict_bytes(config, 13_317, 8, **settings, accumulates=True) == weights + kept + gradients + logits
+    small = predict_bytes(config, 1_000, 8, **settings)  # few logits: the block and the gradients count
+    fewer = 81_894_144 - 12_317 * 768
+    assert small == (600 << 20) + 14 * fewer + kept + block + 4 * fewer
+
+
 @pytest.mark.parametrize(
     ("device", "devices", "processes", "parts", "rows", "chunk"),
     [

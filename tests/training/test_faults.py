@@ -41,10 +41,10 @@ def test_a_sample_that_breaks_the_device_costs_no_epoch(tiny_options, monkeypatc
     # after an illegal access every look at a GPU raises; what is saved must be on the host by then
     gather, broken = trainer_module.training_weights, []
 
-    def look(model):
+    def look(model, **settings):
         if broken:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        return gather(model)
+        return gather(model, **settings)
 
     def fail(model):
         broken.append(True)
