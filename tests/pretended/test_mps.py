@@ -7,14 +7,7 @@ import torch
 from helpers import fit
 
 from novelgpt import api
-from novelgpt.training.checkpoint import list_checkpoints, read_progress
-from pretended.beside import SAME, hold_nothing_out, losses_of, train_beside_cpu
-
-
-def samples_of(folder) -> list[str]:
-    """Return the samples of a run's epochs."""
-    history = read_progress(list_checkpoints(folder)[-1]).history
-    return [entry["sample"] for entry in history if "sample" in entry]
+from pretended.beside import SAME, hold_nothing_out, losses_of, samples_of, train_beside_cpu
 
 
 def test_float64_is_refused_in_the_words_of_a_mac(pretended):

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 import pytest
 from helpers import fit, result_of
 
-from pretended.beside import SAME, hold_nothing_out, losses_of, train_beside_cpu
+from pretended.beside import SAME, hold_nothing_out, losses_of, samples_of, train_beside_cpu
 
 # bytes of the largest tensor: the logits of 4 rows, 60 x 384 x 4 = 92,160, do not fit; those of 2 rows, 46,080, and the
 # head's weights, 384 x 32 x 4 = 49,152, do
@@ -25,6 +25,14 @@ def test_a_batch_in_parts_gives_the_same_losses(pretended, quiet_options, device
 @pytest.mark.parametrize("device", ["1", "1,0"])
 def test_activations_computed_again_give_the_same_losses(pretended, quiet_options, device):
     train_beside_cpu(pretended, quiet_options(), device, gradient_checkpointing=True)
+
+
+@pytest.mark.parametrize("device", ["1", "1,0"])
+def test_the_samples_of_the_epochs_are_those_of_the_cpu(pretended, quiet_options, device):
+    options = quiet_options(sample_length=20)
+    train_beside_cpu(pretended, options, device)
+    assert len(samples_of(options.output_path)) == 3
+    assert samples_of(f"{options.output_dir}-there") == samples_of(options.output_path)
 
 
 def test_muon_gives_the_same_losses(pretended, quiet_options):
