@@ -31,9 +31,9 @@ def pretended() -> Iterator[Server]:
 
 @pytest.fixture
 def quiet_options(tiny_options, no_flushing):
-    """Return a function from changes to the options of a tiny run without dropout that logs every step."""
+    """Return a function from changes to the options of a run of 12 steps without dropout, every one logged."""
 
     def make(**changes):
-        return tiny_options(**{"dropout": 0.0, "log_step": 1, "replace_inputs": 0.0, **changes})
+        return tiny_options(**{"epochs": 2, "dropout": 0.0, "log_step": 1, "replace_inputs": 0.0, **changes})
 
     return make

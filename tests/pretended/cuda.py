@@ -11,9 +11,8 @@ from types import SimpleNamespace
 
 import torch
 from torch.nn.parallel import comm
-from torch.utils._pytree import tree_leaves
 
-from pretended.tensors import Machine, enter
+from pretended.tensors import Machine, enter, tensors_of
 
 COUNT = 2
 MEMORY = 16 << 30  # bytes of each
@@ -111,13 +110,13 @@ class Graph:
         """Record an operation if it runs on the stream of the capture, else let it run; return its tensors."""
         if current_stream(device) is not self.stream:
             return func(*args, **kwargs)
-        leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        leaves = tensors_of([args, list(kwargs.values())])
         # nothing runs while it is recorded: what this run changes is put back at the end
         if func._schema.is_mutable:
             self.undo += [(leaf, leaf.clone()) for leaf in leaves]
         result = func(*args, **kwargs)
         known = {leaf.untyped_storage().data_ptr() for leaf in leaves}
-        new = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        new = tensors_of([result])
         is_view = bool(new) and all(leaf.untyped_storage().data_ptr() in known for leaf in new)
         if func._schema.is_mutable or not is_view:
             self.operations.append((func, args, kwargs, None if func._schema.is_mutable else new))
@@ -140,7 +139,7 @@ class Graph:
         with torch.utils._python_dispatch._disable_current_modes():
             for func, args, kwargs, results in self.operations:
                 again = func(*args, **kwargs)
-                for tensor, value in zip(results or [], tree_leaves(again), strict=False):
+                for tensor, value in zip(results or [], tensors_of([again]), strict=False):
                     tensor.copy_(value)
 
 

@@ -15,7 +15,6 @@ import torch
 import transformers
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt.cli import TrainOptions
@@ -25,7 +24,7 @@ from novelgpt.training.memory import predict_bytes
 from novelgpt.training.parallel import World
 from novelgpt.training.windows import Batch
 from pretended import cuda
-from pretended.tensors import move_module
+from pretended.tensors import move_module, tensors_of
 
 aten = torch.ops.aten
 FULL = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}  # 82 million parameters
@@ -48,7 +47,7 @@ class Meter(TorchDispatchMode):
             self.note_look()
             return args[0].dtype == torch.bool  # so that whatever is asked is so
         result = func(*args, **(kwargs or {}))
-        given, new = tensors_of((args, kwargs)), tensors_of(result)
+        given, new = device_tensors([args, list((kwargs or {}).values())]), device_tensors([result])
         known = {tensor.untyped_storage()._cdata for tensor in given}
         is_view = not func._schema.is_mutable and all(each.untyped_storage()._cdata in known for each in new)
         if not is_view and new:
@@ -80,9 +79,9 @@ class Meter(TorchDispatchMode):
         self.looks[f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"] += 1
 
 
-def tensors_of(tree) -> list[torch.Tensor]:
+def device_tensors(tree) -> list[torch.Tensor]:
     """Return the tensors of a device in a tree of arguments or results."""
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor) and leaf.device.type == "cuda"]
+    return [tensor for tensor in tensors_of(tree) if tensor.device.type == "cuda"]
 
 
 def fused_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **_):

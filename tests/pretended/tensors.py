@@ -10,7 +10,6 @@ from collections import Counter
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 aten = torch.ops.aten
 LOOKS = {aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default, aten.masked_select.default}
@@ -53,21 +52,21 @@ class Machine(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        leaves = tree_leaves((args, kwargs))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        tensors = tensors_of([args, list(kwargs.values())])
         device = self.find_device(func, tensors, kwargs.get("device"))
         if device is None:
             return func(*args, **kwargs)
         if device.type == "cpu" or func in LOOKS:
             self.note_look(func)
         wrappers = {id(tensor.inner): tensor for tensor in tensors if isinstance(tensor, DeviceTensor)}
-        args, kwargs = tree_map(unwrap, (args, kwargs))
+        args = change_each(args, unwrap)
+        kwargs = {name: change_each(value, unwrap) for name, value in kwargs.items()}
         if "device" in kwargs:
             kwargs["device"] = torch.device("cpu")
         result = self.compute(func, args, kwargs, device)
         if device.type == "cpu":
-            return tree_map(lambda value: value.clone() if id(value) in wrappers else value, result)
-        return tree_map(lambda value: self.wrap(value, device, wrappers), result)
+            return change_each(result, lambda value: value.clone() if id(value) in wrappers else value)
+        return change_each(result, lambda value: self.wrap(value, device, wrappers))
 
     def compute(self, func, args, kwargs, device):
         """Do an operation on the CPU, or have it recorded; numbers read by the host are waited for in either case."""
@@ -130,6 +129,24 @@ class Machine(TorchDispatchMode):
             frame = frame.f_back
         place = f"{frame.f_code.co_filename.rpartition('site-packages/')[2]}:{frame.f_lineno}" if frame else "elsewhere"
         self.looks[place.rpartition("/novelgpt/")[2]] += 1
+
+
+def tensors_of(values) -> list[torch.Tensor]:
+    """Return the tensors in lists of lists; by hand, since torch's own walk takes most of the time of a small step."""
+    found = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += tensors_of(value)
+    return found
+
+
+def change_each(value, change):
+    """Return lists of lists with every entry changed."""
+    if isinstance(value, (list, tuple)):
+        return type(value)([change_each(entry, change) for entry in value])
+    return change(value)
 
 
 def unwrap(value):

@@ -6,15 +6,7 @@ LAYERS = 2  # of the network in graphs.py, each with one call of attention
 CAUSAL = [True, False]  # is causal, has a mask
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_step_is_one_graph_whose_attention_is_causal_without_a_mask(pretended, dtype):
-    made = pretended.run("compile_as_engine", history=["whole", "whole"], dtype=dtype)
-    training = made["graphs"] - sum(score for *_, score in made["calls"] if score)
-    assert (training, made["breaks"]) == (1, 0)
-    assert made["attention"] == [CAUSAL] * LAYERS * made["graphs"]
-
-
-def test_scoring_is_one_graph_more_whose_attention_is_causal_without_a_mask(pretended):
+def test_training_and_scoring_are_a_graph_each_whose_attention_is_causal_without_a_mask(pretended):
     made = pretended.run("compile_as_engine", history=["whole", "score", "whole", "score"], dtype="bfloat16")
     assert (made["graphs"], made["breaks"]) == (2, 0)
     assert made["attention"] == [CAUSAL] * LAYERS * 2
@@ -30,3 +22,4 @@ def test_no_history_changes_the_graph_that_a_batch_runs(pretended, history):
     made = pretended.run("compile_as_engine", history=history, dtype="float32")
     different = {tuple(call) for call in made["calls"]}
     assert (made["graphs"], made["breaks"], made["symbolic"]) == (len(different), 0, 0)
+    assert made["attention"] == [CAUSAL] * LAYERS * len(different)
