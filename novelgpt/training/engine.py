@@ -108,9 +108,9 @@ class Engine:
             checkpoint_activations(run.model)
         self.loss_module = LossModule(run.model, run.dtype, HEAD_CHUNK[self.device.type])
         self.micro_batches = self.choose_micro_batches()  # as many as the memory wants
-        if compilation.should_compile(options.compile, run.devices, run.total_steps):
-            settings = {"mode": options.compile, "world": run.world, "dynamic": None if options.rows else False}
-            compilation.compile_if_possible(self.loss_module, self.try_passes, **settings)
+        settings = {"mode": options.compile, "world": run.world, "dynamic": None if options.rows else False}
+        settings["wanted"] = compilation.should_compile(options.compile, run.devices, run.total_steps)
+        compilation.compile_if_possible(self.loss_module, self.try_passes, **settings)
 
         # spread over devices and processes
         self.module = wrap_model(self.loss_module, run.devices, run.world, shard=options.shard)
