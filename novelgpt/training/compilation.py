@@ -65,11 +65,18 @@ def has_triton() -> bool:
 
 
 def compile_if_possible(
-    module: LossModule, try_passes: Callable[[], object], *, mode: str, world: World, dynamic: bool | None
+    module: LossModule,
+    try_passes: Callable[[], object],
+    *,
+    wanted: bool,
+    mode: str,
+    world: World,
+    dynamic: bool | None,
 ) -> None:
-    """Compile a loss module, and take that back in every process if the trial fails in one.
+    """Compile a loss module where every process wants to, and take that back in all if the trial fails in one.
 
     Args:
+        wanted: what should_compile said in this process, whose GPU may differ from the others'.
         try_passes: computes what will be compiled, forward and backward.
         mode: "auto" or "on", which makes a failure an error.
         dynamic: as of torch.compile: False for shapes that never change, None to find out.
@@ -77,6 +84,12 @@ def compile_if_possible(
     Raises:
         UserError: it failed and was asked for.
     """
+    if any_process(not wanted, world):
+        if wanted and world.is_main:
+            say("torch.compile: not possible in another process; running without it")
+        return
+
+    # what fails here has not met anybody yet
     module.compile(dynamic=dynamic)
     reason = find_failure(try_passes)
     if not any_process(reason is not None, world):

@@ -26,6 +26,7 @@ from novelgpt.training import compilation
 from novelgpt.training.feed import load_corpus, rows_to_device
 from novelgpt.training.memory import (
     HEAD_CHUNK,
+    DoesNotFit,
     available_bytes,
     choose_parts,
     is_out_of_memory,
@@ -110,9 +111,9 @@ class Engine:
             checkpoint_activations(run.model)
         self.loss_module = LossModule(run.model, run.dtype, HEAD_CHUNK[self.device.type])
         self.micro_batches = self.choose_micro_batches()  # as many as the memory wants
-        if compilation.should_compile(options.compile, run.devices, run.total_steps):
-            settings = {"mode": options.compile, "world": run.world, "dynamic": None if options.rows else False}
-            compilation.compile_if_possible(self.loss_module, self.try_passes, **settings)
+        settings = {"mode": options.compile, "world": run.world, "dynamic": None if options.rows else False}
+        settings["wanted"] = compilation.should_compile(options.compile, run.devices, run.total_steps)
+        compilation.compile_if_possible(self.loss_module, self.try_passes, **settings)
 
         # spread over devices and processes
         self.module = wrap_model(self.loss_module, run.devices, run.world, shard=options.shard)
@@ -255,11 +256,11 @@ class Engine:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def nothing_fits(self, rows: int) -> UserError:
+    def nothing_fits(self, rows: int) -> DoesNotFit:
         """Return the error that not even single rows fit."""
         hint = "--gradient_checkpointing" if self.run.world.size == 1 else "--gradient_accumulation 8"
         message = f"--batch_size {rows}: does not fit into the memory of {self.device}, even split"
-        return UserError(message, f"{hint}, or a smaller --model_config", EXIT_ENVIRONMENT)
+        return DoesNotFit(message, f"{hint}, or a smaller --model_config", EXIT_ENVIRONMENT)
 
     def split_further(self, rows: int, problem: Exception) -> None:
         """Double the micro-batches after the memory ran out, or report that nothing more can be split."""

@@ -27,6 +27,10 @@ NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "ALL
 HEAD_CHUNK = {"cpu": 1024, "cuda": 8192, "mps": 1024}  # positions whose logits exist at a time
 
 
+class DoesNotFit(UserError):
+    """Not even single rows fit into the memory; the weights are those of the last whole step."""
+
+
 def rows_at_a_time(batch_size: int, parts: int, *, replicas: int) -> int:
     """Return the most rows that one device computes at a time when its share of a batch is split into some parts.
 

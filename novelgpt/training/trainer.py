@@ -34,6 +34,7 @@ from novelgpt.training.keeping import (
     stops_early,
 )
 from novelgpt.training.log import Meter, RunLog, Watch, say_step
+from novelgpt.training.memory import DoesNotFit
 from novelgpt.training.optim import lr_at
 from novelgpt.training.parallel import World, any_process, largest_of_processes, sum_over_processes
 from novelgpt.training.stopping import Stopped, StopSignals, watch_blocks
@@ -316,9 +317,13 @@ class Trainer:
 
     @contextlib.contextmanager
     def saved_when_stopped(self) -> Iterator[None]:
-        """Save before a stop leaves the loop."""
+        """Save before a stop leaves the loop, or memory that another program has taken since the first step."""
         try:
             yield
+        except DoesNotFit:
+            if self.progress.step and self.run.world.size == 1:  # the others would wait in vain for this process
+                self.save_if_new()
+            raise
         except Stopped:
             self.save_if_new(is_last=True)
             raise

@@ -10,7 +10,7 @@ from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE
 from novelgpt.training import compilation
 from novelgpt.training.compilation import should_compile
 from novelgpt.training.engine import Engine
-from novelgpt.training.parallel import LossModule
+from novelgpt.training.parallel import LossModule, World
 from novelgpt.training.run import prepare_run
 from novelgpt.training.session import train
 
@@ -120,3 +120,19 @@ def test_compiling_for_several_gpus_of_one_process_is_refused():
         "hint: torchrun --nproc_per_node=2 train.py --compile on …"
     )
     assert caught.value.code == EXIT_USAGE
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_nobody_compiles_where_one_process_cannot(tiny_options, monkeypatch, capsys, rank):
+    use_backend(monkeypatch, "eager")
+    run = prepare_run(tiny_options())
+    asked = []
+    monkeypatch.setattr(compilation, "any_process", lambda flag, world: asked.append(flag) or True)
+    module = LossModule(run.model, run.dtype, 32)
+    settings = {"mode": "auto", "world": World(rank, 2), "dynamic": False}
+    capsys.readouterr()
+    for wanted in (True, False):  # this one can and another cannot, or the other way round
+        compilation.compile_if_possible(module, lambda: 1 / 0, wanted=wanted, **settings)
+    assert (asked, module._compiled_call_impl) == ([False, True], None)
+    said = "torch.compile: not possible in another process; running without it\n"
+    assert capsys.readouterr().err == (said if rank == 0 else "")

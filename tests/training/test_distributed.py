@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import STORY, make_tiny_options
-from helpers import StopAfter
+from helpers import StopAfter, refusal_of
 from processes import assert_same_losses, losses_of, run_cases, try_cases
 from torch import nn
-from torch.distributed import HashStore
+from torch.distributed import HashStore, TCPStore
 
 from novelgpt.files import read_json
 from novelgpt.messages import UserError
@@ -190,6 +190,21 @@ def test_what_the_first_process_refuses_the_others_do_not_wait_for(make_case, wa
     codes, said = try_cases(warm_python, [case])
     assert codes == [[5, 4]], said
     assert "Traceback" not in said and "error: torchrun: process 1 of 2 has lost another one (" in said
+
+
+@pytest.mark.parametrize("by_agent", [False, True])
+def test_a_process_that_never_comes_is_missed_after_a_while(monkeypatch, by_agent):
+    store = TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)  # as torchrun's agent keeps one
+    names = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    if not by_agent:
+        del store  # the first process keeps it
+    for name, value in {**names, "TORCHELASTIC_USE_AGENT_STORE": str(by_agent)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(parallel, "MEETING", timedelta(seconds=1))
+    problem = refusal_of(parallel.join_world, torch.device("cpu"))
+    reason = "process 1 of 2 has not come" if by_agent else "Timed out after 2 seconds waiting for clients. 1/2 clients"
+    assert problem.message.startswith(f"torchrun: the processes could not meet: {reason}")
+    assert problem.hint == "start with torchrun --nproc_per_node=N train.py …"
 
 
 def test_the_process_that_is_waited_for_is_named():

@@ -9,6 +9,7 @@ from helpers import StopAfter, fit, refusal_of, result_of, spoil_steps, step_los
 from novelgpt.training import trainer as trainer_module
 from novelgpt.training.checkpoint import list_checkpoints, read_progress
 from novelgpt.training.memory import is_out_of_memory
+from novelgpt.training.parallel import LossModule
 from novelgpt.training.run import prepare_run
 from novelgpt.training.stopping import Stopped
 from novelgpt.training.trainer import Trainer
@@ -144,3 +145,29 @@ def test_memory_that_ran_out_is_known_by_the_words_of_every_system():
         assert is_out_of_memory(RuntimeError(words)), words
     assert is_out_of_memory(torch.OutOfMemoryError("")) and is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_memory_that_is_taken_for_good_in_a_later_step_costs_no_step(tiny_options, monkeypatch):
+    options, forward, passes = tiny_options(), LossModule.forward, []
+
+    def run_out(self, *tensors, **settings):
+        passes.append(settings)
+        if len([each for each in passes if not each]) > 4:  # passes of steps, not of evaluations
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(self, *tensors, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LossModule, "forward", run_out)
+        assert "does not fit into the memory of cpu, even split" in refusal_of(fit, options).message
+    (saved,) = list_checkpoints(options.output_path)
+    assert read_progress(saved).step == 4
+
+
+def test_memory_that_is_too_little_for_the_first_step_leaves_no_checkpoint(tiny_options, monkeypatch):
+    def run_out(self, *tensors, **settings):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(LossModule, "forward", run_out)
+    options = tiny_options()
+    assert refusal_of(fit, options).code == 4
+    assert list_checkpoints(options.output_path) == []
