@@ -26,6 +26,7 @@ class Server:
     """The process, seen from the tests."""
 
     def __init__(self):
+        build_library()  # here, so that what a compiler says is seen
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}:{TESTS.parent}"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
         self.process = subprocess.Popen([sys.executable, "-m", "pretended.server"], **pipes)
