@@ -111,12 +111,13 @@ def make_batch(rows: int) -> Batch:
 
 
 def take_steps(
-    rows: int, *, dtype: str = "bfloat16", devices: int = 1, optimizer: str = "muon", **changes
+    rows: int, *, steps: int = 2, dtype: str = "bfloat16", devices: int = 1, optimizer: str = "muon", **changes
 ) -> dict[str, object]:
-    """Take two steps of the full network; return what forward and backward of the second did, looks, peak, prediction.
+    """Take steps of the full network; return what forward and backward of the last did, looks, peak, prediction.
 
     Args:
         rows: windows of a step.
+        steps: how many; the moments of the optimizers are there from the second on.
         devices: how many GPUs.
         changes: options of train.py.
     """
@@ -136,7 +137,7 @@ def take_steps(
     with FakeTensorMode(allow_non_fake_inputs=True), Meter() as meter:
         run = make_run(rows, devices, getattr(torch, dtype), optimizer=optimizer, **changes)
         engine = Engine(run)
-        for step in (1, 2):
+        for step in range(1, steps + 1):
             engine.step(make_batch(rows), step=step, lr_share=1.0)
     sizes = {"device": "cuda", "dtype": run.dtype, "checkpointing": run.options.gradient_checkpointing}
     predicted = predict_bytes(run.config, VOCABULARY, rows, **sizes)

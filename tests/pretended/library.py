@@ -1,4 +1,4 @@
-"""devices.cpp -> a shared library beside the wheel's own, built once for each torch and kept in the system's cache."""
+"""devices.cpp -> a shared library beside the wheel's own, built once for each torch and kept in build/pretended."""
 
 import ctypes
 import hashlib
@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,10 +32,10 @@ def why_not() -> str | None:
 def build_library() -> Path:
     """Return the library's path, compiled if it is not there yet."""
     key = hashlib.sha256(SOURCE.read_bytes() + version("torch").encode()).hexdigest()[:16]
-    path = Path(tempfile.gettempdir(), f"novelgpt-pretended-{os.getuid()}", f"{key}.so")
+    path = SOURCE.parents[2] / "build" / "pretended" / f"{key}.so"
     if path.exists():
         return path
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     torch, half = find_torch(), path.with_suffix(f".{os.getpid()}")
     words = ["g++", "-shared", "-fPIC", "-std=c++20", f"-I{torch}/include", str(SOURCE), "-o", str(half)]
     subprocess.run([*words, f"-L{torch}/lib", "-lc10", "-ltorch_cpu"], check=True)

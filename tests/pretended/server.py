@@ -17,6 +17,8 @@ from pathlib import Path
 from pretended.library import build_library, load_library
 
 MODULES = ("cases", "fakes", "graphs")
+# what every case would import by itself
+WARM = ("training.session", "writing.prompts", "evaluation.report", "pages.render")
 TESTS = Path(__file__).parents[1]
 
 
@@ -24,6 +26,7 @@ class Server:
     """The process, seen from the tests."""
 
     def __init__(self):
+        build_library()  # here, so that what a compiler says is seen
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}:{TESTS.parent}"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
         self.process = subprocess.Popen([sys.executable, "-m", "pretended.server"], **pipes)
@@ -55,6 +58,8 @@ def serve() -> None:
     import torch._dynamo  # noqa: F401
     import transformers.models.gpt2.modeling_gpt2  # noqa: F401
 
+    for name in WARM:
+        importlib.import_module(f"novelgpt.{name}")
     modules = [importlib.import_module(f"pretended.{name}") for name in MODULES]
     gc.freeze()  # a collection in a fork would copy all pages
     out = os.fdopen(os.dup(1), "w")
