@@ -90,7 +90,7 @@ step "where one step of 8 windows spends its time" 300 "$python bench/bench_trai
     $work/profile.txt | sort | uniq -c"
 step "stop and resume, byte by byte" 300 "stop_and_resume '$train --device $device $small --epochs 3 --deterministic'"
 step "writing 1 and 10 texts" 600 "$python bench/bench_generate.py --device $device --model_config $writer --length $length --rounds 1 --batches 1 10"
-write="$python generate.py --model_path $work/small/final_model --prefix 那天夜里 --nsamples 1 --length 40 --temperature 0 --precision fp32"
+write="$python generate.py --model_path $work/small/final_model --prefix 那天夜里 --nsamples 1 --length 40 --seed 1 --no-cut_loops --precision fp32"
 step "the same text on the CPU and here" 180 "$write --device cpu >$work/cpu.txt && $write --device $device >$work/here.txt &&
     cmp $work/cpu.txt $work/here.txt && cat $work/here.txt && echo same text"
 if [ "$cards" -ge 2 ]; then

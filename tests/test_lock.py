@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -64,3 +65,20 @@ def test_a_folder_made_for_a_lock_goes_again_when_nothing_was_put_in(tmp_path):
     with run_lock(tmp_path / "used"):
         (tmp_path / "used" / "run.json").write_text("{}")
     assert (tmp_path / "used" / "run.json").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_lock_that_goes_again_is_closed_first_where_nothing_open_is_removed(tmp_path, monkeypatch):
+    unlink, is_open = Path.unlink, []
+
+    def refuse_open(path):
+        names = [os.readlink(place) for place in Path("/proc/self/fd").iterdir() if place.is_symlink()]
+        is_open.append(str(path) in names)
+        if is_open[-1]:  # as on Windows
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", refuse_open)
+    with run_lock(tmp_path / "new"):
+        pass
+    assert is_open == [True, False] and not (tmp_path / "new").exists()

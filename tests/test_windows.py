@@ -54,7 +54,10 @@ def checkout(tmp_path_factory) -> Path:
     folder.mkdir(parents=True)
     for name in SCRIPTS:
         shutil.copy(ROOT / name, folder / name)
-    (folder / "novelgpt").symlink_to(ROOT / "novelgpt")  # with the compiled code of its __pycache__
+    if os.name == "nt":  # where links need rights
+        shutil.copytree(ROOT / "novelgpt", folder / "novelgpt")
+    else:
+        (folder / "novelgpt").symlink_to(ROOT / "novelgpt")  # with the compiled code of its __pycache__
     text = (ROOT / "data/sample/novel.txt").read_bytes().decode("gb18030")
     (folder / NOVEL).write_bytes(text[:9000].encode("gb18030"))
     write_json(folder / "tiny.json", TINY)
