@@ -33,8 +33,8 @@ def should_compile(mode: str, devices: list[torch.device], total_steps: int) -> 
         message = "--compile on: cpu trains with parts of its own, not compiled ones"
         raise UserError(message, "--compile auto", EXIT_USAGE)
     if mode == "on" and len(devices) > 1:
-        message = f"--compile on: found {len(devices)} GPUs in one process, expected one process a GPU"
-        raise UserError(message, f"torchrun --nproc_per_node={len(devices)} train.py --compile on …", EXIT_USAGE)
+        message = f"--compile on: found {len(devices)} GPUs in one process, expected one process per GPU"
+        raise UserError(message, "--parallel processes, or --compile auto", EXIT_USAGE)
     if mode != "auto":
         return mode == "on"
     if devices[0].type != "cuda" or len(devices) > 1 or total_steps < COMPILE_FROM:

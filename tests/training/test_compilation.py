@@ -116,8 +116,8 @@ def test_compiling_for_several_gpus_of_one_process_is_refused():
     with pytest.raises(compilation.UserError) as caught:
         should_compile("on", [*GPU, torch.device("cuda", 1)], 500)
     assert str(caught.value) == (
-        "error: --compile on: found 2 GPUs in one process, expected one process a GPU\n\n"
-        "hint: torchrun --nproc_per_node=2 train.py --compile on …"
+        "error: --compile on: found 2 GPUs in one process, expected one process per GPU\n\n"
+        "hint: --parallel processes, or --compile auto"
     )
     assert caught.value.code == EXIT_USAGE
 
