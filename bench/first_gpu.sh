@@ -96,7 +96,8 @@ step "the same text on the CPU and here" 180 "$write --device cpu >$work/cpu.txt
 if [ "$cards" -ge 2 ]; then
     both=$device,$second
     if [ "$device" = cpu ]; then both=cpu second=cpu; fi
-    step "two cards: --device $both" 300 "$train --device $both $large --epochs 4 --output_dir $work/two"
+    step "two cards: --device $both, one process for both" 300 "$train --device $both --parallel threads $large --epochs 4 --output_dir $work/two"
+    step "two cards: --device $both, a process for each" 300 "$train --device $both $large --epochs 4 --output_dir $work/each"
     step "two cards: two processes of torchrun" 300 "$torchrun $large --epochs 4 --output_dir $work/ranks"
     step "two cards: --shard" 300 "$torchrun $large --epochs 2 --shard --output_dir $work/shard"
     step "the second card alone" 300 "$train --device $second $small --epochs 1 --output_dir $work/second &&

@@ -121,7 +121,7 @@ def test_missing_pieces_are_refused(folder, capsys, tmp_path):
 
 def test_a_device_that_is_none_is_refused(folder, capsys):
     status, said = refusal_of(capsys, f"--model_path={folder}", "--text=a", "--device=abc")
-    assert (status, said.split("\n")[0]) == (2, "error: --device: found 'abc', expected GPU numbers, mps or cpu")
+    assert (status, said.split("\n")[0]) == (2, "error: --device: found 'abc', expected GPU numbers, cuda, mps or cpu")
 
 
 def test_an_empty_text_has_no_figure_per_character_and_is_still_json(folder, capsys):
