@@ -20,6 +20,7 @@ from novelgpt.training.engine import Engine
 from novelgpt.training.parallel import LossModule
 from novelgpt.training.run import prepare_run
 
+pytestmark = pytest.mark.pretended  # a dozen compilations
 CHUNK = 16  # positions; 4 rows of 23 make 6 chunks of the head
 LENGTHS = (24, 9, 2)  # the context, and windows shorter than it
 

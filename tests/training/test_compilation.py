@@ -60,6 +60,7 @@ def test_a_compiler_that_fails_is_an_error_where_it_was_asked_for(tiny_options, 
     assert caught.value.code == EXIT_ENVIRONMENT
 
 
+@pytest.mark.sweep
 def test_the_trial_of_a_compiler_leaves_no_gradient_and_no_other_random_number(tiny_options, monkeypatch):
     use_backend(monkeypatch, "eager")
     run = prepare_run(tiny_options())

@@ -118,6 +118,7 @@ def test_every_process_reads_where_the_run_stopped_when_the_first_one_has_saved_
     run_cases(warm_python, [{**case, "is_slow": True}])
 
 
+@pytest.mark.sweep
 def test_processes_with_different_memory_agree_on_the_parts_and_go_on_with_them(make_case, warm_python):
     sizes = {"batch_size": 4, "stride": 8, "epochs": 1}
     whole, split = make_case("whole", 1, **sizes), make_case("split", 2, stop_at=3, **sizes)
@@ -167,6 +168,7 @@ def test_a_process_that_writes_nothing_gives_its_parts_and_keeps_no_copy(tmp_pat
     assert found[0][1] == found[1][1] and len(found[0][1]) == 5 * names  # both meet in every tensor, in one order
 
 
+@pytest.mark.sweep
 def test_a_process_that_dies_ends_the_others_with_words_and_the_run_goes_on_later(make_case, warm_python):
     sizes = {"batch_size": 4, "stride": 8, "epochs": 1, "save_steps": 2}
     whole, dying = make_case("whole", 1, **sizes), make_case("dying", 3, **sizes)
@@ -182,6 +184,7 @@ def test_a_process_that_dies_ends_the_others_with_words_and_the_run_goes_on_late
     assert_same_losses(dying, whole)
 
 
+@pytest.mark.sweep
 def test_what_the_first_process_refuses_the_others_do_not_wait_for(make_case, warm_python, tmp_path):
     case = make_case("damaged", 2)
     (piece, *_) = sorted((tmp_path / "pieces").glob("*.npy"))
@@ -192,6 +195,7 @@ def test_what_the_first_process_refuses_the_others_do_not_wait_for(make_case, wa
     assert "Traceback" not in said and "error: torchrun: process 1 of 2 has lost another one (" in said
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("by_agent", [False, True])
 def test_a_process_that_never_comes_is_missed_after_a_while(monkeypatch, by_agent):
     store = TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)  # as torchrun's agent keeps one
