@@ -75,6 +75,8 @@ def compile_if_possible(
 ) -> None:
     """Compile a loss module where every process wants to, and take that back in all if the trial fails in one.
 
+    Several processes compile block by block, a single one the whole.
+
     Args:
         wanted: what should_compile said in this process, whose GPU may differ from the others'.
         try_passes: computes what will be compiled, forward and backward.
@@ -89,14 +91,19 @@ def compile_if_possible(
             say("torch.compile: not possible in another process; running without it")
         return
 
+    # processes send gradients while the backward pass still runs: as one graph it would hand them over at its end
+    parts = [module] if world.size == 1 else list(module.model.transformer.h)
+    for part in parts:
+        part.compile(dynamic=dynamic)
+
     # what fails here has not met anybody yet
-    module.compile(dynamic=dynamic)
     reason = find_failure(try_passes)
     if not any_process(reason is not None, world):
         return
 
-    # the eager module again: the compiled call is all that compile() has added
-    module._compiled_call_impl = None
+    # the eager modules again: the compiled call is all that compile() has added
+    for part in parts:
+        part._compiled_call_impl = None
     reason = reason or "it failed in another process"
     if mode == "on":
         raise UserError(f"--compile on: {reason}", "--compile auto", EXIT_ENVIRONMENT)

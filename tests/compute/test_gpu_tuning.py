@@ -16,8 +16,9 @@ from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.evaluation.evaluation import make_scorer
 from novelgpt.files import read_json
 from novelgpt.network import save_model
+from novelgpt.training import compilation
 from novelgpt.training.engine import Engine
-from novelgpt.training.parallel import LossModule
+from novelgpt.training.parallel import LossModule, World
 from novelgpt.training.run import prepare_run
 
 pytestmark = pytest.mark.pretended  # a dozen compilations
@@ -194,3 +195,24 @@ def test_the_scorer_of_a_device_that_is_no_cpu_is_tuned():
     scorer = make_scorer(small_model().to("meta"), "fp32")
     (twin,) = scorer.args
     assert twin.config._attn_implementation == "novelgpt_causal"
+
+
+def test_several_processes_compile_a_few_graphs_of_a_block_with_the_numbers_of_eager_operators(monkeypatch):
+    model = small_model(n_layer=5)
+    tune_for_gpu(model)
+    module, batch, counting = LossModule(model, torch.float32, CHUNK), make_batch(24), Counting()
+    expected = gradients_of(model, loss := module(*batch))
+    compile_block = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **settings: compile_block(self, backend=counting, **settings)
+    )
+    monkeypatch.setattr(compilation, "any_process", lambda flag, world: flag)
+    settings = {"wanted": True, "mode": "on", "world": World(0, 2), "dynamic": False}
+    compilation.compile_if_possible(module, lambda: module(*batch).sum().backward(), **settings)
+    model.zero_grad(set_to_none=True)
+    assert 1 <= counting.graphs <= 3  # the blocks share them
+    assert [block._compiled_call_impl is None for block in model.transformer.h] == [False] * 5
+    compiled = module(*batch)
+    torch.testing.assert_close(compiled, loss)
+    assert_equal_gradients(gradients_of(model, compiled), expected)
+    assert counting.attention and all(call["is_causal"] and not call.get("attn_mask") for call in counting.attention)

@@ -135,5 +135,22 @@ def test_nobody_compiles_where_one_process_cannot(tiny_options, monkeypatch, cap
     for wanted in (True, False):  # this one can and another cannot, or the other way round
         compilation.compile_if_possible(module, lambda: 1 / 0, wanted=wanted, **settings)
     assert (asked, module._compiled_call_impl) == ([False, True], None)
+    assert all(block._compiled_call_impl is None for block in module.model.transformer.h)
     said = "torch.compile: not possible in another process; running without it\n"
     assert capsys.readouterr().err == (said if rank == 0 else "")
+
+
+def test_a_trial_that_fails_in_another_process_gives_every_block_back(tiny_options, monkeypatch, capsys):
+    run = prepare_run(tiny_options())
+    module, answers = LossModule(run.model, run.dtype, 32), iter([False, True])
+    monkeypatch.setattr(compilation, "any_process", lambda flag, world: next(answers))
+    tried = []
+    capsys.readouterr()
+    compilation.compile_if_possible(
+        module,
+        lambda: tried.extend(block._compiled_call_impl is not None for block in run.model.transformer.h),
+        wanted=True, mode="auto", world=World(0, 2), dynamic=False,
+    )  # fmt: skip
+    assert tried == [True, True] and module._compiled_call_impl is None
+    assert all(block._compiled_call_impl is None for block in run.model.transformer.h)
+    assert capsys.readouterr().err == "torch.compile: it failed in another process; running without it\n"
