@@ -125,6 +125,7 @@ def test_saving_a_tuned_or_half_precision_model_writes_the_same_plain_folder(mod
         assert torch.equal(weight, rounded[name])
 
 
+@pytest.mark.sweep
 def test_hugging_face_reads_the_folder_offline_in_a_fresh_process_and_writes_the_same(folder, tiny_tokenizer):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", FRESH_PROCESS, str(folder), PREFIX]

@@ -55,6 +55,7 @@ def test_the_batch_size_has_no_influence_on_the_texts(place, tmp_path):
             assert samples_of(place, tmp_path / f"{nsamples}-{batch_size}", *sizes) == whole[:nsamples]
 
 
+@pytest.mark.sweep
 def test_a_fresh_process_writes_the_same(place, tmp_path):
     here = samples_of(place, tmp_path / "here", "--nsamples", "2")
     command = [sys.executable, str(ROOT / "generate.py"), "--model_path", str(place / "model"), "--length", "30"]
