@@ -73,7 +73,7 @@ def test_all_steps_run_through_on_a_cpu_into_one_file(tmp_path):
     done = run("--tiny", "--device", "cpu", "--out", tmp_path / "first.txt")
     text = (tmp_path / "first.txt").read_text(encoding="utf-8")
     summary = text.split("==== summary\n")[1].splitlines()
-    assert len(summary) == 14 and all(re.search(r" ok +\d+ s$", line) for line in summary), text[-6000:]
+    assert len(summary) == 15 and all(re.search(r" ok +\d+ s$", line) for line in summary), text[-6000:]
     for said in ("tokens/s", "predicted)", "same bytes", "same text", "Self CPU", "finished"):
         assert said in text
     assert done.stdout.endswith(f"all of it: {tmp_path / 'first.txt'}\n")
