@@ -66,7 +66,8 @@ def write_all(session, prompts, options: GenerateOptions) -> int:
     output = Output(session, options, is_saved=options.save_samples or bool(prompts[0].title))
     often = {"check_every": 1} if options.stream else {}  # tokens
     total = options.nsamples * sum(prompt.stop_rule.length for prompt in prompts)
-    with progress_bar(total, unit=" tokens") as bar:
+    # a text that grows on the terminal is its own progress
+    with progress_bar(total, unit=" tokens", enabled=not options.stream, leave=False) as bar:
         for turn, prompt in enumerate(prompts):
             # samples are numbered through all prompts, for the number decides what is written
             for indices in session.batches(turn * options.nsamples, options.nsamples):

@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 EXIT_DONE = 0
 EXIT_USAGE = 2  # a flag or config value is wrong
@@ -71,6 +71,16 @@ def say(text: str = "") -> None:
             print(printable(text), file=sys.stderr, flush=True)
 
 
+@contextlib.contextmanager
+def above_bar() -> Iterator[None]:
+    """Take a running progress bar off the terminal while something is printed on stdout, and put it back below it."""
+    if "tqdm" in sys.modules and sys.stderr.isatty():
+        with sys.modules["tqdm"].tqdm.external_write_mode():
+            yield
+    else:
+        yield
+
+
 def warn(text: str) -> None:
     """Print one warning line on stderr."""
     say(f"warning: {text}")
@@ -87,14 +97,21 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def progress_bar(total: int | None, *, unit: str, initial: int = 0, description: str = "", enabled: bool = True):
-    """Return a tqdm bar that shows itself only on a terminal."""
+def progress_bar(
+    total: int | None,
+    *,
+    unit: str,
+    initial: int = 0,
+    description: str = "",
+    enabled: bool = True,
+    leave: bool = True,
+):
+    """Return a tqdm bar that shows itself only on a terminal; leave: its last state stays there."""
     from tqdm import tqdm
 
     hidden = None if enabled else True  # None: hidden unless stderr is a terminal
-    return tqdm(
-        total=total, unit=unit, initial=initial, desc=description, disable=hidden, dynamic_ncols=True, unit_scale=True
-    )
+    settings = {"disable": hidden, "leave": leave, "dynamic_ncols": True, "unit_scale": True}
+    return tqdm(total=total, unit=unit, initial=initial, desc=description, **settings)
 
 
 def nearest_words(

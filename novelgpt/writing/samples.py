@@ -20,7 +20,7 @@ from pathlib import Path
 
 from novelgpt.cli import GenerateOptions, names_with
 from novelgpt.files import move_aside, write_text
-from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, printable, say, warn
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, above_bar, printable, say, warn
 from novelgpt.writing.book import format_style, measure_style
 
 BANNER = "=" * 40
@@ -174,7 +174,8 @@ class Output:
         if self.options.stream and sample.attempt:
             say(f"{name} copied too much; another try is kept:")
         if not self.options.stream or sample.attempt:
-            print(printable(format_sample(sample.index + 1, text)), end="", flush=True)
+            with above_bar():
+                print(printable(format_sample(sample.index + 1, text)), end="", flush=True)
         if sample.ended == "loop":
             warn(f"{name} repeated itself and was cut after {tokens} (--no-cut_loops keeps it)")
 
