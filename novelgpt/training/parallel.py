@@ -5,6 +5,7 @@ rows are split over processes, replicas and micro-batches, and the sums are divi
 """
 
 import contextlib
+import gc
 import itertools
 import os
 import re
@@ -151,12 +152,16 @@ def explaining_losses(world: World) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def leaving_world(*, is_asked: bool) -> Iterator[None]:
-    """Part from the other processes at the end of the block if asked; whoever fails in it does not wait for them."""
-    yield
-    if is_asked and dist.is_initialized():
-        dist.destroy_process_group()
+def leave_world(world: World) -> None:
+    """Part from the other processes, once all have come to this point; whoever fails before does not wait for them."""
+    if world.size == 1:
+        return
+    # A wrapped network holds the group of processes, and the group waits for its threads when it goes, which may want
+    # to drop tensors of Python: so the network goes first, and the threads have come to rest by the time all are here.
+    gc.collect()
+    if world.store is not None:
+        find_missing(world, "end", ROLL_CALL)
+    dist.destroy_process_group()
 
 
 def wrap_model(module: LossModule, devices: list[torch.device], world: World, *, shard: bool = False) -> nn.Module:
