@@ -152,9 +152,14 @@ def explaining_losses(world: World) -> Iterator[None]:
         raise
 
 
-def leave_world(world: World) -> None:
-    """Part from the other processes, once all have come to this point; whoever fails before does not wait for them."""
-    if world.size == 1:
+@contextlib.contextmanager
+def leaving_world(world: World, *, is_asked: bool) -> Iterator[None]:
+    """Part from the other processes at the end of the block if asked, once all have come to it.
+
+    Whoever fails in the block does not wait for them.
+    """
+    yield
+    if not is_asked or world.size == 1:
         return
     # A wrapped network holds the group of processes, and the group waits for its threads when it goes, which may want
     # to drop tensors of Python: so the network goes first, and the threads have come to rest by the time all are here.

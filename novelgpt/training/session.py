@@ -37,7 +37,7 @@ from novelgpt.training.keeping import FINAL, adopt_best, final_step, is_over, is
 from novelgpt.training.launch import IS_RANK
 from novelgpt.training.log import Watch, format_duration
 from novelgpt.training.lora import plain_model
-from novelgpt.training.parallel import explaining_losses, leave_world, wait_for_all
+from novelgpt.training.parallel import explaining_losses, leaving_world, wait_for_all
 from novelgpt.training.preflight import check_disk, print_plan
 from novelgpt.training.run import RUN_FILE, check_identity, describe_run, prepare_run, write_run_file
 from novelgpt.training.stopping import Stopped, StopSignals, seconds_until
@@ -68,44 +68,41 @@ def train(
         UserError: anything the user can repair.
     """
     deadline = find_deadline(options, time.monotonic())
+    # a process that ends with this call parts from the others; another call under torchrun would need them again
     with StopSignals(deadline=deadline, exit_at_second=exit_at_second) as stop:
         run = prepare_run(options)
-        if run.options.plan:
-            print_plan(run)
-            status = EXIT_DONE
-        else:
-            status = carry_out(run, stop, command=command, watch=watch)
-        if exit_at_second:  # this process ends now; another call under torchrun would need the others again
-            leave_world(run.world)
-        return status
+        with leaving_world(run.world, is_asked=exit_at_second):
+            if run.options.plan:
+                print_plan(run)
+                return EXIT_DONE
 
+            # the run folder: the first process puts it in order, and the others look when it is done
+            if run.world.is_main:
+                checkpoint = begin(run, command)
+            wait_for_all(run.world)
+            if not run.world.is_main:
+                checkpoint = choose_checkpoint(run, set_aside=False)
+            if is_finished(run.options, checkpoint):
+                return EXIT_DONE
 
-def carry_out(run: Run, stop: StopSignals, *, command: Sequence[str] | None, watch: Watch | None) -> int:
-    """Begin or resume a run that is prepared, and take its steps; arguments and status as for train."""
-    # the run folder: the first process puts it in order, and the others look when it is done
-    if run.world.is_main:
-        checkpoint = begin(run, command)
-    wait_for_all(run.world)
-    if not run.world.is_main:
-        checkpoint = choose_checkpoint(run, set_aside=False)
-    if is_finished(run.options, checkpoint):
-        return EXIT_DONE
-
-    # the steps: to the end, or until a signal or the clock stops them
-    began = time.monotonic()
-    first = read_progress(checkpoint).step if checkpoint else 0
-    trainer = Trainer(run, stop, sample=sampler(run), watch=watch)
-    try:
-        with explaining_losses(run.world):
-            trainer.fit(checkpoint)
-    except Stopped:
-        wait_for_all(run.world)  # the first process has saved
-        taken = {"steps": trainer.progress.step - first, "seconds": time.monotonic() - began}
-        report_stop(run, trainer.progress, **taken, command=command)
-        return EXIT_DONE if stop.stopped_by is None else 128 + stop.stopped_by
-    wait_for_all(run.world)
-    report_end(run, trainer.progress, seconds=time.monotonic() - began)
-    return EXIT_DONE
+            # the steps: to the end, or until a signal or the clock stops them
+            began = time.monotonic()
+            first = read_progress(checkpoint).step if checkpoint else 0
+            trainer = Trainer(run, stop, sample=sampler(run), watch=watch)
+            try:
+                with explaining_losses(run.world):
+                    trainer.fit(checkpoint)
+            except Stopped:
+                wait_for_all(run.world)  # the first process has saved
+                taken = {"steps": trainer.progress.step - first, "seconds": time.monotonic() - began}
+                report_stop(run, trainer.progress, **taken, command=command)
+                return EXIT_DONE if stop.stopped_by is None else 128 + stop.stopped_by
+            finally:
+                progress = trainer.progress
+                del trainer  # and with it the wrapped network, which holds the group of processes
+            wait_for_all(run.world)
+            report_end(run, progress, seconds=time.monotonic() - began)
+            return EXIT_DONE
 
 
 def begin(run: Run, command: Sequence[str] | None) -> Path | None:
