@@ -1,44 +1,9 @@
-"""Build the vocabulary of a novel, and say how well it fits.
+"""Build the vocabulary of a novel; the command is in novelgpt/commands/vocab.py."""
 
-python make_vocab.py
-python make_vocab.py --kind bpe --vocab_size 13317 --vocab_file cache/bpe_novel
-"""
+from novelgpt.cli import run
+from novelgpt.commands.vocab import build_parser, main
 
-from collections.abc import Sequence
-
-from novelgpt.cli import Parser, VocabularyOptions, run
-
-DEFAULT_FILES = {"character": "cache/vocab_novel.txt", "bpe": "cache/bpe_novel"}
-WIDTH = 768  # of the embedding in config/model_config_small.json
-SMALL_FILE = "cache/vocab_small.txt"
-
-
-def build_parser() -> Parser[VocabularyOptions]:
-    """Return the command line of make_vocab.py."""
-    return Parser(VocabularyOptions, __doc__, section="vocabulary")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Build the vocabulary that the command line asks for."""
-    options = build_parser().parse_options(argv)
-    from novelgpt.corpus.documents import read_corpus
-    from novelgpt.corpus.tokenizers import fit_vocabulary, write_small_vocabulary
-
-    if options.small:
-        write_small_vocabulary(options.vocab_file or SMALL_FILE)
-        return 0
-    report = fit_vocabulary(
-        read_corpus(options.raw_data_path),
-        options.vocab_file or DEFAULT_FILES[options.kind],
-        kind=options.kind,
-        vocab_size=options.vocab_size,
-        min_count=options.min_count,
-        reserved=options.reserved,
-        width=WIDTH,
-    )
-    print(report)
-    return 0
-
+__all__ = ["build_parser", "main"]
 
 if __name__ == "__main__":
     raise SystemExit(run(main))

@@ -1,0 +1,96 @@
+"""Turn a novel as found into clean chapters: data/train.json and a report of everything that was changed.
+
+    python clr_ctrl.py novel.txt
+    python clr_ctrl.py books/ more.jsonl --output data/train.json --report report.html
+
+Takes .txt, .json, .jsonl, .csv, each also as .gz, whole folders, and "-" for standard input, in any encoding. Without
+a path it reads data/input.json or data/input.txt, or else the bundled novel.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from novelgpt.cli import CleanOptions, Parser
+from novelgpt.files import write_json, write_text
+from novelgpt.messages import EXIT_USAGE, UserError, say, warn
+
+OWN_NOVELS = ("data/input.json", "data/input.txt")
+SAMPLE = "data/sample/novel.txt"
+VOCABULARY = "cache/vocab_small.txt"
+
+
+def build_parser() -> Parser[CleanOptions]:
+    """Return the command line of clr_ctrl.py."""
+    return Parser(CleanOptions, __doc__, section="clean")
+
+
+def choose_paths(given: Sequence[str]) -> list[str]:
+    """Return the paths given, or the user's own novel, or the bundled one with a notice."""
+    if given:
+        return list(given)
+    for path in OWN_NOVELS:
+        if Path(path).exists():
+            return [path]
+    sample = Path(__file__).parents[2] / SAMPLE
+    say(f"no path given and no {' or '.join(OWN_NOVELS)}: taking the bundled novel {SAMPLE}")
+    return [SAMPLE if Path(SAMPLE).exists() else str(sample)]
+
+
+def check_outputs(options: CleanOptions, report: Path) -> None:
+    """Refuse two outputs in one file.
+
+    Args:
+        options: of this script.
+        report: file of the JSON report.
+    """
+    places = [(options.output, f"--output {options.output}"), (report, f"the report {report} beside --output")]
+    places += [(path, f"--{name} {path}") for name in ("report", "titles") if (path := getattr(options, name))]
+    seen: dict[Path, str] = {}
+    for path, words in places:
+        other = seen.setdefault(Path(path).resolve(), words)
+        if other != words:
+            raise UserError(f"{words}: the same file as {other}", "give each a file of its own", EXIT_USAGE)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Clean the novels and write documents and report."""
+    options = build_parser().parse_options(argv)
+    from novelgpt.corpus.books import CleaningOptions, Library
+    from novelgpt.corpus.doctor import Report, report_path, terminal_lines
+
+    check_outputs(options, report_path(options.output))
+    paths = choose_paths(options.paths)
+    library = Library(
+        CleaningOptions(
+            keep_ads=options.keep_ads,
+            keep_private=options.keep_private,
+            width=options.width,
+            traditional_to_simplified=options.traditional_to_simplified,
+            encoding=options.encoding,
+            field=options.field,
+            vocabulary_path=VOCABULARY,
+        )
+    )
+    titles = None
+    if options.titles:
+        from novelgpt.corpus.records import TitleTable
+
+        titles = TitleTable(options.titles)
+    library.write(paths, options.output, watch=titles.watch if titles else None)
+
+    # the report beside the documents, as a page, and on the terminal
+    report = Report(options.output, library.facts, library.left_out)
+    write_json(report_path(options.output), report.to_json())
+    if options.report:
+        from novelgpt.pages import report_page
+
+        write_text(options.report, report_page(report.to_json()))
+    for line in terminal_lines(report):
+        say(line)
+    if titles:
+        say(titles.describe())
+    for entry in library.left_out:
+        warn(f"left out: {entry['error']}")
+    written = [f"{options.output} ({report.documents:,} documents)", str(report_path(options.output))]
+    say(f"written: {', '.join(written + list(filter(None, (options.report, options.titles))))}")
+    return 0
