@@ -14,6 +14,8 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+from novelgpt.languages import localize
+
 EXIT_DONE = 0
 EXIT_USAGE = 2  # a flag or config value is wrong
 EXIT_INPUT = 3  # a novel, vocabulary, config file or piece set is wrong
@@ -47,7 +49,8 @@ class UserError(Exception):
         self.code = code
 
     def __str__(self) -> str:
-        return f"error: {self.message}\n\nhint: {self.hint}"
+        words = (localize(text) for text in ("error: ", self.message, "hint: ", self.hint))
+        return "{}{}\n\n{}{}".format(*words)
 
 
 def printable(text: str) -> str:
@@ -59,16 +62,26 @@ def printable(text: str) -> str:
     return CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
 
 
+def shown(text: str) -> str:
+    """Return a text as people see it: in their language, and harmless to their terminal."""
+    return printable(localize(text))
+
+
 def say(text: str = "") -> None:
     """Print one line of progress on stderr, above a running progress bar if there is one.
 
     A terminal that has gone costs the line, not the work; so does a signal's line that comes in the midst of another.
     """
+    print_line(shown(text))
+
+
+def print_line(line: str) -> None:
+    """Print a line as it is, as say() does."""
     with contextlib.suppress(OSError, ValueError, RuntimeError):  # ValueError: closed; RuntimeError: "reentrant call"
         if "tqdm" in sys.modules and sys.stderr.isatty():
-            sys.modules["tqdm"].tqdm.write(printable(text), file=sys.stderr)
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
         else:
-            print(printable(text), file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -83,12 +96,12 @@ def above_bar() -> Iterator[None]:
 
 def warn(text: str) -> None:
     """Print one warning line on stderr."""
-    say(f"warning: {text}")
+    print_line(shown("warning: ") + shown(text))
 
 
 def say_error(problem: UserError) -> int:
     """Print an error with its hint on stderr; returns its exit status."""
-    say(str(problem))
+    print_line(printable(str(problem)))
     return problem.code
 
 
@@ -111,7 +124,7 @@ def progress_bar(
 
     hidden = None if enabled else True  # None: hidden unless stderr is a terminal
     settings = {"disable": hidden, "leave": leave, "dynamic_ncols": True, "unit_scale": True}
-    return tqdm(total=total, unit=unit, initial=initial, desc=description, **settings)
+    return tqdm(total=total, unit=localize(unit), initial=initial, desc=localize(description), **settings)
 
 
 def nearest_words(

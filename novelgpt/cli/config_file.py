@@ -19,6 +19,7 @@ from pathlib import Path
 
 from novelgpt.cli.aliases import NAMES, translate
 from novelgpt.cli.table import describe_option, entries_of, is_switch, reader
+from novelgpt.languages import localize
 from novelgpt.messages import EXIT_USAGE, UserError, nearest_words
 
 SECTIONS = ("train", "eval", "generate", "clean", "vocabulary", "tokenize", "convert")
@@ -170,7 +171,7 @@ def print_options(options, section: str) -> None:
     is_readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"  # a file is read as UTF-8
     lines = [f"{section}:"]
     for name, entry in entries_of(type(options)).items():
-        comment = describe_option(entry)
+        comment = localize(describe_option(entry))
         comment = comment if is_readable else comment.encode("ascii", "backslashreplace").decode()
         value = getattr(options, entry.name)
         value = list(value) if entry.metadata["many"] else value

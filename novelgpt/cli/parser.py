@@ -7,9 +7,11 @@ that decides. Wherever a value is wrong, the message names its flag, what was fo
 import argparse
 import errno
 import os
+import re
 import signal
 import sys
 import traceback
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import Field
 from typing import Generic, NoReturn, TypeVar
@@ -17,6 +19,7 @@ from typing import Generic, NoReturn, TypeVar
 from novelgpt.cli.aliases import NAMES, hint_for
 from novelgpt.cli.config_file import print_options, read_options
 from novelgpt.cli.table import describe_option, entries_of, is_switch, reader
+from novelgpt.languages import LANGUAGES, language, localize
 from novelgpt.messages import (
     EXIT_DONE,
     EXIT_ENVIRONMENT,
@@ -30,6 +33,43 @@ from novelgpt.messages import (
 
 Options = TypeVar("Options")
 TRUTHS = {"true": True, "1": True, "false": False, "0": False}  # a switch's value on the command line
+PART = re.compile(r"[!-\u2e7f]+ ?|.[，。；：、！？）”]*")  # what stands on one line: a word, or a wide character
+
+
+class HelpText(argparse.RawDescriptionHelpFormatter):
+    """Help as argparse formats it, in the reader's language."""
+
+    def add_usage(self, usage, actions, groups, prefix=None) -> None:
+        """Begin with the word for usage."""
+        super().add_usage(usage, actions, groups, localize("usage: ") if prefix is None else prefix)
+
+    def start_section(self, heading: str | None) -> None:
+        """Begin a group of options."""
+        super().start_section(localize(heading) if heading else heading)
+
+    def _format_text(self, text: str) -> str:
+        return super()._format_text(localize(text))
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        return localize(super()._expand_help(action))
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return wrap_cells(text, width) if language() == "zh" else super()._split_lines(text, width)
+
+
+def wrap_cells(text: str, width: int) -> list[str]:
+    """Break a text so that each line takes at most so many cells of a terminal; a Chinese character takes two.
+
+    >>> wrap_cells("全部窗口训练几遍（默认 15）", 10)
+    ['全部窗口训', '练几遍（默', '认 15）']
+    """
+    lines = [""]
+    for part in PART.findall(text):
+        taken = sum(1 + (unicodedata.east_asian_width(char) in "WF") for char in lines[-1] + part.rstrip())
+        if taken > width and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    return [line.rstrip() for line in lines]
 
 
 class Parser(argparse.ArgumentParser, Generic[Options]):
@@ -45,7 +85,7 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
     def __init__(self, table: type[Options], description: str, *, section: str, prog: str | None = None):
         # an option that is not given is left out of the result, so that a config file may give it
         settings = {"argument_default": argparse.SUPPRESS, "allow_abbrev": False}
-        settings |= {"formatter_class": argparse.RawDescriptionHelpFormatter}
+        settings |= {"formatter_class": HelpText}
         super().__init__(prog, description=description, **settings)
         self.table, self.section, self.entries = table, section, entries_of(table)
         # what every script has; none of it may stand in a config file
@@ -53,6 +93,8 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         self.add_argument("--config", metavar="FILE", help=text)
         self.add_argument("--print_config", action="store_true", help="print the resolved options as YAML and stop")
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        text = "language of messages and help; default: that of the system"
+        self.add_argument("--lang", type=read_language, metavar="{zh,en}", help=text)
         for name, entry in self.entries.items():
             self.add_option(name, entry)
 
@@ -128,6 +170,23 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         return result + words[end:]
 
 
+def read_language(text: str) -> str:
+    """Read the value of --lang, which run() has obeyed before."""
+    if text not in LANGUAGES:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected one of {', '.join(LANGUAGES)}")
+    return text
+
+
+def set_language(words: Sequence[str]) -> None:
+    """Let all that is said from now on be in the language of `--lang`, by the processes started from here too."""
+    for word, following in zip(words, (*words[1:], ""), strict=True):
+        if word == "--":
+            return
+        value = following if word == "--lang" else word.removeprefix("--lang=")
+        if value in LANGUAGES and value != word:
+            os.environ["LANGUAGE"] = value
+
+
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Call a script's main and return its exit status; a UserError becomes its message, never a traceback.
 
@@ -135,7 +194,9 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         main: takes argv and returns the status.
         argv: without the program's name; None is the real command line.
     """
-    debug = "--debug" in (sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in words
+    set_language(words)
     # a terminal without Chinese shows escapes
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

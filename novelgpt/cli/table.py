@@ -71,8 +71,8 @@ def is_switch(entry: Field) -> bool:
 
 def describe_option(entry: Field) -> str:
     """Return the help of an option with its default, where that is not told by the help itself."""
-    shown = "" if entry.default in (None, "", (), False) else f" (default {entry.default})"
-    return entry.metadata["help"] + shown
+    words = entry.metadata["help"]
+    return words if entry.default in (None, "", (), False) else f"{words} (default {entry.default})"
 
 
 def whole(low: int, high: float = math.inf) -> Callable[[str], int]:
@@ -96,19 +96,18 @@ def number_reader(
         except ValueError:
             value = math.nan  # refused below, like "nan" itself
         if not low <= value <= high or value == math.inf or (above and value == low):
-            raise argparse.ArgumentTypeError(
-                f"found {text!r}, expected {noun} {describe_range(low, high, above=above)}"
-            )
+            expected = describe_range(noun, low, high, above=above)
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")
         return value
 
     return read
 
 
-def describe_range(low: float, high: float, *, above: bool = False) -> str:
-    """Name a range."""
+def describe_range(noun: str, low: float, high: float, *, above: bool = False) -> str:
+    """Name the numbers of a range, for example "a whole number from 1 to 100"."""
     if above:
-        return f"above {low}" if high == math.inf else f"above {low} up to {high}"
-    return f"from {low} up" if high == math.inf else f"from {low} to {high}"
+        return f"{noun} above {low}" if high == math.inf else f"{noun} above {low} up to {high}"
+    return f"{noun} from {low} up" if high == math.inf else f"{noun} from {low} to {high}"
 
 
 def reader(entry: Field) -> Callable[[object], object]:

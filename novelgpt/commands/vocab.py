@@ -7,6 +7,7 @@ python make_vocab.py --kind bpe --vocab_size 13317 --vocab_file cache/bpe_novel
 from collections.abc import Sequence
 
 from novelgpt.cli import Parser, VocabularyOptions
+from novelgpt.messages import shown
 
 DEFAULT_FILES = {"character": "cache/vocab_novel.txt", "bpe": "cache/bpe_novel"}
 WIDTH = 768  # of the embedding in config/model_config_small.json
@@ -36,5 +37,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         reserved=options.reserved,
         width=WIDTH,
     )
-    print(report)
+    print(shown(report))
     return 0

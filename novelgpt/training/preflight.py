@@ -4,7 +4,7 @@ import shutil
 import statistics
 import time
 
-from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, warn
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, shown, warn
 from novelgpt.training.engine import Engine, Run
 from novelgpt.training.log import format_duration
 
@@ -40,9 +40,9 @@ def print_plan(run: Run) -> None:
     if not run.world.is_main:
         return
     for name, words in lines.items():
-        print(f"{name + ':':12} {words}")
+        print(shown(f"{name + ':':12} {words}"))
     for words in list_advice(run, tokens / parameters):
-        print(f"{'advice:':12} {words}")
+        print(shown(f"{'advice:':12} {words}"))
 
 
 def describe_memory(engine: Engine) -> str:

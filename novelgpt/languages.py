@@ -1,0 +1,160 @@
+r"""English messages -> Chinese ones, where the reader's language is Chinese. Files, logs and exceptions stay English.
+
+The table chinese.po is in gettext's format. A msgid is a message as it stands in the code, {} for every value in it;
+the msgstr has as many {}, or {1} and {0} where the Chinese wants another order::
+
+    msgid "{}: no such folder, expected {}"
+    msgstr "{}：没有这个文件夹，这里应为{}"
+
+A value may be a message itself (a range, a reason), and so may each part of a list or of a text of several lines.
+"""
+
+import json
+import locale
+import os
+import re
+from functools import cache, lru_cache
+from pathlib import Path
+
+LANGUAGES = ("zh", "en")
+VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")  # the first one that is set decides, as in gettext
+ENTRY = re.compile(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"\n?)+)', re.MULTILINE)
+WORD = re.compile(r"[A-Za-z]{2}|\b[hs]\b")  # without one there is nothing to translate
+VALUE = re.compile(r"( ?)\{(\d*)\}( ?)")
+WIDE = "\u2e80"  # what comes behind it is Chinese, or stands in Chinese text
+EDGES = re.compile(r"([,;]? +|\s*)(.*?)(\s*)", re.DOTALL)
+SEPARATORS = {"; ": "；", "\n\n": "\n\n", "\n": "\n", ": ": "：", ", ": "，"}
+
+
+def language() -> str:
+    """Return the language of the reader, "zh" or "en", by the environment, else by the settings of the system."""
+    for name in VARIABLES:
+        if os.environ.get(name):
+            return choose_language(os.environ[name])
+    return choose_language(locale.setlocale(locale.LC_CTYPE))  # asks only; Windows sets no such variable
+
+
+def choose_language(names: str) -> str:
+    """Return the first language of ours among those of a setting; English where there is none.
+
+    >>> [choose_language(names) for names in ("zh_CN.GBK", "fr:zh:en", "en_US:zh_CN", "Chinese (Simplified)_China", "C")]
+    ['zh', 'zh', 'en', 'zh', 'en']
+    """
+    for name in names.lower().split(":"):
+        if name.startswith(("zh", "chinese")):
+            return "zh"
+        if name.startswith("en") or name in ("c", "posix"):
+            return "en"
+    return "en"
+
+
+def localize(text: str) -> str:
+    """Return a message in the reader's language; what the table does not know stays as it is."""
+    return to_chinese(text) if language() == "zh" else text
+
+
+def read_table(text: str) -> dict[str, str]:
+    r"""Return the rows of a .po file, msgid -> msgstr.
+
+    >>> read_table('msgid ""\n"{} h "\n"{} min"\nmsgstr "{} 小时 {} 分"\n')
+    {'{} h {} min': '{} 小时 {} 分'}
+    """
+    return {join_lines(source): join_lines(target) for source, target in ENTRY.findall(text)}
+
+
+def join_lines(quoted: str) -> str:
+    """Return the text of quoted lines of a .po file."""
+    return "".join(json.loads(line) for line in quoted.splitlines())
+
+
+@cache
+def chinese_table() -> dict[str, str]:
+    """Return the table, messages without values and with them."""
+    return read_table(Path(__file__).with_name("chinese.po").read_text(encoding="utf-8"))
+
+
+@cache
+def templates() -> list[list[str]]:
+    """Return what stands around the values of each message, the message with the most such letters first."""
+    messages = (message.split("{}") for message in chinese_table() if "{}" in message)
+    return sorted(messages, key=lambda parts: -sum(map(len, parts)))
+
+
+@lru_cache(10_000)
+def to_chinese(text: str) -> str:
+    """Return a message in Chinese: as a whole, else part by part, else with whatever values make it a message."""
+    if not WORD.search(text):
+        return text
+    # a message may be part of another one, behind a comma or between blanks
+    before, words, after = EDGES.fullmatch(text).groups()
+    if words != text and text not in chinese_table():
+        return SEPARATORS.get(before, before) + to_chinese(words) + after
+    return find_message(text) or translate_parts(text, complete=True) or find_message(text, long=True) or (
+        translate_parts(text) or text
+    )
+
+
+def find_message(text: str, *, long: bool = False) -> str | None:
+    """Return a message of the table in Chinese; long: its values may be several messages in a row."""
+    table = chinese_table()
+    if text in table:
+        return table[text]
+    for parts in templates():
+        values = match_values(parts, text)
+        if values is not None and (long or not any("; " in value for value in values)):
+            return fill(table["{}".join(parts)], [to_chinese(value) for value in values])
+    return None
+
+
+def fill(message: str, values: list[str]) -> str:
+    """Put values into a Chinese message, without the blanks between two Chinese characters.
+
+    >>> fill("得到 {} ，应为 {}", ["x", "整数"]), fill("{1} 的 {0}", ["数", "大于 0"])
+    ('得到 x ，应为整数', '大于 0 的数')
+    """
+    rest = iter(values)
+
+    def put(match: re.Match[str]) -> str:
+        value = values[int(match[2])] if match[2] else next(rest)
+        if not value:
+            return match[1] if match[3] else ""
+        left, right = message[: match.start()][-1:], message[match.end() :][:1]
+        before = "" if left > WIDE and value[:1] > WIDE else match[1]
+        return before + value + ("" if value[-1:] > WIDE and right > WIDE else match[3])
+
+    return VALUE.sub(put, message)
+
+
+def match_values(parts: list[str], text: str) -> tuple[str, ...] | None:
+    """Return the values in a text that the parts stand around; None where it is another text."""
+    if not (text.startswith(parts[0]) and text.endswith(parts[-1]) and all(part in text for part in parts)):
+        return None
+    # only what has several lines itself may match several lines
+    flags = re.DOTALL if any("\n" in part for part in parts) else 0
+    found = re.fullmatch("(.*?)".join(map(re.escape, parts)), text, flags)
+    return found.groups() if found else None
+
+
+def translate_parts(text: str, *, complete: bool = False) -> str | None:
+    """Return a text that is a row of messages in Chinese; complete: None unless every one of them is known."""
+    for separator, chinese in SEPARATORS.items():
+        pieces = text.split(separator, 1 if separator == ": " else -1)
+        parts = join_messages(pieces, separator) if len(pieces) > 1 else []
+        known = [part != shown or not WORD.search(part) for part, shown in parts]
+        if parts and (all(known) if complete else any(part != shown for part, shown in parts)):
+            return chinese.join(shown for _, shown in parts)
+    return None
+
+
+def join_messages(pieces: list[str], separator: str) -> list[tuple[str, str]]:
+    """Return the parts of a divided text and their Chinese; a message that holds the separator itself is one part."""
+    parts, place = [], 0
+    while place < len(pieces):
+        for end in range(min(len(pieces), place + 4), place, -1):
+            part = separator.join(pieces[place:end])
+            found = to_chinese(part) if end == place + 1 else (place, end) != (0, len(pieces)) and find_message(part)
+            if found:
+                break
+        parts.append((part, found))
+        place = end
+    return parts
