@@ -13,6 +13,7 @@ import json
 import locale
 import os
 import re
+from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -22,8 +23,10 @@ ENTRY = re.compile(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"\n?)+)', re.MULTILINE)
 WORD = re.compile(r"[A-Za-z]{2}|\b[hs]\b")  # without one there is nothing to translate
 VALUE = re.compile(r"( ?)\{(\d*)\}( ?)")
 WIDE = "\u2e80"  # what comes behind it is Chinese, or stands in Chinese text
+MANY = 20  # parts of a list that are no longer tried together
+COUNTED = re.compile(r"([\d,]+ )?(.+?)( [\d,]+(?: …)?)?", re.DOTALL)
 EDGES = re.compile(r"([,;]? +|\s*)(.*?)(\s*)", re.DOTALL)
-SEPARATORS = {"; ": "；", "\n\n": "\n\n", "\n": "\n", ": ": "：", ", ": "，"}
+SEPARATORS = {"\n\n": "\n\n", "\n": "\n", "; ": "；", ": ": "：", ", ": "，"}
 
 
 def language() -> str:
@@ -37,7 +40,7 @@ def language() -> str:
 def choose_language(names: str) -> str:
     """Return the first language of ours among those of a setting; English where there is none.
 
-    >>> [choose_language(names) for names in ("zh_CN.GBK", "fr:zh:en", "en_US:zh_CN", "Chinese (Simplified)_China", "C")]
+    >>> [choose_language(names) for names in ("zh_CN.GBK", "fr:zh:en", "en_US:zh_CN", "Chinese_China.936", "C")]
     ['zh', 'zh', 'en', 'zh', 'en']
     """
     for name in names.lower().split(":"):
@@ -82,28 +85,37 @@ def templates() -> list[list[str]]:
 
 @lru_cache(10_000)
 def to_chinese(text: str) -> str:
-    """Return a message in Chinese: as a whole, else part by part, else with whatever values make it a message."""
-    if not WORD.search(text):
-        return text
+    """Return a message in Chinese: of all ways to read it the one that leaves the least English."""
+    if text in chinese_table() or not WORD.search(text):
+        return chinese_table().get(text, text)
     # a message may be part of another one, behind a comma or between blanks
     before, words, after = EDGES.fullmatch(text).groups()
-    if words != text and text not in chinese_table():
+    if words != text:
         return SEPARATORS.get(before, before) + to_chinese(words) + after
-    return find_message(text) or translate_parts(text, complete=True) or find_message(text, long=True) or (
-        translate_parts(text) or text
-    )
+    ways = (*fill_templates(text), text, *translate_parts(text))
+    return min(ways, key=lambda way: sum(char.isascii() and char.isalpha() for char in way))
 
 
-def find_message(text: str, *, long: bool = False) -> str | None:
-    """Return a message of the table in Chinese; long: its values may be several messages in a row."""
-    table = chinese_table()
-    if text in table:
-        return table[text]
+def fill_templates(text: str) -> Iterator[str]:
+    """Yield the Chinese of every message that a text may be with its values."""
     for parts in templates():
         values = match_values(parts, text)
-        if values is not None and (long or not any("; " in value for value in values)):
-            return fill(table["{}".join(parts)], [to_chinese(value) for value in values])
-    return None
+        if values is not None:
+            yield fill(chinese_table()["{}".join(parts)], [to_chinese(value) for value in values])
+    # lists of counts have "tabs 12" and "12 chapters"
+    before, name, after = COUNTED.fullmatch(text).groups("")
+    if name in chinese_table():
+        yield before + chinese_table()[name] + after
+
+
+def match_values(parts: list[str], text: str) -> tuple[str, ...] | None:
+    """Return the values in a text that the parts stand around; None where it is another text."""
+    if not (text.startswith(parts[0]) and text.endswith(parts[-1]) and all(part in text for part in parts)):
+        return None
+    # only what has several lines itself may match several lines
+    flags = re.DOTALL if any("\n" in part for part in parts) else 0
+    found = re.fullmatch("(.*?)".join(map(re.escape, parts)), text, flags)
+    return found.groups() if found else None
 
 
 def fill(message: str, values: list[str]) -> str:
@@ -125,36 +137,14 @@ def fill(message: str, values: list[str]) -> str:
     return VALUE.sub(put, message)
 
 
-def match_values(parts: list[str], text: str) -> tuple[str, ...] | None:
-    """Return the values in a text that the parts stand around; None where it is another text."""
-    if not (text.startswith(parts[0]) and text.endswith(parts[-1]) and all(part in text for part in parts)):
-        return None
-    # only what has several lines itself may match several lines
-    flags = re.DOTALL if any("\n" in part for part in parts) else 0
-    found = re.fullmatch("(.*?)".join(map(re.escape, parts)), text, flags)
-    return found.groups() if found else None
-
-
-def translate_parts(text: str, *, complete: bool = False) -> str | None:
-    """Return a text that is a row of messages in Chinese; complete: None unless every one of them is known."""
+def translate_parts(text: str) -> Iterator[str]:
+    """Yield the Chinese of a text that is several messages: paragraphs, lines, or a list that a separator divides."""
     for separator, chinese in SEPARATORS.items():
-        pieces = text.split(separator, 1 if separator == ": " else -1)
-        parts = join_messages(pieces, separator) if len(pieces) > 1 else []
-        known = [part != shown or not WORD.search(part) for part, shown in parts]
-        if parts and (all(known) if complete else any(part != shown for part, shown in parts)):
-            return chinese.join(shown for _, shown in parts)
-    return None
-
-
-def join_messages(pieces: list[str], separator: str) -> list[tuple[str, str]]:
-    """Return the parts of a divided text and their Chinese; a message that holds the separator itself is one part."""
-    parts, place = [], 0
-    while place < len(pieces):
-        for end in range(min(len(pieces), place + 4), place, -1):
-            part = separator.join(pieces[place:end])
-            found = to_chinese(part) if end == place + 1 else (place, end) != (0, len(pieces)) and find_message(part)
-            if found:
-                break
-        parts.append((part, found))
-        place = end
-    return parts
+        pieces = text.split(separator)
+        if len(pieces) > MANY or (len(pieces) > 1 and "\n" in separator):
+            yield chinese.join(map(to_chinese, pieces))
+            return
+        # one of the messages may hold the separator itself
+        for place in range(1, len(pieces)):
+            halves = (separator.join(pieces[:place]), separator.join(pieces[place:]))
+            yield chinese.join(map(to_chinese, halves))

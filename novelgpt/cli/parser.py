@@ -14,6 +14,7 @@ import traceback
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import Field
+from itertools import pairwise
 from typing import Generic, NoReturn, TypeVar
 
 from novelgpt.cli.aliases import NAMES, hint_for
@@ -179,7 +180,7 @@ def read_language(text: str) -> str:
 
 def set_language(words: Sequence[str]) -> None:
     """Let all that is said from now on be in the language of `--lang`, by the processes started from here too."""
-    for word, following in zip(words, (*words[1:], ""), strict=True):
+    for word, following in pairwise([*words, ""]):
         if word == "--":
             return
         value = following if word == "--lang" else word.removeprefix("--lang=")

@@ -91,7 +91,8 @@ def own_devices(devices: list[torch.device], text: str | None, *, takes_several:
         processes = max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), local + 1)
         # two processes on one GPU cannot talk to each other
         if is_gpu and processes > count:
-            found = f"{count} GPU{'s' if count > 1 else ''}" + (f" of --device {text}" if text else "")
+            named = f" of --device {text}" if text else ""
+            found = f"{count} GPUs{named}" if count > 1 else f"1 GPU{named}"
             message = f"torchrun: {processes} processes on this machine for {found}, expected one each"
             raise UserError(message, f"torchrun --nproc_per_node={count} train.py …", EXIT_ENVIRONMENT)
         return [devices[local % count]]
