@@ -5,7 +5,7 @@ SHELL := /bin/bash
 # two processes of one thread each, more would wait for each other; a file to one of them, so that its fixtures are made once
 FAST_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 
-.PHONY: demo test test-extras check sweeps slow reliability clean
+.PHONY: demo test test-extras check options sweeps slow reliability clean
 
 .venv/.installed: requirements.txt requirements-dev.txt
 	command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; hint: make PYTHON=python3 $(MAKECMDGOALS)"; exit 4; }
@@ -30,6 +30,9 @@ check: .venv/.installed  ## lint, format, fast suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(FAST_TESTS)
+
+options: .venv/.installed  ## docs/options.md and docs/options_zh.md from the tables of options
+	PYTHONPATH=. $(BIN)/python tests/cli/options_pages.py docs
 
 SWEEPS := tests/reliability --timeout 3600 --durations=10 -m
 sweeps: .venv/.installed  ## the sweeps that every change must pass, a quarter of an hour

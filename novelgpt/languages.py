@@ -23,9 +23,11 @@ ENTRY = re.compile(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"\n?)+)', re.MULTILINE)
 WORD = re.compile(r"[A-Za-z]{2}|\b[hs]\b")  # without one there is nothing to translate
 VALUE = re.compile(r"( ?)\{(\d*)\}( ?)")
 WIDE = "\u2e80"  # what comes behind it is Chinese, or stands in Chinese text
+FEW_LETTERS = 7  # of a message that would match too much
+GAP = re.compile(r"(?<=\S)( {2,})(?=\S)")  # between columns
 MANY = 20  # parts of a list that are no longer tried together
-COUNTED = re.compile(r"([\d,]+ )?(.+?)( [\d,]+(?: …)?)?", re.DOTALL)
-EDGES = re.compile(r"([,;]? +|\s*)(.*?)(\s*)", re.DOTALL)
+COUNTED = re.compile(r"([\d,]+ )?(.+?)( [\d,–]+(?: …)?)?", re.DOTALL)
+EDGES = re.compile(r"([,;]? +|[ \n]*)(.*?)([ \n]*)", re.DOTALL)
 SEPARATORS = {"\n\n": "\n\n", "\n": "\n", "; ": "；", ": ": "：", ", ": "，"}
 
 
@@ -73,7 +75,9 @@ def join_lines(quoted: str) -> str:
 @cache
 def chinese_table() -> dict[str, str]:
     """Return the table, messages without values and with them."""
-    return read_table(Path(__file__).with_name("chinese.po").read_text(encoding="utf-8"))
+    table = read_table(Path(__file__).with_name("chinese.po").read_text(encoding="utf-8"))
+    del table[""]  # its head
+    return table
 
 
 @cache
@@ -97,10 +101,12 @@ def to_chinese(text: str) -> str:
 
 
 def fill_templates(text: str) -> Iterator[str]:
-    """Yield the Chinese of every message that a text may be with its values."""
+    """Yield the Chinese of every message that a text may be with its values; few letters stand between short ones."""
     for parts in templates():
         values = match_values(parts, text)
-        if values is not None:
+        is_weak = len("".join(parts).replace(" ", "")) < FEW_LETTERS
+        most = 3 if is_weak else len(text)  # blanks in a value
+        if values is not None and not any(GAP.search(value) or value.count(" ") > most for value in values):
             yield fill(chinese_table()["{}".join(parts)], [to_chinese(value) for value in values])
     # lists of counts have "tabs 12" and "12 chapters"
     before, name, after = COUNTED.fullmatch(text).groups("")
@@ -139,6 +145,8 @@ def fill(message: str, values: list[str]) -> str:
 
 def translate_parts(text: str) -> Iterator[str]:
     """Yield the Chinese of a text that is several messages: paragraphs, lines, or a list that a separator divides."""
+    if len(columns := GAP.split(text)) > 1:
+        yield join_columns(columns)
     for separator, chinese in SEPARATORS.items():
         pieces = text.split(separator)
         if len(pieces) > MANY or (len(pieces) > 1 and "\n" in separator):
@@ -148,3 +156,17 @@ def translate_parts(text: str) -> Iterator[str]:
         for place in range(1, len(pieces)):
             halves = (separator.join(pieces[:place]), separator.join(pieces[place:]))
             yield chinese.join(map(to_chinese, halves))
+
+
+def join_columns(columns: list[str]) -> str:
+    """Return the Chinese of columns with gaps between them, as wide as they were: a Chinese character takes two cells.
+
+    >>> join_columns(["line 3", "    ", "12"])
+    '第 3 行   12'
+    """
+    line = ""
+    for column, gap in zip(columns[::2], [*columns[1::2], ""], strict=True):
+        shown = to_chinese(column)
+        wider, there = (sum(1 + (char > WIDE) for char in text) for text in (shown, column))
+        line += shown + (" " * max(len(gap) + there - wider, 1) if gap else "")
+    return line

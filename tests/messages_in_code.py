@@ -25,7 +25,7 @@ METHODS = ("removesuffix", "removeprefix", "strip", "items", "values", "get")  #
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 FILE = r"\S*[/_]\S*|\S+\.(?:py|txt|jsonl?|yaml|csv|html|gz)\b"
 NOT_WORDS = re.compile(rf"--?[A-Za-z][\w-]*|\[[A-Za-z]+\]|{FILE}|\w+=\S+|\{{\}}")
-COMMAND = re.compile(r"(?:python|pip install|torchrun) (?:[^;,]|,\S)*|(?:--[\w{}-]+(?: [^\s;,-]+)? ?)+")
+COMMAND = re.compile(r"(?:python|pip install|torchrun) (?:[^;,\n]|,\S)*|(?:--[\w{}-]+(?: [^\s;,-]+)? ?)+")
 WORD = re.compile(r"[A-Za-z]{2}|\b[hs]\b")
 
 
@@ -39,6 +39,7 @@ class Messages:
 
     def __init__(self, folder: Path):
         self.functions, self.calls, self.given = defaultdict(list), defaultdict(list), defaultdict(list)
+        self.heirs = {}  # class -> what it is a kind of
         self.parents, self.paths, self.done, self.direct, self.templates = {}, {}, set(), set(), {}
         for path in sorted(folder.rglob("*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -49,7 +50,7 @@ class Messages:
             for node in nodes:
                 self.index(node)
         # what people are told, and what a report keeps for them
-        for name, places in SINKS.items():
+        for name, places in [*SINKS.items(), *((heir, SINKS.get(name, ())) for heir, name in self.heirs.items())]:
             for text in (text for call in self.calls[name] for text in arguments(call, places)):
                 self.direct.update(part for words in literals(text) for part in paragraphs(words))
                 self.collect(text)
@@ -62,6 +63,8 @@ class Messages:
             self.functions[node.name].append(node)
         elif isinstance(node, ast.Call):
             self.calls[called(node)].append(node)
+        elif isinstance(node, ast.ClassDef):
+            self.heirs.update((node.name, base.id) for base in node.bases if isinstance(base, ast.Name))
         for name, value in assignments(node):
             self.given[self.scope_of(node), name].append(value)
 
@@ -112,6 +115,8 @@ class Messages:
                 yield from self.call_sources(node)
             case ast.Name():
                 yield from self.name_sources(node)
+            case ast.Attribute():
+                yield from self.returned([part for part in self.functions[node.attr] if part.decorator_list])
 
     def call_sources(self, node: ast.Call) -> Iterator[ast.expr]:
         """Yield what a call returns: of `", ".join(...)` the parts, of a function of ours what it returns."""
@@ -121,8 +126,12 @@ class Messages:
         elif name in METHODS and isinstance(node.func, ast.Attribute):
             yield from (node.func.value, *node.args[1:])
         elif len(self.functions[name]) <= 3:  # else it is a name such as "write"
-            parts = (part for function in self.functions[name] for part in ast.walk(function))
-            yield from (part.value for part in parts if isinstance(part, (ast.Return, ast.Yield)) and part.value)
+            yield from self.returned(self.functions[name])
+
+    def returned(self, functions: list[ast.FunctionDef]) -> Iterator[ast.expr]:
+        """Yield what functions return."""
+        parts = (part for function in functions for part in ast.walk(function))
+        yield from (part.value for part in parts if isinstance(part, (ast.Return, ast.Yield)) and part.value)
 
     def name_sources(self, node: ast.Name) -> Iterator[ast.expr]:
         """Yield what a variable may be: what is given to it where it is known, what callers give for a parameter."""
@@ -210,9 +219,10 @@ def paragraphs(text: str) -> list[str]:
     >>> paragraphs("; {} more"), paragraphs("hint: "), paragraphs("Writes on.\n\n    python generate.py\n")
     (['{} more'], ['hint: '], ['Writes on.', 'python generate.py'])
     """
-    parts = [re.sub(r"^[,;] ", "", part.strip("\n").lstrip()) for part in text.split("\n\n")]
-    parts = [re.sub(r"(\{\})+", "{}", part) for part in parts]
-    return [part if part.endswith(": ") else part.rstrip() for part in parts]
+    parts = [part.strip("\n") for part in text.split("\n\n")]
+    parts = [line for part in parts for line in (part.split("\n") if part.lstrip().startswith("python ") else [part])]
+    parts = [re.sub(r"(\{\})+", "{}", re.sub(r"^[,;] ", "", part.lstrip())) for part in parts]
+    return [part if part.endswith(": ") else part.rstrip(" ,;") for part in parts]
 
 
 def needs_translation(template: str) -> bool:

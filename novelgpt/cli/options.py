@@ -144,14 +144,16 @@ class TrainOptions:
         None, "share of inputs made random; default: 0.15 if all is read over 4 times", real(0, 0.9), only="windows"
     )
     # how the machine computes it
-    gradient_accumulation: int = free(1, "micro-batches that a batch is split into; same update", whole(1, 1_000_000))
+    gradient_accumulation: int = free(
+        1, "micro-batches that a batch is split into: less memory, same update", whole(1, 1_000_000)
+    )
     gradient_checkpointing: bool = free(False, "recompute activations in backward: less memory, a third slower")
     shard: bool = free(False, "under torchrun: share every weight out over the processes (FSDP2)")
     precision: str = changeable("auto", "number format of the matrix products", precision_name, choices=FORMATS)
     fp16: bool = free(False, "the same as --precision fp16")
     parallel: str = free(
         "auto",
-        "several GPUs: processes, one each, or threads of one process; auto = processes",
+        "several GPUs: processes, one each, or threads of one (slower; Windows, Python); auto = processes",
         choices=("auto", "threads", "processes"),
     )
     compile: str = free("auto", "torch.compile: auto = on GPUs when the run repays it", choices=("auto", "on", "off"))
@@ -272,7 +274,9 @@ class GenerateOptions:
     # where it ends, and how many there are
     length: int = recorded(1000, "new tokens; -1 fills the model's context", whole(-1, MOST_TOKENS))
     stop: str = recorded(
-        "sentence", "after --length continue to the end of this", choices=("sentence", "paragraph", "chapter", "never")
+        "sentence",
+        "after --length continue to the end of this; never = stop at once",
+        choices=("sentence", "paragraph", "chapter", "never"),
     )
     nsamples: int = python(10, "how many texts", whole(1))
     batch_size: int = python(10, "texts written at a time; has no influence on them", whole(1))
@@ -293,7 +297,9 @@ class GenerateOptions:
     precision: str = python(
         "auto", "auto: bf16 where the machine has it", precision_name, choices=("auto", "fp32", "bf16")
     )
-    quantize: str | None = python(None, "8-bit weights, keys, values; prints the cost in perplexity", choices=("int8",))
+    quantize: str | None = python(
+        None, "8-bit weights, keys, values: fastest, on CPUs; prints the cost in perplexity", choices=("int8",)
+    )
     # how it is shown
     stream: bool = option(False, "show characters as they are written")
     interactive: bool = option(False, "write by turns with the model")

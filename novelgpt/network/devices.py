@@ -76,7 +76,7 @@ def present_gpus(numbers: list[int], count: int, *, name: str) -> list[torch.dev
         there = f"GPUs 0 to {count - 1} are there" if count > 1 else "GPU 0 is there"
         hint = f"--device {','.join(map(str, range(count)))}"
         if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-            hint += f" (CUDA_VISIBLE_DEVICES={visible} hides the others and numbers what is left from 0)"
+            hint += f"; CUDA_VISIBLE_DEVICES={visible} hides the others and numbers what is left from 0"
         raise UserError(f"{words}; {there}", hint, EXIT_ENVIRONMENT)
     if absent:
         warn_once(f"{words} ({explain_no_gpu()}); using the CPU")

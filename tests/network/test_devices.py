@@ -89,7 +89,7 @@ def test_an_absent_gpu_where_there_are_others_is_an_error(with_gpus, monkeypatch
     problem = refusal_of(choose_devices, text)
     assert (str(problem), problem.code) == (f"error: --device {text}: {found}\n\nhint: {use}", 4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    renumbered = f"{use} (CUDA_VISIBLE_DEVICES=2,3 hides the others and numbers what is left from 0)"
+    renumbered = f"{use}; CUDA_VISIBLE_DEVICES=2,3 hides the others and numbers what is left from 0"
     assert refusal_of(choose_devices, text).hint == renumbered
 
 
