@@ -328,7 +328,7 @@ def describe_outcome(progress: Progress, run: Run) -> str:
     before = [entry["valid_loss"] for entry in progress.history if entry["epoch"] <= place - 1]  # an epoch ago
     if before and before[-1] and last and before[-1] - last > 0.02:
         return f"still improving at {best}: more epochs would help; use {run.options.output_path / 'best_model'}"
-    return f"converged, best at {best}; use {run.options.output_path / 'best_model'}"
+    return f"nothing more to gain, best at {best}; use {run.options.output_path / 'best_model'}"
 
 
 def compare_with_ngram(progress: Progress, run: Run) -> str:
