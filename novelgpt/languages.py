@@ -103,10 +103,11 @@ def to_chinese(text: str) -> str:
 def fill_templates(text: str) -> Iterator[str]:
     """Yield the Chinese of every message that a text may be with its values; few letters stand between short ones."""
     for parts in templates():
-        values = match_values(parts, text)
+        if (values := match_values(parts, text)) is None:
+            continue
         is_weak = len("".join(parts).replace(" ", "")) < FEW_LETTERS
         most = 3 if is_weak else len(text)  # blanks in a value
-        if values is not None and not any(GAP.search(value) or value.count(" ") > most for value in values):
+        if not any(GAP.search(value) or value.count(" ") > most for value in values):
             yield fill(chinese_table()["{}".join(parts)], [to_chinese(value) for value in values])
     # lists of counts have "tabs 12" and "12 chapters"
     before, name, after = COUNTED.fullmatch(text).groups("")
@@ -161,12 +162,13 @@ def translate_parts(text: str) -> Iterator[str]:
 def join_columns(columns: list[str]) -> str:
     """Return the Chinese of columns with gaps between them, as wide as they were: a Chinese character takes two cells.
 
-    >>> join_columns(["line 3", "    ", "12"])
-    '第 3 行   12'
+    >>> join_columns(["memory:", "    ", "line 3"])
+    '内存：     第 3 行'
     """
     line = ""
     for column, gap in zip(columns[::2], [*columns[1::2], ""], strict=True):
-        shown = to_chinese(column)
+        label = column.removesuffix(":")
+        shown = chinese_table().get(column) or to_chinese(label) + "：" * (label != column)
         wider, there = (sum(1 + (char > WIDE) for char in text) for text in (shown, column))
         line += shown + (" " * max(len(gap) + there - wider, 1) if gap else "")
     return line

@@ -171,8 +171,8 @@ def print_options(options, section: str) -> None:
     is_readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"  # a file is read as UTF-8
     lines = [f"{section}:"]
     for name, entry in entries_of(type(options)).items():
-        comment = localize(describe_option(entry))
-        comment = comment if is_readable else comment.encode("ascii", "backslashreplace").decode()
+        words = describe_option(entry)
+        comment = localize(words) if is_readable else words.encode("ascii", "backslashreplace").decode()
         value = getattr(options, entry.name)
         value = list(value) if entry.metadata["many"] else value
         lines += [f"  # {comment}", f"  {name}: {spell_yaml(value, readable=is_readable)}"]

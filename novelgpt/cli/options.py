@@ -92,7 +92,9 @@ class TrainOptions:
     # the data: windows of a book, or one text per record
     raw_data_path: str = content("data/train.json", "cleaned chapters, written by clr_ctrl.py", only="windows")
     tokenized_data_path: str = content("data/tokenized/", "folder of the numbered piece files", only="windows")
-    raw: bool = free(False, "tokenize raw_data_path into pieces first", only="windows")
+    raw: bool = free(
+        False, "tokenize raw_data_path into pieces first, with the options of tokenize_corpus.py", only="windows"
+    )
     num_pieces: int = content(100, "piece files to cut the tokens into", whole(1, 1_000_000), only="windows")
     min_length: int = content(0, "leave out chapters of fewer characters and report them", whole(0), only="windows")
     valid_fraction: float = content(0.05, "share of the tokens held out at the end of the book", real(0, 0.9))
@@ -104,7 +106,9 @@ class TrainOptions:
         None, "records held out; default: the last valid_fraction of --train_file", only="rows"
     )
     text_column: str | None = content(None, "column or key of the text; default: text, else content", only="rows")
-    block_size: int | None = content(None, "tokens per record at most; default: the context", whole(4), only="rows")
+    block_size: int | None = content(
+        None, "tokens per record at most, the rest is cut; default: the context", whole(4), only="rows"
+    )
     loss_after: str | None = content(None, "score only what follows this token, for example [TIL]", only="rows")
     max_train_samples: int = content(0, "train only on the first N records; 0 = all", whole(0), only="rows")
     preprocessing_num_workers: int = free(1, "processes that tokenize; same result", whole(1, 1024), only="rows")
@@ -157,7 +161,7 @@ class TrainOptions:
         choices=("auto", "threads", "processes"),
     )
     compile: str = free("auto", "torch.compile: auto = on GPUs when the run repays it", choices=("auto", "on", "off"))
-    device: str | None = free(None, "GPU numbers such as 0,1, or mps, or cpu; default: the first GPU")
+    device: str | None = free(None, "GPU numbers such as 0,1, or mps, or cpu; default: the first GPU, else the CPU")
     deterministic: bool = changeable(False, "the same bits in every run on GPUs; slower (CPUs do so anyway)")
     seed: int = fixed(0, "initial weights, window order and dropout are functions of it", whole(0, 2**31 - 1))
     # resuming, checkpoints, evaluations
@@ -233,7 +237,7 @@ class TokenizeOptions:
     tokenizer_path: str = option("cache/vocab_small.txt", "vocabulary file, or folder with one")
     num_pieces: int = option(100, "number of training pieces", whole(1))
     valid_fraction: float = option(0.05, "share held out at the end", real(0, 0.9))
-    min_length: int = option(0, "characters; shorter documents are left out", whole(0))
+    min_length: int = option(0, "characters; shorter documents are left out and counted", whole(0))
     add_tokens: str | None = option(None, "further tokens of the vocabulary, for example [TIL],[WS]", token_names)
 
 
@@ -272,7 +276,9 @@ class GenerateOptions:
     prefix_file: str | None = option(None, "a text to continue, in any encoding, instead of --prefix", metavar="FILE")
     mark: str | None = option(None, "write only what this token asks for, such as a title after [TIL]", metavar="TOKEN")
     # where it ends, and how many there are
-    length: int = recorded(1000, "new tokens; -1 fills the model's context", whole(-1, MOST_TOKENS))
+    length: int = recorded(
+        1000, "new tokens, as many as you like; -1 fills the model's context", whole(-1, MOST_TOKENS)
+    )
     stop: str = recorded(
         "sentence",
         "after --length continue to the end of this; never = stop at once",
@@ -292,7 +298,9 @@ class GenerateOptions:
     # what is done along the way
     cut_loops: bool = recorded(True, "end a text that repeats itself")
     keep_head: int = sampling(0, "tokens of the beginning that are never forgotten", whole(0))
-    seed: int | None = python(None, "text i is a function of (seed, i); default: a new one", whole(0, 2**64 - 1))
+    seed: int | None = python(
+        None, "text i is a function of (seed, i); default: a new one, which is printed", whole(0, 2**64 - 1)
+    )
     # how the machine computes it
     precision: str = python(
         "auto", "auto: bf16 where the machine has it", precision_name, choices=("auto", "fp32", "bf16")

@@ -131,9 +131,9 @@ def compare_losses(loss: float, ngram: float) -> str:
     >>> compare_losses(4.3, 4.0)
     '0.3000 worse than counting what follows what (4-gram: 4.0000): train longer, or on more text'
     """
-    counting, advice = f"counting what follows what (4-gram: {ngram:.4f})", "train longer, or on more text"
-    if abs(loss - ngram) < CLOSE:
-        return f"no better than {counting}: {advice}"
-    if loss < ngram:
-        return f"{ngram - loss:.4f} better than {counting}"
-    return f"{loss - ngram:.4f} worse than {counting}: {advice}"
+    if loss < ngram - CLOSE:
+        return f"{ngram - loss:.4f} better than counting what follows what (4-gram: {ngram:.4f})"
+    advice = "train longer, or on more text"
+    if loss < ngram + CLOSE:
+        return f"no better than counting what follows what (4-gram: {ngram:.4f}): {advice}"
+    return f"{loss - ngram:.4f} worse than counting what follows what (4-gram: {ngram:.4f}): {advice}"

@@ -260,7 +260,7 @@ class Trainer:
         self.record({**values, "valid_accuracy": result.accuracy, "bits_per_character": result.bits_per_character})
         if self.run.world.is_main:
             figures = f"held-out loss {result.loss:.4f} perplexity {result.perplexity:.2f}"
-            figures += f" accuracy {result.accuracy:.2%} bits per character {result.bits_per_character:.4f}"
+            figures = f"{figures} accuracy {result.accuracy:.2%} bits per character {result.bits_per_character:.4f}"
             say(f"epoch {epoch}/{self.options.epochs} {figures}")
 
     def end_epoch(self) -> None:
