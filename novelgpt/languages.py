@@ -25,6 +25,7 @@ VALUE = re.compile(r"( ?)\{(\d*)\}( ?)")
 WIDE = "\u2e80"  # what comes behind it is Chinese, or stands in Chinese text
 FEW_LETTERS = 7  # of a message that would match too much
 GAP = re.compile(r"(?<=\S)( {2,})(?=\S)")  # between columns
+LONGEST = 4000  # characters of a message; what is longer is a text that is shown
 MANY = 20  # parts of a list that are no longer tried together
 COUNTED = re.compile(r"([\d,]+ )?(.+?)( [\d,–]+(?: …)?)?", re.DOTALL)
 EDGES = re.compile(r"([,;]? +|[ \n]*)(.*?)([ \n]*)", re.DOTALL)
@@ -117,7 +118,8 @@ def fill_templates(text: str) -> Iterator[str]:
 
 def match_values(parts: list[str], text: str) -> tuple[str, ...] | None:
     """Return the values in a text that the parts stand around; None where it is another text."""
-    if not (text.startswith(parts[0]) and text.endswith(parts[-1]) and all(part in text for part in parts)):
+    is_candidate = text.startswith(parts[0]) and text.endswith(parts[-1]) and all(part in text for part in parts)
+    if not is_candidate or len(text) > LONGEST:
         return None
     # only what has several lines itself may match several lines
     flags = re.DOTALL if any("\n" in part for part in parts) else 0

@@ -49,8 +49,8 @@ class UserError(Exception):
         self.code = code
 
     def __str__(self) -> str:
-        words = (localize(text) for text in ("error: ", self.message, "hint: ", self.hint))
-        return "{}{}\n\n{}{}".format(*words)
+        message, hint = localize(self.message), localize(self.hint)
+        return f"{localize('error: ')}{message}\n\n{localize('hint: ')}{hint}"
 
 
 def printable(text: str) -> str:
@@ -63,7 +63,7 @@ def printable(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Return a text as people see it: in their language, and harmless to their terminal."""
+    """Return a text as people see it: in their language, and harmless to a terminal; all that is said passes here."""
     return printable(localize(text))
 
 
@@ -101,7 +101,7 @@ def warn(text: str) -> None:
 
 def say_error(problem: UserError) -> int:
     """Print an error with its hint on stderr; returns its exit status."""
-    print_line(printable(str(problem)))
+    print_line(f"{shown('error: ')}{shown(problem.message)}\n\n{shown('hint: ')}{shown(problem.hint)}")
     return problem.code
 
 
