@@ -10,7 +10,7 @@ from novelgpt.cli.options import (
     VocabularyOptions,
 )
 from novelgpt.cli.parser import Parser, run
-from novelgpt.cli.table import names_with, with_changes
+from novelgpt.cli.table import book_places, names_with, with_changes
 
 __all__ = [
     "CleanOptions",
@@ -21,6 +21,7 @@ __all__ = [
     "TokenizeOptions",
     "TrainOptions",
     "VocabularyOptions",
+    "book_places",
     "names_with",
     "run",
     "with_changes",

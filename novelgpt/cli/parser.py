@@ -1,7 +1,8 @@
 """The command line of a script -> an object of its table; and the one place that turns errors into exit codes.
 
-The precedence is: defaults < `--config FILE` (YAML or JSON) < command line. Each value is read once, from the place
-that decides. Wherever a value is wrong, the message names its flag, what was found and what was expected.
+The precedence is: defaults < places of `--book` < `--config FILE` (YAML or JSON) < command line. Each value is read
+once, from the place that decides. Wherever a value is wrong, the message names its flag, what was found and what was
+expected.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import Generic, NoReturn, TypeVar
 
 from novelgpt.cli.aliases import NAMES, hint_for
 from novelgpt.cli.config_file import print_options, read_options
-from novelgpt.cli.table import describe_option, entries_of, is_switch, reader
+from novelgpt.cli.table import book_places, describe_option, entries_of, is_switch, reader
 from novelgpt.messages import (
     EXIT_DONE,
     EXIT_ENVIRONMENT,
@@ -71,7 +72,7 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
             self.add_argument(f"--{name}", nargs="+" if facts["many"] else None, **settings)
 
     def parse_options(self, argv: Sequence[str] | None = None) -> Options:
-        """Resolve defaults, config file and command line; `--print_config` prints the result and exits.
+        """Resolve defaults, those of a book, config file and command line; `--print_config` prints them and exits.
 
         Args:
             argv: without the program's name; None is the real command line.
@@ -87,6 +88,7 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         # the file comes second: what some foreign names in it mean depends on the command line, which overrides it
         if "config" in parsed:
             values = read_options(parsed.config, self.table, section=self.section, beside=values) | values
+        values |= book_places(self.table, values.get("book"), but=values)
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         options = self.table(**{self.entries[name].name: value for name, value in (values | lists).items()})
         if "print_config" in parsed:
