@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from novelgpt.cli import EvaluateOptions, GenerateOptions, TrainOptions, names_with, with_changes
+from novelgpt.cli import EvaluateOptions, GenerateOptions, TrainOptions, book_places, names_with, with_changes
 from novelgpt.lock import run_lock
 from novelgpt.messages import EXIT_DONE, EXIT_USAGE, UserError, is_main_process
 
@@ -59,8 +59,9 @@ def train(
 ) -> TrainResult:
     """Train, or resume an unfinished run, under the lock of the run folder; return where the run stands.
 
-    In the main thread Ctrl-C and SIGTERM save and stop between two steps; the former handlers are restored at the end.
-    In another thread signals are left alone.
+    As train.py does, it tells on stderr what it is doing: the first lines, a log line every log_step steps, evaluations
+    and samples, and on a terminal a bar. In the main thread Ctrl-C and SIGTERM save and stop between two steps; the
+    former handlers are restored at the end. In another thread signals are left alone.
 
     Args:
         options, changes: as the flags of train.py; a change by name overrides `options`, None is the defaults.
@@ -81,6 +82,12 @@ def train(
         assert result.finished and result.model.is_dir()
     """
     options = with_changes(options or TrainOptions(), changes, names_with(TrainOptions))
+    if command is None:  # a path at its default is one of the book; the command line knows which were given
+        given = {name for name, value in vars(options).items() if value != getattr(TrainOptions, name)} | {*changes}
+        options = replace(options, **book_places(TrainOptions, options.book, but=given))
+    from novelgpt.training.checks import check_inputs
+
+    check_inputs(options, command)  # before torch is loaded
     # several GPUs: the command is started again, once for each
     if (options.device and "," in options.device) or options.parallel != "auto":
         from novelgpt.training.launch import count_processes, launch

@@ -240,7 +240,7 @@ CAUSES = {
         "train.py --model_config config/model_config_demo.json --stride 128 --device 0,1",
         {},
     ),
-    "error: --fp16: cpu does not train in fp16": ("fresh", "train.py --fp16 --device cpu", {}),
+    "error: --fp16: cpu does not compute in fp16": ("fresh", "train.py --fp16 --device cpu", {}),
     "error: --stride 512: longer than the window of 256 tokens, so text would be skipped": (
         "fresh",
         "train.py --model_config config/model_config_demo.json",

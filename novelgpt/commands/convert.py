@@ -10,9 +10,11 @@ needs the package gguf, MindSpore the package mindspore.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from novelgpt.cli import ConvertOptions, Parser
 from novelgpt.messages import EXIT_DONE, EXIT_USAGE, UserError, say
+from novelgpt.network import check_model_folder
 
 
 def build_parser() -> Parser[ConvertOptions]:
@@ -30,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = f"--dtype q8_0: --to {options.to} does not know it, only GGUF does"
         raise UserError(message, "--to gguf; or --dtype bf16, fp16 or fp32", EXIT_USAGE)
     place, output = options.places
+    # what is missing is said before torch is loaded
+    is_folder = options.source != "mindspore" and Path(place).suffix != ".ckpt"
+    if is_folder or Path(place).is_dir():
+        check_model_folder(place, flag="", hashes=False)
     from novelgpt.conversion import check_output, open_source, write_model
 
     check_output(place, output, options.to)

@@ -10,7 +10,7 @@ first row of the micro-batch, number of the device) on GPUs: there another split
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,8 @@ class Run:
     config: dict  # the checked network config
     window: int  # tokens a row: the network's context, or the block of records
     epoch_steps: list[int]  # optimizer steps of each epoch
+    asked: TrainOptions | None = None  # the options as they were given
+    command: Sequence[str] | None = None  # that started it, script first
 
     @property
     def total_steps(self) -> int:
