@@ -8,10 +8,11 @@ expected.
 import argparse
 import errno
 import os
+import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import Field
 from typing import Generic, NoReturn, TypeVar
 
@@ -30,6 +31,7 @@ from novelgpt.messages import (
 )
 
 Options = TypeVar("Options")
+IS_RANK = "NOVELGPT_RANK"  # set in the environment of the processes that a command of ours has started
 TRUTHS = {"true": True, "1": True, "false": False, "0": False}  # a switch's value on the command line
 
 
@@ -128,6 +130,46 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
                 word = flag if TRUTHS[text.lower()] else f"--no-{flag.removeprefix('--')}"
             result.append(word)
         return result + words[end:]
+
+
+def spell_command(command: Sequence[str] | None, **changes: object) -> str:
+    """Spell the command that was given with some options changed, or the call where there was none.
+
+    Args:
+        command: its words, script first; None from Python.
+        changes: option -> its value; True for a switch, None to leave the option out.
+
+    >>> spell_command(["train.py", "--resume=never", "--output_dir", "my model"], raw=True, resume=None)
+    "python train.py --output_dir 'my model' --raw"
+    >>> spell_command(None, raw=True), spell_command(None)
+    ('novelgpt.train(…, raw=True)', 'the same call of novelgpt.train')
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    if command is None:
+        words = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        return f"novelgpt.train(…, {words})" if words else "the same call of novelgpt.train"
+    # torchrun starts several of them; our own processes are started by the command itself
+    processes = 1 if IS_RANK in os.environ else int(os.environ.get("WORLD_SIZE", "1"))
+    start = ["python"] if processes == 1 else ["torchrun", f"--nproc_per_node={processes}"]
+    flags = [word for name, value in given.items() for word in (f"--{name}", *([] if value is True else [str(value)]))]
+    return shlex.join([*start, *without_options(command, changes), *flags])
+
+
+def without_options(words: Sequence[str], names: Collection[str]) -> list[str]:
+    """Leave options out of a command, each with its value; one that follows directly is no value.
+
+    >>> without_options(["train.py", "--lr=1", "--raw", "--resume", "never", "--epochs", "3"], ["lr", "raw", "resume"])
+    ['train.py', '--epochs', '3']
+    """
+    kept, is_value = [], False
+    for word in words:
+        is_flag = word.startswith("--")
+        flag, equals, _ = word.removeprefix("--").partition("=")
+        is_left_out = is_flag and flag in names
+        if not is_left_out and not (is_value and not is_flag):
+            kept.append(word)
+        is_value = is_left_out and not equals
+    return kept
 
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:

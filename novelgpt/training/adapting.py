@@ -21,8 +21,8 @@ from transformers import GPT2LMHeadModel
 from novelgpt.corpus.tokenizers import NovelTokenizer, has_vocabulary, load_tokenizer
 from novelgpt.messages import EXIT_USAGE, UserError
 from novelgpt.network import TIED, check_model_folder, load_model, read_folder_config
-from novelgpt.training.checks import choose_vocabulary
 
+DEFAULT_VOCABULARY = "cache/vocab_small.txt"
 NOISE = 0.1  # of the old rows' standard deviation, so that new tokens can part
 ASCII = {f"<0x{byte:02X}>": chr(byte) for byte in range(0x21, 0x7F)}  # <0x61> is BERT's a
 
@@ -48,6 +48,11 @@ class Adaptation:
         """Describe the counts."""
         new = len(self.new_ids)
         return f"{len(self.sources) - new:,} rows of the embedding kept, {new:,} new, {self.dropped:,} dropped"
+
+
+def choose_vocabulary(tokenizer_path: str | None, pretrained_model: str | None) -> str:
+    """Return where a run's vocabulary comes from, added tokens aside."""
+    return tokenizer_path or pretrained_model or DEFAULT_VOCABULARY
 
 
 def choose_tokenizer(

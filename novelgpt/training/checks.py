@@ -5,18 +5,14 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from novelgpt.cli import TrainOptions, book_places, names_with
-from novelgpt.corpus.documents import source_sha256
-from novelgpt.corpus.tokenizers import load_tokenizer
-from novelgpt.files import MANIFEST
+from novelgpt.cli import TrainOptions, book_places, names_with, spell_command
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError, nearest_words
 from novelgpt.network import check_model_folder, read_model_config
-from novelgpt.training.launch import spell_command
 
 ONLY_ROWS = names_with(TrainOptions, only="rows")
 ONLY_WINDOWS = names_with(TrainOptions, only="windows")
 NEEDS_HELD_OUT = names_with(TrainOptions, needs="held out")
-DEFAULT_VOCABULARY = "cache/vocab_small.txt"
+MANIFEST = "manifest.json"  # written last into a folder of pieces
 
 
 def check_inputs(options: TrainOptions, command: Sequence[str] | None = None) -> None:
@@ -35,16 +31,19 @@ def check_inputs(options: TrainOptions, command: Sequence[str] | None = None) ->
         if not reads_rows(options):
             check_stride(options, config["n_positions"])
 
-    # vocabulary and text: whoever reads them says best what is missing
-    vocabulary = choose_vocabulary(options.tokenizer_path, options.pretrained_model)
-    if not Path(vocabulary).exists():
-        load_tokenizer(vocabulary)
+    # vocabulary and text
+    check_file(options.tokenizer_path, "python make_vocab.py")
     if reads_rows(options):
-        for path in filter(None, (options.train_file, options.validation_file)):
-            if not Path(path).exists():
-                source_sha256(path)
+        check_file(options.train_file, "--train_file data/lines.txt")
+        check_file(options.validation_file, "--validation_file data/held_out.txt")
     elif not (Path(options.tokenized_data_path) / MANIFEST).exists():
         check_corpus(options, command)
+
+
+def check_file(path: str | None, hint: str) -> None:
+    """Refuse a file, or a folder, that is given and not there."""
+    if path and not Path(path).exists():
+        raise UserError(f"{path}: cannot be read: No such file or directory", hint, EXIT_INPUT)
 
 
 def check_corpus(options: TrainOptions, command: Sequence[str] | None) -> None:
@@ -69,11 +68,6 @@ def check_corpus(options: TrainOptions, command: Sequence[str] | None) -> None:
 def is_of_book(options: TrainOptions, name: str) -> bool:
     """Tell whether an option has the place that --book gives it."""
     return getattr(options, name) == book_places(TrainOptions, options.book).get(name)
-
-
-def choose_vocabulary(tokenizer_path: str | None, pretrained_model: str | None) -> str:
-    """Return where a run's vocabulary comes from, added tokens aside."""
-    return tokenizer_path or pretrained_model or DEFAULT_VOCABULARY
 
 
 def reads_rows(options: TrainOptions) -> bool:
@@ -179,13 +173,6 @@ def check_windows(options: TrainOptions, num_tokens: int, window: int) -> None:
     if num_tokens < 2:
         message = f"{options.tokenized_data_path}: {num_tokens} training tokens, so nothing would be trained"
         raise UserError(message, "give a longer text to clr_ctrl.py, then train.py --raw", EXIT_INPUT)
-
-
-def check_block(block_size: int, context: int) -> None:
-    """Refuse records longer than the network can read."""
-    if block_size > context:
-        message = f"--block_size {block_size}: longer than the context of {context} tokens"
-        raise UserError(message, f"--block_size {context}", EXIT_USAGE)
 
 
 def has_peft() -> bool:

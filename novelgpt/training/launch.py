@@ -11,18 +11,15 @@ give a rank 30 seconds to save.
 import contextlib
 import ctypes
 import os
-import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from novelgpt.cli import TrainOptions
+from novelgpt.cli import IS_RANK, TrainOptions
 from novelgpt.messages import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say
 
-IS_RANK = "NOVELGPT_RANK"  # set in the environment of the processes that are started here
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # the last two do not exist on Windows
 GRACE = 10.0  # seconds that ranks have to end by themselves after one has ended with an error
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
@@ -66,8 +63,12 @@ def launch(command: Sequence[str], count: int) -> int:
     Raises:
         UserError: one was killed; the others are ended.
     """
+    from torch.distributed import TCPStore
+
     environment = {**os.environ, IS_RANK: "1", "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    # as torchrun does, this process keeps the store through which they meet, so that it outlives each of them
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     say(f"starting {count} processes, one per GPU (--parallel threads: one process for all)")
     ranks: list[subprocess.Popen] = []
     with forwarding_signals(ranks) as sent:
@@ -95,13 +96,6 @@ def start_rank(command: Sequence[str], environment: dict[str, str]) -> subproces
 def die_with_parent() -> None:
     """Ask Linux to send SIGTERM to this process when the one that started it is gone."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -145,43 +139,3 @@ def end_others(ranks: list[subprocess.Popen], *, seconds: float) -> None:
             rank.wait(max(0.0, deadline - time.monotonic()))
         rank.kill()
         rank.wait()
-
-
-def spell_command(command: Sequence[str] | None, **changes: object) -> str:
-    """Spell the command that was given with some options changed, or the call where there was none.
-
-    Args:
-        command: its words, script first; None from Python.
-        changes: option -> its value; True for a switch, None to leave the option out.
-
-    >>> spell_command(["train.py", "--resume=never", "--output_dir", "my model"], raw=True, resume=None)
-    "python train.py --output_dir 'my model' --raw"
-    >>> spell_command(None, raw=True), spell_command(None)
-    ('novelgpt.train(…, raw=True)', 'the same call of novelgpt.train')
-    """
-    given = {name: value for name, value in changes.items() if value is not None}
-    if command is None:
-        words = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        return f"novelgpt.train(…, {words})" if words else "the same call of novelgpt.train"
-    # torchrun starts several of them; our own processes are started by the command itself
-    processes = 1 if IS_RANK in os.environ else int(os.environ.get("WORLD_SIZE", "1"))
-    start = ["python"] if processes == 1 else ["torchrun", f"--nproc_per_node={processes}"]
-    flags = [word for name, value in given.items() for word in (f"--{name}", *([] if value is True else [str(value)]))]
-    return shlex.join([*start, *without_options(command, changes), *flags])
-
-
-def without_options(words: Sequence[str], names: Collection[str]) -> list[str]:
-    """Leave options out of a command, each with its value; one that follows directly is no value.
-
-    >>> without_options(["train.py", "--lr=1", "--raw", "--resume", "never", "--epochs", "3"], ["lr", "raw", "resume"])
-    ['train.py', '--epochs', '3']
-    """
-    kept, is_value = [], False
-    for word in words:
-        is_flag = word.startswith("--")
-        flag, equals, _ = word.removeprefix("--").partition("=")
-        is_left_out = is_flag and flag in names
-        if not is_left_out and not (is_value and not is_flag):
-            kept.append(word)
-        is_value = is_left_out and not equals
-    return kept

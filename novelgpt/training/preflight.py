@@ -5,10 +5,10 @@ import shutil
 import statistics
 import time
 
+from novelgpt.cli import spell_command
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, warn
 from novelgpt.network import count_config_parameters, read_model_config
 from novelgpt.training.engine import Engine, Run
-from novelgpt.training.launch import spell_command
 from novelgpt.training.log import format_duration
 
 TRIAL_STEPS = 3  # the first one warms up

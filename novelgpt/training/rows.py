@@ -21,7 +21,6 @@ from novelgpt.corpus.documents import source_sha256
 from novelgpt.corpus.records import Records, encode_records, read_records
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
-from novelgpt.training.checks import check_block
 from novelgpt.training.windows import IGNORED, Batch, count_steps
 
 WIDTH = 32  # rows are padded to a multiple of it, tokens
@@ -156,6 +155,13 @@ def report_records(name: str, records: Records, block_size: int, mark: str | Non
     say(f"{name}: {'; '.join(words)}")
     if not len(records):  # only what is held out can be empty here
         warn("no record is held out: --validation_file or --valid_fraction shows when it begins to memorise")
+
+
+def check_block(block_size: int, context: int) -> None:
+    """Refuse records longer than the network can read."""
+    if block_size > context:
+        message = f"--block_size {block_size}: longer than the context of {context} tokens"
+        raise UserError(message, f"--block_size {context}", EXIT_USAGE)
 
 
 def open_rows(options: TrainOptions, tokenizer: NovelTokenizer, context: int, *, loud: bool) -> RowData:

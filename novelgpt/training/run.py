@@ -12,7 +12,7 @@ run.json keeps what the result depends on; an unfinished run is resumed only und
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import transformers
 from transformers import GPT2LMHeadModel
 
 from novelgpt import __version__
-from novelgpt.cli import TrainOptions, names_with
+from novelgpt.cli import TrainOptions, names_with, spell_command
 from novelgpt.corpus.documents import read_corpus, source_sha256
 from novelgpt.corpus.pieces import Pieces, make_pieces, open_pieces
 from novelgpt.corpus.tokenizers import NovelTokenizer
@@ -39,24 +39,20 @@ from novelgpt.network import (
     describe_model,
     read_model_config,
 )
-from novelgpt.training.adapting import choose_tokenizer, describe_added, load_pretrained
-from novelgpt.training.checkpoint import list_checkpoints, read_progress
+from novelgpt.training.adapting import choose_tokenizer, choose_vocabulary, describe_added, load_pretrained
 from novelgpt.training.checks import (
     ONLY_WINDOWS,
     asked_precision,
     check_inputs,
     check_resolved,
     check_windows,
-    choose_vocabulary,
     reads_rows,
 )
 from novelgpt.training.engine import Run
-from novelgpt.training.keeping import is_over
-from novelgpt.training.launch import spell_command
 from novelgpt.training.lora import add_lora, describe_lora, lora_identity
 from novelgpt.training.memory import check_weights_fit
 from novelgpt.training.optim import default_lr, default_optimizer, default_weight_decay, lr_at, warmup_count
-from novelgpt.training.parallel import World, join_world, wait_for_all
+from novelgpt.training.parallel import World, first_process_alone, join_world, telling_errors_once, wait_for_first
 from novelgpt.training.rows import open_rows
 from novelgpt.training.windows import WindowData, default_replacement
 
@@ -78,7 +74,6 @@ def prepare_run(options: TrainOptions, command: Sequence[str] | None = None) -> 
     """
     check_versions()
     check_inputs(options, command)
-    asked = options
 
     # devices: the processes meet before anything is read
     devices = choose_devices(options.device, takes_several=True)
@@ -87,6 +82,19 @@ def prepare_run(options: TrainOptions, command: Sequence[str] | None = None) -> 
         compute_deterministically(devices[0])
     flag = "--fp16" if options.fp16 else "--precision"
     dtype = choose_precision(asked_precision(options), devices[0], flag=flag)
+    with telling_errors_once(world):
+        run = load_run(options, devices, world, dtype, command)
+    return replace(run, asked=options, command=command)
+
+
+def load_run(
+    options: TrainOptions,
+    devices: list[torch.device],
+    world: World,
+    dtype: torch.dtype,
+    command: Sequence[str] | None,
+) -> Run:
+    """Load vocabulary, data and network, check that they fit, and resolve what was left open."""
     if reads_rows(options) and options.rows is None and world.is_main:
         say(f"--train_file {options.train_file}: one text a record, the same as with --rows")
 
@@ -109,8 +117,7 @@ def prepare_run(options: TrainOptions, command: Sequence[str] | None = None) -> 
     # what was left open depends on all of the above
     options = resolve_options(options, n_embd=config["n_embd"], window=window, epoch_steps=steps[0])
     check_resolved(options, holds_out=data.num_valid > 1)
-    place = (devices, world, dtype, tokenizer, model.to(devices[0]), data, config, window, steps)
-    return Run(options, *place, asked=asked, command=command)
+    return Run(options, devices, world, dtype, tokenizer, model.to(devices[0]), data, config, window, steps)
 
 
 def describe_run(run: Run) -> list[str]:
@@ -165,12 +172,12 @@ def open_run_pieces(
     # --raw: the first process makes them, and has read every byte by then
     if options.raw and world.is_main:
         settings = sizes | ({"add_tokens": options.add_tokens} if options.add_tokens else {})
-        pieces = make_pieces(options.raw_data_path, folder, tokenizer, tokenizer_path=vocabulary, **settings)
-        wait_for_all(world)
-        return pieces
+        with first_process_alone(world, "pieces"):
+            return make_pieces(options.raw_data_path, folder, tokenizer, tokenizer_path=vocabulary, **settings)
 
     # else they must be there already, from the first process or from tokenize_corpus.py
-    wait_for_all(world)
+    if options.raw:
+        wait_for_first(world, "pieces")
     pieces = open_pieces(folder, hashes=world.is_main)
 
     # only what was asked for is compared, so that pieces of any options train without repeating them
@@ -284,10 +291,14 @@ def describe_book(run: Run) -> str:
     return f"“{words}”, {run.data.describe_counts()[0]}"
 
 
-def check_identity(run: Run, folder: Path) -> None:
+def check_identity(run: Run, folder: Path, *, is_over: Callable[[dict], bool]) -> None:
     """Raise when the earlier run in a folder had another identity, with every difference and the commands that go on.
 
     What --allow_change names may differ; with it, what was left open in both runs and follows from it.
+
+    Args:
+        run, folder: the run that is to go on, and where the earlier one lies.
+        is_over: tells by the options of the earlier one whether it has come to its end.
     """
     former = read_run_file(folder / RUN_FILE)
     was, now = former["identity"], identity(run)
@@ -307,7 +318,7 @@ def check_identity(run: Run, folder: Path) -> None:
         return
 
     lines = [f"{name}: {format_change(was.get(name), now[name])}" for name in changed]
-    kind = "a finished" if is_former_over(folder, former["options"]) else "an unfinished"
+    kind = "a finished" if is_over(former["options"]) else "an unfinished"
     message = f"{folder}: holds {kind} run with other settings\n  " + "\n  ".join(lines)
     ways = {}
     if set(causes) <= set(CHANGEABLE):
@@ -322,7 +333,9 @@ def check_identity(run: Run, folder: Path) -> None:
 def another_book(run: Run, folder: Path, former: dict) -> UserError:
     """Return the error of a run folder that belongs to another book."""
     words = former.get("book") or former["options"].get("train_file") or former["options"].get("raw_data_path")
-    message = f"{folder}: holds a run of another book\n  there: {words}\n  now: {describe_book(run)}"
+    now = describe_book(run)
+    kind = "version of this book" if words.split(",")[0] == now.split(",")[0] else "book"
+    message = f"{folder}: holds a run of another {kind}\n  there: {words}\n  now: {now}"
     number = 2
     while (place := folder.with_name(f"{folder.name}{number}")).exists():
         number += 1
@@ -330,19 +343,11 @@ def another_book(run: Run, folder: Path, former: dict) -> UserError:
     return UserError(message, f"{hint}, then train.py --raw --book NAME)", EXIT_STATE)
 
 
-def is_former_over(folder: Path, options: dict) -> bool:
-    """Tell whether the run in a folder has done all the steps that its options asked for."""
-    checkpoints = list_checkpoints(folder)
-    patience = options.get("early_stopping_patience", 0)
-    return bool(checkpoints) and is_over(read_progress(checkpoints[-1]), epochs=options["epochs"], patience=patience)
-
-
-def describe_new_rate(run: Run, checkpoint: Path) -> str | None:
+def describe_new_rate(run: Run, path: Path, step: int) -> str | None:
     """Say that the learning rate goes up where a run is longer than when it came to a step; None where it does not."""
-    path = checkpoint.resolve().parent.parent / RUN_FILE
     if not path.exists():
         return None
-    former, step = read_run_file(path), read_progress(checkpoint).step
+    former = read_run_file(path)
     was, total = former["identity"], former["total_steps"]
     warmup = warmup_count(was["warmup_steps"], total)
     before = lr_at(

@@ -13,11 +13,12 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from transformers import GPT2LMHeadModel
 
-from novelgpt.cli import TrainOptions
+from novelgpt.cli import TrainOptions, spell_command
 from novelgpt.files import remove_leftovers
 from novelgpt.lock import LOCK
 from novelgpt.messages import EXIT_DONE, EXIT_STATE, UserError, say, warn
@@ -33,10 +34,9 @@ from novelgpt.training.checkpoint import (
 )
 from novelgpt.training.engine import Run
 from novelgpt.training.keeping import FINAL, adopt_best, final_step, is_over, is_written
-from novelgpt.training.launch import spell_command
 from novelgpt.training.log import Watch, format_duration
 from novelgpt.training.lora import plain_model
-from novelgpt.training.parallel import explaining_losses, leaving_world, wait_for_all
+from novelgpt.training.parallel import explaining_losses, leaving_world, telling_errors_once, wait_for_all
 from novelgpt.training.preflight import check_disk, describe_long_warmup, print_plan
 from novelgpt.training.run import (
     RUN_FILE,
@@ -77,7 +77,7 @@ def train(
     # a process that ends with this call parts from the others; another call under torchrun would need them again
     with StopSignals(deadline=deadline, limit=limit, exit_at_second=exit_at_second) as stop:
         run = prepare_run(options, command)
-        with leaving_world(run.world, is_asked=exit_at_second):
+        with leaving_world(run.world, is_asked=exit_at_second), telling_errors_once(run.world):
             if run.options.plan:
                 print_plan(run)
                 return EXIT_DONE
@@ -128,7 +128,9 @@ def begin(run: Run) -> Path | None:
 
     # from here on something will be written
     check_disk(run)
-    change = describe_new_rate(run, checkpoint) if checkpoint else None
+    change = None
+    if checkpoint:
+        change = describe_new_rate(run, run_file_of(checkpoint), read_progress(checkpoint).step)
     write_run_file(run)
     for line in describe_run(run):
         say(line)
@@ -185,11 +187,22 @@ def choose_checkpoint(run: Run, *, set_aside: bool) -> Path | None:
         return None
 
     # the same identity, then the newest checkpoint that is whole
-    check_identity(run, folder)
+    check_identity(run, folder, is_over=partial(has_come_to_its_end, folder))
     checkpoint = find_checkpoint(folder, set_aside=set_aside)
     if checkpoint and set_aside:
         prune_checkpoints(folder, options.save_total_limit)  # a kill may have come before the last one's
     return checkpoint
+
+
+def run_file_of(checkpoint: Path) -> Path:
+    """Return where the run.json of a checkpoint's run lies."""
+    return checkpoint.resolve().parent.parent / RUN_FILE
+
+
+def has_come_to_its_end(folder: Path, options: dict) -> bool:
+    """Tell whether the run in a folder has done all that its options, as run.json has them, asked for."""
+    checkpoints, patience = list_checkpoints(folder), options.get("early_stopping_patience", 0)
+    return bool(checkpoints) and is_over(read_progress(checkpoints[-1]), epochs=options["epochs"], patience=patience)
 
 
 def choose_named_checkpoint(run: Run, path: Path, *, set_aside: bool) -> Path:
@@ -199,9 +212,9 @@ def choose_named_checkpoint(run: Run, path: Path, *, set_aside: bool) -> Path:
         raise UserError(message, "--resume auto takes the newest whole one", EXIT_STATE)
 
     # the run that the checkpoint belongs to may lie in another folder
-    former = path.resolve().parent.parent
-    if (former / RUN_FILE).exists():
-        check_identity(run, former)
+    former = run_file_of(path)
+    if former.exists():
+        check_identity(run, former.parent, is_over=partial(has_come_to_its_end, former.parent))
     elif run.world.is_main:
         warn(f"--resume {path}: no {RUN_FILE} of its run, so its settings cannot be compared")
     if set_aside:  # only the first process changes the folder

@@ -6,12 +6,11 @@ from dataclasses import replace
 import pytest
 from helpers import copy_run, refusal_of, stopping_after
 
-from novelgpt.cli import TrainOptions
+from novelgpt.cli import TrainOptions, spell_command
 from novelgpt.files import find_damage, read_json
 from novelgpt.messages import UserError
 from novelgpt.training import checkpoint
 from novelgpt.training.checkpoint import Progress, list_checkpoints
-from novelgpt.training.launch import spell_command
 from novelgpt.training.session import describe_stop, find_deadline, train
 from novelgpt.training.stopping import StopSignals
 from novelgpt.training.trainer import Trainer
