@@ -51,6 +51,13 @@ def work(rank, case, port):
         def refuse(*_arguments):
             raise MemoryError
         engine.Engine.accumulate = refuse
+    if "row_limit" in case and rank == case["world"] - 1:
+        forward = parallel.LossModule.forward
+        def limited(module, input_ids, labels, **settings):
+            if len(input_ids) > case["row_limit"]:
+                raise MemoryError
+            return forward(module, input_ids, labels, **settings)
+        parallel.LossModule.forward = limited
     if "memory" in case:
         engine.available_bytes = lambda device: case["memory"][rank]
     sys.stdout = sys.stderr  # what a plan prints

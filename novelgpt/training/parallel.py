@@ -48,7 +48,8 @@ class LossModule(nn.Module):
         """
         if score:
             return score_tokens(self.model, input_ids, labels, dtype=self.dtype, chunk=self.chunk)
-        return sum_loss(self.model, input_ids, labels, dtype=self.dtype, chunk=self.chunk).reshape(1)
+        loss = sum_loss(self.model, input_ids, labels, dtype=self.dtype, chunk=self.chunk)
+        return torch.stack((loss,))  # no view: FSDP2 puts a hook on what it is given
 
 
 @dataclass(frozen=True)

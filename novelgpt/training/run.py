@@ -127,7 +127,9 @@ def describe_run(run: Run) -> list[str]:
     steps = f"{run.total_steps:,} = {options.epochs} epochs of about {run.epoch_steps[0]:,}"
     rate = f"{options.optimizer} lr {options.lr:g}, weight decay {options.weight_decay:g}, seed {options.seed}"
     processes = f", {run.world.size} processes" if run.world.size > 1 else ""
+    is_other = options.shard and run.asked.optimizer == "auto" and not options.pretrained_model
     return [
+        *(["--shard: AdamW takes the place of Muon, which needs whole matrices"] if is_other else []),
         describe_model(run.config, run.tokenizer.vocab_size),
         f"data: {train_part}; {held} held out",
         f"steps: {steps}; {run.data.describe_batch()}",

@@ -13,8 +13,7 @@ from processes import assert_same_losses, losses_of, run_cases, try_cases
 from torch import nn
 from torch.distributed import HashStore, TCPStore
 
-from novelgpt.corpus.pieces import write_pieces
-from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.corpus.pieces import tokenize_corpus
 from novelgpt.files import read_json, write_json
 from novelgpt.messages import UserError
 from novelgpt.network import model as network
@@ -75,8 +74,11 @@ def test_two_processes_that_stopped_go_on_with_the_same_losses_and_a_finished_ru
 def test_processes_that_share_every_weight_out_have_the_losses_of_one_and_go_on_after_a_stop(make_case, warm_python):
     sizes = {"batch_size": 4, "stride": 8, "epochs": 2, "optimizer": "adamw"}
     whole, shared = make_case("whole", 1, **sizes), make_case("shared", 2, stop_at=4, shard=True, **sizes)
-    run_cases(warm_python, [whole, shared, {**shared, "stop_at": None}])
+    shared["options"]["optimizer"] = "auto"
+    said = run_cases(warm_python, [whole, shared, {**shared, "stop_at": None}])
     assert_same_losses(shared, whole)
+    assert said.count("--shard: AdamW takes the place of Muon, which needs whole matrices\n") == 2  # once a start
+    assert "Warning" not in said
 
 
 @pytest.mark.sweep
@@ -119,6 +121,20 @@ def test_two_processes_stop_early_right_after_a_checkpoint(tmp_path, warm_python
 def test_every_process_reads_where_the_run_stopped_when_the_first_one_has_saved_it(make_case, warm_python):
     case = make_case("stopped", 2, batch_size=4, stride=8, epochs=2, stop_at=5, save_steps=2, save_total_limit=1)
     run_cases(warm_python, [{**case, "is_slow": True}])
+
+
+def test_all_processes_split_a_batch_that_does_not_fit_into_the_memory_of_one(make_case, warm_python):
+    sizes = {"batch_size": 8, "stride": 8, "epochs": 1}
+    whole, split = make_case("whole", 1, **sizes), make_case("split", 2, **sizes)
+    said = run_cases(warm_python, [whole, split | {"row_limit": 1}])
+    assert said.count("warning: --batch_size 8: too large for the memory; computed in 4 parts, same update\n") == 1
+    assert_same_losses(split, whole)
+    codes, said = try_cases(warm_python, [make_case("none", 2, **sizes) | {"row_limit": 0}])
+    assert codes == [[4, 4]]
+    assert [line for line in said.splitlines() if line.startswith("error: ")] in (
+        ["error: --batch_size 8: does not fit into the memory of cpu, even split"],
+        ["error: process 1 of 2: --batch_size 8: does not fit into the memory of cpu, even split"],
+    )
 
 
 @pytest.mark.sweep
@@ -200,7 +216,8 @@ def test_what_the_first_process_refuses_the_others_do_not_wait_for(make_case, wa
 def test_an_error_of_all_processes_is_told_once_and_one_of_a_single_process_names_it(make_case, warm_python, tmp_path):
     (tmp_path / "bad.json").write_text("{}", encoding="utf-8")
     early, late = make_case("early", 2, model_config=str(tmp_path / "bad.json")), make_case("late", 2, eval_steps=2)
-    write_pieces(STORY, load_tokenizer(tmp_path / "vocab.txt"), tmp_path / "whole", num_pieces=2, valid_fraction=0)
+    write_json(tmp_path / "train.json", STORY)
+    tokenize_corpus(tmp_path / "train.json", tmp_path / "whole", tmp_path / "vocab.txt", num_pieces=2, valid_fraction=0)
     late["options"]["tokenized_data_path"] = str(tmp_path / "whole")  # nothing is held out to evaluate on
     single = make_case("single", 2, batch_size=4) | {"no_memory": 1}
     codes, said = try_cases(warm_python, [early, late, single])
@@ -220,7 +237,7 @@ def test_the_others_wait_for_the_pieces_of_the_first_process_longer_than_for_any
     slow = make_case("slow", 2, **raw, epochs=1) | {"slow_pieces": 1.5, "roll_call": 0.2}
     said = run_cases(warm_python, [slow])
     assert said.count("pieces: made by the first process; the others wait\n") == 1
-    bad = make_case("bad", 2, **raw | {"tokenized_data_path": str(tmp_path / "bad"), "min_length": 10**6})
+    bad = make_case("bad", 2, **raw | {"tokenized_data_path": str(tmp_path / "none"), "min_length": 10**6})
     codes, said = try_cases(warm_python, [bad])
     assert codes == [[3, 4]], said
     assert [line for line in said.splitlines() if line.startswith("error: ")] == [
