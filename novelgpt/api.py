@@ -155,6 +155,7 @@ def evaluate(
     options = with_changes(options or EvaluateOptions(), changes, names_with(EvaluateOptions, python=True))
     if not isinstance(pieces, (str, os.PathLike)):
         raise UserError(f"pieces: found {pieces!r}, expected text", "pieces='data/tokenized/'", EXIT_USAGE)
+    check_place(model)
     from novelgpt.evaluation import Measure
     from novelgpt.pages import write_surprise_page
 
@@ -166,6 +167,14 @@ def evaluate(
     page = functools.partial(write_surprise_page, options.html) if options.html else None
     report = measure.report(texts, per_chapter=options.per_chapter, page=page, **facts)
     return report | measure.baseline(texts, os.fspath(pieces), report["loss"]) if options.baseline else report
+
+
+def check_place(model: Model) -> None:
+    """Refuse a place that holds no model before torch is loaded."""
+    from novelgpt.network import check_model_folder
+
+    if not isinstance(model, tuple):
+        check_model_folder(model, hashes=False)
 
 
 def open_model(model: Model, device: str | None) -> tuple:
@@ -198,6 +207,7 @@ def generate(model: Model, prefix: str, options: GenerateOptions | None = None, 
         assert len(texts) == 2 and texts[0].text.startswith("那天夜里没有月亮。")
     """
     options = with_changes(options or GenerateOptions(), changes, names_with(GenerateOptions, python=True))
+    check_place(model)
     from novelgpt.writing.generation import open_session
     from novelgpt.writing.prompts import encode_prompts, resolve_options
 

@@ -32,10 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = f"--dtype q8_0: --to {options.to} does not know it, only GGUF does"
         raise UserError(message, "--to gguf; or --dtype bf16, fp16 or fp32", EXIT_USAGE)
     place, output = options.places
-    # what is missing is said before torch is loaded
-    is_folder = options.source != "mindspore" and Path(place).suffix != ".ckpt"
-    if is_folder or Path(place).is_dir():
-        check_model_folder(place, flag="", hashes=False)
+    if not Path(place).exists() and not place.endswith(".ckpt"):
+        check_model_folder(place, flag="")  # says so before torch is loaded
     from novelgpt.conversion import check_output, open_source, write_model
 
     check_output(place, output, options.to)

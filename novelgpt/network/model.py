@@ -156,7 +156,11 @@ def write_configs(
 
 
 def load_model(
-    folder: str | Path, *, device: str | torch.device = "cpu", vocabulary: str | Path | None = None
+    folder: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    vocabulary: str | Path | None = None,
+    flag: str = "--model_path",
 ) -> tuple[GPT2LMHeadModel, NovelTokenizer]:
     """Read a model folder: (GPT2LMHeadModel in fp32 in eval mode, tokenizer).
 
@@ -164,6 +168,7 @@ def load_model(
         folder: written by save_model, or any GPT-2 folder with config.json, weights and a vocabulary.
         device: where the weights go.
         vocabulary: the one that the model was trained with, for a folder that holds none; None = the folder's own.
+        flag: the option that names the folder, for hints.
 
     Raises:
         UserError: not a folder, a file missing or damaged, weights that do not fit the config, another vocabulary.
@@ -174,7 +179,7 @@ def load_model(
         ids = tokenizer.encode_prefix("那天夜里没有月亮。")  # (10,) with the [CLS] in front
     """
     folder = Path(folder)
-    check_model_folder(folder)
+    check_model_folder(folder, flag=flag)
     config = read_folder_config(folder)
     tokenizer = load_own_tokenizer(folder, vocabulary or folder, config)
     weights = read_weights(folder, config, tokenizer.vocab_size)

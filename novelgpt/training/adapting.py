@@ -96,7 +96,7 @@ def load_pretrained(
     own_vocabulary = None if not folder.is_dir() or has_vocabulary(folder) else vocabulary
 
     # the embedding is of the model's own vocabulary until its rows are matched
-    model, own = load_model(folder, vocabulary=own_vocabulary)
+    model, own = load_model(folder, vocabulary=own_vocabulary, flag="--pretrained_model")
     config = read_folder_config(folder) | {TIED: model.config.tie_word_embeddings}
     adaptation = match_rows(own, tokenizer)
     if own.tokens != tokenizer.tokens:

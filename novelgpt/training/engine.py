@@ -44,7 +44,7 @@ from novelgpt.training.parallel import (
     without_sync,
     wrap_model,
 )
-from novelgpt.training.windows import IGNORED, Batch, TrainingData
+from novelgpt.training.windows import NOT_SCORED, Batch, TrainingData
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Engine:
         """Compute what a step and an evaluation compute, of rows that count nothing; no trace of it stays."""
         run = self.run
         input_ids = torch.zeros(self.rows_of_a_part(), run.window, dtype=torch.int64, device=self.device)  # (B, T)
-        labels = torch.full_like(input_ids, IGNORED)
+        labels = torch.full_like(input_ids, NOT_SCORED)
         was_training, devices = run.model.training, [run.devices[0].index] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             try:
@@ -206,7 +206,7 @@ class Engine:
             UserError: not even single rows fit into the memory.
         """
         set_lr(self.optimizers, lr_share)
-        scored = int((batch.labels[:, 1:] != IGNORED).sum())
+        scored = int((batch.labels[:, 1:] != NOT_SCORED).sum())
         if not scored:  # nothing to learn: not even weight decay or momentum may move the weights
             none = torch.zeros(1, device=self.device)
             return StepResult(none, none, torch.tensor(True, device=self.device))

@@ -21,7 +21,7 @@ from novelgpt.corpus.documents import source_sha256
 from novelgpt.corpus.records import Records, encode_records, read_records
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
-from novelgpt.training.windows import IGNORED, Batch, count_steps
+from novelgpt.training.windows import NOT_SCORED, Batch, count_steps
 
 WIDTH = 32  # rows are padded to a multiple of it, tokens
 
@@ -124,7 +124,7 @@ def make_rows(records: Records, rows: np.ndarray, block_size: int) -> Batch:
     """Pad some records, `rows` int64 (B,), to a batch; labels are -100 for the padding and what is not scored."""
     width = batch_width(int(records.lengths(rows).max()), block_size)
     input_ids = np.zeros((len(rows), width), dtype=np.int64)  # (B, T)
-    labels = np.full((len(rows), width), IGNORED, dtype=np.int64)  # (B, T)
+    labels = np.full((len(rows), width), NOT_SCORED, dtype=np.int64)  # (B, T)
 
     # each record from the left, its labels from the first scored token on
     for place, number in enumerate(rows.tolist()):

@@ -59,6 +59,7 @@ from novelgpt.training.windows import WindowData, default_replacement
 RUN_FILE = "run.json"
 CHANGEABLE = names_with(TrainOptions, resume="changeable")  # may differ when a run is resumed
 FIXED = names_with(TrainOptions, resume="fixed")  # the position in the run means nothing without them
+A_FOLDER_EACH = "(a folder for each book: clr_ctrl.py NOVEL.txt --book NAME, then train.py --raw --book NAME)"
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
 
 
@@ -195,7 +196,7 @@ def open_run_pieces(
             there = f"“{tokenizer.decode(pieces.train[1:13]).splitlines()[0]}”, from {there}"
         now = f"“{next(iter(read_corpus(corpus))).splitlines()[0][:12]}”, from {corpus}"
         message = f"{Path(folder)}: the pieces are of another text\n  pieces: {there}\n  now: {now}"
-        raise UserError(message, again, EXIT_STATE)
+        raise UserError(message, f"{again}\n{A_FOLDER_EACH}", EXIT_STATE)
     try:
         pieces.check_fresh({"vocabulary_sha256": tokenizer.fingerprint, "options": given})
     except UserError as problem:
@@ -341,8 +342,7 @@ def another_book(run: Run, folder: Path, former: dict) -> UserError:
     number = 2
     while (place := folder.with_name(f"{folder.name}{number}")).exists():
         number += 1
-    hint = f"{spell_command(run.command, output_dir=place)}\n(a folder for each book: clr_ctrl.py NOVEL.txt --book NAME"
-    return UserError(message, f"{hint}, then train.py --raw --book NAME)", EXIT_STATE)
+    return UserError(message, f"{spell_command(run.command, output_dir=place)}\n{A_FOLDER_EACH}", EXIT_STATE)
 
 
 def describe_new_rate(run: Run, path: Path, step: int) -> str | None:

@@ -50,6 +50,11 @@ CASES = {  # command -> status, message, hint
         5, "books/水浒传/model/final_model: no such folder, expected a model folder",
         "--pretrained_model books/水浒传/model/best_model",
     ),
+    "eval.py": (5, "model/final_model: no such folder, expected a model folder", "python train.py --raw"),
+    "eval.py --book 水浒传": (
+        5, "books/水浒传/model/final_model: no such folder, expected a model folder",
+        "--model_path books/水浒传/model/best_model",
+    ),
     "convert.py model/final_model out": (
         5, "model/final_model: no such folder, expected a model folder", "python train.py --raw",
     ),

@@ -179,6 +179,7 @@ def test_pieces_of_another_book_are_refused_with_both_books_and_the_flag(argv, t
         f"{manifest['train']['characters']:,} characters to train on\n"
         f"  now: “第一回 石头”, from {tmp_path / 'train.json'}\n\n"
         f"hint: {shlex.join(['python', 'train.py', *argv, f'--raw_data_path={tmp_path}/train.json', '--raw'])}\n"
+        "(a folder for each book: clr_ctrl.py NOVEL.txt --book NAME, then train.py --raw --book NAME)\n"
     )
     assert train(argv, "--raw", "--plan") == 0  # what the hint says runs
 
