@@ -320,6 +320,11 @@ def check_identity(run: Run, folder: Path, *, is_over: Callable[[dict], bool]) -
     if set(causes) <= set(allowed):
         return
 
+    # a vocabulary is known to people by its place
+    given = (former["options"], asdict(run.options))
+    places = [choose_vocabulary(values.get("tokenizer_path"), values.get("pretrained_model")) for values in given]
+    if places[0] != places[1] and "vocabulary" in changed:
+        was["vocabulary"], now["vocabulary"] = places
     lines = [f"{name}: {format_change(was.get(name), now[name])}" for name in changed]
     kind = "a finished" if is_over(former["options"]) else "an unfinished"
     message = f"{folder}: holds {kind} run with other settings\n  " + "\n  ".join(lines)

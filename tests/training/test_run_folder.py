@@ -9,7 +9,8 @@ from conftest import STORY
 from helpers import read_log, refusal_of, stopping_after
 
 from novelgpt import train
-from novelgpt.files import read_json, write_json
+from novelgpt.corpus.pieces import tokenize_corpus
+from novelgpt.files import read_json, sha256_of, write_json
 from novelgpt.network import build_model, save_model
 from novelgpt.training import run, session
 from novelgpt.training.checkpoint import list_checkpoints, read_progress
@@ -153,6 +154,29 @@ def test_more_epochs_of_a_finished_run_are_allowed_in_one_go_with_what_follows_f
         "the loss rises with it for a while\n" in said
     )
     assert read_json(more.output_path / "run.json")["identity"]["replace_inputs"] == 0.15
+
+
+def test_a_run_that_would_gain_from_more_epochs_says_the_command_and_it_goes_on(tiny_options, capsys):
+    options = tiny_options(epochs=1)
+    assert session.train(options, command=COMMAND) == 0
+    hint = "for twice as many: python train.py --raw --epochs 2 --allow_change epochs\n"
+    assert capsys.readouterr().err.endswith(hint)
+    assert session.train(replace(options, epochs=2, allow_change="epochs")) == 0
+
+
+def test_another_vocabulary_is_told_by_its_place(tiny_options, tmp_path):
+    options = tiny_options()
+    stop_after(9, options)
+    shutil.copy(tmp_path / "vocab.txt", tmp_path / "other.txt")
+    with open(tmp_path / "other.txt", "a", encoding="utf-8") as file:
+        file.write("龘\n")
+    write_json(tmp_path / "train.json", STORY * 3)
+    facts = {"valid_fraction": 0.3, "num_pieces": 3}
+    tokenize_corpus(tmp_path / "train.json", tmp_path / "more", tmp_path / "other.txt", **facts)
+    change_run_file(options, lambda values: values["identity"].update(corpus=sha256_of(tmp_path / "train.json")))
+    other = replace(options, tokenizer_path=str(tmp_path / "other.txt"), tokenized_data_path=str(tmp_path / "more"))
+    message = refusal_of(session.train, other).message
+    assert message.endswith(f'\n  vocabulary: was "{tmp_path / "vocab.txt"}", now "{tmp_path / "other.txt"}"')
 
 
 def test_the_hint_keeps_what_was_allowed_and_lists_every_difference(four_epochs):
