@@ -47,6 +47,7 @@ class UserError(Exception):
         self.message = message
         self.hint = hint
         self.code = code
+        self.is_told: bool | None = None  # by another process that has it too; None: the processes have not met
 
     def __str__(self) -> str:
         message, hint = localize(self.message), localize(self.hint)
@@ -100,8 +101,13 @@ def warn(text: str) -> None:
 
 
 def say_error(problem: UserError) -> int:
-    """Print an error with its hint on stderr; returns its exit status."""
-    print_line(f"{shown('error: ')}{shown(problem.message)}\n\n{shown('hint: ')}{shown(problem.hint)}")
+    """Print an error with its hint on stderr, once for all processes that have it; returns its exit status.
+
+    Before the processes of torchrun have met, all of one machine meet the same error, and the first one speaks.
+    """
+    is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
+    if not problem.is_told and (is_first_here or problem.is_told is False):
+        print_line(f"{shown('error: ')}{shown(problem.message)}\n\n{shown('hint: ')}{shown(problem.hint)}")
     return problem.code
 
 
@@ -118,12 +124,13 @@ def progress_bar(
     description: str = "",
     enabled: bool = True,
     leave: bool = True,
+    form: str | None = None,
 ):
-    """Return a tqdm bar that shows itself only on a terminal; leave: its last state stays there."""
+    """Return a tqdm bar that shows itself only on a terminal; leave: its last state stays; form: tqdm's bar_format."""
     from tqdm import tqdm
 
     hidden = None if enabled else True  # None: hidden unless stderr is a terminal
-    settings = {"disable": hidden, "leave": leave, "dynamic_ncols": True, "unit_scale": True}
+    settings = {"disable": hidden, "leave": leave, "dynamic_ncols": True, "unit_scale": True, "bar_format": form}
     return tqdm(total=total, unit=localize(unit), initial=initial, desc=localize(description), **settings)
 
 

@@ -4,6 +4,7 @@ A script makes its flags from its table, `--print_config` prints it, the Python 
 """
 
 import argparse
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,9 @@ FORMAT_NAMES = {
     "no": "fp32", "bf16-mixed": "bf16", "bfloat16": "bf16",
 }  # fmt: skip
 SCHEDULES = ("linear", "cosine", "constant", "polynomial")
+BOOK = "name of the book, whose files all lie in books/NAME/"
 MOST_TOKENS = 10_000_000  # of a text; the memory for its numbers is taken at once
+NO_FOLDER = re.compile(r'[/\\<>:"|?*]|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)  # Windows' rules, too
 
 # the role `resume`: what a resumed run must share with the run that was stopped
 fixed = partial(option, resume="fixed")  # the value
@@ -61,6 +64,18 @@ def count_or_share(text: str) -> float:
     return int(value) if value >= 1 or value == 0 else value
 
 
+def book_name(text: str) -> str:
+    """Check that the name of a book can be the name of a folder on every system.
+
+    >>> book_name("红楼梦 上")
+    '红楼梦 上'
+    """
+    is_clean = text.isprintable() and text == text.strip().rstrip(".")
+    if not text or not is_clean or NO_FOLDER.search(text):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a name for a folder, such as hongloumeng")
+    return text
+
+
 def clock_time(text: str) -> str:
     """Check a time of day.
 
@@ -85,13 +100,20 @@ class TrainOptions:
     (3, 8, 'first')
     """
 
+    book: str | None = free(None, BOOK, book_name, metavar="NAME")
     # the network and its vocabulary
     model_config: str = content("config/model_config_small.json", "config JSON of the network to train from scratch")
-    tokenizer_path: str | None = content(None, "vocabulary; default: the model's own, else cache/vocab_small.txt")
+    tokenizer_path: str | None = content(
+        None, "vocabulary; default: the model's own, else cache/vocab_small.txt", in_book="vocab.txt", if_there=True
+    )
     add_tokens: str | None = content(None, "further tokens, for example [TIL],[WS]; reserved places first", token_names)
     # the data: windows of a book, or one text per record
-    raw_data_path: str = content("data/train.json", "cleaned chapters, written by clr_ctrl.py", only="windows")
-    tokenized_data_path: str = content("data/tokenized/", "folder of the numbered piece files", only="windows")
+    raw_data_path: str = content(
+        "data/train.json", "cleaned chapters, written by clr_ctrl.py", only="windows", in_book="train.json"
+    )
+    tokenized_data_path: str = content(
+        "data/tokenized/", "folder of the numbered piece files", only="windows", in_book="tokenized/"
+    )
     raw: bool = free(
         False, "tokenize raw_data_path into pieces first, with the options of tokenize_corpus.py", only="windows"
     )
@@ -122,10 +144,14 @@ class TrainOptions:
     lora_alpha: float = content(32.0, "corrections count by alpha / rank", real(0, 10_000, above=True))
     lora_dropout: float = content(0.0, "dropout of the corrections' inputs", real(0, 0.9))
     # what is learned in which order
-    output_dir: str = free("model/", "folder of the run: model folders, checkpoints, run.json, log.jsonl")
+    output_dir: str = free(
+        "model/", "folder of the run: model folders, checkpoints, run.json, log.jsonl", in_book="model/"
+    )
     epochs: int = changeable(15, "passes over the windows", whole(1, 1_000_000))
     batch_size: int = fixed(8, "windows per step, over all devices and micro-batches", whole(1, 1_000_000))
-    stride: int = fixed(512, "tokens from window to window, at most the context", whole(1), only="windows")
+    stride: int | None = fixed(
+        None, "tokens from window to window, at most the context; default: half of it", whole(1), only="windows"
+    )
     random_phase: bool = fixed(True, "move the grid of windows by a random amount in every epoch", only="windows")
     # how the weights move
     lr: float | None = changeable(None, "peak learning rate; default: by optimizer and network width", real(0, 1))
@@ -200,7 +226,8 @@ class CleanOptions:
     """Options of clr_ctrl.py."""
 
     paths: tuple[str, ...] = option((), "files or folders of novels", positional=True, metavar="PATH")
-    output: str = option("data/train.json", "the clean documents", metavar="FILE")
+    book: str | None = option(None, BOOK, book_name, metavar="NAME")
+    output: str = option("data/train.json", "the clean documents", metavar="FILE", in_book="train.json")
     encoding: str | None = option(None, "encoding of the input; detected if not given", metavar="NAME")
     field: str | None = option(None, "key or column of the text; text or content if not given", metavar="NAME")
     # what is done to the text
@@ -217,9 +244,12 @@ class CleanOptions:
 class VocabularyOptions:
     """Options of make_vocab.py."""
 
-    raw_data_path: str = option("data/train.json", "the cleaned chapters")
+    book: str | None = option(None, BOOK, book_name, metavar="NAME")
+    raw_data_path: str = option("data/train.json", "the cleaned chapters", in_book="train.json")
     vocab_file: str | None = option(
-        None, "file to write (default cache/vocab_novel.txt); for bpe a folder (default cache/bpe_novel)"
+        None,
+        "file to write (default cache/vocab_novel.txt); for bpe a folder (default cache/bpe_novel)",
+        in_book="vocab.txt",
     )
     kind: str = option("character", "one token per character, or subwords", choices=("bpe", "character"))
     vocab_size: int | None = option(None, "at most this many tokens (bpe: 13317 unless given)", whole(1, 10**6))
@@ -232,9 +262,12 @@ class VocabularyOptions:
 class TokenizeOptions:
     """Options of tokenize_corpus.py."""
 
-    raw_data_path: str = option("data/train.json", "the cleaned chapters")
-    tokenized_data_path: str = option("data/tokenized/", "folder of the pieces")
-    tokenizer_path: str = option("cache/vocab_small.txt", "vocabulary file, or folder with one")
+    book: str | None = option(None, BOOK, book_name, metavar="NAME")
+    raw_data_path: str = option("data/train.json", "the cleaned chapters", in_book="train.json")
+    tokenized_data_path: str = option("data/tokenized/", "folder of the pieces", in_book="tokenized/")
+    tokenizer_path: str = option(
+        "cache/vocab_small.txt", "vocabulary file, or folder with one", in_book="vocab.txt", if_there=True
+    )
     num_pieces: int = option(100, "number of training pieces", whole(1))
     valid_fraction: float = option(0.05, "share held out at the end", real(0, 0.9))
     min_length: int = option(0, "characters; shorter documents are left out and counted", whole(0))
@@ -245,8 +278,9 @@ class TokenizeOptions:
 class EvaluateOptions:
     """Options of eval.py."""
 
-    model_path: str = option("model/final_model", "model folder")
-    tokenized_data_path: str = option("data/tokenized/", "pieces whose held-out part is scored")
+    book: str | None = option(None, BOOK, book_name, metavar="NAME")
+    model_path: str = option("model/final_model", "model folder", in_book="model/final_model")
+    tokenized_data_path: str = option("data/tokenized/", "pieces whose held-out part is scored", in_book="tokenized/")
     # what is scored; the held-out part of the pieces where neither is given
     text_path: str | None = option(None, "score this text instead: .txt, .json, .jsonl, .csv, or a folder of them")
     text: str | None = option(None, "score this sentence instead")
@@ -265,8 +299,9 @@ class EvaluateOptions:
 class GenerateOptions:
     """Options of generate.py."""
 
+    book: str | None = option(None, BOOK, book_name, metavar="NAME")
     # the model
-    model_path: str = option("model/final_model", "folder of the model")
+    model_path: str = option("model/final_model", "folder of the model", in_book="model/final_model")
     tokenizer_path: str | None = option(None, "its vocabulary again, only to check that it is the one meant")
     device: str | None = python(
         None, "one GPU number or cpu (default: the first GPU, else the CPU; a Mac writes on its CPU)"
@@ -324,7 +359,7 @@ class GenerateOptions:
     openings: int = option(5, "how many of them", whole(1))
     # where the texts are kept
     save_samples: bool = option(False, "write the samples to files")
-    save_samples_path: str = option("mnt/", "where to", metavar="FOLDER")
+    save_samples_path: str = option("mnt/", "where to", metavar="FOLDER", in_book="samples/")
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,27 @@
 """The command line of a script -> an object of its table; and the one place that turns errors into exit codes.
 
-The precedence is: defaults < `--config FILE` (YAML or JSON) < command line. Each value is read once, from the place
-that decides. Wherever a value is wrong, the message names its flag, what was found and what was expected.
+The precedence is: defaults < places of `--book` < `--config FILE` (YAML or JSON) < command line. Each value is read
+once, from the place that decides. Wherever a value is wrong, the message names its flag, what was found and what was
+expected.
 """
 
 import argparse
 import errno
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import Field
 from itertools import pairwise
 from typing import Generic, NoReturn, TypeVar
 
 from novelgpt.cli.aliases import NAMES, hint_for
 from novelgpt.cli.config_file import print_options, read_options
-from novelgpt.cli.table import describe_option, entries_of, is_switch, reader
+from novelgpt.cli.table import book_places, describe_option, entries_of, is_switch, reader
 from novelgpt.languages import LANGUAGES, language, localize
 from novelgpt.messages import (
     EXIT_DONE,
@@ -33,6 +35,7 @@ from novelgpt.messages import (
 )
 
 Options = TypeVar("Options")
+IS_RANK = "NOVELGPT_RANK"  # set in the environment of the processes that a command of ours has started
 TRUTHS = {"true": True, "1": True, "false": False, "0": False}  # a switch's value on the command line
 PART = re.compile(r"[!-\u2e7f]+ ?|.[，。；：、！？）”]*")  # what stands on one line: a word, or a wide character
 
@@ -114,7 +117,7 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
             self.add_argument(f"--{name}", nargs="+" if facts["many"] else None, **settings)
 
     def parse_options(self, argv: Sequence[str] | None = None) -> Options:
-        """Resolve defaults, config file and command line; `--print_config` prints the result and exits.
+        """Resolve defaults, those of a book, config file and command line; `--print_config` prints them and exits.
 
         Args:
             argv: without the program's name; None is the real command line.
@@ -130,6 +133,7 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         # the file comes second: what some foreign names in it mean depends on the command line, which overrides it
         if "config" in parsed:
             values = read_options(parsed.config, self.table, section=self.section, beside=values) | values
+        values |= book_places(self.table, values.get("book"), but=values)
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         options = self.table(**{self.entries[name].name: value for name, value in (values | lists).items()})
         if "print_config" in parsed:
@@ -186,6 +190,44 @@ def set_language(words: Sequence[str]) -> None:
         value = following if word == "--lang" else word.removeprefix("--lang=")
         if value in LANGUAGES and value != word:
             os.environ["LANGUAGE"] = value
+def spell_command(command: Sequence[str] | None, **changes: object) -> str:
+    """Spell the command that was given with some options changed, or the call where there was none.
+
+    Args:
+        command: its words, script first; None from Python.
+        changes: option -> its value; True for a switch, None to leave the option out.
+
+    >>> spell_command(["train.py", "--resume=never", "--output_dir", "my model"], raw=True, resume=None)
+    "python train.py --output_dir 'my model' --raw"
+    >>> spell_command(None, raw=True), spell_command(None)
+    ('novelgpt.train(…, raw=True)', 'the same call of novelgpt.train')
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    if command is None:
+        words = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        return f"novelgpt.train(…, {words})" if words else "the same call of novelgpt.train"
+    # torchrun starts several of them; our own processes are started by the command itself
+    processes = 1 if IS_RANK in os.environ else int(os.environ.get("WORLD_SIZE", "1"))
+    start = ["python"] if processes == 1 else ["torchrun", f"--nproc_per_node={processes}"]
+    flags = [word for name, value in given.items() for word in (f"--{name}", *([] if value is True else [str(value)]))]
+    return shlex.join([*start, *without_options(command, changes), *flags])
+
+
+def without_options(words: Sequence[str], names: Collection[str]) -> list[str]:
+    """Leave options out of a command, each with its value; one that follows directly is no value.
+
+    >>> without_options(["train.py", "--lr=1", "--raw", "--resume", "never", "--epochs", "3"], ["lr", "raw", "resume"])
+    ['train.py', '--epochs', '3']
+    """
+    kept, is_value = [], False
+    for word in words:
+        is_flag = word.startswith("--")
+        flag, equals, _ = word.removeprefix("--").partition("=")
+        is_left_out = is_flag and flag in names
+        if not is_left_out and not (is_value and not is_flag):
+            kept.append(word)
+        is_value = is_left_out and not equals
+    return kept
 
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:

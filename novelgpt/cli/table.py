@@ -13,8 +13,9 @@ this table. A *role* is any further keyword of `option`; `names_with` finds the 
 import argparse
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, field, fields, replace
+from pathlib import Path
 
 from novelgpt.messages import EXIT_USAGE, UserError, nearest_words
 
@@ -62,6 +63,27 @@ def names_with(table: type, **roles: object) -> tuple[str, ...]:
 def entries_of(table: type) -> dict[str, Field]:
     """Map the name of every option on the command line and in config files to its entry in the table."""
     return {entry.metadata["flag"] or entry.name: entry for entry in fields(table)}
+
+
+def book_places(table: type, book: str | None, *, but: Collection[str] = ()) -> dict[str, str]:
+    """Map the options that have the role `in_book` to where they lie for a book; no book, no places.
+
+    Args:
+        table: the script's options.
+        book: its name.
+        but: the options that are given otherwise. Beside a given pretrained_model the vocabulary is the model's own.
+
+    >>> from novelgpt.cli import TokenizeOptions
+    >>> book_places(TokenizeOptions, "红楼梦", but=["tokenized_data_path"])
+    {'raw_data_path': 'books/红楼梦/train.json'}
+    """
+    entries = [entry for entry in fields(table) if book and "in_book" in entry.metadata and entry.name not in but]
+    places = {entry: f"books/{book}/{entry.metadata['in_book']}" for entry in entries}
+    return {
+        entry.name: place
+        for entry, place in places.items()
+        if "if_there" not in entry.metadata or (Path(place).exists() and "pretrained_model" not in but)
+    }
 
 
 def is_switch(entry: Field) -> bool:

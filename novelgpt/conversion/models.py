@@ -105,7 +105,7 @@ def open_source(
     if kind == "hf":
         if model_config:
             raise UserError(f"--model_config: {path} has its own", "leave it out", EXIT_USAGE)
-        model, tokenizer = load_model(path, vocabulary=tokenizer_path)
+        model, tokenizer = load_model(path, vocabulary=tokenizer_path, flag="")
         # model.safetensors or model-00001-of-00002.safetensors, but not the index beside them
         stems = {Path(name).stem for name in (WEIGHTS, OLD_WEIGHTS)}
         files = [file for file in sorted(path.iterdir()) if file.stem.split("-")[0] in stems and file.suffix != ".json"]
@@ -126,7 +126,7 @@ def open_mindspore(path: Path, model_config: str | None, tokenizer_path: str | N
     folder = path if path.is_dir() else path.parent
     checkpoint = path / CHECKPOINT if path.is_dir() else path
     if path.is_dir():
-        check_model_folder(path)
+        check_model_folder(path, flag="")
     config_path = Path(model_config or folder / "config.json")
     if not checkpoint.is_file() or not config_path.is_file():
         missing = checkpoint if not checkpoint.is_file() else config_path

@@ -127,14 +127,14 @@ def warn_once(text: str) -> None:
         warn(text)
 
 
-def choose_precision(name: str, device: torch.device, *, trains: bool = True) -> torch.dtype:
+def choose_precision(name: str, device: torch.device, *, flag: str = "--precision") -> torch.dtype:
     """Resolve `--precision` into the dtype of the matrix products; weights and sums stay fp32.
 
     Args:
         name: "bf16", "fp16" (with a loss scaler; UserError on anything but a GPU), "fp32", or "auto": bf16 where it is
             fast (GPUs from Ampere on, CPUs with AVX512_BF16 or AMX), fp16 on older GPUs and fp32 elsewhere.
         device: the one that computes.
-        trains: the message speaks of training, whose scripts alone have --fp16.
+        flag: the option that asks for it, --precision or --fp16.
     """
     # torch answers for its current device, which choose_devices has set
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -143,8 +143,8 @@ def choose_precision(name: str, device: torch.device, *, trains: bool = True) ->
             return torch.bfloat16 if has_bf16 else torch.float16
         return torch.bfloat16 if device.type == "cpu" and has_fast_bf16() else torch.float32
     if name == "fp16" and device.type != "cuda":
-        flag, verb = ("--fp16", "train") if trains else ("--precision fp16", "compute")
-        raise UserError(f"{flag}: {device.type} does not {verb} in fp16", "--precision bf16 or fp32", EXIT_USAGE)
+        words = flag if flag == "--fp16" else f"{flag} {name}"
+        raise UserError(f"{words}: {device.type} does not compute in fp16", "--precision bf16 or fp32", EXIT_USAGE)
     if name == "bf16" and device.type == "cuda" and not has_bf16:
         warn_once(f"--precision bf16: {device} only emulates it, slowly; --precision fp16 is fast there")
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]

@@ -17,9 +17,16 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt import __version__
 from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
-from novelgpt.files import MANIFEST, atomic_folder, find_damage, write_json, write_text
+from novelgpt.files import atomic_folder, write_json, write_text
 from novelgpt.messages import EXIT_STATE, UserError, warn
-from novelgpt.network.config import EMBEDDING, HEAD, TIED, count_config_parameters, read_folder_config
+from novelgpt.network.config import (
+    EMBEDDING,
+    HEAD,
+    TIED,
+    check_model_folder,
+    count_config_parameters,
+    read_folder_config,
+)
 from novelgpt.network.weights import WEIGHTS, read_weights, write_safetensors
 
 CARD = """---
@@ -149,7 +156,11 @@ def write_configs(
 
 
 def load_model(
-    folder: str | Path, *, device: str | torch.device = "cpu", vocabulary: str | Path | None = None
+    folder: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    vocabulary: str | Path | None = None,
+    flag: str = "--model_path",
 ) -> tuple[GPT2LMHeadModel, NovelTokenizer]:
     """Read a model folder: (GPT2LMHeadModel in fp32 in eval mode, tokenizer).
 
@@ -157,6 +168,7 @@ def load_model(
         folder: written by save_model, or any GPT-2 folder with config.json, weights and a vocabulary.
         device: where the weights go.
         vocabulary: the one that the model was trained with, for a folder that holds none; None = the folder's own.
+        flag: the option that names the folder, for hints.
 
     Raises:
         UserError: not a folder, a file missing or damaged, weights that do not fit the config, another vocabulary.
@@ -167,7 +179,7 @@ def load_model(
         ids = tokenizer.encode_prefix("那天夜里没有月亮。")  # (10,) with the [CLS] in front
     """
     folder = Path(folder)
-    check_model_folder(folder)
+    check_model_folder(folder, flag=flag)
     config = read_folder_config(folder)
     tokenizer = load_own_tokenizer(folder, vocabulary or folder, config)
     weights = read_weights(folder, config, tokenizer.vocab_size)
@@ -191,24 +203,6 @@ def load_own_tokenizer(folder: Path, source: str | Path, config: dict) -> NovelT
         raise UserError(words, "put back the vocab.txt that the model was trained with", EXIT_STATE)
     warn(f"{words}; the {size - listed} rows beyond them are kept as reserved tokens")
     return load_tokenizer(source, size=size)
-
-
-def check_model_folder(folder: Path) -> None:
-    """Raise unless a folder holds config.json and weights that match its manifest, when it has one."""
-    hint = "give a folder such as model/final_model"
-    if folder.is_file():
-        raise UserError(f"{folder}: is a file, expected a model folder", f"--model_path {folder.parent}", EXIT_STATE)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder, expected a model folder", hint, EXIT_STATE)
-    if not (folder / "config.json").is_file():
-        inner = sorted(path.parent for path in folder.glob("*/config.json"))
-        hint = f"--model_path {inner[0]}" if inner else hint
-        raise UserError(f"{folder}: no config.json in it, so not a model folder", hint, EXIT_STATE)
-    # Folders of other tools have no manifest; there the shapes of the weights are all that can be checked.
-    if (folder / MANIFEST).exists() and (damage := find_damage(folder)):
-        raise UserError(
-            f"{folder}: damaged: {damage}", "use another model folder of the run, or train again", EXIT_STATE
-        )
 
 
 def describe_model(config: dict, vocab_size: int) -> str:

@@ -82,7 +82,7 @@ def test_the_settings_in_samples_jsonl_keep_their_order():
 def test_nothing_but_the_known_roles_stands_in_a_table():
     facts = {"help", "read", "choices", "many", "positional", "metavar", "flag"}
     roles = {role for table in TABLES for entry in fields(table) for role in entry.metadata} - facts
-    assert roles == {"resume", "only", "needs", "python", "recorded", "sampling"}
+    assert roles == {"resume", "only", "needs", "python", "recorded", "sampling", "in_book", "if_there"}
     values = {
         entry.metadata[role] for entry in fields(TrainOptions) for role in ("only", "needs") if role in entry.metadata
     }

@@ -227,7 +227,10 @@ def test_half_precision_is_refused_where_nothing_scales_the_loss():
     for device in ("cpu", "mps"):
         with pytest.raises(UserError) as caught:
             choose_precision("fp16", torch.device(device))
-        assert str(caught.value) == f"error: --fp16: {device} does not train in fp16\n\nhint: --precision bf16 or fp32"
+        assert (
+            str(caught.value)
+            == f"error: --precision fp16: {device} does not compute in fp16\n\nhint: --precision bf16 or fp32"
+        )
     assert choose_precision("fp16", torch.device("cuda", 0)) == torch.float16
 
 
