@@ -175,7 +175,7 @@ def test_a_large_file_in_blocks_gives_the_documents_it_gives_whole(monkeypatch):
     streamed = json.loads(Path("out.report.json").read_text(encoding="utf-8"))["books"][0]
     for key in ("cleaned", "code_points", "notices", "lengths", "missing", "characters", "odd", "lost", "quotes"):
         assert streamed[key] == facts[key], key
-    assert streamed["how"] == "26 headings such as '第一章 第七口井'; read in 8 blocks, 27 documents"
+    assert streamed["how"] == "26 headings such as 「第一章 第七口井」; read in 8 blocks, 27 documents"
 
 
 def test_the_script_starts_without_torch_and_fast():
