@@ -4,6 +4,7 @@ A script makes its flags from its table, `--print_config` prints it, the Python 
 """
 
 import argparse
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,6 +71,21 @@ def clock_time(text: str) -> str:
     hour, colon, minute = text.partition(":")
     if not (colon and hour.isdecimal() and minute.isdecimal() and int(hour) < 24 and int(minute) < 60):
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a time from 00:00 to 23:59")
+    return text
+
+
+def drop_pattern(text: str) -> str:
+    """Check what lines are left out by: a text, or an expression between slashes.
+
+    >>> drop_pattern("购买正版"), drop_pattern("/^第.*卷$/")
+    ('购买正版', '/^第.*卷$/')
+    """
+    if not text.strip("/ "):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a text or a /regular expression/")
+    try:
+        re.compile(text[1:-1] if text[0] == text[-1] == "/" else "")
+    except re.error as problem:
+        raise argparse.ArgumentTypeError(f"found {text!r}, not a regular expression: {problem}") from problem
     return text
 
 
@@ -199,7 +215,10 @@ class CleanOptions:
     field: str | None = option(None, "key or column of the text; text or content if not given", metavar="NAME")
     # what is done to the text
     keep_ads: bool = option(False, "leave advertisements and site lines in")
-    keep_private: bool = option(False, "leave private-use characters in")
+    drop: tuple[str, ...] = option(
+        (), "leave out lines that contain this text or /regular expression/; may be repeated", drop_pattern, many=True
+    )
+    keep_private: bool = option(False, "leave private-use characters in, instead of 〓 for them")
     width: str | None = option(None, "write all ASCII and full-width characters this way", choices=("half", "full"))
     traditional_to_simplified: bool = option(False, "convert the script; needs OpenCC")
     # what else is written

@@ -7,6 +7,7 @@ from novelgpt.corpus.books import CleaningOptions, Library
 from novelgpt.corpus.doctor import (
     Report,
     find_faults,
+    find_remarks,
     list_numbers,
     report_path,
     terminal_lines,
@@ -38,6 +39,25 @@ def test_faults_are_listed_the_worst_first(tmp_path, monkeypatch):
         "53.2% of the text stands twice",
         "only 79 characters: a model soon knows it by heart",
     ]
+
+
+def test_a_good_book_has_nothing_missing_or_is_said_what_to_look_at(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    story = [f"{STORY[:10]}{number:04}{STORY[10:]}" for number in range(5_000)]  # 25 characters and a newline each
+    chapters = [["第" + str(number + 1) + "章 山村", *story[number * 500 : number * 500 + 500]] for number in range(10)]
+    lines = [line for chapter in chapters for line in chapter]  # 9 · 6 + 7 of the headings, 5,000 · 26 of the story
+    Path("novel.txt").write_text("\n".join(lines), encoding="utf-8")
+    assert report_on("novel.txt").verdict == "good: 10 chapters, 130,061 characters, nothing missing"
+    lines += ["手到\ue001来，又到\ue002去。", "他姓**，叫××。", story[0], "□"]
+    Path("novel.txt").write_text("\n".join(lines), encoding="utf-8")
+    assert report_on("novel.txt").verdict == (
+        "good: 10 chapters, 130,110 characters; but look at: 3 missing characters, 〓 or □ in their place; "
+        "2 words hidden by ** or ××; 1 paragraphs stand more than once"
+    )
+    (facts,) = report_on("novel.txt").books
+    long = replace(facts, gaps=0, masked=0, repeated_passages={"passages": 0, "characters": 0, "shown": []})
+    long.lengths[0]["characters"] = 60_001
+    assert find_remarks(long) == ["a chapter of 60,001 characters"]
 
 
 def test_numbers_are_drawn_together():

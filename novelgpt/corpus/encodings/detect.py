@@ -102,8 +102,8 @@ def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input
 
 
 def sample_of(text: str) -> str:
-    """Return the beginning of a reading as a message shows it."""
-    return printable(drop_bad_bytes(text).strip()[:20])
+    """Return the beginning of a reading, up to its first line's end, as a message shows it."""
+    return printable(drop_bad_bytes(text).strip()[:20].partition("\n")[0].strip())
 
 
 def refuse_nonsense(data: bytes, text: str, encoding: str, codec: str, name: str) -> None:
