@@ -261,7 +261,9 @@ class EvaluateOptions:
     model_path: str = option("model/final_model", "model folder")
     tokenized_data_path: str = option("data/tokenized/", "pieces whose held-out part is scored")
     # what is scored; the held-out part of the pieces where neither is given
-    text_path: str | None = option(None, "score this text instead: .txt, .json, .jsonl, .csv, or a folder of them")
+    text_path: str | None = option(
+        None, "score this text instead: a novel, which is cleaned first, or clean .json, or a folder"
+    )
     text: str | None = option(None, "score this sentence instead")
     # how it is read and measured
     encoding: str | None = python(None, "encoding of text_path; detected if not given")

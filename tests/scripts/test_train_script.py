@@ -98,7 +98,6 @@ def test_missing_pieces_are_an_error_with_the_command_that_makes_them(argv, tmp_
         f"error: {folder}: no pieces here (manifest.json is missing)\n\n"
         "hint: python tokenize_corpus.py --raw_data_path data/train.json "
         f"--tokenized_data_path {folder} --tokenizer_path cache/vocab_small.txt\n"
-        "(or add --raw to the python train.py command)\n"
     )
     assert not (tmp_path / "run").exists()
 

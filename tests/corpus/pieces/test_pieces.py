@@ -22,8 +22,7 @@ SOURCE = {"path": "data/train.json", "sha256": "a" * 64}
 VOCABULARY = {"path": "cache/vocab.txt", "sha256": "b" * 64, "kind": "character", "size": 271}
 COMMAND = (
     "python tokenize_corpus.py --raw_data_path data/train.json --tokenized_data_path {folder} "
-    "--tokenizer_path cache/vocab.txt --num_pieces {num_pieces} --valid_fraction {valid_fraction} --min_length 0\n"
-    "(or add --raw to the python train.py command)"
+    "--tokenizer_path cache/vocab.txt --num_pieces {num_pieces} --valid_fraction {valid_fraction} --min_length 0"
 )
 
 
@@ -259,7 +258,7 @@ def test_without_a_manifest_there_are_no_pieces(tmp_path):
     assert str(problem) == (
         f"error: {tmp_path}: no pieces here (manifest.json is missing)\n\n"
         f"hint: python tokenize_corpus.py --raw_data_path data/train.json --tokenized_data_path {tmp_path} "
-        "--tokenizer_path cache/vocab_small.txt\n(or add --raw to the python train.py command)"
+        "--tokenizer_path cache/vocab_small.txt"
     )
     assert "no pieces here" in error_of(open_pieces, tmp_path / "absent").message
 
