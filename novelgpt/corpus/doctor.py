@@ -153,13 +153,11 @@ def find_faults(facts: BookFacts) -> list[str]:
 def find_remarks(facts: BookFacts) -> list[str]:
     """List what a reader of a good book may want to look at."""
     longest = max((entry["characters"] for entry in facts.lengths), default=0)
+    repeated = facts.repeated_passages["passages"]
     found = (
-        (facts.gaps, f"{facts.gaps:,} missing characters, 〓 or □ in their place"),
-        (facts.masked, f"{facts.masked:,} words hidden by ** or ××"),
-        (
-            facts.repeated_passages["passages"],
-            f"{facts.repeated_passages['passages']:,} paragraphs stand more than once",
-        ),
+        (facts.gaps, f"missing characters (〓 or □): {facts.gaps:,}"),
+        (facts.masked, f"words hidden by ** or ××: {facts.masked:,}"),
+        (repeated, f"paragraphs that stand more than once: {repeated:,}"),
         (longest > LONG_DOCUMENT, f"a chapter of {longest:,} characters"),
     )
     return [sentence for is_so, sentence in found if is_so]

@@ -51,8 +51,8 @@ def test_a_good_book_has_nothing_missing_or_is_said_what_to_look_at(tmp_path, mo
     lines += ["手到\ue001来，又到\ue002去。", "他姓**，叫××。", story[0], "□"]
     Path("novel.txt").write_text("\n".join(lines), encoding="utf-8")
     assert report_on("novel.txt").verdict == (
-        "good: 10 chapters, 130,110 characters; but look at: 3 missing characters, 〓 or □ in their place; "
-        "2 words hidden by ** or ××; 1 paragraphs stand more than once"
+        "good: 10 chapters, 130,110 characters; but look at: missing characters (〓 or □): 3; "
+        "words hidden by ** or ××: 2; paragraphs that stand more than once: 1"
     )
     (facts,) = report_on("novel.txt").books
     long = replace(facts, gaps=0, masked=0, repeated_passages={"passages": 0, "characters": 0, "shown": []})
