@@ -188,17 +188,17 @@ def mark_lost(text: str, removed: Mapping[str, str], receipt: Cleaned) -> str:
     """Write 〓 for each private-use character, and for each run of U+FFFD, beside a letter, and count them."""
     if not any(char == REPLACEMENT or name == CLASSES["Co"] for char, name in removed.items()):
         return text
-    lost = f"{REPLACEMENT}+" + (f"|[{PRIVATE}]" if CLASSES["Co"] in removed.values() else "")
+    lost = REPLACEMENT + (PRIVATE if CLASSES["Co"] in removed.values() else "")
 
     def mark(run: re.Match[str]) -> str:
         around = text[max(0, run.start() - 1) : run.start()] + text[run.end() : run.end() + 1]
         if not any(map(str.isalnum, around)):
             return run.group()
-        marks, number = re.subn(lost, GETA, run.group())
-        receipt.counts[MARKED] += number
+        marks = GETA * len(re.sub(f"{REPLACEMENT}+", REPLACEMENT, run.group()))
+        receipt.counts[MARKED] += len(marks)
         return marks
 
-    return re.sub(f"(?:{lost})+", mark, text)
+    return re.sub(f"[{lost}]+", mark, text)
 
 
 def count_removed(text: str, positions: list[int], removed: dict[str, str], receipt: Cleaned) -> None:

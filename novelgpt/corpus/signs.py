@@ -12,7 +12,7 @@ NUM_SHOWN = 20  # characters and passages listed
 CONTEXT = 10  # characters on either side of an example
 MIN_PASSAGE = 20  # characters of a paragraph that should not stand twice
 PAIRS = ("“”", "‘’", "「」", "『』", "《》", "（）", "【】")
-MASK = re.compile(r"(?<=\w)[*＊×]{2,}|[*＊×]{2,}(?=\w)")
+MASK = re.compile(r"[*＊×]{2,}")
 ORDINARY = re.compile(  # what is no surprise in a Chinese novel
     "[ -~\xb7\u2010-\u2027\u2030\u203b\u2103\u2460-\u2473\u3000-\u303f\u3400-\u9fff\uf900-\ufaff\uff01-\uff5e"
     "\U00020000-\U0003ffff]"
@@ -75,7 +75,8 @@ class Examination:
                 place = first_place(char, text)
                 self.places[char] = {**place, "line": place["line"] + self.num_lines}
         self.counts.update(counts)
-        self.masked += len(MASK.findall(text))
+        around = (text[max(0, match.start() - 1) : match.end() + 1] for match in MASK.finditer(text))
+        self.masked += sum(any(map(str.isalnum, part)) for part in around)  # others are rules between scenes
         numbered = enumerate(documents, self.num_documents + 1)
         self.unbalanced += [number for number, document in numbered if not is_balanced(document)]
         self.repeated += find_repeated(lines, self.num_lines)  # within this part: a streamed book is never held whole
