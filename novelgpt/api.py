@@ -133,7 +133,8 @@ def evaluate(
     Args:
         model: a model folder, or what load_model returned.
         text: a sentence or a list of documents.
-        path: a file or folder instead, or several; each file is scored by itself and has an entry under `texts`.
+        path: a file or folder instead, or several; each file is scored by itself and has an entry under `texts`. All
+            but .json are cleaned first, as clr_ctrl.py does.
         pieces: folder of the pieces; their held-out part is scored when neither text nor path is given.
         options, changes: how it is measured, as flags of eval.py: encoding, stride, batch_size, per_chapter, html,
             baseline, precision, device. Every token but the first is scored once, after at least context - stride
@@ -162,8 +163,8 @@ def evaluate(
     network, tokenizer = open_model(model, options.device)
     protocol = {name: getattr(options, name) for name in ("stride", "batch_size", "precision")}
     measure = Measure(network, tokenizer, **protocol)
-    texts = measure.find_texts(text, path, os.fspath(pieces), encoding=options.encoding)
     facts = {"model": str(model)} if isinstance(model, (str, Path)) else {}
+    texts = measure.find_texts(text, path, os.fspath(pieces), encoding=options.encoding, **facts)
     page = functools.partial(write_surprise_page, options.html) if options.html else None
     report = measure.report(texts, per_chapter=options.per_chapter, page=page, **facts)
     return report | measure.baseline(texts, os.fspath(pieces), report["loss"]) if options.baseline else report

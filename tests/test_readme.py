@@ -199,7 +199,7 @@ HELD_OPEN = "hold the lock"
 # message: (folder, command, files written before). The folders are a fresh checkout and the walked one.
 CAUSES = {
     "error: novel.txt: cannot be read: No such file or directory": ("fresh", "clr_ctrl.py novel.txt", {}),
-    "error: novel.txt: encoding undecided: gb18030 reads '你', big5 reads '斕'": (
+    "error: novel.txt: encoding undecided: gb18030 reads 「你」, big5 reads 「斕」": (
         "fresh",
         "clr_ctrl.py novel.txt",
         {"novel.txt": "你".encode("gb18030")},

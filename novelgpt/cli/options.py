@@ -88,6 +88,21 @@ def clock_time(text: str) -> str:
     return text
 
 
+def drop_pattern(text: str) -> str:
+    """Check what lines are left out by: a text, or an expression between slashes.
+
+    >>> drop_pattern("购买正版"), drop_pattern("/^第.*卷$/")
+    ('购买正版', '/^第.*卷$/')
+    """
+    if not text.strip("/ "):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a text or a /regular expression/")
+    try:
+        re.compile(text[1:-1] if text[0] == text[-1] == "/" else "")
+    except re.error as problem:
+        raise argparse.ArgumentTypeError(f"found {text!r}, not a regular expression: {problem}") from problem
+    return text
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """Options of train.py. Lengths are in tokens, rates per step; None leaves the choice to the machine or the data.
@@ -232,7 +247,10 @@ class CleanOptions:
     field: str | None = option(None, "key or column of the text; text or content if not given", metavar="NAME")
     # what is done to the text
     keep_ads: bool = option(False, "leave advertisements and site lines in")
-    keep_private: bool = option(False, "leave private-use characters in")
+    drop: tuple[str, ...] = option(
+        (), "leave out lines that contain this text or /regular expression/; may be repeated", drop_pattern, many=True
+    )
+    keep_private: bool = option(False, "leave private-use characters in, instead of 〓 for them")
     width: str | None = option(None, "write all ASCII and full-width characters this way", choices=("half", "full"))
     traditional_to_simplified: bool = option(False, "convert the script; needs OpenCC")
     # what else is written
@@ -282,7 +300,9 @@ class EvaluateOptions:
     model_path: str = option("model/final_model", "model folder", in_book="model/final_model")
     tokenized_data_path: str = option("data/tokenized/", "pieces whose held-out part is scored", in_book="tokenized/")
     # what is scored; the held-out part of the pieces where neither is given
-    text_path: str | None = option(None, "score this text instead: .txt, .json, .jsonl, .csv, or a folder of them")
+    text_path: str | None = option(
+        None, "score this text instead: a novel, which is cleaned first, or clean .json, or a folder"
+    )
     text: str | None = option(None, "score this sentence instead")
     # how it is read and measured
     encoding: str | None = python(None, "encoding of text_path; detected if not given")

@@ -92,6 +92,7 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         settings |= {"formatter_class": HelpText}
         super().__init__(prog, description=description, **settings)
         self.table, self.section, self.entries = table, section, entries_of(table)
+        self.has_positional = any(entry.metadata["positional"] for entry in self.entries.values())
         # what every script has; none of it may stand in a config file
         text = "YAML or JSON file with options; the command line overrides it"
         self.add_argument("--config", metavar="FILE", help=text)
@@ -113,6 +114,8 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         settings |= {"type": reader(entry), "metavar": shown}
         if facts["positional"]:
             self.add_argument(name, nargs="*", **settings)
+        elif facts["many"] and self.has_positional:  # words behind the value are not further values
+            self.add_argument(f"--{name}", action="append", **settings)
         else:
             self.add_argument(f"--{name}", nargs="+" if facts["many"] else None, **settings)
 
@@ -162,12 +165,11 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         Where a script has positional arguments, a word after a switch is one of them.
         """
         switches = {f"--{name}" for name, entry in self.entries.items() if is_switch(entry)}
-        has_positional = any(entry.metadata["positional"] for entry in self.entries.values())
         end = words.index("--") if "--" in words else len(words)  # behind it are no flags
         result: list[str] = []
         for word in words[:end]:
             flag, _, text = word.partition("=")  # --fp16=True
-            if not has_positional and result and result[-1] in switches and word.lower() in TRUTHS:
+            if not self.has_positional and result and result[-1] in switches and word.lower() in TRUTHS:
                 flag, text = result.pop(), word  # --fp16 True
             if flag in switches and text.lower() in TRUTHS:
                 word = flag if TRUTHS[text.lower()] else f"--no-{flag.removeprefix('--')}"

@@ -7,11 +7,15 @@ Takes .txt, .json, .jsonl, .csv, each also as .gz, whole folders, and "-" for st
 a path it reads data/input.json or data/input.txt, or else the bundled novel.
 """
 
+import contextlib
+import json
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from novelgpt.cli import CleanOptions, Parser
-from novelgpt.files import write_json, write_text
+from novelgpt.files import read_json, write_json, write_text
 from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 
 OWN_NOVELS = ("data/input.json", "data/input.txt")
@@ -24,16 +28,36 @@ def build_parser() -> Parser[CleanOptions]:
     return Parser(CleanOptions, __doc__, section="clean")
 
 
-def choose_paths(given: Sequence[str]) -> list[str]:
-    """Return the paths given, or the user's own novel, or the bundled one with a notice."""
+def choose_paths(given: Sequence[str], output: str, report: Path) -> list[str]:
+    """Return the paths given, or the user's own novel, or the bundled one with a notice.
+
+    Args:
+        given: on the command line.
+        output, report: what is written, and its report; the bundled novel never replaces another one there.
+    """
     if given:
         return list(given)
     for path in OWN_NOVELS:
         if Path(path).exists():
             return [path]
-    sample = Path(__file__).parents[2] / SAMPLE
+    sample = SAMPLE if Path(SAMPLE).exists() else str(Path(__file__).parents[2] / SAMPLE)
+    if Path(output).exists() and (former := former_paths(output, report)) != [sample]:
+        message = f"{output}: holds another novel, and no path of one to clean is given"
+        own = shlex.join(former if former and all(map(os.path.exists, former)) else ["novel.txt"])
+        flag = "" if output == CleanOptions.output else f" --output {shlex.quote(output)}"
+        other = f"or the bundled novel in its place: python clr_ctrl.py {shlex.quote(sample)}{flag}"
+        raise UserError(message, f"python clr_ctrl.py {own}{flag}\n{other}", EXIT_USAGE)
     say(f"no path given and no {' or '.join(OWN_NOVELS)}: taking the bundled novel {SAMPLE}")
-    return [SAMPLE if Path(SAMPLE).exists() else str(sample)]
+    return [sample]
+
+
+def former_paths(output: str, report: Path) -> list[str]:
+    """Return the novels that the documents of an output were made of, by its report; none where that is of others."""
+    with contextlib.suppress(UserError, OSError, ValueError, KeyError, TypeError):
+        facts, documents = read_json(report), json.loads(Path(output).read_bytes())
+        if (facts["documents"], facts["characters"]) == (len(documents), sum(map(len, documents))):
+            return [book["name"] for book in facts["books"]]
+    return []
 
 
 def check_outputs(options: CleanOptions, report: Path) -> None:
@@ -59,10 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from novelgpt.corpus.doctor import Report, report_path, terminal_lines
 
     check_outputs(options, report_path(options.output))
-    paths = choose_paths(options.paths)
+    paths = choose_paths(options.paths, options.output, report_path(options.output))
     library = Library(
         CleaningOptions(
             keep_ads=options.keep_ads,
+            drop=options.drop,
             keep_private=options.keep_private,
             width=options.width,
             traditional_to_simplified=options.traditional_to_simplified,
@@ -91,6 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(titles.describe())
     for entry in library.left_out:
         warn(f"left out: {entry['error']}")
+    reasons = {notice["reason"] for facts in library.facts for notice in facts.notices}
+    for pattern in options.drop:
+        if f"--drop {pattern}" not in reasons:
+            warn(f"--drop {pattern}: no line contains it")
     written = [f"{options.output} ({report.documents:,} documents)", str(report_path(options.output))]
     say(f"written: {', '.join(written + list(filter(None, (options.report, options.titles))))}")
     return 0

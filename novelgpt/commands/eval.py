@@ -1,10 +1,10 @@
 """Measure how well a model predicts a text: loss, perplexity, accuracy, bits per character.
 
     python eval.py --model_path model/best_model
-    python eval.py --text_path other_novel.json --per_chapter --html surprise.html
+    python eval.py --text_path other_novel.txt --per_chapter --html surprise.html
 
-Without a text it scores what training held out; of a folder it scores every file by itself. The result is one JSON
-object on stdout.
+Without a text it scores what training held out; of a folder it scores every file by itself. A novel is cleaned first
+as clr_ctrl.py does; a .json holds clean chapters. The result is one JSON object on stdout.
 """
 
 import json

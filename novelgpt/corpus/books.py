@@ -27,7 +27,7 @@ from novelgpt.corpus.chapters import (
     volume_of,
 )
 from novelgpt.corpus.cleaning import Cleaned, clean_text
-from novelgpt.corpus.doctor import BookFacts, Examination
+from novelgpt.corpus.doctor import BookFacts
 from novelgpt.corpus.documents import (
     MAX_PROCESSES,
     STANDARD_INPUT,
@@ -38,14 +38,15 @@ from novelgpt.corpus.documents import (
     stream_text,
     write_documents,
 )
-from novelgpt.corpus.notices import Notice, find_notices, remove_notices
-from novelgpt.messages import UserError, progress_bar
+from novelgpt.corpus.long_lines import SENTENCE_END, break_lines
+from novelgpt.corpus.notices import Notice, find_dropped, find_notices, remove_notices
+from novelgpt.corpus.signs import Examination
+from novelgpt.messages import UserError, progress_bar, say
 
 PassThrough = Callable[[Iterator[str]], Iterator[str]]
 LARGE_TEXT = 64 << 20  # bytes; a larger text is read in blocks
 BLOCK_CHARACTERS = 4 << 20  # at most, in a block
 LINE_END = re.compile(r"\n|\r(?!\Z)")
-SENTENCE_END = re.compile(r"[。！？!?…][”’」』）)]*")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class CleaningOptions:
     """What the user asked for."""
 
     keep_ads: bool = False  # leave advertisements and site lines in
+    drop: tuple[str, ...] = ()  # leave out the lines that contain this text, or this /regular expression/
     keep_private: bool = False  # leave private-use characters in
     width: str | None = None  # None, "half" or "full"
     traditional_to_simplified: bool = False
@@ -106,19 +108,20 @@ class CleanBook:
         >>> book.notices
         [{'line': 3, 'text': '(本章完)', 'reason': 'end-of-chapter mark', 'kept': ''}]
         """
-        receipt, starts = clean_all(texts, self.options)
-        lines = receipt.lines
+        receipt, starts = clean_all(texts, self.options, single=single)
+        notices = find_dropped(receipt.lines, self.options.drop)
+        lines = remove_notices(receipt.lines, notices)
         headings = find_headings(lines)
 
         # advertisements stand close to headings; where lines change with them, headings may come and go
-        notices: list[Notice] = []
         if not self.options.keep_ads:
             near = {heading.line - 1 for heading in dividing_headings(headings)}
-            notices = find_notices(lines, near, () if single else starts)
-            lines = remove_notices(lines, notices)
-            changed = {notice.line for notice in notices}
+            found = find_notices(lines, near, () if single else starts)
+            lines = remove_notices(lines, found)
+            changed = {notice.line for notice in found}
             kept = [heading for heading in headings if heading.line not in changed]
             headings = sorted([*kept, *find_headings(lines, changed)], key=lambda heading: heading.line)
+            notices = sorted([*notices, *found], key=lambda notice: notice.line)
         chapters = split_chapters(lines, starts=None if single else starts, headings=dividing_headings(headings))
 
         # the clean lines are examined; their numbers stay those of the file
@@ -146,7 +149,7 @@ class CleanBook:
         """Say how the documents of a streamed book were found."""
         # the same words as for a whole book, as far as blocks can tell
         headings = [entry["heading"] for entry in self.lengths if entry["heading"]]
-        found = f"{len(headings):,} headings such as {headings[0]!r}" if headings else "no chapter headings"
+        found = f"{len(headings):,} headings such as 「{headings[0]}」" if headings else "no chapter headings"
         return f"{found}; read in {self.num_blocks:,} blocks, {len(self.lengths):,} documents"
 
     def finish(self, source: SourceFile, how: str) -> None:
@@ -162,6 +165,7 @@ class CleanBook:
             bad_bytes=decoded.bad_bytes,
             bad_offsets=list(decoded.bad_offsets),
             segments=[list(segment) for segment in decoded.segments],
+            torn_lines=list(decoded.torn_lines),
             repairs=source.repairs,
             characters_in=self.characters_in,
             characters=sum(entry["characters"] for entry in self.lengths),
@@ -182,7 +186,7 @@ class CleanBook:
         )
 
 
-def clean_all(texts: Sequence[str], options: CleaningOptions) -> tuple[Cleaned, list[int]]:
+def clean_all(texts: Sequence[str], options: CleaningOptions, *, single: bool) -> tuple[Cleaned, list[int]]:
     """Clean every text; the receipt's lines run through all of them, and the second list says where each begins."""
     total, starts = Cleaned(), []  # starts: indices of lines
     for text in texts:
@@ -194,7 +198,10 @@ def clean_all(texts: Sequence[str], options: CleaningOptions) -> tuple[Cleaned, 
         )
         starts.append(len(total.lines))
         total.add(receipt, len(total.lines))
-        total.lines += receipt.lines
+        lines = break_lines(receipt.lines, single=single)
+        total.lines += lines
+        if len(lines) > len(receipt.lines):
+            total.counts["lines made of lines too long"] += len(lines) - len(receipt.lines)
     return total, starts
 
 
@@ -202,6 +209,17 @@ def prepare_whole(path: str, options: CleaningOptions) -> tuple[list[str], BookF
     """Return the documents and facts of a book that fits into memory."""
     book = CleanBook(path, options)
     return list(book), book.facts
+
+
+def read_book(path: str, options: CleaningOptions) -> list[str]:
+    """Return the documents of a file as training sees them: a .json's as they are, any other cleaned, and said so."""
+    if kind_of(path) == "json":
+        return read_documents(path, encoding=options.encoding, field=options.field).documents
+    documents, facts = prepare_whole(path, options)
+    left_out = sum(not notice["kept"] for notice in facts.notices) + len(facts.headings_removed)
+    size = f"{facts.documents:,} documents, {facts.characters:,} characters"
+    say(f"{facts.name}: cleaned as clr_ctrl.py does: {size}, {left_out:,} lines left out")
+    return documents
 
 
 class Library:

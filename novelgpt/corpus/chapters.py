@@ -184,7 +184,7 @@ def split_chapters(
     gone = {line - 1 for line, _, _ in result.removed}
     lines = ["" if index in gone else line for index, line in enumerate(lines)]
     fill_documents(lines, borders | place_volumes(lines, headings), result)
-    result.how = f"{len(result.found):,} headings such as {result.found[0].text!r}"
+    result.how = f"{len(result.found):,} headings such as 「{result.found[0].text}」"
     return result
 
 
@@ -306,7 +306,7 @@ def divide_plain(lines: list[str], result: Chapters) -> list[int]:
             result.how = f"no chapter headings: split at {blank} into {len(starts):,} documents"
             return starts
     starts = even_starts(lines, total)
-    result.how = f"no chapter headings: split into {len(starts):,} even parts at paragraph ends"
+    result.how = f"no chapter headings: split into {len(starts):,} even parts"
     return starts
 
 

@@ -4,7 +4,7 @@ Six steps, in this order; every one counts what it changes and keeps the first t
 
     line ends       CR LF, CR, VT, FF, U+0085, U+2028, U+2029   -> newline
     blanks          tab, no-break spaces                        -> space
-    invisible       all of Unicode category C but the newline, U+FFFD -> nothing
+    invisible       all of Unicode category C but the newline, U+FFFD -> nothing; 〓 for a letter lost inside a word
     entities        &quot; &#8220; &nbsp;                       -> the character (then the first three steps again)
     line edges      indents and trailing blanks                 -> nothing
     inner gaps      two or more blanks inside a line            -> one space
@@ -18,6 +18,7 @@ import html.entities
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -27,6 +28,9 @@ NUM_EXAMPLES = 3
 CONTEXT = 12  # characters shown on either side of an example
 MANY = 200  # characters to remove; a class of more in a regular expression is slower than a table
 REPLACEMENT = "\ufffd"
+GETA = "\u3013"  # 〓, the printer's sign for a character that is not to be had
+MARKED = f"characters lost inside words, marked {GETA}"
+PRIVATE = "\ue000-\uf8ff\U000f0000-\U000ffffd\U00100000-\U0010fffd"
 OTHER_LINE_ENDS = "\x0b\x0c\x85\u2028\u2029"
 OTHER_BLANKS = "\t\xa0\u2007\u202f"  # the tab and the three no-break spaces
 CLASSES = {
@@ -84,7 +88,7 @@ def clean_text(
         text: any string, lone surrogates included.
         width: "half" changes full-width ASCII (U+FF01 to U+FF5E) to ASCII, "full" does the opposite, None neither.
         traditional_to_simplified: convert the script with OpenCC.
-        keep_private: leave private-use characters in.
+        keep_private: leave private-use characters in; else those inside words become 〓.
 
     Raises:
         UserError: an unknown width, or OpenCC is asked for and not installed.
@@ -173,13 +177,28 @@ def remove_invisible(text: str, receipt: Cleaned, *, keep_private: bool) -> str:
         return text
     if len(removed) > MANY:
         positions = [position for position, char in enumerate(text) if char in removed]
-        plain = text.translate(dict.fromkeys(map(ord, removed)))
-    else:
-        pattern = re.compile("[" + "".join(f"\\U{ord(char):08x}" for char in sorted(removed)) + "]")
-        positions = [match.start() for match in pattern.finditer(text)]
-        plain = pattern.sub("", text)
-    count_removed(text, positions, removed, receipt)
-    return plain
+        count_removed(text, positions, removed, receipt)
+        return mark_lost(text, removed, receipt).translate(dict.fromkeys(map(ord, removed)))
+    pattern = re.compile("[" + "".join(f"\\U{ord(char):08x}" for char in sorted(removed)) + "]")
+    count_removed(text, [match.start() for match in pattern.finditer(text)], removed, receipt)
+    return pattern.sub("", mark_lost(text, removed, receipt))
+
+
+def mark_lost(text: str, removed: Mapping[str, str], receipt: Cleaned) -> str:
+    """Write 〓 for each private-use character, and for each run of U+FFFD, beside a letter, and count them."""
+    if not any(char == REPLACEMENT or name == CLASSES["Co"] for char, name in removed.items()):
+        return text
+    lost = REPLACEMENT + (PRIVATE if CLASSES["Co"] in removed.values() else "")
+
+    def mark(run: re.Match[str]) -> str:
+        around = text[max(0, run.start() - 1) : run.start()] + text[run.end() : run.end() + 1]
+        if not any(map(str.isalnum, around)):
+            return run.group()
+        marks = GETA * len(re.sub(f"{REPLACEMENT}+", REPLACEMENT, run.group()))
+        receipt.counts[MARKED] += len(marks)
+        return marks
+
+    return re.sub(f"[{lost}]+", mark, text)
 
 
 def count_removed(text: str, positions: list[int], removed: dict[str, str], receipt: Cleaned) -> None:

@@ -6,24 +6,16 @@ Beside `data/train.json` lies `data/train.report.json`::
      "books": [BookFacts and the verdict of one book, ...], "left_out": [{"path": ..., "error": ...}, ...]}
 """
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-NUM_SHOWN = 20  # characters and passages listed
-CONTEXT = 10  # characters on either side of an example
-MIN_PASSAGE = 20  # characters of a paragraph that should not stand twice
 SMALL_BOOK = 100_000  # characters; below, a model learns a book by heart sooner than its language
 LOST_SHARE = 0.01  # of a book's characters
 REPEATED_SHARE = 0.02  # of a book's characters
+LONG_DOCUMENT = 60_000  # characters; a longer one may hold chapters whose headings were not found
 MAX_BOOK_LINES = 20  # books named one by one on the terminal
-PAIRS = ("“”", "‘’", "「」", "『』", "《》", "（）", "【】")
-MASK = re.compile(r"[*＊×]{2,}")
 ENCODING_NAMES = {
     "utf-8": "UTF-8",
     "utf-8-sig": "UTF-8 with byte order mark",
@@ -32,18 +24,15 @@ ENCODING_NAMES = {
     "utf-16-le": "UTF-16 LE",
     "utf-16-be": "UTF-16 BE",
 }
-ORDINARY = re.compile(  # what is no surprise in a Chinese novel
-    "[ -~\xb7\u2010-\u2027\u2030\u203b\u2103\u2460-\u2473\u3000-\u303f\u3400-\u9fff\uf900-\ufaff\uff01-\uff5e"
-    "\U00020000-\U0003ffff]"
-)
 
 
 @dataclass(frozen=True)
 class BookFacts:
     """Everything the report says about one book: a book in the report's JSON has these keys in this order.
 
-    Lines are counted from 1 in the file as it came. A *place* is `{"line": ..., "text": ...}`, and *signs* are
-    `{"characters": how many, "kinds": how many different ones, "shown": the commonest, each with a place}`.
+    Lines are counted from 1 in the file as it came, where a line too long for a paragraph counts as its parts. A
+    *place* is `{"line": ..., "text": ...}`, and *signs* are `{"characters": how many, "kinds": how many different ones,
+    "shown": the commonest, each with a place}`.
     """
 
     # how the file was read
@@ -54,6 +43,7 @@ class BookFacts:
     bad_bytes: int  # dropped, as they are not part of any character
     bad_offsets: list[int]  # places of the first of them in the file
     segments: list[list]  # [first line, last line, encoding] of each part of a file in several encodings
+    torn_lines: list[int]  # partly in another encoding
     repairs: dict[str, int]  # repaired faults of JSON, by kind
 
     # how the text was cleaned and divided
@@ -76,139 +66,10 @@ class BookFacts:
     # what is odd about the clean text
     odd: dict  # signs that are a surprise in a Chinese novel
     masked: int  # words masked by asterisks
+    gaps: int  # marks that stand for a missing character, 〓 and □
     lost: dict  # signs outside a vocabulary, whose name is under "against"
     quotes: dict  # "pairs" with their numbers, "ascii", "unbalanced_documents" with unequal “ ” or 「 」
     repeated_passages: dict  # paragraphs that stand more than once: "passages", "characters", "shown" with their places
-
-
-def is_ordinary(char: str) -> bool:
-    """Tell whether a character is no surprise in a Chinese novel.
-
-    >>> [is_ordinary(char) for char in "萧，Aの□Ж"]
-    [True, True, True, False, False, False]
-    """
-    return bool(ORDINARY.match(char))
-
-
-def character_counts(text: str) -> dict[str, int]:
-    """Count every character of a text; as collections.Counter does, ten times faster.
-
-    >>> character_counts("山外山")
-    {'外': 1, '山': 2}
-    """
-    counts = np.bincount(np.frombuffer(text.encode("utf-32-le"), np.uint32))  # (highest code point + 1,)
-    present = np.flatnonzero(counts)
-    return {chr(code): number for code, number in zip(present.tolist(), counts[present].tolist(), strict=True)}
-
-
-def known_characters(vocabulary_path: str | Path | None) -> tuple[str, set[str]]:
-    """Name and list the characters to check a book against: a vocabulary's, or GB2312's if there is no such file."""
-    if vocabulary_path and Path(vocabulary_path).is_file():
-        tokens = Path(vocabulary_path).read_text(encoding="utf-8").split("\n")
-        return str(vocabulary_path), {token for token in tokens if len(token) == 1}
-    codes = bytes(byte for high in range(0xA1, 0xF8) for low in range(0xA1, 0xFF) for byte in (high, low))
-    return "GB2312", set(codes.decode("gb2312", "ignore"))
-
-
-class Examination:
-    """What is odd about a book's signs and paragraphs, gathered part by part; vocabulary_path: see known_characters.
-
-    >>> examination = Examination()
-    >>> examination.add(["第一章", "他Ж走"], ["第一章\\n他Ж走"])
-    >>> examination.facts()["odd"]["shown"][0]["line"]
-    2
-    """
-
-    def __init__(self, vocabulary_path: str | Path | None = None):
-        self.against, self.known = known_characters(vocabulary_path)
-        self.counts: Counter[str] = Counter()
-        self.places: dict[str, dict] = {}
-        self.unbalanced: list[int] = []
-        self.num_documents = self.num_lines = self.masked = 0
-        self.repeated: list[dict] = []
-
-    def add(self, lines: Sequence[str], documents: Sequence[str]) -> None:
-        """Look at the next part of the book: its clean lines, blank ones included, and its documents."""
-        text = "\n".join(lines)
-        # only odd characters are shown with a place, and only with their first
-        counts = character_counts(text)
-        for char in counts:
-            if char not in self.places and char > "~" and (char not in self.known or not is_ordinary(char)):
-                place = first_place(char, text)
-                self.places[char] = {**place, "line": place["line"] + self.num_lines}
-        self.counts.update(counts)
-        self.masked += len(MASK.findall(text))
-        numbered = enumerate(documents, self.num_documents + 1)
-        self.unbalanced += [number for number, document in numbered if not is_balanced(document)]
-        self.repeated += find_repeated(lines, self.num_lines)  # within this part: a streamed book is never held whole
-        self.num_documents += len(documents)
-        self.num_lines += len(lines) - 1  # the next part continues in the last line of this one
-
-    def facts(self) -> dict:
-        """Return `odd`, `masked`, `lost`, `quotes` and `repeated_passages` of BookFacts."""
-        odd = [char for char in self.counts if char != "\n" and not is_ordinary(char)]
-        lost = [char for char in self.counts if char > "~" and char not in self.known]
-        pairs = {pair: [self.counts[pair[0]], self.counts[pair[1]]] for pair in PAIRS}
-        return {
-            "odd": self.count_signs(odd),
-            "masked": self.masked,
-            "lost": {"against": self.against, **self.count_signs(lost)},
-            "quotes": {
-                "pairs": {pair: both for pair, both in pairs.items() if any(both)},
-                "ascii": self.counts['"'],
-                "unbalanced_documents": len(self.unbalanced),
-                "unbalanced_shown": self.unbalanced[:NUM_SHOWN],
-            },
-            "repeated_passages": {
-                "passages": len(self.repeated),
-                "characters": sum(entry["characters"] for entry in self.repeated),
-                "shown": sorted(self.repeated, key=lambda entry: -entry["characters"])[:NUM_SHOWN],
-            },
-        }
-
-    def count_signs(self, chars: Sequence[str]) -> dict:
-        """Say how many of these characters there are, of how many kinds, and show the commonest with a place each."""
-        common = sorted(chars, key=lambda char: (-self.counts[char], char))[:NUM_SHOWN]
-        shown = []
-        for char in common:
-            sign = {"character": char, "code": f"U+{ord(char):04X}", "name": unicodedata.name(char, "")}
-            shown.append({**sign, "count": self.counts[char], **self.places.get(char, {})})
-        return {"characters": sum(self.counts[char] for char in chars), "kinds": len(chars), "shown": shown}
-
-
-def first_place(part: str, text: str) -> dict:
-    """Give line and surroundings of the first occurrence of a part in a text.
-
-    >>> first_place("Ж", "第一章\\n他Ж走")
-    {'line': 2, 'text': '他Ж走'}
-    """
-    position = text.find(part)
-    start = max(text.rfind("\n", 0, position) + 1, position - CONTEXT)
-    return {"line": text.count("\n", 0, position) + 1, "text": text[start : position + CONTEXT].partition("\n")[0]}
-
-
-def is_balanced(document: str) -> bool:
-    """Tell whether “ and ” stand in a document equally often, and 「 and 」.
-
-    >>> is_balanced("“来！”"), is_balanced("“来！")
-    (True, False)
-    """
-    return document.count("“") == document.count("”") and document.count("「") == document.count("」")
-
-
-def find_repeated(lines: Sequence[str], lines_before: int = 0) -> list[dict]:
-    """Find paragraphs of MIN_PASSAGE characters or more that stand more than once: how often, where first.
-
-    >>> find_repeated(["一" * 20, "二" * 20, "一" * 20])[0]["times"]
-    2
-    """
-    counts = Counter(line for line in lines if len(line) >= MIN_PASSAGE)
-    again = {line: times for line, times in counts.items() if times > 1}
-    first = {line: number for number, line in reversed(list(enumerate(lines, lines_before + 1))) if line in again}
-    return [
-        {"line": first[line], "times": times, "characters": len(line) * (times - 1), "text": line[: 6 * CONTEXT]}
-        for line, times in again.items()
-    ]
 
 
 @dataclass(frozen=True)
@@ -222,10 +83,12 @@ class Report:
     @property
     def verdict(self) -> str:
         """The judgement of the only book, or how many of many are good."""
-        if len(self.books) == 1:
+        total, left = len(self.books) + len(self.left_out), len(self.left_out)
+        if total == 1:
             return judge_book(self.books[0])
         good = sum(not find_faults(book) for book in self.books)
-        return f"{len(self.books):,} books: {good:,} good, {len(self.books) - good:,} to look at"
+        counts = f"{total:,} books: {good:,} good, {total - left - good:,} to look at"
+        return f"{counts}, {left:,} left out" if left else counts
 
     @property
     def documents(self) -> int:
@@ -254,7 +117,7 @@ def report_path(output: str | Path) -> Path:
 
 
 def list_numbers(numbers: Sequence[int], limit: int = 12) -> str:
-    """Write chapter numbers with runs drawn together.
+    """Return chapter numbers with runs drawn together.
 
     >>> list_numbers([3, 7, 8, 9, 12])
     '3, 7–9, 12'
@@ -271,11 +134,11 @@ def list_numbers(numbers: Sequence[int], limit: int = 12) -> str:
 
 def find_faults(facts: BookFacts) -> list[str]:
     """List what a reader should look at before training on a book, the worst first."""
-    # (is it so, how to say it), the worst first
     characters = max(facts.characters, 1)
     repeated, lost, against = facts.repeated_passages["characters"], facts.lost["characters"], facts.lost["against"]
     found = (
         (facts.bad_bytes, f"{facts.bad_bytes:,} bad bytes"),
+        (facts.torn_lines, f"lines partly in another encoding: {list_numbers(facts.torn_lines, 6)}"),
         (facts.missing, f"chapters missing: {list_numbers(facts.missing, 6)}"),
         (facts.repeated, f"chapters repeated: {list_numbers(facts.repeated, 6)}"),
         (facts.out_of_order, f"chapters out of order: {list_numbers(facts.out_of_order, 6)}"),
@@ -287,17 +150,31 @@ def find_faults(facts: BookFacts) -> list[str]:
     return [sentence for is_so, sentence in found if is_so]
 
 
+def find_remarks(facts: BookFacts) -> list[str]:
+    """List what a reader of a good book may want to look at."""
+    longest = max((entry["characters"] for entry in facts.lengths), default=0)
+    repeated = facts.repeated_passages["passages"]
+    found = (
+        (facts.gaps, f"missing characters (〓 or □): {facts.gaps:,}"),
+        (facts.masked, f"words hidden by ** or ××: {facts.masked:,}"),
+        (repeated, f"paragraphs that stand more than once: {repeated:,}"),
+        (longest > LONG_DOCUMENT, f"a chapter of {longest:,} characters"),
+    )
+    return [sentence for is_so, sentence in found if is_so]
+
+
 def judge_book(facts: BookFacts) -> str:
     """Judge a book in one line."""
     size = f"{facts.chapters or facts.documents:,} {'chapters' if facts.chapters else 'documents'}"
-    faults = find_faults(facts)
-    if not faults:
-        return f"good: {size}, {facts.characters:,} characters, nothing missing"
-    return f"usable: {size}, {facts.characters:,} characters; look at: {'; '.join(faults)}"
+    size += f", {facts.characters:,} characters"
+    remarks = find_remarks(facts)
+    if faults := find_faults(facts):
+        return f"usable: {size}; look at: {'; '.join(faults + remarks)}"
+    return f"good: {size}; but look at: {'; '.join(remarks)}" if remarks else f"good: {size}, nothing missing"
 
 
 def format_counts(counts: dict[str, int], limit: int = 8) -> str:
-    """Write counts as `name 12, name 3`, the largest first."""
+    """Return counts as `name 12, name 3`, the largest first."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     return ", ".join(f"{name} {number:,}" for name, number in ordered[:limit]) + (" …" if len(ordered) > limit else "")
 
@@ -306,14 +183,12 @@ def book_lines(facts: BookFacts) -> list[str]:
     """Report on one book in about a dozen lines."""
     encoding = ENCODING_NAMES.get(facts.encoding, facts.encoding)
     lines = [f"{facts.name}: {encoding}, {facts.reason}; {facts.characters_in:,} characters read"]
-    # the file
     if facts.bad_bytes:
         lines.append(f"  bad bytes: {facts.bad_bytes:,} dropped, first at byte {facts.bad_offsets[0]:,}")
     for first, last, encoding in facts.segments[:5]:
         lines.append(f"  lines {first:,} to {last:,} are {encoding}")
     if facts.repairs:
         lines.append(f"  repaired: {format_counts(facts.repairs)}")
-    # the text
     lines.append(f"  cleaned: {format_counts(facts.cleaned) or 'nothing to clean'}")
     if facts.code_points:
         lines.append(f"  removed: {format_counts(facts.code_points)}")
@@ -330,10 +205,9 @@ def notice_lines(facts: BookFacts) -> list[str]:
     if not notices:
         return ["  advertisements and site lines: none found"]
     lines = [f"  advertisements and site lines: {format_counts(Counter(notice['reason'] for notice in notices))}"]
-    first: dict[str, dict] = {}  # by reason
-    for notice in notices:
-        first.setdefault(notice["reason"], notice)
-    return lines + [f"    line {notice['line']:,}: {notice['text'][:60]}" for notice in list(first.values())[:3]]
+    first = {notice["reason"]: notice for notice in reversed(notices)}  # of each reason
+    shown = sorted(first.values(), key=lambda notice: notice["line"])[:3]
+    return lines + [f"    line {notice['line']:,}: {notice['text'][:60]}" for notice in shown]
 
 
 def chapter_lines(facts: BookFacts) -> list[str]:
@@ -376,12 +250,11 @@ def sign_lines(facts: BookFacts) -> list[str]:
 
 
 def terminal_lines(report: Report) -> list[str]:
-    """Write the report for the terminal: one book in about 15 lines, many books in one line each."""
-    if len(report.books) == 1:
+    """Return the report for the terminal: one book in about 15 lines, many books in one line each."""
+    if len(report.books) == 1 and not report.left_out:
         return book_lines(report.books[0])
-    lines = []
-    for book in report.books:
-        lines.append(f"{book.name}: {ENCODING_NAMES.get(book.encoding, book.encoding)}, {judge_book(book)}")
+    names = (ENCODING_NAMES.get(book.encoding, book.encoding) for book in report.books)
+    lines = [f"{book.name}: {name}, {judge_book(book)}" for book, name in zip(report.books, names, strict=True)]
     # a terminal has no room for a thousand lines
     if len(lines) > MAX_BOOK_LINES:
         lines[MAX_BOOK_LINES:] = [f"… and {len(lines) - MAX_BOOK_LINES:,} more books, all in the report"]

@@ -17,14 +17,16 @@ import csv
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
+import shlex
 import sys
 import zlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -269,14 +271,23 @@ def take_text(item: object, place: str, name: str, field: str | None) -> str:
     # an object: the field asked for, or the first of the usual ones
     if not isinstance(item, dict):
         raise wrong_type(name, place, item, "a string or an object with a text")
-    key = next((key for key in ((field,) if field else FIELDS) if key in item), None)
-    if key is None:
-        keys = ", ".join(list(item)[:8]) or "no key"
-        wanted = repr(field) if field else "'text' or 'content'"
-        raise UserError(f"{name}: {place}: found {keys}, expected {wanted}", "--field NAME_OF_THE_KEY", EXIT_INPUT)
+    key = choose_field(item, field, f"{name}: {place}: found")
     if not isinstance(item[key], str):
         raise wrong_type(name, f"{place}, key {key!r}", item[key], "a string")
     return item[key]
+
+
+def choose_field(texts: Mapping[str, object], field: str | None, found: str) -> str:
+    """Choose the key of the text: the one asked for, or the first of the usual ones; found: how the error begins."""
+    wanted = (field,) if field else FIELDS
+    if key := next((key for key in wanted if key in texts), None):
+        return key
+    names = ", ".join(key[:20] for key in [*texts][:8]) or "no key"
+    longest = max(
+        (key for key in texts if isinstance(texts[key], str)), key=lambda key: len(texts[key]), default="text"
+    )
+    message = f"{found} {printable(names)}, expected {' or '.join(map(repr, wanted))}"
+    raise UserError(message, f"--field {shlex.quote(longest)}", EXIT_INPUT)
 
 
 def wrong_type(name: str, place: str, value: object, expected: str) -> UserError:
@@ -361,9 +372,11 @@ def read_table(text: str, name: str, field: str | None, repairs: Counter) -> Ite
     former = csv.field_size_limit(max(len(text), 1))
     try:
         rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-        heading = next(rows)  # column names
-        column = text_column(heading, name, field)
-        for row in rows:
+        heading, first = next(rows), next(rows, [])  # column names, and the first document
+        texts = dict(itertools.zip_longest(heading, first[: len(heading)], fillvalue=""))
+        single = len(heading) == 1 and not field  # a single column needs no name
+        column = 0 if single else heading.index(choose_field(texts, field, f"{name}: found the columns"))
+        for row in itertools.chain([first], rows):
             if row and len(row) <= column:
                 message = f"{name}: line {rows.line_num}: found {len(row)} cells, expected {len(heading)}"
                 raise UserError(message, "quote the cells that hold commas or line breaks", EXIT_INPUT)
@@ -374,19 +387,6 @@ def read_table(text: str, name: str, field: str | None, repairs: Counter) -> Ite
         raise UserError(message, "quote the cells that hold commas or line breaks", EXIT_INPUT) from problem
     finally:
         csv.field_size_limit(former)
-
-
-def text_column(heading: list[str], name: str, field: str | None) -> int:
-    """Find the column that holds the text."""
-    wanted = (field,) if field else FIELDS
-    for candidate in wanted:
-        if candidate in heading:
-            return heading.index(candidate)
-    if len(heading) == 1 and not field:
-        return 0  # a single column needs no name
-    names = ", ".join(heading[:8])
-    expected = " or ".join(map(repr, wanted))
-    raise UserError(f"{name}: found the columns {names}, expected {expected}", "--field NAME_OF_THE_COLUMN", EXIT_INPUT)
 
 
 def write_documents(path: str | Path, documents: Iterable[str]) -> None:

@@ -6,15 +6,14 @@ A line goes when it is one of these; a story line with an address in it only los
     site sentence  speaks of downloads, votes, bookmarks, the site itself, close to a chapter border or again and again
     bookkeeping    更新时间:… 本章字数:…   (本章完)   上一页 | 目录 | 下一页
     recurring      the same line at the border of many chapters
+    front matter   [书名 / 作者 著], and the blurb from 内容简介 on, before the first heading
     rule line      ------- next to a heading or to a line that goes
 
-Speech in quotes, poems, refrains and the storytellers' closing formulas stay. Lines are matched in two normalised
-forms of the same length: `fold` writes all that looks like a Latin letter as one, `simplify_site_words`
-writes traditional characters of the patterns in simplified form.
+Speech in quotes, poems, refrains and the storytellers' closing formulas stay. Lines are matched in the forms of
+folding.py.
 """
 
 import re
-import unicodedata
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
@@ -22,20 +21,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from novelgpt.corpus.chapters import VOLUME_LINE
+from novelgpt.corpus.folding import fold, pair_pattern, simplify_site_words
 
 BORDER = 6  # lines that are not blank, counted from a heading or the end, within which site sentences are expected
 EDGE = 30  # lines that are not blank at the end of a book
 MAX_NOTICE = 160  # characters in a site sentence without an address
-TRADITIONAL = str.maketrans(
-    "無彈廣機閱動書籤記關網説線發費電載學讀錄陸訪問評屋庫團眾點訂賞鮮紅節錯誤報舉擊這裡裏處權歸僅試習時內刪轉來製傳對"
-    "員間後頁請續終結開個們務繼數詩詞賦話說聽",
-    "无弹广机阅动书签记关网说线发费电载学读录陆访问评屋库团众点订赏鲜红节错误报举击这里里处权归仅试习时内删转来制传对"
-    "员间后页请续终结开个们务继数诗词赋话说听",
-)
-LOOK_ALIKES = str.maketrans(
-    "авсеһіјкмнорѕтухшԝѡгпαβεηικμνορτυχωςɑɡ" + "АВСЕНІЈКМОРЅТУХԜΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
-    "abcehijkmhopstyxwwwrnabenikmvoptuxwsag" + "abcehijkmopstyxwabezhikmnoptyx",
-)
 LETTER = re.compile("[A-Za-zＡ-Ｚａ-ｚ\u0370-\u052fⒶ-ⓩ\U0001d400-\U0001d6a3]")
 HAN = re.compile("[\u4e00-\u9fff\u3400-\u4dbf]")
 NOISE = r"[^\w\n“”]{0,4}"  # what is scattered between the letters of www
@@ -68,6 +58,8 @@ OPEN, CLOSE = "（(【[［｛{〔<＜", "）)】]］｝}〕>＞"
 EMPTY_BRACKETS = re.compile(rf"[{re.escape(OPEN)}][\W_]*[{re.escape(CLOSE)}]")
 SENTENCE_ENDS = tuple("。！？…：；．.!?:;”’」』")
 SENTENCE = re.compile(r"[^。！？…!?]*[。！？…!?”’」』）)]*")
+# no story says this: it counts as two phrases
+SURE_PHRASE = re.compile("仅供(?:读者)?(?:试[读阅]|预览)|24小时(?:之?内|后).{0,3}删除|请您?(?:购买|支持)正版")
 SITE_PHRASES = [
     re.compile(phrase, re.IGNORECASE)
     for phrase in (
@@ -86,8 +78,8 @@ SITE_PHRASES = [
         "求(?:一下|个|点|各种)?(?:月票|推荐票?|收藏|订阅|打赏|鲜花|红票)",
         "章节(?:错误|报错|内容|缺失)|错误举报",
         "点此(?:举报|报错|察看|查看|下载|阅读)|点击(?:下载|阅读|这里|此处)",
-        "版权归|正版订阅|支持正版",
-        "仅供(?:试[读阅]|学习|交流)|24小时内删除",
+        "版权归|正版(?:订阅|图书|书籍)|(?:支持|购买)正版",
+        "仅供(?:学习|交流)|商业(?:用途|目的)",
         "天才.{0,3}秒记住|一秒记住",
         "推荐票|月票",
         "更新时间|更新最快|最快更新|首发|转载|手打",
@@ -101,7 +93,7 @@ SITE_PHRASES = [
 PHRASE_PAIRS = """最新 无弹 无广 手机 移动 加入 放入 收藏 记住 关注 支持 本站 本小 全文 免费 在线 线上 首发 tx TX
 Tx 全集 电子 小说 全本 下载 书下 书网 书站 书吧 文学 读书 中文 阅读 本书 本文 本章 书友 qq QQ
 qQ Qq 微信 公众 求一 求个 求点 求各 求月 求推 求收 求订 求打 求鲜 求红 章节 错误 点此 点击 版权
-正版 仅供 24 天才 一秒 推荐 月票 更新 最快 转载 手打 精彩 更多 更好 整理 网友 校对 招收 报名 管理
+正版 仅供 商业 24 天才 一秒 推荐 月票 更新 最快 转载 手打 精彩 更多 更好 整理 网友 校对 招收 报名 管理
 书评 网址 域名 登陆 登录"""
 KEY = "(?:(?:最后|最近)?更新(?:时间|日期)|发[布表](?:时间|日期)|(?:本章|总)?字数|上传时间|首发时间)"
 BOOKKEEPING = re.compile(
@@ -116,6 +108,12 @@ NAVIGATION = re.compile(r"^(?:[\W_]*(?:[上下前后]一?[页章]|返?回?(?:首
 MENU = re.compile(r"^[^\s|｜│]{1,6}(?:\s*[|｜│]\s*[^\s|｜│]{1,6}){4,}$")
 BOOKKEEPING_PAIRS = """更新 字数 发布 发表 上传 首发 本章 待续 看下 下章 点击 首页 目录 书页 书目 书签 书架
 上一 下一 前一 后一 上页 下页 前页 后页 上章 前章 后章 回首 回目"""
+BOOK_LINE = re.compile(r"^[\[【][^\[\]【】]{1,40}[/／][^\[\]【】]{1,30}著\s*[\]】]$")
+BLURB = re.compile(
+    r"^[\W_]*(?:(?:书籍|图书|本书|作品|小说|故事|内容|作者)(?:介绍|简介|提要|梗概)|编辑推荐)(?:[\W_]*$|\s*[:：】])"
+)
+AFTER_BLURB = re.compile(r"^[\W_]*(?:前言|自?序[言章]?|引[言子]|题记|楔子|目\s*录|正文)[\W_]*$")
+MAX_BLURB = 2_000  # characters; what is longer may be the story
 RULE = re.compile(r"^(?:[-=_*—─━~～#＊＝－·•+]\s?){6,}$|^[-=_*—─━~～#＊＝－]{3,}[^\W_]{1,12}[-=_*—─━~～#＊＝－]{3,}$")
 # The storytellers' formulas recur at the border of chapters by right.
 FORMULA = re.compile("分解|正是|[诗词歌赋]曰|有诗|话说|却说|且说|后事|如何|听")
@@ -146,11 +144,27 @@ def find_notices(lines: Sequence[str], headings: set[int], starts: Sequence[int]
     border = border_lines(lines, headings | set(starts))
     notices: dict[int, Notice] = {}
     # the first finder that names a line has the reason; rule lines go by what has gone beside them
-    for finder in (find_addresses, find_bookkeeping, find_sentences, find_recurring):
+    for finder in (find_addresses, find_bookkeeping, find_front_matter, find_sentences, find_recurring):
         for notice in finder(lines, headings, border):
             notices.setdefault(notice.line - 1, notice)
     find_rules(lines, headings, notices)
     return [notices[index] for index in sorted(notices)]
+
+
+def find_dropped(lines: Sequence[str], patterns: Sequence[str]) -> list[Notice]:
+    """Find the lines that hold one of these texts, or match one written as /regular expression/.
+
+    >>> [notice.reason for notice in find_dropped(["求票", "第一卷", "他走了。"], ["求票", "/^第.卷$/"])]
+    ['--drop 求票', '--drop /^第.卷$/']
+    """
+    found: dict[int, Notice] = {}
+    for pattern in patterns:
+        is_expression = len(pattern) > 2 and pattern[0] == pattern[-1] == "/"
+        search = re.compile(pattern[1:-1] if is_expression else re.escape(pattern)).search
+        for index, line in enumerate(lines):
+            if line and search(line):
+                found.setdefault(index, Notice(index + 1, line, f"--drop {pattern}"))
+    return [found[index] for index in sorted(found)]
 
 
 def remove_notices(lines: Sequence[str], notices: Sequence[Notice]) -> list[str]:
@@ -282,6 +296,19 @@ def find_bookkeeping(lines: Sequence[str], headings: set[int], border: set[int])
     return notices
 
 
+def find_front_matter(lines: Sequence[str], headings: set[int], border: set[int]) -> list[Notice]:
+    """Find the lines before the first heading that name the book, and its blurb up to a rule line or title."""
+    notices, blurb, inside = [], [], False
+    for index in range(min(headings, default=0)):
+        line = simplify_site_words(lines[index])
+        if BOOK_LINE.match(line):
+            notices.append(Notice(index + 1, lines[index], "title of the file"))
+        inside = bool(line and BLURB.match(line)) or (inside and not RULE.match(line) and not AFTER_BLURB.match(line))
+        if inside and line:
+            blurb.append(Notice(index + 1, lines[index], "blurb"))
+    return notices + (blurb if sum(len(notice.text) for notice in blurb) <= MAX_BLURB else [])
+
+
 def find_sentences(lines: Sequence[str], headings: set[int], border: set[int]) -> list[Notice]:
     """Find sentences that speak of the site, its reader or its votes.
 
@@ -295,6 +322,7 @@ def find_sentences(lines: Sequence[str], headings: set[int], border: set[int]) -
             continue
         line = simplify_site_words(lines[index])
         phrases = sum(bool(phrase.search(line)) for phrase in SITE_PHRASES)
+        phrases += 2 * bool(SURE_PHRASE.search(line))
         aside = (line[0] in OPEN and line[-1] in CLOSE) or fold(line).startswith("ps")
         needed = 3 - (index in border) - (aside or counts[lines[index]] >= 3) + bool(STORY_WORD.search(line))
         if phrases >= max(1, needed):
@@ -338,47 +366,3 @@ def find_rules(lines: Sequence[str], headings: set[int], notices: dict[int, Noti
             gone = any(other in headings or (other in notices and not notices[other].kept) for other in beside)
             if index not in notices and (gone or index < first):
                 notices[index] = Notice(index + 1, lines[index], "rule line")
-
-
-class FoldTable(dict):
-    """A str.translate table: compatibility forms, capitals and look-alikes to small ASCII letters, one to one."""
-
-    def __missing__(self, code: int) -> str:
-        char = chr(code)
-        plain = unicodedata.normalize("NFKC", char).translate(LOOK_ALIKES).lower()
-        self[code] = plain = (plain if len(plain) == 1 else char).translate(LOOK_ALIKES)
-        return plain
-
-
-FOLD = FoldTable()
-
-
-def fold(line: str) -> str:
-    """Write a line in small ASCII letters as far as its letters look like them.
-
-    >>> fold("ＷＷw.xiＡosＨuo．ｎｅt 小Ｓ說 \\u0430\\u03bf")
-    'www.xiaoshuo.net 小s说 ao'
-    """
-    return line.translate(FOLD).translate(TRADITIONAL)
-
-
-def simplify_site_words(line: str) -> str:
-    """Write the traditional characters that occur in site lines in simplified form.
-
-    >>> simplify_site_words("請記住本站網址")
-    '请记住本站网址'
-    """
-    return line.translate(TRADITIONAL)
-
-
-def pair_pattern(pairs: str) -> re.Pattern[str]:
-    """Compile a fast pattern that matches all of the two-character words in both scripts, and a few more.
-
-    >>> bool(pair_pattern("本章 字数").search("第八章 本章字數"))
-    True
-    """
-    traditional: dict[str, str] = {}
-    for old, new in TRADITIONAL.items():
-        traditional[chr(new)] = traditional.get(chr(new), "") + chr(old)
-    sides = (sorted({word[side] for word in pairs.split()}) for side in (0, 1))
-    return re.compile("".join(f"[{''.join(char + traditional.get(char, '') for char in side)}]" for side in sides))

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from novelgpt.corpus.documents import read_sources
+from novelgpt.corpus.books import CleaningOptions, read_book
+from novelgpt.corpus.documents import find_inputs, name_of
 from novelgpt.corpus.pieces import TokenStream, open_pieces
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.evaluation.evaluation import (
@@ -87,11 +88,14 @@ class Measure:
         pieces: str | Path,
         *,
         encoding: str | None = None,
+        model: str | None = None,
     ) -> list[Text]:
         """Return the texts to score: the sentence, the file, each file of the folder, else what training held out.
 
+        A file is cleaned as clr_ctrl.py does, but a .json holds clean documents already; model is for hints.
+
         Raises:
-            UserError: both a sentence and a path, or what read_sources and held_out raise.
+            UserError: both a sentence and a path, or what read_book and held_out raise.
         """
         if text is not None and path:
             raise UserError("--text and --text_path: found both, expected one", "leave one out", EXIT_USAGE)
@@ -99,9 +103,9 @@ class Measure:
             return [make_text("--text", [text] if isinstance(text, str) else list(text), self.tokenizer)]
         if path:
             paths = [path] if isinstance(path, (str, Path)) else list(path)
-            sources = read_sources(paths, encoding=encoding)
-            return [make_text(source.name, source.documents, self.tokenizer) for source in sources]
-        return [held_out(pieces, self.tokenizer)]
+            cleaning = CleaningOptions(encoding=encoding)
+            return [make_text(name_of(name), read_book(name, cleaning), self.tokenizer) for name in find_inputs(paths)]
+        return [held_out(pieces, self.tokenizer, model)]
 
     def report(
         self, texts: list[Text], *, per_chapter: bool = False, page: Callable | None = None, **facts: object
@@ -119,12 +123,12 @@ class Measure:
             # the text as a whole; a page needs every token's figure, and takes its sum from the same pass
             result, spans = self.surprise_of(text) if page else (self.result_of(text.stream, text.characters), [])
             entry = {"name": text.name, **figures_of(result), "unknown_tokens": self.count_unknown(text)}
+            if len(texts) > 1:
+                say(f"{result.loss:.4f}  {text.name}")
             # its chapters, each in a pass of its own
             entry |= {"chapters": self.chapters_of(text)} if per_chapter else {}
             results, chapters = [*results, result], [*chapters, *spans]
             entries.append(entry)
-            if len(texts) > 1:
-                say(f"{result.loss:.4f}  {text.name}")
         # all texts together: sums are added and means taken once, so a long text weighs more than a short one
         total = sum_evaluations(results)
         say_result(total)
@@ -158,15 +162,16 @@ class Measure:
         return Evaluation(nll, scored, len(text.stream), text.characters, right), chapters
 
     def chapters_of(self, text: Text) -> list[dict]:
-        """Score every chapter of a text by itself."""
-        chapters = []
-        for part in chapter_streams(text.stream, self.tokenizer):
+        """Score every chapter of a text by itself; the figure of an only one is the text's and is not said again."""
+        chapters, streams = [], chapter_streams(text.stream, self.tokenizer)
+        for part in streams:
             shown = self.tokenizer.show(part[1 : len(part) - 1])  # between the marks
             result = self.result_of(part, len(shown))
             heading = shown.split("\n")[0][:HEADING]
             figures = {"loss": result.loss, "accuracy": result.accuracy, "tokens": result.tokens}
             chapters.append({"heading": heading, **figures})
-            say(f"{result.loss:.4f}  {heading}")
+            if len(streams) > 1:
+                say(f"{result.loss:.4f}  {heading}")
         return chapters
 
     def count_unknown(self, text: Text) -> int:
@@ -209,14 +214,13 @@ def chapter_streams(stream: TokenStream, tokenizer: NovelTokenizer) -> list[Toke
     return [TokenStream([stream[first : last + 1]]) for first, last in itertools.pairwise(places)]
 
 
-def held_out(folder: str | Path, tokenizer: NovelTokenizer) -> Text:
+def held_out(folder: str | Path, tokenizer: NovelTokenizer, model: str | None = None) -> Text:
     """Return the held-out part of a piece set; UserError where it is damaged, of another vocabulary, or empty."""
-    # the path stands in the hint that tells how to make pieces for this model
-    expect = {"vocabulary_sha256": tokenizer.fingerprint, "vocabulary_path": "THE_MODEL_FOLDER"}
+    # the model's folder stands in the hint that tells how to make pieces for it
+    expect = {"vocabulary_sha256": tokenizer.fingerprint} | ({"vocabulary_path": model} if model else {})
     pieces = open_pieces(folder, expect=expect)
     if len(pieces.valid) < 2:
-        hint = "give a text to score: eval.py --text_path FILE"
-        raise UserError(f"{folder}: nothing is held out", hint, EXIT_INPUT)
+        raise UserError(f"{folder}: nothing is held out", pieces.command(valid_fraction=0.05), EXIT_INPUT)
     return Text(f"held out of {folder}", pieces.valid, pieces.manifest["valid"]["characters"])
 
 

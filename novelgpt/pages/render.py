@@ -44,6 +44,11 @@ def make_visible(value: object) -> object:
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
+def word(text: str) -> str:
+    """Return a word or sentence that a page says, in the language of its reader; all of them pass here."""
+    return text
+
+
 def fill(template: str, **values: object) -> str:
     """Return a template filled with values, all of them escaped."""
     environment = jinja2.Environment(
@@ -55,12 +60,12 @@ def fill(template: str, **values: object) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["thousands"] = "{:,}".format
+    environment.filters |= {"thousands": "{:,}".format, "word": word}
     return environment.get_template(template).render(values)
 
 
 def report_page(report: dict) -> str:
-    """Write the novel doctor's JSON report beside the documents (`data/train.report.json`) as a page."""
+    """Return the novel doctor's JSON report beside the documents (`data/train.report.json`) as a page."""
     charts = [draw_lengths(book["lengths"]) if book["lengths"] else None for book in report["books"]]
     return fill(
         "report.html",
@@ -79,22 +84,34 @@ def draw_lengths(lengths: Sequence[Mapping]) -> dict:
     groups = [lengths[start : start + per_bar] for start in range(0, len(lengths), per_bar)]
     means = [sum(entry["characters"] for entry in group) / len(group) for group in groups]
     highest, width = max(means), CHART_WIDTH / len(groups)
-    # bars to places: the longest reaches ten units below the top, the shortest is still a line
-    bars = []
+    # bars to places below a round number; the shortest is still a line
+    top, bars = round_up(highest), []
     for index, (group, mean) in enumerate(zip(groups, means, strict=True)):
-        first, height = group[0], max(1.0, mean / highest * (CHART_HEIGHT - 10))
+        first, height = group[0], max(1.0, mean / top * CHART_HEIGHT)
         bars.append(
             {
                 "x": f"{index * width:.2f}",
                 "y": f"{CHART_HEIGHT - height:.1f}",
                 "width": f"{max(width * 0.85, 0.5):.2f}",
                 "height": f"{height:.1f}",
-                "title": f"{first['heading'] or 'line ' + str(first['line'])}: {first['characters']:,}",
+                "title": f"{first['heading'] or word('line ' + str(first['line']))}: {first['characters']:,}",
                 "is_front": not first["heading"],
             }
         )
-    label = f"lengths of {len(lengths):,} documents, the longest bar {highest:,.0f} characters"
-    return {"width": CHART_WIDTH, "height": CHART_HEIGHT, "label": label, "bars": bars}
+    label = word(f"characters of {len(lengths):,} documents, at most {highest:,.0f}; grey: without a heading")
+    axes = {"marks": [top, top // 2, 0], "ticks": sorted({1, (len(lengths) + 1) // 2, len(lengths)})}
+    return {"width": CHART_WIDTH, "height": CHART_HEIGHT, "label": label, "bars": bars, **axes}
+
+
+def round_up(number: float) -> int:
+    """Return the next round number that has a half, for the top of a scale.
+
+    >>> [round_up(number) for number in (0, 7, 110, 11_854, 20_000)]
+    [10, 10, 120, 12000, 20000]
+    """
+    unit = 10 ** max(0, len(str(math.ceil(number))) - 2)
+    steps = (10, 12, 14, 16, 20, 24, 30, 40, 50, 60, 80, 100)
+    return next(step * unit for step in steps if step * unit >= number)
 
 
 def write_surprise_page(path: str | Path, title: str, report: dict, chapters: Sequence[Sequence]) -> None:
@@ -111,13 +128,13 @@ def write_surprise_page(path: str | Path, title: str, report: dict, chapters: Se
 
 
 def surprise_page(title: str, facts: Sequence[tuple[str, object]], chapters: Sequence[Sequence]) -> str:
-    """Write a text with the surprise of every character.
+    """Return a text with the surprise of every character.
 
     Args:
         title: what was scored.
         facts: names and figures of the table at its head.
-        chapters: the spans of each chapter: a text, nearly always of one character, and its nats, NaN where nothing
-            was scored. Beyond MAX_SHOWN characters chapters are left out, and the page says so.
+        chapters: the spans of each chapter: a text, nearly always of one character, and its surprise in nats, NaN where
+            nothing was scored. Beyond MAX_SHOWN characters chapters are left out, and the page says so.
     """
     # whole chapters while they fit, and always the first; a browser chokes on millions of spans
     kept, size = [], 0
@@ -144,7 +161,7 @@ def show_chapter(spans: Sequence) -> dict:
     # a class and a title for each span: the colour tells the size, the pointer the figure
     return {
         "heading": paragraph_text(paragraphs[0]) if paragraphs else "—",
-        "figure": f"{mean_nats(spans):.3f} nats per character",
+        "figure": word(f"surprise {mean_nats(spans):.3f}"),
         "spans": [(level_of(span.nats), describe_nats(span.nats), show_breaks(span.text)) for span in spans],
     }
 
@@ -159,8 +176,8 @@ def level_of(nats: float) -> str:
 
 
 def describe_nats(nats: float) -> str:
-    """Write the figure that a character shows under the pointer."""
-    return "not scored" if math.isnan(nats) else f"{nats:.2f} nats"
+    """Return the figure that a character shows under the pointer."""
+    return word("not scored") if math.isnan(nats) else f"{nats:.2f}"
 
 
 def show_breaks(text: str) -> str:

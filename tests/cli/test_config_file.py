@@ -66,7 +66,8 @@ def other_values(name: str, entry: Field) -> list[list[str]]:
     if is_switch(entry):
         return [[flag], [f"--no-{name}"]]
     if facts["many"]:
-        return [[flag, "井"], [flag, "a", "b, c", "[x]", "null"]]
+        texts = ["a", "b, c", "[x]", "null"]  # after one flag, or each after its own
+        return [[flag, "井"], [word for text in texts for word in (flag, text)] if name == "drop" else [flag, *texts]]
     if facts["choices"]:
         return [[flag, choice] for choice in facts["choices"]]
     if not facts["read"]:

@@ -190,7 +190,7 @@ def test_a_text_without_headings_and_gaps_is_split_into_even_parts_at_paragraph_
     lines = [f"{number}{STORY}" for number in range(1_000)]
     chapters = split_chapters("\n\n".join(lines))
     assert "\n".join(chapters.documents).split("\n") == lines
-    assert chapters.how == "no chapter headings: split into 5 even parts at paragraph ends"
+    assert chapters.how == "no chapter headings: split into 5 even parts"
     lengths = [len(document) for document in chapters.documents]
     assert max(lengths) - min(lengths) < 100
 

@@ -35,7 +35,7 @@ def test_every_code_point_between_two_characters_is_treated_as_the_definition_sa
         elif char in BLANKS:
             expected.append("萧 炎")
         elif char == "\ufffd" or unicodedata.category(char)[0] == "C":
-            expected.append("萧炎")
+            expected.append("萧〓炎" if char == "\ufffd" or unicodedata.category(char) == "Co" else "萧炎")
             removed[f"U+{code:04X}"] = 1
         else:
             expected.append(f"萧{char}炎")
@@ -49,7 +49,20 @@ def test_every_code_point_between_two_characters_is_treated_as_the_definition_sa
 
 def test_private_use_characters_stay_when_asked():
     assert clean_text("萧\ue777炎", keep_private=True).text == "萧\ue777炎"
-    assert clean_text("萧\ue777炎").counts == {"private-use characters": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "marked"),
+    [
+        ("手\ue777擒\ue778\ue779。", "手〓擒〓〓。", 3),  # one for each, beside a letter on either side
+        ("，\ue777来", "，〓来", 1),
+        ("他\ufffd\ufffd走了", "他〓走了", 1),  # the bytes of one character leave several U+FFFD
+        ("。\ue777\n\ue778\ue779\n来", "。\n来", 0),  # ornaments, beside no letter
+    ],
+)
+def test_a_character_lost_inside_a_word_leaves_a_mark(text, expected, marked):
+    cleaned = clean_text(text)
+    assert (cleaned.text, cleaned.counts["characters lost inside words, marked 〓"]) == (expected, marked)
 
 
 @given(DIRTY, st.sampled_from([None, "half", "full"]), st.booleans())

@@ -1,16 +1,13 @@
 """What is odd about a book, its facts, its verdict, and the report on the terminal and as JSON."""
 
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 from novelgpt.corpus.books import CleaningOptions, Library
 from novelgpt.corpus.doctor import (
-    Examination,
     Report,
-    character_counts,
     find_faults,
-    known_characters,
+    find_remarks,
     list_numbers,
     report_path,
     terminal_lines,
@@ -44,6 +41,25 @@ def test_faults_are_listed_the_worst_first(tmp_path, monkeypatch):
     ]
 
 
+def test_a_good_book_has_nothing_missing_or_is_said_what_to_look_at(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    story = [f"{STORY[:10]}{number:04}{STORY[10:]}" for number in range(5_000)]  # 25 characters and a newline each
+    chapters = [["第" + str(number + 1) + "章 山村", *story[number * 500 : number * 500 + 500]] for number in range(10)]
+    lines = [line for chapter in chapters for line in chapter]  # 9 · 6 + 7 of the headings, 5,000 · 26 of the story
+    Path("novel.txt").write_text("\n".join(lines), encoding="utf-8")
+    assert report_on("novel.txt").verdict == "good: 10 chapters, 130,061 characters, nothing missing"
+    lines += ["手到\ue001来，又到\ue002去。", "他姓**，叫××。", story[0], "□"]
+    Path("novel.txt").write_text("\n".join(lines), encoding="utf-8")
+    assert report_on("novel.txt").verdict == (
+        "good: 10 chapters, 130,110 characters; but look at: missing characters (〓 or □): 3; "
+        "words hidden by ** or ××: 2; paragraphs that stand more than once: 1"
+    )
+    (facts,) = report_on("novel.txt").books
+    long = replace(facts, gaps=0, masked=0, repeated_passages={"passages": 0, "characters": 0, "shown": []})
+    long.lengths[0]["characters"] = 60_001
+    assert find_remarks(long) == ["a chapter of 60,001 characters"]
+
+
 def test_numbers_are_drawn_together():
     assert list_numbers([1, 2, 3, 7, 9, 10], limit=2) == "1–3, 7 …"
 
@@ -58,7 +74,7 @@ def test_the_terminal_report_of_one_book_is_about_fifteen_lines(tmp_path, monkey
         "  removed: U+0007 1",
         "  advertisements and site lines: end-of-chapter mark 1",
         "    line 8: (本章完)",
-        "  chapters: 3 headings such as '第1章 山村<b>'",
+        "  chapters: 3 headings such as 「第1章 山村<b>」",
         "  documents: 3, 74 to 74 characters, median 74",
         "  numbers: missing 3",
         "  outside GB2312: 2 characters of 2 kinds: 丂丄",
@@ -80,46 +96,3 @@ def test_many_books_take_one_line_each_and_twenty_at_most(tmp_path, monkeypatch)
 def test_the_json_report_lies_beside_the_output():
     assert str(report_path("data/train.json")) == "data/train.report.json"
     assert str(report_path("corpus")) == "corpus.report.json"
-
-
-def test_characters_are_counted_as_counter_does():
-    text = "萧炎萧😀\nA㐀" * 7
-    assert character_counts(text) == Counter(text)
-
-
-def test_gb2312_has_6763_han_characters_and_a_vocabulary_is_read_line_by_line(tmp_path):
-    name, known = known_characters(None)
-    assert name == "GB2312"
-    assert sum("\u4e00" <= char <= "\u9fff" for char in known) == 6763
-    vocabulary = tmp_path / "vocab.txt"
-    vocabulary.write_text("[PAD]\n<0x00>\n萧\n\u2028\n炎\n", encoding="utf-8")
-    assert known_characters(vocabulary) == (str(vocabulary), {"萧", "\u2028", "炎"})
-
-
-def test_an_examination_in_two_parts_says_the_same_as_in_one():
-    lines = ["“萧Ж炎", STORY, STORY, "□の", ""]
-    whole, parts = Examination(), Examination()
-    whole.add([*lines, *lines, ""], ["“萧", "「」"])
-    parts.add([*lines, ""], ["“萧"])
-    parts.add([*lines, ""], ["「」"])
-    first, second = whole.facts(), parts.facts()
-    first["repeated_passages"] = second["repeated_passages"] = None  # found within a part only
-    assert first == second
-
-
-def test_odd_and_lost_characters_come_with_count_and_first_line():
-    examination = Examination()
-    examination.add(["一", "他Ж走", "Ж镕"], ["“一"])
-    facts = examination.facts()
-    assert facts["odd"]["shown"] == [
-        {
-            "character": "Ж",
-            "code": "U+0416",
-            "name": "CYRILLIC CAPITAL LETTER ZHE",
-            "count": 2,
-            "line": 2,
-            "text": "他Ж走",
-        }
-    ]
-    assert [(entry["character"], entry["line"]) for entry in facts["lost"]["shown"]] == [("镕", 3)]
-    assert facts["quotes"]["unbalanced_documents"] == 1

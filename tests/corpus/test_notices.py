@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from novelgpt.corpus.chapters import dividing_headings, find_headings
 from novelgpt.corpus.cleaning import clean_text
-from novelgpt.corpus.notices import Notice, find_notices, remove_notices
+from novelgpt.corpus.notices import Notice, find_dropped, find_notices, remove_notices
 
 STORY = "他推开门，外面下着雪，山路上一个人也没有。"
 # Read by eye: the two lines at the head, the line after each chapter, the footer. Golden; change only with the file.
@@ -19,8 +19,8 @@ CHUNFENG = [
     *(2086, 2152, 2209, 2273, 2315, 2376, 2395, 2431, 2491, 2538, 2597, 2692, 2747, 2813, 2832, 2850, 2878, 2903, 2931),
     *(2965, 2967),
 ]
-# Head rule, menus of two pasted web pages, tail rule and download site; beside them the 120 date lines.
-HONGLOUMENG = [6, *range(1350, 1356), 1357, *range(3550, 3556), 3557, 3611, 3612]
+# Title, blurb and rule at the head, menus of two pasted web pages, tail rule and download site; beside them 120 dates.
+HONGLOUMENG = [1, 3, 4, 6, *range(1350, 1356), 1357, *range(3550, 3556), 3557, 3611, 3612]
 FULL = {char: chr(ord(char) + 0xFEE0) for char in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 LOOK_ALIKE = {"a": "а", "c": "с", "e": "е", "o": "о", "p": "р", "x": "х", "i": "і", "k": "κ", "t": "τ", "w": "ԝ"}
 
@@ -65,7 +65,7 @@ def test_qijian_loses_the_navigation_of_one_pasted_page():
     assert texts(read_lines("qijian.big5.txt")) == ["後一頁", "前一頁", "回首頁"]
 
 
-def test_hongloumeng_loses_dates_menus_and_the_download_site():
+def test_hongloumeng_loses_its_blurb_dates_menus_and_the_download_site():
     notices = notices_in(read_lines("hongloumeng.gbk.txt"))
     dates = [notice.line for notice in notices if notice.text.startswith("更新时间:2007-1-12 23:59:")]
     assert len(dates) == 120
@@ -169,6 +169,67 @@ def test_an_address_inside_a_story_line_is_cut_out_and_the_line_stays():
 def test_an_address_in_a_heading_leaves_the_heading():
     lines = ["第一章 山村(www.example.com)", STORY, "第二章 城", STORY]
     assert notices_in(lines) == [Notice(1, lines[0], "address in a heading", "第一章 山村")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "本作品仅供读者预览,请在下载24小时内删除，不得用作商业用途；如果喜欢，请购买正版图书!",
+        "《雪夜》电子版仅供试读，請在下載後24小時內刪除。",
+        "喜欢这个故事的朋友请购买正版！",
+    ],
+)
+@pytest.mark.parametrize("place", [1, -1])
+def test_the_request_to_delete_the_file_goes_at_either_end_of_a_book(line, place):
+    lines = write_book()
+    lines.insert(place if place > 0 else len(lines), line)
+    assert texts(lines) == [line]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["他说过，借来的书要在24小时内还给她。", "商业街上卖正版书的铺子都关了门。", "内容简介写在书的背面，她没有看。"],
+)
+@pytest.mark.parametrize("place", [1, 9, -1])
+def test_a_story_that_speaks_of_books_and_hours_stays(line, place):
+    lines = write_book()
+    lines.insert(place, line)
+    assert texts(lines) == []
+
+
+def test_title_and_blurb_before_the_first_chapter_go_up_to_a_rule_or_the_next_title():
+    head = ["[雪夜 / 无名氏 著 ]", "", "书籍介绍:", "　一个少年上山的故事，讲了三代人。", "又名《山路》。"]
+    lines = [*head, "------章节内容开始-------", "第一章 山村", *[STORY] * 9, "第二章 城", *[STORY] * 9]
+    assert [(notice.line, notice.reason) for notice in notices_in(lines)] == [
+        *[(1, "title of the file"), (3, "blurb"), (4, "blurb"), (5, "blurb"), (6, "rule line")]
+    ]
+    lines[5] = "前言"
+    lines.insert(6, STORY)
+    assert [notice.line for notice in notices_in(lines)] == [1, 3, 4, 5]
+    labelled = ["【内容简介】少年上山。", "第一章 山村", *[STORY] * 9, "第二章 城", *[STORY] * 9]
+    assert texts(labelled) == ["【内容简介】少年上山。"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["第一章 山村", "内容简介：", *[STORY] * 9, "第二章 城", STORY],  # behind the first heading
+        ["内容简介：", *[STORY] * 99, "第一章 山村", STORY, "第二章 城", STORY],  # too long for a blurb
+        ["内容简介：", *[STORY] * 9],  # no chapter at which it would end
+        ["他写的内容简介：没有人看。", "第一章 山村", STORY, "第二章 城", STORY],
+    ],
+)
+def test_what_may_be_the_story_is_no_blurb(lines):
+    assert texts(lines) == []
+
+
+def test_lines_are_dropped_by_text_and_by_expression():
+    lines = ["求票！第一卷", "他走了。", "", "第二卷", "a.c", "abc"]
+    dropped = find_dropped(lines, ("求票", "/^第.卷$/", "a.c"))
+    assert [(notice.line, notice.reason) for notice in dropped] == [
+        *[(1, "--drop 求票"), (4, "--drop /^第.卷$/"), (5, "--drop a.c")]
+    ]
+    assert remove_notices(lines, dropped) == ["", "他走了。", "", "", "", "abc"]
 
 
 def test_rule_lines_go_next_to_headings_and_removed_lines_only():

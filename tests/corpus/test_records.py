@@ -56,7 +56,7 @@ def test_a_column_that_is_not_there_and_one_of_a_text_file_are_refused(tmp_path)
         read_records(tmp_path / "a.csv")
     assert str(caught.value) == (
         f"error: {tmp_path}/a.csv: found the columns number, body, expected 'text' or 'content'\n\n"
-        "hint: --text_column NAME_OF_THE_COLUMN"
+        "hint: --text_column body"
     )
     with pytest.raises(UserError) as caught:
         read_records(tmp_path / "a.txt", "body")

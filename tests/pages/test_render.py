@@ -69,7 +69,8 @@ def make_report(**changes) -> dict:
     odd = {"character": "Ж", "code": "U+0416", "name": "CYRILLIC ZHE", "count": 4101, "line": 4102, "text": "他Ж走"}
     book = {
         "name": "book.txt", "kind": "txt", "encoding": "big5", "reason": "reads as Chinese", "bad_bytes": 4103,
-        "bad_offsets": [9], "segments": [[4104, 4105, "UTF-16"]], "repairs": {"double bytes": 4106},
+        "bad_offsets": [9], "segments": [[4104, 4105, "UTF-16"]], "torn_lines": [4140],
+        "repairs": {"double bytes": 4106},
         "characters_in": 4107, "characters": 4108, "documents": 4109, "cleaned": {"tabs": 4110},
         "code_points": {"U+200B": 4111},
         "examples": {"tabs": [{"line": 4112, "text": "前"}, {"line": 4113, "text": "后"}]},
@@ -103,7 +104,8 @@ def test_every_fact_of_the_report_is_on_the_page():
         *("book.txt", "Big5", "reads as Chinese", "usable: look at it", "gone.txt", "no such file", "4115 headings"),
         *("missing | 41–43", "repeated | 51", "out of order | 61", "lines 4,104 to 4,105 | UTF-16"),
         *("repaired: double bytes | 4,106", "characters read | 4,107", "characters kept | 4,108", "bad bytes | 4,103"),
-        *("documents | 4,109", "chapters | 4,116", "tabs | 4,110 | line 4,112: 前 ⏎ line 4,113: 后", "U+200B | 4,111"),
+        "lines partly in another encoding | 4140",
+        *("documents | 4,109", "chapters | 4,116", "tabs | 4,110 | line 4,112: 前 | line 4,113: 后", "U+200B | 4,111"),
         *("Removed lines: 2", "4,114 | address | 来网站看书 → 看书", "4,117 | contents | 目录"),
         *("4,118 | 第一章 | 4,119", "4,120 | — | 4,121", "第一章: 4,119", "line 4120: 4,121"),
         *("Odd characters: 4,122", "Ж | U+0416 | CYRILLIC ZHE | 4,101 | 4,102 | 他Ж走"),
@@ -191,8 +193,17 @@ def test_many_chapters_share_the_bars_of_the_picture(number):
 
 def test_a_bar_is_as_high_as_its_documents_are_long_on_the_average():
     lengths = [{"line": number, "heading": "", "characters": number} for number in (0, 50, 100)]
-    # of 160 units ten stay free above the longest one; an empty document still shows a line
-    assert [bar["height"] for bar in draw_lengths(lengths)["bars"]] == ["1.0", "75.0", "150.0"]
+    # the longest one fills 160 units, as its length is a round number; an empty document still shows a line
+    chart = draw_lengths(lengths)
+    assert [bar["height"] for bar in chart["bars"]] == ["1.0", "80.0", "160.0"]
+    assert (chart["marks"], chart["ticks"]) == ([100, 50, 0], [1, 2, 3])
+
+
+def test_the_picture_has_its_axes_in_words_that_keep_their_size():
+    lengths = [{"line": number, "heading": "第1章", "characters": 1_000 + number} for number in range(120)]
+    shown = " | ".join(filter(None, Page(report_page(make_report(lengths=lengths))).texts))
+    assert "Chapters | 1,200 | 600 | 0 | 第1章: 1,000 | " in shown
+    assert " | 1 | 60 | 120 | characters of 120 documents, at most 1,119; grey: without a heading | found | " in shown
 
 
 def test_the_surprise_page_is_whole_escaped_and_needs_nothing_from_elsewhere():
@@ -203,10 +214,10 @@ def test_the_surprise_page_is_whole_escaped_and_needs_nothing_from_elsewhere():
     assert page.addresses == []
     assert not {"script", "b", "link", "img", "iframe"} & {*page.tags}
     assert "url(" not in text and "http" not in text and "prefers-color-scheme: dark" in text and "\x07" not in text
-    assert page.spans[:4] == [("第", "2.00 nats"), ("一", "not scored"), ("↵", "0.25 nats"), ("<", "12.50 nats")]
-    assert page.spans[-1] == ("完", "7.25 nats")
-    assert '<span class="n7" title="7.25 nats">完</span>' in text
-    assert '<span class="n0" title="0.25 nats">↵\n</span><span' in text  # nothing between two spans
+    assert page.spans[:4] == [("第", "2.00"), ("一", "not scored"), ("↵", "0.25"), ("<", "12.50")]
+    assert page.spans[-1] == ("完", "7.25")
+    assert '<span class="n7" title="7.25">完</span>' in text
+    assert '<span class="n0" title="0.25">↵\n</span><span' in text  # nothing between two spans
     assert "<h2>第一 <small>" in text and '<html lang="en">' in text and 'lang="zh"' in text
     assert "<td>1.5</td>" in text and '<td class="n">1,200</td>' in text
 
@@ -232,7 +243,7 @@ def test_a_paragraph_costs_the_mean_of_its_scored_characters():
 def test_a_page_that_would_be_too_long_says_what_it_leaves_out():
     chapters = [[Span("长" * (MAX_SHOWN - 1), 1.0)], [Span("短长", 1.0)], [Span("完", 1.0)]]
     page = surprise_page("t", [], chapters)
-    assert "<p>2 further chapters are not shown.</p>" in page and "短长" not in page
+    assert "<p>2 further chapters are not shown</p>" in page and "短长" not in page
 
 
 def test_a_name_that_a_template_lacks_is_an_error():

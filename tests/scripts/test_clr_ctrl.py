@@ -86,6 +86,84 @@ def test_without_a_path_the_users_novel_is_taken_and_else_the_bundled_one(capsys
     assert clean() == ["甲"]
 
 
+def test_the_bundled_novel_replaces_itself_and_no_other(capsys):
+    assert run(clr_ctrl.main, []) == run(clr_ctrl.main, []) == 0
+    Path("我的.txt").write_text(NOVEL, encoding="utf-8")
+    assert run(clr_ctrl.main, ["我的.txt"]) == 0
+    kept = Path("data/train.json").read_bytes()
+    capsys.readouterr()
+    assert run(clr_ctrl.main, []) == EXIT_USAGE
+    assert capsys.readouterr().err == (
+        "error: data/train.json: holds another novel, and no path of one to clean is given\n\n"
+        "hint: python clr_ctrl.py 我的.txt\n"
+        f"or the bundled novel in its place: python clr_ctrl.py {SAMPLE / 'novel.txt'}\n"
+    ).replace("我的.txt", "'我的.txt'")
+    assert Path("data/train.json").read_bytes() == kept
+    # documents that came from elsewhere, beside the report of others
+    Path("out.json").write_text('["甲"]', encoding="utf-8")
+    Path("data/train.report.json").rename("out.report.json")
+    assert run(clr_ctrl.main, ["--output", "out.json"]) == EXIT_USAGE
+    said = capsys.readouterr().err.split("\n")
+    assert said[2] == "hint: python clr_ctrl.py novel.txt --output out.json"
+    assert said[3].endswith(f": python clr_ctrl.py {SAMPLE / 'novel.txt'} --output out.json")
+
+
+def test_lines_are_dropped_by_text_or_expression_and_stand_in_the_report(capsys):
+    story = NOVEL + "书友们投票吧\r\n第一卷完\r\n"
+    Path("novel.txt").write_text(story, encoding="utf-8")
+    flags = ["--drop", "投票", "--drop", "/^第.卷完$/", "novel.txt", "--drop", "夏天"]
+    assert clean(*flags) == CLEAN
+    (facts,) = json.loads(Path("out.report.json").read_text(encoding="utf-8"))["books"]
+    dropped = [(notice["line"], notice["reason"]) for notice in facts["notices"]]
+    assert dropped == [(3, "end-of-chapter mark"), (6, "--drop 投票"), (7, "--drop /^第.卷完$/")]
+    assert "warning: --drop 夏天: no line contains it\n" in capsys.readouterr().err
+    Path("clean.yaml").write_text("drop: [投票, /^第.卷完$/]\n", encoding="utf-8")
+    assert clean("novel.txt", "--config", "clean.yaml") == CLEAN
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fault"),
+    [
+        ("/(/", "not a regular expression: missing ), unterminated subpattern at position 0"),
+        ("", "expected a text or a /regular expression/"),
+        ("//", "expected a text or a /regular expression/"),
+    ],
+)
+def test_a_pattern_that_is_none_is_refused(pattern, fault, capsys):
+    assert run(clr_ctrl.main, ["novel.txt", "--drop", pattern]) == EXIT_USAGE
+    expected = f"error: --drop: found {pattern!r}, {fault}\n\nhint: python {Path(sys.argv[0]).name} --help\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_wrong_encoding_is_refused_and_nothing_is_replaced(capsys):
+    Path("novel.txt").write_text((SAMPLE / "novel.txt").read_text("gb18030"), encoding="gb18030")
+    Path("out.json").write_text("kept", encoding="utf-8")
+    assert run(clr_ctrl.main, ["novel.txt", "--encoding", "big5", "--output", "out.json"]) == EXIT_INPUT
+    said = capsys.readouterr().err
+    assert said.startswith("error: novel.txt: --encoding big5 reads 「")
+    assert said.endswith("」, gb18030 reads 「《九井灵潮》」\n\nhint: --encoding gb18030\n")
+    assert Path("out.json").read_text(encoding="utf-8") == "kept"
+    assert len(clean("novel.txt", "--encoding", "gb18030")) == 27
+
+
+def test_a_folder_counts_the_book_that_is_left_out_in_its_verdict(capsys):
+    Path("books").mkdir()
+    for name, text in (("a", NOVEL), ("b", NOVEL), ("c", "")):
+        Path("books", f"{name}.txt").write_text(text, encoding="utf-8")
+    clean("books")
+    assert "verdict: 3 books: 0 good, 2 to look at, 1 left out\n" in capsys.readouterr().err
+
+
+def test_a_book_with_a_line_in_two_encodings_is_kept_and_the_verdict_names_the_line(capsys):
+    line = "過了半晌，門外的人才低聲說道：「我從南邊來，走了三天三夜，想討一碗熱水喝。」"
+    other = "“过了半晌，门外的人才低声说道：我从南边来，走了三天三夜，想讨一碗热水喝。”"
+    chapters = [f"第{number}章 山村\n{line}{number}\n".encode("big5") * 9 for number in range(1, 30)]
+    Path("novel.txt").write_bytes(b"".join(chapters) + line.encode("big5") + other.encode("gb18030") + b"\n")
+    documents = clean("novel.txt")
+    assert documents[-1].split("\n")[-1].startswith(line) and "〓" in documents[-1]
+    assert "bad bytes; lines partly in another encoding: 523; " in capsys.readouterr().err
+
+
 @needs_novels
 @pytest.mark.parametrize("name", NOVELS)
 def test_the_output_cleaned_again_is_the_same(name):
@@ -175,7 +253,7 @@ def test_a_large_file_in_blocks_gives_the_documents_it_gives_whole(monkeypatch):
     streamed = json.loads(Path("out.report.json").read_text(encoding="utf-8"))["books"][0]
     for key in ("cleaned", "code_points", "notices", "lengths", "missing", "characters", "odd", "lost", "quotes"):
         assert streamed[key] == facts[key], key
-    assert streamed["how"] == "26 headings such as '第一章 第七口井'; read in 8 blocks, 27 documents"
+    assert streamed["how"] == "26 headings such as 「第一章 第七口井」; read in 8 blocks, 27 documents"
 
 
 def test_the_script_starts_without_torch_and_fast():

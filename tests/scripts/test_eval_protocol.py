@@ -62,8 +62,8 @@ def figures(published):
 def test_perplexity_and_accuracy_equal_an_independent_sliding_window_of_transformers(
     published, figures, tmp_path, capsys, stride
 ):
-    (tmp_path / "novel.txt").write_text(NOVEL, encoding="utf-8")
-    words = [f"--model_path={published}", f"--text_path={tmp_path / 'novel.txt'}", f"--stride={stride}"]
+    (tmp_path / "novel.json").write_text(json.dumps([NOVEL]), encoding="utf-8")
+    words = [f"--model_path={published}", f"--text_path={tmp_path / 'novel.json'}", f"--stride={stride}"]
     assert run(eval_script.main, [*words, "--device=cpu"]) == 0
     report = json.loads(capsys.readouterr().out)
     nats, scored, right = figures(NOVEL, stride)

@@ -1,16 +1,23 @@
 """eval.py from its command line: one JSON object on stdout, equal to transformers' own figures."""
 
+import gzip
 import json
 import math
+import shlex
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import STORY, make_tiny_options
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import clr_ctrl
 import eval as eval_script
+import tokenize_corpus
 from novelgpt.cli import run
 from novelgpt.corpus.tokenizer import load_tokenizer
+from novelgpt.corpus.tokenizers.base import save_vocabulary
+from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.files import write_json
 from novelgpt.network import build_model, save_model
 
@@ -80,6 +87,90 @@ def test_a_file_is_scored_and_every_chapter_by_itself(folder, capsys, tmp_path, 
     # every character of the story is one token, and a mark stands on either side
     assert [chapter["tokens"] for chapter in result["chapters"]] == [len(text) + 2 for text in expected]
     assert all(chapter["loss"] > 0 for chapter in result["chapters"])
+
+
+DIRTY = (
+    "\r\n".join(f"{text.replace(chr(10), chr(13) + chr(10) + '　　')}\r\n(本章完)" for text in STORY)
+    + "\r\nwww.example.com\x07\r\n"
+)
+
+
+@pytest.mark.parametrize("name", ["novel.txt", "novel.txt.gz", "novel.csv", "novel.jsonl"])
+def test_a_novel_has_exactly_the_figures_of_its_clean_chapters(folder, capsys, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    data = {
+        "novel.txt": DIRTY.encode("gb18030"),
+        "novel.txt.gz": gzip.compress(DIRTY.encode("gb18030")),
+        "novel.csv": f'text\n"{DIRTY}"\n'.encode(),
+        "novel.jsonl": json.dumps({"text": DIRTY}).encode(),
+    }
+    Path(name).write_bytes(data[name])
+    assert run(clr_ctrl.main, [name, "--output", "clean.json"]) == 0
+    assert json.loads(Path("clean.json").read_text(encoding="utf-8")) == STORY
+    capsys.readouterr()
+    clean = score(capsys, folder, "--text_path=clean.json", "--per_chapter")
+    assert score(capsys, folder, f"--text_path={name}", "--per_chapter") == clean
+    assert len(clean["chapters"]) == 3
+
+
+def test_what_was_cleaned_is_said_and_clean_chapters_are_taken_as_they_are(folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("novel.txt").write_text(DIRTY, encoding="utf-8")
+    write_json("kept.json", [*STORY, "(本章完)"])
+    for path in ("novel.txt", "kept.json"):
+        assert run(eval_script.main, [f"--model_path={folder}", "--device=cpu", f"--text_path={path}"]) == 0
+    said = capsys.readouterr()
+    assert said.err.split("\n")[0] == (
+        f"novel.txt: cleaned as clr_ctrl.py does: 3 documents, {sum(map(len, STORY))} characters, 4 lines left out"
+    )
+    assert said.err.count("cleaned") == 1
+    characters = [json.loads(line)["characters"] for line in said.out.strip().split("\n")]
+    assert characters == [sum(map(len, STORY)), sum(map(len, STORY)) + 5]
+
+
+def test_in_a_folder_a_file_stands_above_its_chapters_and_an_only_chapter_is_not_said_twice(
+    folder, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("books").mkdir()
+    write_json("books/a.json", STORY[:1])
+    write_json("books/b.json", STORY[1:])
+    assert run(eval_script.main, [f"--model_path={folder}", "--device=cpu", "--text_path=books", "--per_chapter"]) == 0
+    said = capsys.readouterr()
+    names = [line.partition("  ")[2] for line in said.err.split("\n") if "  " in line]
+    assert names == ["books/a.json", "books/b.json", "第二章 剑", "第三章 潮"]
+    texts = json.loads(said.out)["texts"]
+    assert [len(text["chapters"]) for text in texts] == [1, 2]
+    assert texts[0]["chapters"][0]["loss"] == pytest.approx(texts[0]["loss"])
+
+
+def test_pieces_of_another_vocabulary_are_refused_with_the_command_for_this_model(folder, capsys, tmp_path):
+    pieces = tmp_path / "pieces"
+    save_vocabulary(tmp_path / "vocab.txt", build_vocabulary([*STORY, "龘"]))
+    write_json(tmp_path / "story.json", STORY * 3)
+    words = [f"--raw_data_path={tmp_path / 'story.json'}", f"--tokenizer_path={tmp_path / 'vocab.txt'}"]
+    assert run(tokenize_corpus.main, [*words, f"--tokenized_data_path={pieces}"]) == 0
+    capsys.readouterr()
+    status, said = refusal_of(capsys, f"--model_path={folder}", f"--tokenized_data_path={pieces}")
+    assert status == 5 and said.startswith(f"error: {pieces}: the pieces are stale\n  vocabulary: made from sha256 ")
+    hint = said.split("hint: ")[1].strip()
+    # the hint runs as it stands, and then the evaluation does
+    assert hint.startswith("python tokenize_corpus.py ") and f" --tokenizer_path {folder} " in hint
+    assert run(tokenize_corpus.main, shlex.split(hint)[2:]) == 0
+    capsys.readouterr()
+    assert score(capsys, folder, f"--tokenized_data_path={pieces}")["scored_tokens"] > 0
+
+
+def test_pieces_with_nothing_held_out_are_refused_with_a_command_that_holds_out(folder, capsys, tmp_path):
+    write_json(tmp_path / "story.json", STORY * 3)
+    words = [f"--raw_data_path={tmp_path / 'story.json'}", f"--tokenizer_path={folder}", "--valid_fraction=0"]
+    assert run(tokenize_corpus.main, [*words, f"--tokenized_data_path={tmp_path / 'pieces'}"]) == 0
+    capsys.readouterr()
+    status, said = refusal_of(capsys, f"--model_path={folder}", f"--tokenized_data_path={tmp_path / 'pieces'}")
+    assert (status, said.split("\n")[0]) == (3, f"error: {tmp_path / 'pieces'}: nothing is held out")
+    assert run(tokenize_corpus.main, shlex.split(said.split("hint: ")[1])[2:]) == 0
+    capsys.readouterr()
+    assert score(capsys, folder, f"--tokenized_data_path={tmp_path / 'pieces'}")["scored_tokens"] > 0
 
 
 def test_batch_size_changes_nothing(folder, capsys):

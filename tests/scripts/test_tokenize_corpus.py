@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+import make_vocab
 import tokenize_corpus
 from novelgpt.cli import run
 from novelgpt.corpus.documents import source_sha256, write_documents
@@ -172,3 +173,40 @@ def test_a_killed_process_leaves_the_old_set_or_none_and_the_next_run_mends_all(
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert open_pieces(paths["tokenized_data_path"]).manifest == whole
     assert not list(paths["tokenized_data_path"].glob(".tokenized*"))
+
+
+@pytest.mark.parametrize(
+    ("corpus", "flags", "vocabulary"),
+    [
+        ("data/train.json", "", "cache/vocab_novel.txt"),
+        ("other.json", " --raw_data_path other.json --vocab_file cache/vocab_other.txt", "cache/vocab_other.txt"),
+    ],
+)
+def test_a_vocabulary_that_does_not_fit_is_named_with_the_commands_that_mend_it(
+    tmp_path, monkeypatch, capsys, corpus, flags, vocabulary
+):
+    monkeypatch.chdir(tmp_path)
+    write_documents(corpus, ["萧炎大喝一声。" * 20 + "薰儿\n"] * 5)  # 143 characters, of which 薰 and 儿 are unknown
+    save_vocabulary("vocab.txt", build_vocabulary(["萧炎大喝一声。"]))
+    arguments = ["--raw_data_path", corpus, "--tokenizer_path", "vocab.txt", "--tokenized_data_path", "pieces"]
+    assert run(tokenize_corpus.main, arguments) == 0
+    warning = "warning: 10 characters (1.4%) are not in vocab.txt: written as 2 to 4 bytes each\n"
+    hint = f"hint: python make_vocab.py{flags}, then this command again with --tokenizer_path {vocabulary}\n"
+    assert capsys.readouterr().err.endswith(f"7 pieces\n{warning}{hint}")
+    # the commands run as they stand
+    assert run(make_vocab.main, flags.split()) == 0
+    capsys.readouterr()
+    assert run(tokenize_corpus.main, [*arguments, "--tokenizer_path", vocabulary]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_pieces_that_are_up_to_date_are_warned_of_too(paths, capsys):
+    write_documents(paths["raw_data_path"], ["龘" * 10 + "萧炎" * 400] * 3)
+    assert call(paths) == 0
+    settings = {"num_pieces": 100, "valid_fraction": 0.05, "min_length": 0}
+    capsys.readouterr()
+    places = (paths["raw_data_path"], paths["tokenized_data_path"], load_tokenizer(paths["tokenizer_path"]))
+    make_pieces(*places, tokenizer_path=str(paths["tokenizer_path"]), **settings)
+    said = capsys.readouterr().err.split("\n")
+    assert said[0] == f"{paths['tokenized_data_path']}: up to date"
+    assert said[1].startswith("warning: 30 characters (1.2%) are not in ")

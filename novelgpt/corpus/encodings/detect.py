@@ -49,6 +49,7 @@ class Decoded:
     bad_bytes: int = 0  # dropped, as they are not part of any character
     bad_offsets: tuple[int, ...] = ()  # places of the first of them in the file
     segments: tuple[tuple[int, int, str], ...] = ()  # (first line from 1, last line, encoding) in a mixed file
+    torn_lines: tuple[int, ...] = ()  # from 1; partly in another encoding
 
 
 def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input") -> Decoded:
@@ -59,7 +60,8 @@ def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input
         encoding: forced encoding; None detects it.
 
     Raises:
-        UserError: empty, an unknown encoding, undecided between two readings, or too many bad bytes.
+        UserError: empty, an unknown encoding, one that reads nonsense where another reads Chinese, undecided between
+            two readings, or too many bad bytes.
 
     >>> decode_bytes("萧炎大喝一声，斗气化马。".encode("gbk")).encoding
     'gb18030'
@@ -67,7 +69,9 @@ def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input
     if not data:
         raise UserError(f"{name}: empty, expected the text of a novel", f"give another file than {name}", EXIT_INPUT)
     if encoding is not None:
-        text, offsets = read_as(data, forced_codec(data, encoding))
+        codec = forced_codec(data, encoding)
+        text, offsets = read_as(data, codec)
+        refuse_nonsense(data, text, encoding, codec, name)
         return make_decoded(text, encoding, "--encoding says so", offsets)
     # UTF-8 without a fault, and enough of it, needs no comparison
     mark = find_mark(data)
@@ -79,28 +83,54 @@ def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input
     codec, reason = choose_codec(data, mark, name)
     text, offsets = read_as(data, codec)
     # what a single encoding cannot explain: a lost byte of UTF-16, or chapters in another encoding
+    segments, torn = (), []
     if codec in WIDE:
         refuse_shift(text, codec, name)
-    elif (offsets or has_strange_lines(text)) and (mixed := decode_mixed(data, codec, text, name)):
-        text, offsets, segments = mixed
-        refuse_bad_bytes(len(offsets), offsets, len(data), "mixed", name)
-        found = sorted({display_name(encoding) for _, _, encoding in segments})
-        return make_decoded(text, "mixed", f"its lines are in {' and '.join(found)}", offsets, segments)
+    elif offsets or has_strange_lines(text):
+        text, offsets, segments, torn = decode_mixed(data, codec, text, offsets, name)
+    encoding = reported_name(codec, mark)
+    if segments:
+        found = sorted({display_name(other) for _, _, other in segments})
+        encoding, reason = "mixed", f"its lines are in {' and '.join(found)}"
     # the likeliest reading may still be no Chinese
-    if codec not in ("utf-8", mark) and not is_plausible(text):
-        shown = printable(drop_bad_bytes(text).strip()[:20])
-        message = f"{name}: not Chinese text in any known encoding; the nearest, {family_of(codec)}, reads {shown!r}"
+    elif codec not in ("utf-8", mark) and not is_plausible(text):
+        shown = sample_of(text)
+        message = f"{name}: not Chinese text in any known encoding; the nearest, {family_of(codec)}, reads 「{shown}」"
         raise UserError(message, "--encoding NAME if you know it, for example --encoding shift_jis", EXIT_INPUT)
-    refuse_bad_bytes(len(offsets), offsets, len(data), codec, name)
-    return make_decoded(text, reported_name(codec, mark), reason, offsets)
+    refuse_bad_bytes(len(offsets), offsets, len(data), "mixed" if segments else codec, name)
+    return make_decoded(text, encoding, reason, offsets, segments, torn)
+
+
+def sample_of(text: str) -> str:
+    """Return the beginning of a reading, up to its first line's end, as a message shows it."""
+    return printable(drop_bad_bytes(text).strip()[:20].partition("\n")[0].strip())
+
+
+def refuse_nonsense(data: bytes, text: str, encoding: str, codec: str, name: str) -> None:
+    """Raise where the encoding asked for reads nonsense, as `text`, in bytes that are Chinese in another encoding."""
+    if is_plausible(text):
+        return
+    try:
+        likelier, _ = choose_codec(data, find_mark(data), name)
+    except UserError:  # undecided: then the user decides
+        return
+    other, better = read_as(data, likelier)[0], family_of(likelier)
+    if better != family_of(codec) and is_plausible(other):
+        message = f"{name}: --encoding {encoding} reads 「{sample_of(text)}」, {better} reads 「{sample_of(other)}」"
+        raise UserError(message, f"--encoding {better}", EXIT_INPUT)
 
 
 def make_decoded(
-    text: str, encoding: str, reason: str, offsets: list[int], segments: tuple[tuple[int, int, str], ...] = ()
+    text: str,
+    encoding: str,
+    reason: str,
+    offsets: list[int],
+    segments: tuple[tuple[int, int, str], ...] = (),
+    torn_lines: Sequence[int] = (),
 ) -> Decoded:
     """Put a reading together: the marks of bad bytes and the byte order mark go."""
     text = drop_bad_bytes(text).removeprefix("\ufeff")
-    return Decoded(text, encoding, reason, len(offsets), tuple(offsets[:MAX_OFFSETS]), segments)
+    return Decoded(text, encoding, reason, len(offsets), tuple(offsets[:MAX_OFFSETS]), segments, tuple(torn_lines))
 
 
 def refuse_bad_bytes(count: int, offsets: Sequence[int], size: int, codec: str, name: str) -> None:
@@ -185,13 +215,13 @@ def choose_codec(data: bytes, mark: str | None, name: str) -> tuple[str, str]:
     second = next(codec for codec in ranked if family_of(codec) != family_of(best))
     lead = scores[best] - scores[second]
     if best != marked and lead < (UTF8_MARGIN if best == "utf-8" and faultless else MARGIN):
-        readings = ((codec, drop_bad_bytes(read_as(data[:120], codec)[0]).strip()[:20]) for codec in (best, second))
-        shown = ", ".join(f"{family_of(codec)} reads {printable(text)!r}" for codec, text in readings)
+        readings = ((codec, sample_of(read_as(data[:120], codec)[0])) for codec in (best, second))
+        shown = ", ".join(f"{family_of(codec)} reads 「{text}」" for codec, text in readings)
         hint = f"--encoding {family_of(best)} or --encoding {family_of(second)}"
         raise UserError(f"{name}: encoding undecided: {shown}", hint, EXIT_INPUT)
     if best == marked:
         return best, f"a {best[:6].upper()} byte order mark"
-    return best, f"reads as Chinese {lead:,.0f} nats likelier than as {display_name(second)}"
+    return best, f"reads as Chinese, far better than as {display_name(second)}"
 
 
 def is_utf8(data: bytes) -> bool:
@@ -268,7 +298,9 @@ class TextStream:
         """Decide the encoding by the beginning of the file."""
         if self.forced is not None:
             self.encoding, self.reason = self.forced, "--encoding says so"
-            return forced_codec(head, self.forced)
+            codec = forced_codec(head, self.forced)
+            refuse_nonsense(head, read_as(head, codec)[0], self.forced, codec, self.name)
+            return codec
         # ASCII reads the same in nearly every encoding: UTF-8 is believed until a block says otherwise
         if head.isascii() and b"\0" not in head:
             self.encoding, self.reason = "utf-8", "it begins with plain ASCII"

@@ -11,6 +11,7 @@ change (the Viterbi algorithm), so that short lines follow their neighbours::
 
 import itertools
 import re
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from novelgpt.corpus.encodings.likelihood import nats_of, score, sliding_sums, u
 from novelgpt.corpus.encodings.repair import family_of
 from novelgpt.messages import EXIT_INPUT, UserError
 
+BAD_RUN = re.compile("[\udc80-\udcff]+")
+MAX_TORN_SHARE = 0.01  # of a file's bytes, in lines that change their encoding midway
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 CHANGE_NATS = 25.0  # cost of a change of encoding from one line to the next
 RUN = 4  # neighbouring characters
@@ -28,38 +31,45 @@ INNER_NATS = 40.0  # nats by which changes of encoding must explain a stretch be
 AROUND = 16  # characters on either side of such a run that are parsed with it
 
 
-def decode_mixed(
-    data: bytes, main: str, text: str, name: str
-) -> tuple[str, list[int], tuple[tuple[int, int, str], ...]] | None:
+class Reading(NamedTuple):
+    """A file as read line by line."""
+
+    text: str
+    bad_offsets: list[int]
+    segments: tuple[tuple[int, int, str], ...]  # (first line from 1, last line, encoding); none in a single encoding
+    torn_lines: list[int]  # from 1; partly in another encoding, with U+FFFD for what cannot be read there
+
+
+def decode_mixed(data: bytes, main: str, text: str, bad_offsets: list[int], name: str) -> Reading:
     """Decode a file line by line in several encodings.
 
     Args:
         data, name: the file, and its name for messages.
-        main, text: the codec that reads most of it, and its reading in that codec.
-
-    Returns:
-        The text, the offsets of bad bytes, and (first line from 1, last line, encoding) of each segment; None when the
-        file is in one encoding.
+        main, text, bad_offsets: the codec that reads most of it, and its reading in that codec.
 
     Raises:
-        UserError: the encoding changes within a line.
+        UserError: more than MAX_TORN_SHARE of the bytes are in torn lines.
     """
     codecs = (main, *(codec for codec in ("utf-8", "gb18030", "big5hkscs") if family_of(codec) != family_of(main)))
     lines = data.splitlines(keepends=True)
     found = choose_segments(data, lines, codecs, text)
 
     # each segment is read in its own encoding; a file of a single one has been read already
-    texts, bad, start = [], [], 0
+    texts, bad, torn, start = [], [], [], 0
     for first, last, codec in found:
         raw = b"".join(lines[first : last + 1])
-        part, offsets = (text, []) if len(found) == 1 else repair.read_as(raw, codec)
-        refuse_inner_changes(lines[first : last + 1], part, (first, start), (codec, *codecs), name)
+        part, offsets = (text, bad_offsets) if len(found) == 1 else repair.read_as(raw, codec)
+        part, numbers = mark_torn_lines(lines[first : last + 1], part, (codec, *codecs))
+        torn += [first + number for number in numbers]
         texts.append(part)
         bad += [start + offset for offset in offsets]
         start += len(raw)
-    if len(found) == 1:
-        return None
-    return "".join(texts), bad, tuple((first + 1, last + 1, family_of(codec)) for first, last, codec in found)
+    if sum(len(lines[number - 1]) for number in torn) > MAX_TORN_SHARE * len(data):
+        place = sum(map(len, lines[: torn[0] - 1]))
+        message = f"{name}: line {torn[0]:,} (from byte {place:,}) changes encoding midway, expected one per line"
+        raise UserError(message, f"--encoding {family_of(main)}", EXIT_INPUT)
+    segments = [(first + 1, last + 1, family_of(codec)) for first, last, codec in found if len(found) > 1]
+    return Reading("".join(texts), bad, tuple(segments), torn)
 
 
 def choose_segments(data: bytes, lines: list[bytes], codecs: tuple[str, ...], text: str) -> list[tuple[int, int, str]]:
@@ -74,17 +84,17 @@ def choose_segments(data: bytes, lines: list[bytes], codecs: tuple[str, ...], te
     return found
 
 
-def refuse_inner_changes(
-    lines: list[bytes], text: str, place: tuple[int, int], codecs: tuple[str, ...], name: str
-) -> None:
-    """Raise when a line is partly in another encoding; place: its segment's line and byte, codecs: its own first."""
-    sizes = np.cumsum([0] + [len(line) for line in lines])
-    readings = split_lines(text)
+def mark_torn_lines(lines: list[bytes], text: str, codecs: tuple[str, ...]) -> tuple[str, list[int]]:
+    """Find the lines of a segment, from 1, that are partly in another encoding than its own, the first of the codecs.
+
+    Returns them with the text, in which U+FFFD stands for each run of their bad bytes.
+    """
+    readings, torn = split_lines(text), []
     for index in lines_with_rare_runs(text):
         if changes_inside(lines[index], readings[index], codecs[0], codecs[1:]):
-            number, start = place[0] + index + 1, place[1] + sizes[index]
-            message = f"{name}: line {number:,} (from byte {start:,}) changes encoding midway, expected one per line"
-            raise UserError(message, "break the line where the encoding changes, or give --encoding", EXIT_INPUT)
+            readings[index] = BAD_RUN.sub("\ufffd", readings[index])
+            torn.append(index + 1)
+    return "".join(readings) if torn else text, torn
 
 
 def split_lines(text: str) -> list[str]:

@@ -126,6 +126,10 @@ class Pieces:
         """Refuse pieces made from something other than expected; `expect` is as for open_pieces."""
         check_fresh(self.folder, self.manifest, expect)
 
+    def command(self, **options: object) -> str:
+        """Return the command that writes these pieces again with some options changed."""
+        return rebuild_command(self.folder, self.manifest, {"options": options})
+
 
 def cut_parts(parts: Mapping[str, TokenStream], folder: Path, num_pieces: int) -> list[dict]:
     """Write the pieces of train and valid into a folder and describe each; those of valid are about as long."""
@@ -328,7 +332,7 @@ def rebuild_command(folder: Path, manifest: Mapping | None = None, expect: Mappi
     # what is expected now goes before what the pieces were made with
     flags = {**paths, **manifest.get("options", {}), **expect.get("options", {})}
     words = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in flags.items() if value is not None)
-    return f"python tokenize_corpus.py {words}\n(or add --raw to the python train.py command)"
+    return f"python tokenize_corpus.py {words}"
 
 
 def check_fresh(folder: Path, manifest: Mapping, expect: Mapping) -> None:

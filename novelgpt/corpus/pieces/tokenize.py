@@ -8,6 +8,7 @@ The whole step, as `tokenize_corpus.py` and `train.py --raw` take it.
 
 import math
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ from novelgpt.corpus.pieces.pieces import FORMAT, Pieces, TokenStream, cut_parts
 from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.lock import run_lock
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, progress_bar, say, warn
+
+MAX_OUTSIDE = 0.01  # of the characters, outside the vocabulary without a warning
+DEFAULT_SOURCE = "data/train.json"  # of make_vocab.py
+SENTENCE_ENDS, CLOSING = ("。", "！", "？", "”", "」", "』"), ("”", "’", "」", "』", "）")
 
 
 def tokenize_corpus(
@@ -90,6 +95,7 @@ def make_pieces(
         write_corpus(raw_data_path, tokenized_data_path, tokenizer, **facts)
         return open_pieces(tokenized_data_path)
     say(f"{tokenized_data_path}: up to date")
+    warn_of_vocabulary(pieces.manifest)
     return pieces
 
 
@@ -140,6 +146,33 @@ def report_pieces(manifest: dict) -> None:
             f"{left['documents']:,} documents with {left['characters']:,} characters left out: empty or shorter than "
             f"--min_length {manifest['options']['min_length']}"
         )
+    warn_of_vocabulary(manifest)
+
+
+def warn_of_vocabulary(manifest: dict) -> None:
+    """Warn when more than one character in a hundred is outside the vocabulary, with the commands that mend it."""
+    outside = manifest.get("outside_vocabulary", 0)  # pieces of former versions do not say
+    characters = manifest["train"]["characters"] + manifest["valid"]["characters"]
+    if outside <= MAX_OUTSIDE * characters:
+        return
+    fate = "lost as [UNK]" if manifest["vocabulary"]["kind"] == "wordpiece" else "written as 2 to 4 bytes each"
+    share, source = outside / characters, manifest["source"]["path"]
+    warn(f"{outside:,} characters ({share:.1%}) are not in {manifest['vocabulary']['path']}: {fate}")
+    path = shlex.quote(fitting_path(source))
+    flags = "" if source == DEFAULT_SOURCE else f" --raw_data_path {shlex.quote(source)} --vocab_file {path}"
+    say(f"hint: python make_vocab.py{flags}, then this command again with --tokenizer_path {path}")
+
+
+def fitting_path(source: str) -> str:
+    """Name the file of the vocabulary that fits a corpus.
+
+    >>> [fitting_path(path) for path in ("data/train.json", "data/rulin.json", "books/rulin/train.json")]
+    ['cache/vocab_novel.txt', 'cache/vocab_rulin.txt', 'books/rulin/vocab.txt']
+    """
+    if source == DEFAULT_SOURCE:
+        return "cache/vocab_novel.txt"
+    path = Path(source)
+    return path.with_name("vocab.txt").as_posix() if path.stem == "train" else f"cache/vocab_{path.stem}.txt"
 
 
 def write_pieces(
@@ -216,6 +249,7 @@ class Encoded:
     starts: np.ndarray  # int64 (documents + 1,); where each document's [CLS] stands, and the last one, N - 1
     characters: np.ndarray  # int64 (documents,)
     left_out: list[int]  # characters of each document that was too short or had no token
+    outside: int  # characters that the vocabulary lacks
 
 
 @dataclass(frozen=True)
@@ -236,27 +270,28 @@ def encode_documents(
     progress: Callable[[int], object],
 ) -> Encoded:
     """Write the ids of all documents end to end into one flat file and map it; report the characters of each."""
-    starts, characters, left_out = [0], [], []
+    starts, characters, left_out, outside = [0], [], [], 0
 
     def encode_all() -> Iterator[np.ndarray]:
+        nonlocal outside
         for document in documents:
             ids = tokenizer.encode_document(document if len(document) >= min_length else "")  # (N,)
             if len(ids):
                 starts.append(starts[-1] + 1 + len(ids))
                 characters.append(len(document))
+                outside += tokenizer.count_outside(ids)
                 yield ids
             else:
                 left_out.append(len(document))
             progress(len(document))
 
-    # straight to the disk: a corpus need not fit into memory
     with open(path, "wb") as file:
         for part in tokenizer.frame(encode_all()):
             file.write(part.data)
     if not characters:
         raise no_documents(left_out, min_length)
     ids = np.memmap(path, tokenizer.dtype, mode="r")
-    return Encoded(ids, np.array(starts, np.int64), np.array(characters, np.int64), left_out)
+    return Encoded(ids, np.array(starts, np.int64), np.array(characters, np.int64), left_out, outside)
 
 
 def no_documents(lengths: list[int], min_length: int) -> UserError:
@@ -278,11 +313,11 @@ def no_documents(lengths: list[int], min_length: int) -> UserError:
 def hold_out(encoded: Encoded, tokenizer: NovelTokenizer, fraction: float) -> dict[str, Part]:
     """Split off the tail: whole documents from the end until they hold at least a fraction of the tokens.
 
-    Where whole documents would take more than twice that much, or all there are, the first of them is cut at the end of
-    a paragraph instead. Something always stays to train on.
+    Where whole documents would take more than twice that much, or all there are, the first of them is cut: at the end
+    of a paragraph, else of a sentence, and the only document of all else anywhere. Something always stays to train on.
 
     Returns:
-        The parts "train" and "valid"; the newline at a cut inside a document is the only token left out.
+        The parts "train" and "valid"; the newline at a cut between paragraphs is the only token left out.
     """
     # the first document of the tail: the one in which the last `target` tokens begin
     total = int(encoded.starts[-1])  # tokens, the last [CLS] not among them
@@ -293,33 +328,59 @@ def hold_out(encoded: Encoded, tokenizer: NovelTokenizer, fraction: float) -> di
 
     # the whole document, unless that would hold out more than twice as much
     fits = first > 0 and total - encoded.starts[first] <= 2 * target
-    cut = None if fits else paragraph_end(encoded, tokenizer, first, total - target)
+    cut = None if fits else find_cut(encoded, tokenizer, first, target)
     if first == 0 and cut is None:
         first = 1  # the least that training needs
     if first == len(encoded.characters):
-        warn("nothing is held out: the only document has no end of a paragraph to cut it at")
+        warn("nothing is held out: the only document has a single token")
     return join_parts(encoded, tokenizer, first, cut)
 
 
-def paragraph_end(encoded: Encoded, tokenizer: NovelTokenizer, document: int, limit: int) -> int | None:
-    """Return the place of the last newline of a document up to a limit; of the first document, else the next one."""
-    start, stop = encoded.starts[document] + 2, encoded.starts[document + 1] - 1
-    places = start + np.flatnonzero(encoded.ids[start:stop] == tokenizer.newline_id)
-    before = places[places <= limit]
-    if len(before):
-        return int(before[-1])
-    return int(places[0]) if document == 0 and len(places) else None
+def find_cut(encoded: Encoded, tokenizer: NovelTokenizer, document: int, target: int) -> tuple[int, int] | None:
+    """Choose where a document is cut in two: where its first part ends and its second one begins; None: nowhere."""
+    ids, total = encoded.ids, int(encoded.starts[-1])
+    start, stop = int(encoded.starts[document]) + 2, int(encoded.starts[document + 1]) - 1
+    limit = total - target  # where the last `target` tokens begin
+    low = max(start, limit - target)  # a cut before it holds out more than twice as much
+
+    # the last end of a paragraph up to the limit, else of a sentence
+    newlines = start + np.flatnonzero(ids[start:stop] == tokenizer.newline_id)
+    before = newlines[newlines <= limit]
+    if len(before) and before[-1] >= low:
+        return int(before[-1]), int(before[-1]) + 1
+    ends = sentence_ends(ids[low - 1 : limit + 1], tokenizer)
+    if len(ends):
+        return low + int(ends[-1]), low + int(ends[-1])
+
+    # else, in the only document, any whole character, or the nearest end of a paragraph
+    if len(encoded.characters) == 1:
+        place = min(max(limit, start), stop)
+        while place > start and ids[place] in tokenizer.byte_ids[0x80:0xC0]:  # inside the bytes of a character
+            place -= 1
+        return (place, place) if start <= stop else None
+    if len(before) or (document == 0 and len(newlines)):
+        place = int(before[-1] if len(before) else newlines[0])
+        return place, place + 1
+    return None
 
 
-def join_parts(encoded: Encoded, tokenizer: NovelTokenizer, first: int, cut: int | None) -> dict[str, Part]:
-    """Make train of what lies before a document (or a place inside it) and valid of the rest, both framed."""
+def sentence_ends(ids: np.ndarray, tokenizer: NovelTokenizer) -> np.ndarray:
+    """Return the places among ids (N,) after which a sentence has ended, the last one left out."""
+    signs = (SENTENCE_ENDS, CLOSING)
+    is_end, is_closing = (np.array([token.endswith(some) for token in tokenizer.tokens]) for some in signs)
+    return np.flatnonzero(is_end[ids[:-1]] & ~is_closing[ids[1:]])
+
+
+def join_parts(encoded: Encoded, tokenizer: NovelTokenizer, first: int, cut: tuple[int, int] | None) -> dict[str, Part]:
+    """Make train of what lies before a document (or a cut inside it) and valid of the rest, both framed."""
     ids, starts, characters = encoded.ids, encoded.starts, encoded.characters
     before, after = int(characters[:first].sum()), int(characters[first:].sum())
     if cut is not None:
         # the document is counted on both sides, each with its own characters
-        head = len(tokenizer.decode(ids[starts[first] + 1 : cut]))
-        train, tail = (TokenStream([*tokenizer.frame([part])]) for part in (ids[1:cut], ids[cut + 1 : -1]))
-        valid = Part(tail, len(characters) - first, after - head - 1)
+        end, start = cut
+        head = len(tokenizer.decode(ids[starts[first] + 1 : end]))
+        train, tail = (TokenStream([*tokenizer.frame([part])]) for part in (ids[1:end], ids[start:-1]))
+        valid = Part(tail, len(characters) - first, after - head - (start - end))
         return {"train": Part(train, first + 1, before + head), "valid": valid}
     # the [CLS] at the border ends the one part and begins the other
     train = Part(TokenStream([ids[: starts[first] + 1]]), first, before)
@@ -334,4 +395,4 @@ def count_parts(encoded: Encoded, parts: Mapping[str, Part]) -> dict:
         for name, part in parts.items()
     }
     left_out = {"documents": len(encoded.left_out), "characters": sum(encoded.left_out)}
-    return {"dtype": encoded.ids.dtype.name, **counts, "left_out": left_out}
+    return {"dtype": encoded.ids.dtype.name, **counts, "left_out": left_out, "outside_vocabulary": encoded.outside}

@@ -191,6 +191,11 @@ class NovelTokenizer:
         ]
         return encoded[0] if len(encoded) == 1 else np.concatenate(encoded)
 
+    def count_outside(self, ids: np.ndarray) -> int:
+        """Count the characters in ids (N,) that the vocabulary lacks: spelled as bytes beyond ASCII, or [UNK]."""
+        first = self.byte_ids[0xC2:] if len(self.byte_ids) else self.unk_id  # of the bytes of each character
+        return int(np.isin(ids, first).sum())
+
     def begin(self, ids: np.ndarray) -> np.ndarray:
         """Put [CLS] in front of the ids (N,) of a document whose end is still to be written; return (N + 1,)."""
         return np.concatenate([np.array([self.cls_id], self.dtype), ids])

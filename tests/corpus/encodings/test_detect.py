@@ -5,7 +5,7 @@ import random
 import pytest
 
 from novelgpt.corpus.documents import stream_text
-from novelgpt.corpus.encodings import decode_bytes
+from novelgpt.corpus.encodings import TextStream, decode_bytes
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
 SIMPLIFIED = (
@@ -158,8 +158,36 @@ def test_a_change_of_encoding_within_a_line_is_refused():
     start = first.rindex(b"\n") + 1
     assert str(caught.value) == (
         f"error: pasted.txt: line 5 (from byte {start}) changes encoding midway, expected one per line\n\n"
-        "hint: break the line where the encoding changes, or give --encoding"
+        "hint: --encoding big5"
     )
+    assert decode_bytes(first + second + b"\n", "big5").text.endswith(TRADITIONAL.replace("\n", "")[40:] + "\n")
+
+
+def test_one_line_that_changes_its_encoding_costs_the_book_that_line_only():
+    book, line = TRADITIONAL * 40, TRADITIONAL.split("\n")[3]
+    torn = line.encode("big5") + SIMPLIFIED.split("\n")[3].strip().encode("gb18030")
+    decoded = decode_bytes(book.encode("big5") + torn + b"\n" + book.encode("big5"))
+    assert decoded.text.startswith(book + line) and decoded.text.endswith("\n" + book)
+    assert (decoded.encoding, decoded.torn_lines) == ("big5", (book.count("\n") + 1,))
+    assert decoded.bad_bytes > 0 and decoded.text.count("\ufffd") > 0
+
+
+@pytest.mark.parametrize(
+    ("encoding", "forced"),
+    [("gb18030", "big5"), ("big5", "gbk"), ("utf-8", "gb18030"), ("gb18030", "utf-8"), ("utf-16-le", "gb18030")],
+)
+def test_an_encoding_that_reads_nonsense_in_chinese_text_is_refused_with_the_right_one(encoding, forced):
+    text = SIMPLIFIED if encoding != "big5" else TRADITIONAL
+    data = text.encode(encoding)
+    with pytest.raises(UserError) as caught:
+        decode_bytes(data, forced, name="novel.txt")
+    begins = text[:20].strip().partition("\n")[0]
+    assert caught.value.code == EXIT_INPUT
+    assert caught.value.message.startswith(f"novel.txt: --encoding {forced} reads 「")
+    assert f"」, {encoding} reads 「{begins}" in caught.value.message
+    assert caught.value.hint == f"--encoding {encoding}"
+    with pytest.raises(UserError, match=f"novel.txt: --encoding {forced} reads 「"):
+        list(TextStream(iter([data]), "novel.txt", forced))
 
 
 def test_too_short_a_text_is_refused_with_both_readings():
@@ -167,14 +195,14 @@ def test_too_short_a_text_is_refused_with_both_readings():
         decode_bytes("你好".encode("gbk"), name="short.txt")
     assert caught.value.code == EXIT_INPUT
     assert str(caught.value) == (
-        "error: short.txt: encoding undecided: gb18030 reads '你好', big5 reads '斕疑'\n\n"
+        "error: short.txt: encoding undecided: gb18030 reads 「你好」, big5 reads 「斕疑」\n\n"
         "hint: --encoding gb18030 or --encoding big5"
     )
 
 
 def test_bytes_valid_in_utf_8_by_chance_are_not_taken_for_it():
     # GBK 联通 is also two valid characters of UTF-8.
-    with pytest.raises(UserError, match="encoding undecided: gb18030 reads '联通'"):
+    with pytest.raises(UserError, match="encoding undecided: gb18030 reads 「联通」"):
         decode_bytes("联通".encode("gbk"))
 
 

@@ -22,8 +22,7 @@ SOURCE = {"path": "data/train.json", "sha256": "a" * 64}
 VOCABULARY = {"path": "cache/vocab.txt", "sha256": "b" * 64, "kind": "character", "size": 271}
 COMMAND = (
     "python tokenize_corpus.py --raw_data_path data/train.json --tokenized_data_path {folder} "
-    "--tokenizer_path cache/vocab.txt --num_pieces {num_pieces} --valid_fraction {valid_fraction} --min_length 0\n"
-    "(or add --raw to the python train.py command)"
+    "--tokenizer_path cache/vocab.txt --num_pieces {num_pieces} --valid_fraction {valid_fraction} --min_length 0"
 )
 
 
@@ -139,12 +138,49 @@ def test_a_long_last_chapter_is_cut_rather_than_held_out_whole(tmp_path):
     assert TOKENIZER.decode(opened.train.read()).startswith("[CLS]" + "甲" * 20 + "[CLS]甲乙丙丁\n")
 
 
-def test_a_document_without_paragraphs_is_not_cut(tmp_path, capsys):
-    make(tmp_path, ["甲" * 100], valid_fraction=0.1)
+@pytest.mark.parametrize(
+    ("document", "train", "valid"),
+    [
+        # 101 tokens with [CLS], of which the last 11 are asked for: the cut goes before token 90
+        ("甲" * 100, "甲" * 89, "甲" * 11),
+        # a sentence ends 3 tokens before it; behind the closing quote, where there is one
+        ("甲" * 85 + "。" + "乙" * 14, "甲" * 85 + "。", "乙" * 14),
+        ("甲" * 84 + "！”" + "乙" * 14, "甲" * 84 + "！”", "乙" * 14),
+        # too far back, where twice as much would be held out
+        ("甲" * 70 + "。" + "乙" * 29, "甲" * 70 + "。" + "乙" * 18, "乙" * 11),
+        # a heading's newline is no place to cut at
+        ("甲乙\n" + "丙" * 97, "甲乙\n" + "丙" * 86, "丙" * 11),
+        # 龘 is three bytes, which stay together: 89 + 3 · 4 = 101
+        ("甲" * 88 + "龘" * 4, "甲" * 88, "龘" * 4),
+        ("甲乙", "甲", "乙"),
+    ],
+    ids=["anywhere", "sentence", "quote", "too far", "heading", "bytes", "two"],
+)
+def test_a_single_document_is_cut_at_a_sentence_end_or_else_anywhere(tmp_path, document, train, valid):
+    tokenizer = CharacterTokenizer(build_vocabulary(["甲乙丙。！”"], reserved=0))
+    manifest = make(tmp_path, [document], tokenizer, valid_fraction=0.1 if len(document) > 2 else 0.5)
+    opened = open_pieces(tmp_path)
+    shown = [tokenizer.decode(stream.read()) for stream in (opened.train, opened.valid)]
+    assert shown == [f"[CLS]{train}[CLS]", f"[CLS]{valid}[CLS]"]
+    assert [manifest[part]["characters"] for part in ("train", "valid")] == [len(train), len(valid)]
+
+
+def test_a_document_of_one_token_cannot_be_cut(tmp_path, capsys):
+    make(tmp_path, ["甲"], valid_fraction=0.1, num_pieces=1)
     assert len(open_pieces(tmp_path).valid) == 0
-    assert capsys.readouterr().err == (
-        "warning: nothing is held out: the only document has no end of a paragraph to cut it at\n"
-    )
+    assert capsys.readouterr().err == "warning: nothing is held out: the only document has a single token\n"
+
+
+@pytest.mark.parametrize(
+    ("documents", "tokenizer", "outside"),
+    [
+        (["甲乙丙丁" * 30, "abc\n1"], TOKENIZER, 0),  # ASCII is spelled in bytes by every vocabulary
+        (["龘" + "甲" * 40, "é丁𠮷"], TOKENIZER, 3),  # three, two and four bytes
+        (["甲 乙 龘", "龘"], WordPieceTokenizer([*MARKS, "甲", "乙"]), 2),
+    ],
+)
+def test_characters_outside_the_vocabulary_are_counted(tmp_path, documents, tokenizer, outside):
+    assert make(tmp_path, documents, tokenizer, valid_fraction=0)["outside_vocabulary"] == outside
 
 
 def test_a_wordpiece_corpus_is_cut_at_its_sep(tmp_path):
@@ -222,7 +258,7 @@ def test_without_a_manifest_there_are_no_pieces(tmp_path):
     assert str(problem) == (
         f"error: {tmp_path}: no pieces here (manifest.json is missing)\n\n"
         f"hint: python tokenize_corpus.py --raw_data_path data/train.json --tokenized_data_path {tmp_path} "
-        "--tokenizer_path cache/vocab_small.txt\n(or add --raw to the python train.py command)"
+        "--tokenizer_path cache/vocab_small.txt"
     )
     assert "no pieces here" in error_of(open_pieces, tmp_path / "absent").message
 
