@@ -16,7 +16,6 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from transformers.activations import ACT2FN
 
 from novelgpt.compute.eight_bits import int8_product
 from novelgpt.compute.loops import TANH_GELU
@@ -67,8 +66,12 @@ def make_feed_forward(widen: tuple, narrow: tuple, kind: str, *, norm: Norm, act
     # The usual GELU is part of the first product; any other activation is a call of its own.
     is_gelu = activation in TANH_GELU
     first, second = make_product(*widen, kind, norm=norm, gelu=is_gelu), make_product(*narrow, kind)
+    if is_gelu:
+        return lambda x: second(first(x))
+    from transformers.activations import ACT2FN  # seconds, which only such a model takes
+
     between = ACT2FN[activation]
-    return (lambda x: second(first(x))) if is_gelu else (lambda x: second(between(first(x))))
+    return lambda x: second(between(first(x)))
 
 
 def new_product(

@@ -24,7 +24,8 @@ def place(tmp_path_factory):
 
 def test_ten_samples_stand_in_the_file_and_on_stdout(place, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert call_generate(place, "--save_samples", "--save_samples_path", "mnt") == 0
+    prefix = ("--prefix", "[CLS]萧炎大喝一声")
+    assert call_generate(place, *prefix, "--save_samples", "--save_samples_path", "mnt") == 0
     output = capsys.readouterr().out
     text = Path("mnt/samples.txt").read_text(encoding="utf-8")
     samples = parse_samples(text)
@@ -88,8 +89,10 @@ def test_prompts_and_titles_come_from_files(place, tmp_path, capsys):
     assert [text[:2] for text in texts] == ["萧炎", "萧炎", "月落", "月落"] and len(set(texts)) == 4
     samples_of(place, tmp_path / "b", "--titles", "风起", "云/涌", "--articles_per_title", "2")
     names = sorted(path.name for path in (tmp_path / "b").iterdir())
-    assert names == ["samples.jsonl", "samples.txt", "云_涌-1.txt", "云_涌-2.txt", "风起-1.txt", "风起-2.txt"]
-    assert (tmp_path / "b/风起-2.txt").read_text(encoding="utf-8").startswith("风起\n")
+    assert names == ["samples.jsonl", "samples.txt", "titles"]
+    names = sorted(path.name for path in (tmp_path / "b/titles").iterdir())
+    assert names == ["云_涌-1.txt", "云_涌-2.txt", "风起-1.txt", "风起-2.txt"]
+    assert (tmp_path / "b/titles/风起-2.txt").read_text(encoding="utf-8").startswith("风起\n")
 
 
 def test_every_prompt_is_encoded_once(place, tmp_path, monkeypatch):
@@ -112,7 +115,6 @@ def test_openings_are_lines_of_the_book(place, capsys):
     ("prefix", "line"),
     [
         ("箫炎龘落乌", "warning: prefix: never in the book: 箫 龘"),
-        ("萧落大喝", "warning: prefix: the book never writes 萧落 (the book has 萧炎), 落大 (the book has 炎大)"),
         (
             "月落" * 60,
             "warning: prefix: 121 tokens, the context of 64 leaves room for 48; the model reads the last part of it",
@@ -256,7 +258,8 @@ def test_an_absent_gpu_is_replaced_by_the_cpu_aloud(place, capsys):
 
 
 def test_length_minus_one_fills_the_context(place, tmp_path):
-    samples_of(place, tmp_path, "--length", "-1", "--stop", "never", "--no-cut_loops", "--nsamples", "1")
+    fill = ("--length", "-1", "--stop", "never", "--no-cut_loops", "--nsamples", "1")
+    samples_of(place, tmp_path, *fill, "--prefix", "萧炎大喝一声")
     line = json.loads((tmp_path / "samples.jsonl").read_text(encoding="utf-8"))
     assert line["tokens"] == 64 - 7 and line["ended"] == "length"
 
