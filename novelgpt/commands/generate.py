@@ -72,8 +72,8 @@ def show_openings(options: GenerateOptions) -> int:
 def write_all(session, prompts, options: GenerateOptions) -> int:
     """Write all samples of all prompts; save and print each one as it is finished, or cut where a signal comes."""
     from novelgpt.compute import watching_compilation
-    from novelgpt.writing.interrupts import StopSignals
     from novelgpt.writing.samples import Output
+    from novelgpt.writing.terminal import StopSignals
 
     # samples are numbered through all prompts, for the number decides what is written
     firsts = [(prompt, turn * options.nsamples) for turn, prompt in enumerate(prompts)]

@@ -14,8 +14,7 @@ from typing import TextIO
 
 from novelgpt.files import move_aside, read_json, write_json, write_text
 from novelgpt.messages import EXIT_DONE, EXIT_HANGUP, EXIT_INPUT, EXIT_PIPE, UserError, say, warn
-from novelgpt.writing.interrupts import StopSignals
-from novelgpt.writing.screen import Growing, Screen
+from novelgpt.writing.terminal import Growing, Screen, StopSignals
 
 STORY, FACTS = "story.txt", "story.json"  # in the folder of --save_samples_path
 KEYS_ALONE, KEYS_WITH_TEXT = ("r", "u", "q", "?"), ("e", "t", "+")

@@ -12,7 +12,6 @@ from novelgpt.cli import GenerateOptions
 from novelgpt.corpus.chapters import read_heading
 from novelgpt.corpus.cleaning import clean_text
 from novelgpt.corpus.documents import read_text
-from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable, say, warn
 from novelgpt.network import check_model_folder, load_own_tokenizer, read_folder_config
 from novelgpt.writing.book import Book, corpus_facts, find_book, unseen_characters
@@ -114,8 +113,8 @@ def read_chapter(path: str, *, drop_heading: bool) -> str:
     return text
 
 
-def read_vocabulary(options: GenerateOptions) -> tuple[NovelTokenizer, int]:
-    """Return the tokenizer and the context of a model folder, in tokens, without reading its weights.
+def read_vocabulary(options: GenerateOptions) -> tuple:
+    """Return the NovelTokenizer and the context of a model folder, in tokens, without reading its weights.
 
     Raises:
         UserError: no model folder, another vocabulary, or an option that does not fit the model.
@@ -127,7 +126,7 @@ def read_vocabulary(options: GenerateOptions) -> tuple[NovelTokenizer, int]:
     return tokenizer, config["n_positions"]
 
 
-def check_options(options: GenerateOptions, tokenizer: NovelTokenizer, context: int) -> None:
+def check_options(options: GenerateOptions, tokenizer, context: int) -> None:
     """Raise a UserError unless the options fit a model's vocabulary and context, tokens."""
     check_vocabulary(options.tokenizer_path, tokenizer, options.model_path)
     check_limits(options, context=context, vocab_size=tokenizer.vocab_size)
@@ -138,7 +137,7 @@ def check_vocabulary(path: str | None, tokenizer, model_path: str) -> None:
     if path is None:
         return
     # first the size, then the first line that differs
-    given = load_tokenizer(path)
+    given = tokenizer.from_file(path)
     hint = f"leave --tokenizer_path out: {model_path} has its own vocabulary"
     if given.vocab_size != tokenizer.vocab_size:
         message = f"--tokenizer_path {path}: {given.vocab_size:,} tokens, the model has {tokenizer.vocab_size:,}"

@@ -25,7 +25,7 @@ from novelgpt.cli import GenerateOptions, names_with
 from novelgpt.files import move_aside, write_text
 from novelgpt.messages import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_HANGUP, EXIT_USAGE, UserError, printable, say, warn
 from novelgpt.writing.book import measure_style, say_style
-from novelgpt.writing.screen import Growing, Screen, shorten
+from novelgpt.writing.terminal import Growing, Screen, shorten
 
 BANNER = "=" * 40
 CLOSING = "=" * 90

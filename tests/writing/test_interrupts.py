@@ -15,7 +15,7 @@ from helpers import call_generate, parse_samples, save_model_and_book
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_PIPE, UserError, is_reader_gone
 from novelgpt.writing import samples as samples_module
 from novelgpt.writing.generation import SampleBatch
-from novelgpt.writing.interrupts import StopSignals
+from novelgpt.writing.terminal import StopSignals
 
 CUT = "[cut here after {} tokens]"
 ENDLESS = ("--prefix", "萧炎", "--stop", "never", "--no-cut_loops", "--length", "100", "--nsamples", "2")
