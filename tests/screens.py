@@ -10,7 +10,7 @@ from pathlib import Path
 import pyte
 
 LINES = 400  # of the screen, so that nothing scrolls away
-PATIENCE = 60  # seconds that a command may say nothing
+PATIENCE = 20  # seconds that a command may say nothing
 FAINT, NOT_FAINT, ITALIC, NOT_ITALIC = 2, 22, 3, 23  # numbers of the sequences that change how characters look
 
 
