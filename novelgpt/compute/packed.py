@@ -98,7 +98,7 @@ def choose_form(device: torch.device, kind: str) -> Callable[..., Product]:
 def gpu_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, gelu: bool) -> Product:
     """Multiply by PyTorch's public operators; what is bf16 stays so up to the next product, for a cast is a launch."""
     dtype = torch.bfloat16 if kind == "bf16" else torch.float32
-    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    weight, bias = weight.to(dtype).contiguous(), None if bias is None else bias.to(dtype)
     if gelu:
         return lambda x: F.gelu(F.linear(x.to(dtype), weight, bias), approximate="tanh")
     return lambda x: F.linear(x.to(dtype), weight, bias)
@@ -107,7 +107,7 @@ def gpu_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, gelu
 def plain_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, gelu: bool) -> Product:
     """Do the same on a CPU where nothing can be packed, with results in fp32, as the loops there want them."""
     dtype = torch.bfloat16 if kind == "bf16" else torch.float32
-    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    weight, bias = weight.to(dtype).contiguous(), None if bias is None else bias.to(dtype)
     if gelu:
         return lambda x: F.gelu(F.linear(x.to(dtype), weight, bias).float(), approximate="tanh")
     return lambda x: F.linear(x.to(dtype), weight, bias).float()

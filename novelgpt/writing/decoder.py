@@ -80,7 +80,7 @@ class Weights:
     def read_layer(self, take: Callable[[str], torch.Tensor], block: str) -> Layer:
         """Read one block; GPT-2 stores its matrices as (in, out)."""
         names = [f"{block}.{part}" for part in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")]
-        qkv, out, *wide = [(take(f"{name}.weight").t().contiguous(), take(f"{name}.bias")) for name in names]
+        qkv, out, *wide = [(take(f"{name}.weight").t(), take(f"{name}.bias")) for name in names]
         norm, activation = self.read_norm(take, f"{block}.ln_2"), self.config.activation_function
         return Layer(
             make_product(*qkv, self.kind, norm=self.read_norm(take, f"{block}.ln_1")),
