@@ -210,11 +210,12 @@ def generate(model: Model, prefix: str, options: GenerateOptions | None = None, 
     options = with_changes(options or GenerateOptions(), changes, names_with(GenerateOptions, python=True))
     check_place(model)
     from novelgpt.writing.generation import open_session
-    from novelgpt.writing.prompts import encode_prompts, resolve_options
+    from novelgpt.writing.prompts import check_options, encode_prompts, open_book, resolve_options
 
     loaded = model if isinstance(model, tuple) else None
     options = resolve_options(replace(options, prefix=prefix, model_path="" if loaded else str(model)))
-    session = open_session(options, loaded=loaded)
+    session = open_session(options, open_book(options), loaded=loaded)
+    check_options(options, session.tokenizer, session.weights.context)
     (prompt,) = encode_prompts([(prefix, "")], options, session.tokenizer, session.weights.context)
     return [
         Written(session.show(sample), session.show_new(sample), sample.ids, sample.ended, sample.index, options.seed)

@@ -9,6 +9,7 @@ Every script ends a failed run with two paragraphs on stderr and an exit code::
 
 import contextlib
 import difflib
+import errno
 import os
 import re
 import sys
@@ -22,6 +23,7 @@ EXIT_INPUT = 3  # a novel, vocabulary, config file or piece set is wrong
 EXIT_ENVIRONMENT = 4  # device, disk, rights, lock
 EXIT_STATE = 5  # a saved model or checkpoint is damaged or does not fit
 EXIT_DIVERGED = 6  # the loss is no longer a number
+EXIT_HANGUP = 129  # the terminal was closed, 128 + SIGHUP
 EXIT_PIPE = 141  # whoever read our output went away
 
 CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")  # a terminal would obey these
@@ -109,6 +111,12 @@ def say_error(problem: UserError) -> int:
     if not problem.is_told and (is_first_here or problem.is_told is False):
         print_line(f"{shown('error: ')}{shown(problem.message)}\n\n{shown('hint: ')}{shown(problem.hint)}")
     return problem.code
+
+
+def is_reader_gone(problem: OSError) -> bool:
+    """Tell whether whoever read our output went away; Windows calls that an invalid argument, of no file."""
+    is_invalid = os.name == "nt" and problem.errno == errno.EINVAL and problem.filename is None
+    return isinstance(problem, BrokenPipeError) or is_invalid
 
 
 def is_main_process() -> bool:

@@ -327,7 +327,9 @@ class GenerateOptions:
         None, "one GPU number or cpu (default: the first GPU, else the CPU; a Mac writes on its CPU)"
     )
     # what the text begins with
-    prefix: str = option("[CLS]萧炎大喝一声", "what the text begins with")
+    prefix: str = option(
+        "[CLS]萧炎大喝一声", "what the text begins with; unless given, an opening of its own book if that is at hand"
+    )
     prefix_file: str | None = option(None, "a text to continue, in any encoding, instead of --prefix", metavar="FILE")
     mark: str | None = option(None, "write only what this token asks for, such as a title after [TIL]", metavar="TOKEN")
     # where it ends, and how many there are

@@ -29,6 +29,7 @@ from novelgpt.messages import (
     EXIT_PIPE,
     EXIT_USAGE,
     UserError,
+    is_reader_gone,
     nearest_words,
     say,
     say_error,
@@ -93,6 +94,7 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         super().__init__(prog, description=description, **settings)
         self.table, self.section, self.entries = table, section, entries_of(table)
         self.has_positional = any(entry.metadata["positional"] for entry in self.entries.values())
+        self.given: frozenset[str] = frozenset()  # options that parse_options found in a config file or on the line
         # what every script has; none of it may stand in a config file
         text = "YAML or JSON file with options; the command line overrides it"
         self.add_argument("--config", metavar="FILE", help=text)
@@ -139,6 +141,7 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         values |= book_places(self.table, values.get("book"), but=values)
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         options = self.table(**{self.entries[name].name: value for name, value in (values | lists).items()})
+        self.given = frozenset(values)
         if "print_config" in parsed:
             print_options(options, self.section)
             raise SystemExit(EXIT_DONE)
@@ -257,7 +260,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else EXIT_DONE
     except OSError as problem:
-        has_reader = not isinstance(problem, BrokenPipeError)
+        has_reader = not is_reader_gone(problem)
         if has_reader and problem.errno != errno.ENOSPC:
             raise
         # what is left in the buffer of stdout has no place to go, and Python would complain about it at the end

@@ -197,7 +197,10 @@ def split_signs(signed: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Ten
 
 
 def block_probabilities(scaled_query, key, start: int, end: int) -> torch.Tensor:
-    """Return softmax(query · keyᵀ) of queries start … end over keys 0 … end, (H, end - start, end)."""
+    """Return softmax(query · keyᵀ) of queries start … end over keys 0 … end, (N, end - start, end).
+
+    Queries, scaled already, and keys are (N, T, D/H); N counts windows times heads.
+    """
     scores = torch.bmm(scaled_query[:, start:end], key[:, :end].transpose(1, 2))
     # Only the block on the diagonal holds keys that come after a query.
     scores[:, :, start:] += future_bias(end - start, scores.dtype)

@@ -9,8 +9,9 @@ import re
 import shlex
 from pathlib import Path
 
+from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.files import MANIFEST, find_damage, read_json
-from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, nearest_words, say
+from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, nearest_words, say, warn
 
 # name: (type, lowest, highest); these define the network
 NUMBERS = {
@@ -232,3 +233,16 @@ def find_models(run_folder: Path) -> list[Path]:
     # final_model has no number and is later than all that have one
     epochs = {path: int(match[1] or 10**9) for path, match in found.items() if match}
     return sorted(epochs, key=lambda path: (path.name != "best_model", -epochs[path]))
+
+
+def load_own_tokenizer(folder: Path, source: str | Path, config: dict) -> NovelTokenizer:
+    """Load the tokenizer of a model; where its embedding has rows beyond the list, they become reserved tokens."""
+    tokenizer = load_tokenizer(source, size=0)  # as listed, whatever the size
+    size, listed = config.get("vocab_size", tokenizer.vocab_size), tokenizer.vocab_size
+    if size == listed:
+        return tokenizer
+    words = f"{folder}: config.json has vocab_size {size}, its vocabulary {listed} tokens"
+    if size < listed:
+        raise UserError(words, "put back the vocab.txt that the model was trained with", EXIT_STATE)
+    warn(f"{words}; the {size - listed} rows beyond them are kept as reserved tokens")
+    return load_tokenizer(source, size=size)
