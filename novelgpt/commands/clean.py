@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from novelgpt.cli import CleanOptions, Parser
-from novelgpt.files import write_json, write_text
+from novelgpt.files import ready_file, write_json, write_text
 from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 
 OWN_NOVELS = ("data/input.json", "data/input.txt")
@@ -21,19 +21,18 @@ VOCABULARY = "cache/vocab_small.txt"
 
 def build_parser() -> Parser[CleanOptions]:
     """Return the command line of clr_ctrl.py."""
-    return Parser(CleanOptions, __doc__, section="clean")
+    return Parser(CleanOptions, __doc__, section="clean", prog="clr_ctrl.py")
 
 
 def choose_paths(given: Sequence[str]) -> list[str]:
     """Return the paths given, or the user's own novel, or the bundled one with a notice."""
     if given:
-        return list(given)
+        return [str(ready_file(path)) for path in given]
     for path in OWN_NOVELS:
         if Path(path).exists():
             return [path]
-    sample = Path(__file__).parents[2] / SAMPLE
     say(f"no path given and no {' or '.join(OWN_NOVELS)}: taking the bundled novel {SAMPLE}")
-    return [SAMPLE if Path(SAMPLE).exists() else str(sample)]
+    return [str(ready_file(SAMPLE))]
 
 
 def check_outputs(options: CleanOptions, report: Path) -> None:

@@ -17,7 +17,7 @@ from novelgpt.messages import EXIT_DONE, EXIT_USAGE, UserError, say
 
 def build_parser() -> Parser[ConvertOptions]:
     """Return the command line of convert.py."""
-    return Parser(ConvertOptions, __doc__, section="convert")
+    return Parser(ConvertOptions, __doc__, section="convert", prog="convert.py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ folder. A key outside the tables below is refused, so no setting is silently ign
 import math
 from pathlib import Path
 
-from novelgpt.files import read_json
+from novelgpt.files import read_json, ready_file
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, nearest_words, say
 
 # name: (type, lowest, highest); these define the network
@@ -87,7 +87,7 @@ def read_folder_config(folder: str | Path) -> dict:
 
 def read_object(path: str | Path, code: int) -> dict:
     """Read a JSON object."""
-    values = read_json(path, code=code)
+    values = read_json(ready_file(path), code=code)
     if not isinstance(values, dict):
         message = f"{path}: found a {type(values).__name__}, expected a JSON object"
         raise UserError(message, '{"n_layer": 10, "n_embd": 768}', code)
