@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traditional_to_simplified=options.traditional_to_simplified,
             encoding=options.encoding,
             field=options.field,
-            vocabulary_path=VOCABULARY,
+            vocabulary_path=ready_file(VOCABULARY),
         )
     )
     titles = None

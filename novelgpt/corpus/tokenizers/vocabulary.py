@@ -19,7 +19,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from novelgpt.files import ready_file
 from novelgpt.messages import EXIT_USAGE, UserError, printable, warn
 
 MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -160,7 +159,7 @@ def load_vocabulary(path: str | Path) -> list[str]:
         UserError: missing or too large file, not UTF-8, blank or duplicate lines (with their numbers, counted from 1),
             missing marks (with the lines to add), or only some of the 256 byte tokens.
     """
-    path = Path(ready_file(path))
+    path = Path(path)
     return check_tokens(path, split_lines(path, read_bounded(path)))
 
 
