@@ -27,12 +27,12 @@ def build_parser() -> Parser[CleanOptions]:
 def choose_paths(given: Sequence[str]) -> list[str]:
     """Return the paths given, or the user's own novel, or the bundled one with a notice."""
     if given:
-        return [str(ready_file(path)) for path in given]
+        return list(given)
     for path in OWN_NOVELS:
         if Path(path).exists():
             return [path]
     say(f"no path given and no {' or '.join(OWN_NOVELS)}: taking the bundled novel {SAMPLE}")
-    return [str(ready_file(SAMPLE))]
+    return [SAMPLE]
 
 
 def check_outputs(options: CleanOptions, report: Path) -> None:
