@@ -61,6 +61,7 @@ def commands() -> list[str]:
     """Return every command that calls a script, in blocks and within lines."""
     bodies = [body for name in TWINS for _, language, body in blocks(name) if language == "bash"]
     lines = [line for body in bodies for line in body.splitlines() if re.search(r"\b\w+\.py\b", line)]
+    lines += re.findall(r"^  (python .+)$", read("demo.sh"), re.MULTILINE)  # its last words
     return [*lines, *(words for name in PAGES for words in INLINE.findall(read(name)))]
 
 
@@ -128,7 +129,7 @@ def test_the_readme_stays_a_walk_of_less_than_300_lines_with_the_figures_of_the_
 
 @pytest.mark.parametrize("line", dict.fromkeys(commands()))
 def test_a_printed_command_names_an_existing_script_with_flags_and_values_it_takes(line):
-    words = shlex.split(line.split(" > ")[0])
+    words = shlex.split(line.split(" > ")[0], comments=True)
     place = next(index for index, word in enumerate(words) if word.endswith(".py"))
     script, arguments = words[place], words[place + 1 :]
     assert words[0] in ("python", "torchrun")
