@@ -7,12 +7,14 @@
 """
 
 import importlib
+import re
 from collections.abc import Sequence
 
 from novelgpt.cli import run
 from novelgpt.messages import COMMANDS, EXIT_DONE, EXIT_USAGE, UserError, as_started, command_line, nearest_words
 
 NAMES = tuple(COMMANDS.values())
+END = re.compile("[:,。：，]|[.]$")  # of what a command says about itself in a list
 OTHER_NAMES = {script.removesuffix(".py"): name for script, name in COMMANDS.items()}
 
 
@@ -38,7 +40,7 @@ def list_commands() -> str:
     lines = ["usage: novelgpt COMMAND …", ""]
     for name in NAMES:
         sentence = importlib.import_module(f"novelgpt.commands.{name}").__doc__.partition("\n")[0]
-        lines.append(f"  {name:10}{sentence.partition(':')[0].removesuffix('.')}")
+        lines.append(f"  {name:10}{re.split(END, sentence)[0]}")
     return as_started("\n".join([*lines, "", "novelgpt COMMAND --help lists the options of a command."]))
 
 

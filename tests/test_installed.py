@@ -91,6 +91,7 @@ def test_without_a_command_all_are_listed(monkeypatch, capsys):
         lines = capsys.readouterr().out.splitlines()
         assert [line.split()[0] for line in lines if line.startswith("  ")] == list(SCRIPTS.values())
         assert lines[2] == "  clean     Turn a novel as found into clean chapters"
+        assert max(map(len, lines)) < 80
 
 
 @pytest.mark.parametrize(

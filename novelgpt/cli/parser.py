@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         settings = {"argument_default": argparse.SUPPRESS, "allow_abbrev": False}
         settings |= {"formatter_class": argparse.RawDescriptionHelpFormatter}
         self.script = prog or os.path.basename(command_line()[0])
-        super().__init__(as_started(self.script), description=as_started(description), **settings)
+        super().__init__(as_started(self.script), description=description, **settings)
         self.table, self.section, self.entries = table, section, entries_of(table)
         # what every script has; none of it may stand in a config file
         text = "YAML or JSON file with options; the command line overrides it"
@@ -63,7 +63,7 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
 
     def add_option(self, name: str, entry: Field) -> None:
         """Add the flag of one option of the table."""
-        facts, settings = entry.metadata, {"help": as_started(describe_option(entry)).replace("%", "%%")}
+        facts, settings = entry.metadata, {"help": describe_option(entry).replace("%", "%%")}
         if is_switch(entry):
             self.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, **settings)
             return
@@ -74,6 +74,10 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
             self.add_argument(name, nargs="*", **settings)
         else:
             self.add_argument(f"--{name}", nargs="+" if facts["many"] else None, **settings)
+
+    def format_help(self) -> str:
+        """Return the help, its commands spelled in the way this one was started."""
+        return as_started(super().format_help())
 
     def parse_options(self, argv: Sequence[str] | None = None) -> Options:
         """Resolve defaults, config file and command line; `--print_config` prints the result and exits.
