@@ -140,6 +140,15 @@ def test_the_hint_of_an_error_is_a_command_that_was_installed(monkeypatch, capsy
         assert capsys.readouterr().err.endswith(f"\n\nhint: {hint}\n")
 
 
+def test_in_an_empty_folder_only_the_novel_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["/usr/bin/novelgpt", "train"])
+    assert start() != 0
+    said = capsys.readouterr().err
+    assert "error: data/tokenized: no pieces here (manifest.json is missing)\n\nhint: novelgpt " in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_of_the_console_command_is_started_and_resumed_by_its_words(as_command):
     from novelgpt.training.session import format_command
 
