@@ -45,10 +45,15 @@ def as_command(request, monkeypatch):
 # --- what the wheel is made of ---
 
 
-def test_the_wheel_takes_every_package_and_the_ready_files():
+def test_the_wheel_takes_every_package_template_and_ready_file():
     folders = {path.parent for path in (ROOT / "novelgpt").rglob("*.py")} | {ROOT / "novelgpt/pages/templates"}
     names = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
     assert set(SETUP["packages"]) == names | set(SETUP["package-dir"])
+    files = {path for path in (ROOT / "novelgpt").rglob("*.*") if path.suffix != ".py"}
+    files = {path for path in files if path.parent.name != "__pycache__"}
+    own = {name: globs for name, globs in SETUP["package-data"].items() if name not in SETUP["package-dir"]}
+    places = [(ROOT / name.replace(".", "/"), glob) for name, globs in own.items() for glob in globs]
+    assert {path for place, glob in places for path in place.glob(glob)} == files
     globs = {f"{place}/{glob}" for name, place in SETUP["package-dir"].items() for glob in SETUP["package-data"][name]}
     assert globs == set(READY_FILES)
 
