@@ -18,7 +18,6 @@ from novelgpt.cli.config_file import read_config, read_options
 from novelgpt.cli.table import is_switch
 from novelgpt.lock import run_lock
 from novelgpt.messages import COMMANDS, EXIT_DONE, EXIT_STATE
-from novelgpt.writing.interactive import HELP
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = "docs/options.md"  # by a command, which has a test of its own
@@ -162,12 +161,6 @@ def test_every_flag_in_the_text_exists(name):
     assert not ABSENT & KNOWN
     unknown = set(FLAG.findall(read(name))) - KNOWN - COMING
     assert unknown == (ABSENT if "gpt2_chinese" in name else {"--fast_pattern"} if "measurements" in name else set())
-
-
-def test_the_keys_of_writing_by_turns_are_those_of_its_help():
-    keys = [row[0].strip("`").split()[0] for row in rows("README.md") if re.match(r"`[a-z+](`| )", row[0])]
-    assert keys == ["r", "u", "e", "+", "t", "q"]
-    assert all(re.search(rf"(^|\s){re.escape(key)} ", HELP) for key in keys)
 
 
 def slug(heading: str) -> str:
