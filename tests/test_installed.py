@@ -154,15 +154,9 @@ def test_in_an_empty_folder_only_the_novel_is_missing(tmp_path, monkeypatch, cap
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_of_the_console_command_is_started_and_resumed_by_its_words(as_command):
-    from novelgpt.training.session import format_command
-
-    words = Parser(TrainOptions, "Train.", section="train", prog="train.py").command(["--raw"])
-    assert words == ["-m", "novelgpt", "train", "--raw"]
-    alone = as_started(format_command(words, resume="never", processes=1))
-    assert alone == "novelgpt train --raw --resume auto"
-    both = as_started(format_command(words, resume="auto", processes=2))
-    assert both == "torchrun --nproc_per_node=2 -m novelgpt train --raw"
+def test_a_run_of_the_console_command_is_started_again_by_its_words(as_command):
+    parser = Parser(TrainOptions, "Train.", section="train", prog="train.py")
+    assert parser.command(["--raw"]) == ["-m", "novelgpt", "train", "--raw"]
 
 
 def test_several_processes_start_from_the_console_command(capfd, monkeypatch):
