@@ -270,17 +270,21 @@ CAUSES = {
     ),
     "error: data/tokenized: the pieces are stale": ("walked", "train.py --config config/demo.yaml", {}),
     "warning: --device 0,1: no GPU 0, 1 (there is no GPU); using the CPU": (
-        "fresh",
-        "train.py --model_config config/model_config_demo.json --stride 128 --device 0,1",
+        "walked",
+        "train.py --config config/demo.yaml --tokenizer_path cache/vocab_novel.txt --batch_size 4 --device 0,1",
         {},
     ),
-    "error: --fp16: cpu does not train in fp16": ("fresh", "train.py --fp16 --device cpu", {}),
+    "error: --fp16: cpu does not train in fp16": (
+        "walked",
+        "train.py --config config/demo.yaml --tokenizer_path cache/vocab_novel.txt --fp16 --device cpu",
+        {},
+    ),
     "error: --stride 512: longer than the window of 256 tokens, so text would be skipped": (
         "fresh",
-        "train.py --model_config config/model_config_demo.json",
+        "train.py --model_config config/model_config_demo.json --stride 512",
         {},
     ),
-    "error: model: holds an unfinished run with other settings": (
+    "error: model: holds … run with other settings": (
         "walked",
         "train.py --config config/demo.yaml --tokenizer_path cache/vocab_novel.txt --batch_size 4",
         {},
