@@ -15,7 +15,6 @@ import pytest
 
 from novelgpt.cli import Parser, run
 from novelgpt.cli.config_file import read_config, read_options
-from novelgpt.cli.table import is_switch
 from novelgpt.lock import run_lock
 from novelgpt.messages import COMMANDS, EXIT_DONE, EXIT_STATE
 
@@ -69,11 +68,9 @@ def parser_of(script: str) -> Parser:
 
 
 def flags_of(script: str) -> set[str]:
-    """Return every flag of a script."""
-    flags = {"--config", "--print_config", "--debug", "--help"}
-    for name, entry in parser_of(script).entries.items():
-        flags |= {f"--{name}"} | ({f"--no-{name}"} if is_switch(entry) else set())
-    return flags
+    """Return every flag that the help of a script lists."""
+    lists = re.findall(r"^  (-.+?)(?:  |$)", parser_of(script).format_help(), re.MULTILINE)
+    return {flag for names in lists for flag in re.findall(r"--[\w-]+", names)}
 
 
 KNOWN = {flag for script in SCRIPTS for flag in flags_of(script)}
