@@ -145,9 +145,10 @@ def test_the_hint_of_an_error_is_a_command_that_was_installed(monkeypatch, capsy
         assert capsys.readouterr().err.endswith(f"\n\nhint: {hint}\n")
 
 
-def test_in_an_empty_folder_only_the_novel_is_missing(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("flags", ["", "--tokenizer_path cache/vocab_small.txt --config config/train_novel.yaml"])
+def test_in_an_empty_folder_only_the_novel_is_missing(flags, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["/usr/bin/novelgpt", "train"])
+    monkeypatch.setattr("sys.argv", ["/usr/bin/novelgpt", "train", *flags.split()])
     assert start() != 0
     said = capsys.readouterr().err
     assert "error: data/tokenized: no pieces here (manifest.json is missing)\n\nhint: novelgpt " in said
@@ -275,7 +276,8 @@ def test_the_installed_command_goes_from_a_novel_to_samples_in_an_empty_folder(b
     told = call(f"novelgpt train --raw --tokenizer_path cache/vocab_novel.txt {STORY_FLAGS}", home, PATH=path).stderr
     assert "finished 34 steps" in told
     call("novelgpt eval --text 那天夜里没有月亮。", home, PATH=path)
-    written = call("novelgpt generate --nsamples 1 --length 20 --save_samples", home, PATH=path).stdout
+    flags = "--prefix 萧炎大喝一声 --nsamples 1 --length 20 --save_samples"
+    written = call(f"novelgpt generate {flags}", home, PATH=path).stdout
     assert "萧炎大喝一声" in written
     call("novelgpt convert model/final_model bf16 --dtype bf16", home, PATH=path)
     assert {path.name for path in home.iterdir()} == {"novel.txt", "data", "cache", "model", "mnt", "bf16"}
