@@ -14,6 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from novelgpt.languages import localize
 
@@ -27,6 +28,10 @@ EXIT_HANGUP = 129  # the terminal was closed, 128 + SIGHUP
 EXIT_PIPE = 141  # whoever read our output went away
 
 CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")  # a terminal would obey these
+# script of a checkout -> its name under the one command `novelgpt`
+COMMANDS = {"clr_ctrl.py": "clean", "make_vocab.py": "vocab", "tokenize_corpus.py": "tokenize"}
+COMMANDS |= {f"{name}.py": name for name in ("train", "eval", "generate", "convert")}
+SCRIPT = re.compile(rf"(torchrun(?: --\S+)* )?(?<![\w./-])(?:python )?({'|'.join(map(re.escape, COMMANDS))})\b")
 
 
 class UserError(Exception):
@@ -65,9 +70,28 @@ def printable(text: str) -> str:
     return CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
 
 
+def command_line() -> list[str]:
+    """Return the words that started this process, the program first."""
+    return list(sys.argv)
+
+
+def is_command() -> bool:
+    """Tell whether this process was started as `novelgpt …` or `python -m novelgpt …`, and not by a script."""
+    program = Path(command_line()[0])
+    return program.stem == "novelgpt" or program.parts[-2:] == ("novelgpt", "__main__.py")
+
+
+def as_started(text: str) -> str:
+    """Spell the commands of a text in the way this process was started: `python clr_ctrl.py` or `novelgpt clean`."""
+    if not is_command():
+        return text
+    text = text.replace("python -m novelgpt ", "novelgpt ")
+    return SCRIPT.sub(lambda found: f"{found[1] + '-m ' if found[1] else ''}novelgpt {COMMANDS[found[2]]}", text)
+
+
 def shown(text: str) -> str:
-    """Return a text as people see it: in their language, and harmless to a terminal; all that is said passes here."""
-    return printable(localize(text))
+    """Return a text as people see it: in their language, with their commands, harmless to a terminal."""
+    return printable(as_started(localize(text)))
 
 
 def say(text: str = "") -> None:

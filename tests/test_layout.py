@@ -45,8 +45,8 @@ FLOORS = {
     "network": 3,
     "evaluation": 4,
 }
-FLOORS |= {"conversion": 4, "training": 5, "writing": 5, "api": 6, "commands": 7}
-PROMISED = ("novelgpt.corpus.decoding", "novelgpt.corpus.tokenizer")  # names that others rely on
+FLOORS |= {"conversion": 4, "training": 5, "writing": 5, "api": 6, "commands": 7, "__main__": 8}
+PROMISED = ("novelgpt.__main__", "novelgpt.corpus.decoding", "novelgpt.corpus.tokenizer")  # names that others rely on
 
 
 def name_of(path: Path) -> str:

@@ -100,9 +100,11 @@ def read_config(path: str) -> dict:
     Raises:
         UserError: missing, not YAML or JSON, not a mapping, or a duplicate key.
     """
+    from novelgpt.files import ready_file
+
     is_json = Path(path).suffix.lower() == ".json"
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = Path(ready_file(path)).read_text(encoding="utf-8-sig")
         value = json.loads(text, object_pairs_hook=unique_keys) if is_json else load_yaml(text)
     except OSError as problem:
         raise UserError(f"--config {path}: {problem.strerror}", "give a YAML or JSON file", EXIT_USAGE) from problem

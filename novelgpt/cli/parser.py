@@ -24,11 +24,15 @@ from novelgpt.cli.config_file import print_options, read_options
 from novelgpt.cli.table import book_places, describe_option, entries_of, is_switch, reader
 from novelgpt.languages import LANGUAGES, language, localize
 from novelgpt.messages import (
+    COMMANDS,
     EXIT_DONE,
     EXIT_ENVIRONMENT,
     EXIT_PIPE,
     EXIT_USAGE,
     UserError,
+    as_started,
+    command_line,
+    is_command,
     is_reader_gone,
     nearest_words,
     say,
@@ -84,14 +88,15 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         table: the script's options, a frozen dataclass.
         description: the script's docstring.
         section: the script's section in a config file, for example "train".
-        prog: name of the script, where it matters even if another one calls its main; None for what was started.
+        prog: name of the script; None for what was started.
     """
 
     def __init__(self, table: type[Options], description: str, *, section: str, prog: str | None = None):
         # an option that is not given is left out of the result, so that a config file may give it
         settings = {"argument_default": argparse.SUPPRESS, "allow_abbrev": False}
         settings |= {"formatter_class": HelpText}
-        super().__init__(prog, description=description, **settings)
+        self.script = prog or os.path.basename(command_line()[0])
+        super().__init__(as_started(self.script), description=description, **settings)
         self.table, self.section, self.entries = table, section, entries_of(table)
         self.has_positional = any(entry.metadata["positional"] for entry in self.entries.values())
         self.given: frozenset[str] = frozenset()  # options that parse_options found in a config file or on the line
@@ -121,6 +126,10 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         else:
             self.add_argument(f"--{name}", nargs="+" if facts["many"] else None, **settings)
 
+    def format_help(self) -> str:
+        """Return the help, its commands spelled in the way this one was started."""
+        return as_started(super().format_help())
+
     def parse_options(self, argv: Sequence[str] | None = None) -> Options:
         """Resolve defaults, those of a book, config file and command line; `--print_config` prints them and exits.
 
@@ -130,7 +139,7 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         Raises:
             UserError: an unknown option or key (with the nearest name), a value of the wrong type or out of range.
         """
-        words = self.spell_switches(list(sys.argv[1:] if argv is None else argv))
+        words = self.spell_switches(list(command_line()[1:] if argv is None else argv))
         parsed, unknown = self.parse_known_args(words)
         if unknown:
             self.refuse_word(unknown[0])
@@ -148,12 +157,14 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         return options
 
     def command(self, argv: Sequence[str] | None = None) -> list[str]:
-        """Return the words of the command line, script first; argv as in parse_options."""
-        return list(sys.argv) if argv is None else [self.prog, *argv]
+        """Return the words that start this command again, after `python`; argv as in parse_options."""
+        if argv is None:
+            return command_line()
+        return ["-m", "novelgpt", COMMANDS[self.script], *argv] if is_command() else [self.script, *argv]
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse complains about as a UserError."""
-        raise UserError(message.removeprefix("argument "), f"python {self.prog} --help", EXIT_USAGE)
+        raise UserError(message.removeprefix("argument "), f"python {self.script} --help", EXIT_USAGE)
 
     def refuse_word(self, word: str) -> NoReturn:
         """Raise the error of a word that is no option, with our name of what another tool calls so, or the nearest."""
@@ -242,7 +253,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         main: takes argv and returns the status.
         argv: without the program's name; None is the real command line.
     """
-    words = sys.argv[1:] if argv is None else argv
+    words = command_line()[1:] if argv is None else argv
     debug = "--debug" in words
     set_language(words)
     # a terminal without Chinese shows escapes

@@ -19,7 +19,7 @@ from novelgpt.network import check_model_folder
 
 def build_parser() -> Parser[ConvertOptions]:
     """Return the command line of convert.py."""
-    return Parser(ConvertOptions, __doc__, section="convert")
+    return Parser(ConvertOptions, __doc__, section="convert", prog="convert.py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from novelgpt.messages import EXIT_INPUT, UserError, progress_bar, say
 
 def build_parser() -> Parser[GenerateOptions]:
     """Return the command line of generate.py."""
-    return Parser(GenerateOptions, __doc__, section="generate")
+    return Parser(GenerateOptions, __doc__, section="generate", prog="generate.py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

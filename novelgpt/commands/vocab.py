@@ -17,7 +17,7 @@ SMALL_FILE = "cache/vocab_small.txt"
 
 def build_parser() -> Parser[VocabularyOptions]:
     """Return the command line of make_vocab.py."""
-    return Parser(VocabularyOptions, __doc__, section="vocabulary")
+    return Parser(VocabularyOptions, __doc__, section="vocabulary", prog="make_vocab.py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

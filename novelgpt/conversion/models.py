@@ -13,7 +13,7 @@ from transformers import GPT2LMHeadModel
 from novelgpt.conversion.gguf import write_gguf
 from novelgpt.conversion.mindspore import CHECKPOINT, read_mindspore, write_mindspore
 from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
-from novelgpt.files import MANIFEST, atomic_folder, atomic_writer, read_json, sha256_of
+from novelgpt.files import MANIFEST, atomic_folder, atomic_writer, read_json, ready_file, sha256_of
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.network import (
     OLD_WEIGHTS,
@@ -127,7 +127,7 @@ def open_mindspore(path: Path, model_config: str | None, tokenizer_path: str | N
     checkpoint = path / CHECKPOINT if path.is_dir() else path
     if path.is_dir():
         check_model_folder(path, flag="")
-    config_path = Path(model_config or folder / "config.json")
+    config_path = Path(ready_file(model_config or folder / "config.json"))
     if not checkpoint.is_file() or not config_path.is_file():
         missing = checkpoint if not checkpoint.is_file() else config_path
         hint = "give a .ckpt file, with --model_config and --tokenizer_path if it stands alone"

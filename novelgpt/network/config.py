@@ -10,7 +10,7 @@ import shlex
 from pathlib import Path
 
 from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
-from novelgpt.files import MANIFEST, find_damage, read_json
+from novelgpt.files import MANIFEST, find_damage, read_json, ready_file
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, nearest_words, say, warn
 
 # name: (type, lowest, highest); these define the network
@@ -92,7 +92,7 @@ def read_folder_config(folder: str | Path) -> dict:
 
 def read_object(path: str | Path, code: int) -> dict:
     """Read a JSON object."""
-    values = read_json(path, code=code)
+    values = read_json(ready_file(path), code=code)
     if not isinstance(values, dict):
         message = f"{path}: found a {type(values).__name__}, expected a JSON object"
         raise UserError(message, '{"n_layer": 10, "n_embd": 768}', code)

@@ -112,7 +112,7 @@ def test_the_command_line_loads_neither_torch_nor_the_corpus():
 def test_the_real_command_line_is_read_in_one_place():
     files = [*(ROOT / "novelgpt").rglob("*.py"), *ROOT.glob("*.py")]
     readers = {path.name for path in files if "sys.argv" in path.read_text(encoding="utf-8")}
-    assert readers == {"parser.py"}
+    assert readers == {"messages.py"}
 
 
 @pytest.mark.parametrize("page", PAGES)

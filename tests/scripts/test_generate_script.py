@@ -253,7 +253,7 @@ def test_quantizing_prints_what_it_costs(place, capsys):
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(place, capsys, arguments, message, hint):
-    assert_generate_fails(place, capsys, arguments, message, hint or f"python {Path(sys.argv[0]).name} --help", 2)
+    assert_generate_fails(place, capsys, arguments, message, hint or "python generate.py --help", 2)
 
 
 def test_topk_above_the_vocabulary_is_refused(place, capsys):
