@@ -159,8 +159,8 @@ def test_where_no_variable_is_set_the_system_tells_as_windows_does(monkeypatch):
         ("data:        25 documents, 33,985 tokens", "数据：       25 篇文档，33,985 个词元"),
         ("  numbers: repeated 2–3, 7; heading doubled 2 lines dropped", "  章号：重复 2–3, 7；丢弃标题重复 2 行"),
         (
-            "stopped early: 3 evaluations in a row were not better than epoch 2 (held-out loss 4.8934); use a/best_model",
-            "提前结束：连续 3 次评估都没有好过第 2 轮（留出损失 4.8934）；请用 a/best_model",
+            "stopped early: 3 evaluations in a row were not better than epoch 2 (held-out loss 4.8); use a/best_model",
+            "提前结束：连续 3 次评估都没有好过第 2 轮（留出损失 4.8）；请用 a/best_model",
         ),
         ("2 h 19 min", "2 小时 19 分"),
         ("12 s", "12 秒"),
