@@ -254,3 +254,11 @@ def test_help_in_chinese_starts_as_fast_as_in_english(chinese):
     subprocess.run([sys.executable, ROOT / "train.py", "--help"], capture_output=True, check=True)
     after = os.times()  # processor time: what else the machine does must not count
     assert after.children_user + after.children_system - before.children_user - before.children_system < 0.3
+
+
+def test_without_any_locale_everything_is_said_in_english():
+    environment = {"SYSTEMROOT": os.environ.get("SYSTEMROOT", "")}
+    command = [sys.executable, ROOT / "clr_ctrl.py", "--epoch"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    said = "error: unknown option --epoch\n\nhint: did you mean --report?\n"
+    assert (done.returncode, done.stderr) == (EXIT_USAGE, said)
