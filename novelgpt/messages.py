@@ -163,7 +163,8 @@ def progress_bar(
 
     hidden = None if enabled else True  # None: hidden unless stderr is a terminal
     settings = {"disable": hidden, "leave": leave, "dynamic_ncols": True, "unit_scale": True, "bar_format": form}
-    return tqdm(total=total, unit=localize(unit), initial=initial, desc=localize(description), **settings)
+    settings |= {"unit": localize(unit, context="bar"), "desc": localize(description, context="bar")}
+    return tqdm(total=total, initial=initial, **settings)
 
 
 def nearest_words(

@@ -129,9 +129,7 @@ class TrainOptions:
     tokenized_data_path: str = content(
         "data/tokenized/", "folder of the numbered piece files", only="windows", in_book="tokenized/"
     )
-    raw: bool = free(
-        False, "tokenize raw_data_path into pieces first, with the options of tokenize_corpus.py", only="windows"
-    )
+    raw: bool = free(False, "tokenize raw_data_path into pieces first", only="windows")
     num_pieces: int = content(100, "piece files to cut the tokens into", whole(1, 1_000_000), only="windows")
     min_length: int = content(0, "leave out chapters of fewer characters and report them", whole(0), only="windows")
     valid_fraction: float = content(0.05, "share of the tokens held out at the end of the book", real(0, 0.9))
