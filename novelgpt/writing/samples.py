@@ -254,7 +254,11 @@ class Output:
         if self.fault:
             self.folder.save()
         if self.stop.is_set():
-            say("stopped: the texts are cut where they were, and kept")
+            say(
+                "stopped: the texts are cut where they were, and kept"
+                if self.texts
+                else "stopped before the first token"
+            )
         if self.folder:
             self.folder.close()
             say(f"{len(self.texts)} samples: {self.folder.text_path} and {self.folder.lines_path}")

@@ -171,11 +171,15 @@ def test_a_story_is_typed_at_a_sign_that_waits(warm_python, place, columns):
     assert "thestoryiskeptin" in joined(lines)
 
 
-@pytest.mark.parametrize("columns", [20, 80, 150])
-def test_ctrl_c_cuts_a_text_on_the_screen(warm_python, place, columns):
-    words = [*ENDLESS, "--length", 1_000_000, "--stream", "--prefix", "江枫渔火"]
+@pytest.mark.parametrize(
+    ("columns", "options", "sign"),
+    [(columns, ["--stream"], "江枫渔火") for columns in (20, 80, 150)]
+    + [(columns, [], "k/1.00M") for columns in (80, 150)],  # the bar has counted a thousand tokens
+)
+def test_ctrl_c_cuts_a_text_on_the_screen(warm_python, place, columns, options, sign):
+    words = [*ENDLESS, "--length", 1_000_000, "--prefix", "江枫渔火", *options]
     terminal = open_terminal(warm_python, place, *words, columns=columns)
-    terminal.wait_for("江枫渔火")
+    terminal.wait_for(sign)
     terminal.type("\x03")
     assert terminal.end() == 130
     text = joined(terminal.lines)
