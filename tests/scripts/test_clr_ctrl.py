@@ -141,7 +141,7 @@ def test_a_wrong_encoding_is_refused_and_nothing_is_replaced(capsys):
     assert run(clr_ctrl.main, ["novel.txt", "--encoding", "big5", "--output", "out.json"]) == EXIT_INPUT
     said = capsys.readouterr().err
     assert said.startswith("error: novel.txt: --encoding big5 reads 「")
-    assert said.endswith("」, gb18030 reads 「《九井灵潮》」\n\nhint: --encoding gb18030\n")
+    assert said.endswith("」, gb18030 reads 「《九井灵潮》 作者：novelgpt 项」\n\nhint: --encoding gb18030\n")
     assert Path("out.json").read_text(encoding="utf-8") == "kept"
     assert len(clean("novel.txt", "--encoding", "gb18030")) == 27
 
