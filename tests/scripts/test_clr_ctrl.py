@@ -151,7 +151,7 @@ def test_a_folder_counts_the_book_that_is_left_out_in_its_verdict(capsys):
     for name, text in (("a", NOVEL), ("b", NOVEL), ("c", "")):
         Path("books", f"{name}.txt").write_text(text, encoding="utf-8")
     clean("books")
-    assert "verdict: 3 books: 0 good, 2 to look at, 1 left out\n" in capsys.readouterr().err
+    assert "verdict: 3 books: 0 good, 2 with faults, 1 left out\n" in capsys.readouterr().err
 
 
 def test_a_book_with_a_line_in_two_encodings_is_kept_and_the_verdict_names_the_line(capsys):
