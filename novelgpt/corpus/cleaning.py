@@ -185,7 +185,7 @@ def remove_invisible(text: str, receipt: Cleaned, *, keep_private: bool) -> str:
 
 
 def mark_lost(text: str, removed: Mapping[str, str], receipt: Cleaned) -> str:
-    """Return a text with 〓 for each private-use character, and for each run of U+FFFD, beside a letter, and count them."""
+    """Return a text with 〓 for each private-use character and run of U+FFFD beside a letter, and count them."""
     if not any(char == REPLACEMENT or name == CLASSES["Co"] for char, name in removed.items()):
         return text
     lost = REPLACEMENT + (PRIVATE if CLASSES["Co"] in removed.values() else "")
