@@ -5,7 +5,7 @@ SHELL := /bin/bash
 # two processes of one thread each, more would wait for each other; a file to one of them, so that its fixtures are made once
 FAST_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 
-.PHONY: demo test test-extras check sweeps slow reliability clean
+.PHONY: demo dist test test-extras check options sweeps slow reliability clean
 
 .venv/.installed: requirements.txt requirements-dev.txt
 	command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; hint: make PYTHON=python3 $(MAKECMDGOALS)"; exit 4; }
@@ -19,6 +19,12 @@ FAST_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --du
 demo: .venv/.installed  ## from the bundled novel to three samples, in minutes
 	PATH="$(CURDIR)/$(BIN):$$PATH" ./demo.sh
 
+# the wheel is built from the sdist: a source that lacks something would be seen, and nothing old lies about
+dist: .venv/.installed  ## wheel and sdist in dist/, without a network
+	rm -rf dist
+	$(BIN)/python -c "from setuptools.build_meta import build_sdist; build_sdist('dist')"
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist dist/novelgpt-*.tar.gz
+
 test: .venv/.installed  ## the fast suite
 	$(FAST_TESTS)
 
@@ -30,6 +36,9 @@ check: .venv/.installed  ## lint, format, fast suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(FAST_TESTS)
+
+options: .venv/.installed  ## docs/options.md and docs/options_zh.md from the tables of options
+	PYTHONPATH=. $(BIN)/python tests/cli/options_pages.py docs
 
 SWEEPS := tests/reliability --timeout 3600 --durations=10 -m
 sweeps: .venv/.installed  ## the sweeps that every change must pass, a quarter of an hour
@@ -48,4 +57,4 @@ reliability: .venv/.installed  ## every promise of docs/RELIABILITY.md, a quarte
 	$(BIN)/python tests/reliability/report.py $$RELIABILITY_RESULTS docs/RELIABILITY.md || code=$$?; exit $$code
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache build
+	rm -rf .venv .pytest_cache .ruff_cache build dist *.egg-info

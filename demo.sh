@@ -22,3 +22,11 @@ print(f"held-out loss: {losses[0]:.3f} nats per token at the start, {min(losses)
 for name in ("train.json", "vocab.txt", "tokenized", "model/best_model", "model/final_model", "samples/samples.txt"):
     print(f"  {out / name}")
 PY
+
+cat <<'WORDS'
+
+Now your own novel:
+  python clr_ctrl.py my_novel.txt
+  python train.py --raw --config config/laptop.yaml    # with a GPU: without --config; --plan says how long
+Then python generate.py writes. README.md and README_zh.md tell the rest.
+WORDS

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from novelgpt.cli import EvaluateOptions, GenerateOptions, TrainOptions, names_with, with_changes
+from novelgpt.cli import EvaluateOptions, GenerateOptions, TrainOptions, book_places, names_with, with_changes
 from novelgpt.lock import run_lock
 from novelgpt.messages import EXIT_DONE, EXIT_USAGE, UserError, is_main_process
 
@@ -59,8 +59,9 @@ def train(
 ) -> TrainResult:
     """Train, or resume an unfinished run, under the lock of the run folder; return where the run stands.
 
-    In the main thread Ctrl-C and SIGTERM save and stop between two steps; the former handlers are restored at the end.
-    In another thread signals are left alone.
+    As train.py does, it tells on stderr what it is doing: the first lines, a log line every log_step steps, evaluations
+    and samples, and on a terminal a bar. In the main thread Ctrl-C and SIGTERM save and stop between two steps; the
+    former handlers are restored at the end. In another thread signals are left alone.
 
     Args:
         options, changes: as the flags of train.py; a change by name overrides `options`, None is the defaults.
@@ -81,6 +82,12 @@ def train(
         assert result.finished and result.model.is_dir()
     """
     options = with_changes(options or TrainOptions(), changes, names_with(TrainOptions))
+    if command is None:  # a path at its default is one of the book; the command line knows which were given
+        given = {name for name, value in vars(options).items() if value != getattr(TrainOptions, name)} | {*changes}
+        options = replace(options, **book_places(TrainOptions, options.book, but=given))
+    from novelgpt.training.checks import check_inputs
+
+    check_inputs(options, command)  # before torch is loaded
     # several GPUs: the command is started again, once for each
     if (options.device and "," in options.device) or options.parallel != "auto":
         from novelgpt.training.launch import count_processes, launch
@@ -149,6 +156,7 @@ def evaluate(
     options = with_changes(options or EvaluateOptions(), changes, names_with(EvaluateOptions, python=True))
     if not isinstance(pieces, (str, os.PathLike)):
         raise UserError(f"pieces: found {pieces!r}, expected text", "pieces='data/tokenized/'", EXIT_USAGE)
+    check_place(model)
     from novelgpt.evaluation import Measure
     from novelgpt.pages import write_surprise_page
 
@@ -160,6 +168,14 @@ def evaluate(
     page = functools.partial(write_surprise_page, options.html) if options.html else None
     report = measure.report(texts, per_chapter=options.per_chapter, page=page, **facts)
     return report | measure.baseline(texts, os.fspath(pieces), report["loss"]) if options.baseline else report
+
+
+def check_place(model: Model) -> None:
+    """Refuse a place that holds no model before torch is loaded."""
+    from novelgpt.network import check_model_folder
+
+    if not isinstance(model, tuple):
+        check_model_folder(model, hashes=False)
 
 
 def open_model(model: Model, device: str | None) -> tuple:
@@ -192,12 +208,14 @@ def generate(model: Model, prefix: str, options: GenerateOptions | None = None, 
         assert len(texts) == 2 and texts[0].text.startswith("那天夜里没有月亮。")
     """
     options = with_changes(options or GenerateOptions(), changes, names_with(GenerateOptions, python=True))
+    check_place(model)
     from novelgpt.writing.generation import open_session
-    from novelgpt.writing.prompts import encode_prompts, resolve_options
+    from novelgpt.writing.prompts import check_options, encode_prompts, open_book, resolve_options
 
     loaded = model if isinstance(model, tuple) else None
     options = resolve_options(replace(options, prefix=prefix, model_path="" if loaded else str(model)))
-    session = open_session(options, loaded=loaded)
+    session = open_session(options, open_book(options), loaded=loaded)
+    check_options(options, session.tokenizer, session.weights.context)
     (prompt,) = encode_prompts([(prefix, "")], options, session.tokenizer, session.weights.context)
     return [
         Written(session.show(sample), session.show_new(sample), sample.ids, sample.ended, sample.index, options.seed)

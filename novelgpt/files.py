@@ -26,6 +26,21 @@ MANIFEST = "manifest.json"
 MAX_JSON_BYTES = 64 << 20  # no manifest, config or state file of ours is larger
 IS_WINDOWS = not hasattr(os, "O_DIRECTORY")  # there nothing in use is removed or renamed, and no folder flushed
 PAUSES = (0.02, 0.1, 0.3, 1.0)  # seconds between tries to rename what somebody reads
+# what comes with this program: in the wheel inside the package, in a checkout beside it
+PACKAGE = Path(__file__).parent
+HOME = PACKAGE / "ready" if (PACKAGE / "ready").is_dir() else PACKAGE.parent
+READY_FILES = ("config/*.yaml", "config/*.json", "cache/vocab_small.txt", "data/sample/novel.txt")
+
+
+def ready_file(path: str | Path) -> str | Path:
+    """Return a path as given, or, where nothing is there, the file of that name that comes with this program.
+
+    >>> ready_file("data/train.json")
+    'data/train.json'
+    """
+    ours = HOME / path
+    is_known = any(Path(path).match(pattern) for pattern in READY_FILES)
+    return ours if is_known and not Path(path).exists() and ours.is_file() else path
 
 
 def patiently(rename: Callable, old: Path, new: Path) -> None:

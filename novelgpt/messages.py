@@ -9,10 +9,14 @@ Every script ends a failed run with two paragraphs on stderr and an exit code::
 
 import contextlib
 import difflib
+import errno
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from novelgpt.languages import localize
 
 EXIT_DONE = 0
 EXIT_USAGE = 2  # a flag or config value is wrong
@@ -20,9 +24,14 @@ EXIT_INPUT = 3  # a novel, vocabulary, config file or piece set is wrong
 EXIT_ENVIRONMENT = 4  # device, disk, rights, lock
 EXIT_STATE = 5  # a saved model or checkpoint is damaged or does not fit
 EXIT_DIVERGED = 6  # the loss is no longer a number
+EXIT_HANGUP = 129  # the terminal was closed, 128 + SIGHUP
 EXIT_PIPE = 141  # whoever read our output went away
 
 CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")  # a terminal would obey these
+# script of a checkout -> its name under the one command `novelgpt`
+COMMANDS = {"clr_ctrl.py": "clean", "make_vocab.py": "vocab", "tokenize_corpus.py": "tokenize"}
+COMMANDS |= {f"{name}.py": name for name in ("train", "eval", "generate", "convert")}
+SCRIPT = re.compile(rf"(torchrun(?: --\S+)* )?(?<![\w./-])(?:python )?({'|'.join(map(re.escape, COMMANDS))})\b")
 
 
 class UserError(Exception):
@@ -45,9 +54,11 @@ class UserError(Exception):
         self.message = message
         self.hint = hint
         self.code = code
+        self.is_told: bool | None = None  # by another process that has it too; None: the processes have not met
 
     def __str__(self) -> str:
-        return f"error: {self.message}\n\nhint: {self.hint}"
+        message, hint = localize(self.message), localize(self.hint)
+        return f"{localize('error: ')}{message}\n\n{localize('hint: ')}{hint}"
 
 
 def printable(text: str) -> str:
@@ -59,16 +70,45 @@ def printable(text: str) -> str:
     return CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
 
 
+def command_line() -> list[str]:
+    """Return the words that started this process, the program first."""
+    return list(sys.argv)
+
+
+def is_command() -> bool:
+    """Tell whether this process was started as `novelgpt …` or `python -m novelgpt …`, and not by a script."""
+    program = Path(command_line()[0])
+    return program.stem == "novelgpt" or program.parts[-2:] == ("novelgpt", "__main__.py")
+
+
+def as_started(text: str) -> str:
+    """Spell the commands of a text in the way this process was started: `python clr_ctrl.py` or `novelgpt clean`."""
+    if not is_command():
+        return text
+    text = text.replace("python -m novelgpt ", "novelgpt ")
+    return SCRIPT.sub(lambda found: f"{found[1] + '-m ' if found[1] else ''}novelgpt {COMMANDS[found[2]]}", text)
+
+
+def shown(text: str) -> str:
+    """Return a text as people see it: in their language, with their commands, harmless to a terminal."""
+    return printable(as_started(localize(text)))
+
+
 def say(text: str = "") -> None:
     """Print one line of progress on stderr, above a running progress bar if there is one.
 
     A terminal that has gone costs the line, not the work; so does a signal's line that comes in the midst of another.
     """
+    print_line(shown(text))
+
+
+def print_line(line: str) -> None:
+    """Print a line as it is, as say() does."""
     with contextlib.suppress(OSError, ValueError, RuntimeError):  # ValueError: closed; RuntimeError: "reentrant call"
         if "tqdm" in sys.modules and sys.stderr.isatty():
-            sys.modules["tqdm"].tqdm.write(printable(text), file=sys.stderr)
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
         else:
-            print(printable(text), file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -83,13 +123,24 @@ def above_bar() -> Iterator[None]:
 
 def warn(text: str) -> None:
     """Print one warning line on stderr."""
-    say(f"warning: {text}")
+    print_line(shown("warning: ") + shown(text))
 
 
 def say_error(problem: UserError) -> int:
-    """Print an error with its hint on stderr; returns its exit status."""
-    say(str(problem))
+    """Print an error with its hint on stderr, once for all processes that have it; returns its exit status.
+
+    Before the processes of torchrun have met, all of one machine meet the same error, and the first one speaks.
+    """
+    is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
+    if not problem.is_told and (is_first_here or problem.is_told is False):
+        print_line(f"{shown('error: ')}{shown(problem.message)}\n\n{shown('hint: ')}{shown(problem.hint)}")
     return problem.code
+
+
+def is_reader_gone(problem: OSError) -> bool:
+    """Tell whether whoever read our output went away; Windows calls that an invalid argument, of no file."""
+    is_invalid = os.name == "nt" and problem.errno == errno.EINVAL and problem.filename is None
+    return isinstance(problem, BrokenPipeError) or is_invalid
 
 
 def is_main_process() -> bool:
@@ -105,13 +156,14 @@ def progress_bar(
     description: str = "",
     enabled: bool = True,
     leave: bool = True,
+    form: str | None = None,
 ):
-    """Return a tqdm bar that shows itself only on a terminal; leave: its last state stays there."""
+    """Return a tqdm bar that shows itself only on a terminal; leave: its last state stays; form: tqdm's bar_format."""
     from tqdm import tqdm
 
     hidden = None if enabled else True  # None: hidden unless stderr is a terminal
-    settings = {"disable": hidden, "leave": leave, "dynamic_ncols": True, "unit_scale": True}
-    return tqdm(total=total, unit=unit, initial=initial, desc=description, **settings)
+    settings = {"disable": hidden, "leave": leave, "dynamic_ncols": True, "unit_scale": True, "bar_format": form}
+    return tqdm(total=total, unit=localize(unit), initial=initial, desc=localize(description), **settings)
 
 
 def nearest_words(

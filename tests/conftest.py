@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ["LANGUAGE"] = "en"  # messages are compared as they stand in the code, whoever runs the tests
 ROOT = Path(__file__).resolve().parent.parent
 # Five public-domain novels, each in the encoding it is found in. Nothing is downloaded: whoever has them says where.
 CORPORA = Path(os.environ.get("NOVELGPT_CORPORA") or ROOT.parent / "shared" / "corpora")

@@ -13,23 +13,19 @@ from conftest import ROOT
 # alone is asked to save; a case that is_slow takes its time to save; memory gives each process its free bytes;
 # dies_at is a step after which the last process is gone
 FORKER = r"""
-import json, os, signal, socket, sys, time
+import datetime, json, os, signal, sys, time
 import torch
+from torch.distributed import TCPStore
 from novelgpt import api
 from novelgpt.messages import UserError, say_error
-from novelgpt.training import checkpoint, engine
+from novelgpt.training import checkpoint, engine, parallel, run
 from novelgpt.cli import TrainOptions
 from novelgpt.training.trainer import Trainer
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 def work(rank, case, port):
     os.fsync = lambda handle: None  # no power fails in a test
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(case["world"]), MASTER_ADDR="127.0.0.1")
-    os.environ.update(MASTER_PORT=str(port))
+    os.environ.update(MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True")
     torch.set_num_threads(1)
     count_step = Trainer.count_step
     def ask(trainer, batch, result):
@@ -46,6 +42,22 @@ def work(rank, case, port):
         time.sleep(0.3 if case.get("is_slow") else 0)
         return save_checkpoint(*arguments, **settings)
     checkpoint.save_checkpoint = save_slowly
+    if "slow_pieces" in case:
+        make_pieces = run.make_pieces
+        run.make_pieces = lambda *words, **more: time.sleep(case["slow_pieces"]) or make_pieces(*words, **more)
+    if "roll_call" in case:
+        parallel.ROLL_CALL = datetime.timedelta(seconds=case["roll_call"])
+    if case.get("no_memory") == rank:
+        def refuse(*_arguments):
+            raise MemoryError
+        engine.Engine.accumulate = refuse
+    if "row_limit" in case and rank == case["world"] - 1:
+        forward = parallel.LossModule.forward
+        def limited(module, input_ids, labels, **settings):
+            if len(input_ids) > case["row_limit"]:
+                raise MemoryError
+            return forward(module, input_ids, labels, **settings)
+        parallel.LossModule.forward = limited
     if "memory" in case:
         engine.available_bytes = lambda device: case["memory"][rank]
     sys.stdout = sys.stderr  # what a plan prints
@@ -63,12 +75,12 @@ def work(rank, case, port):
     return status
 
 def run_case(case):
-    port, children = free_port(), []
+    store, children = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False), []  # as torchrun keeps one
     for rank in range(case["world"]):
         child = os.fork()
         if child == 0:
             try:
-                status = work(rank, case, port)
+                status = work(rank, case, store.port)
             except BaseException as problem:
                 print(rank, repr(problem), file=sys.stderr)
                 status = 99

@@ -3,8 +3,9 @@
     python tests/warm.py serve SOCKET       imports, then forks once for every client
     python tests/warm.py SOCKET script.py … hands its command, folder, environment and standard files to the server
 
-The fork is the command's process: only its imports and its hash seed are those of the server,
-and a signal to the client does not reach it. Nothing of novelgpt is imported before, so a copy of the checkout runs.
+The fork is the command's process: only its imports and its hash seed are those of the server. A signal to the client
+does not reach it, but a terminal of its own does: Ctrl-C that is typed, and its closing. Nothing of novelgpt is
+imported before, so a copy of the checkout runs.
 """
 
 import json
@@ -72,7 +73,9 @@ def status_of(command: dict, handles: list[int]) -> int:
 
 def become(command: dict, handles: list[int]) -> None:
     """Run a command as if Python had just been started with it."""
+    import fcntl
     import runpy
+    import termios
 
     encoding = command["environment"].get("PYTHONIOENCODING", "utf-8")
     for place, (name, handle) in enumerate(zip(("stdin", "stdout", "stderr"), handles, strict=True)):
@@ -80,6 +83,9 @@ def become(command: dict, handles: list[int]) -> None:
         os.close(handle)
         mode = "w" if place else "r"
         setattr(sys, name, open(place, mode, buffering=1, encoding=encoding, closefd=False))  # noqa: SIM115
+    if os.isatty(0):  # the command belongs to this terminal, not to that of the server
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     os.chdir(command["folder"])
     os.environ.clear()
     os.environ.update(command["environment"])

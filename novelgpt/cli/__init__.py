@@ -9,10 +9,11 @@ from novelgpt.cli.options import (
     TrainOptions,
     VocabularyOptions,
 )
-from novelgpt.cli.parser import Parser, run
-from novelgpt.cli.table import names_with, with_changes
+from novelgpt.cli.parser import IS_RANK, Parser, run, spell_command
+from novelgpt.cli.table import book_places, names_with, with_changes
 
 __all__ = [
+    "IS_RANK",
     "CleanOptions",
     "ConvertOptions",
     "EvaluateOptions",
@@ -21,7 +22,9 @@ __all__ = [
     "TokenizeOptions",
     "TrainOptions",
     "VocabularyOptions",
+    "book_places",
     "names_with",
     "run",
+    "spell_command",
     "with_changes",
 ]

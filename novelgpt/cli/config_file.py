@@ -6,22 +6,25 @@ own, so that one file can drive a whole experiment::
     train: {epochs: 15, batch_size: 8}
     generate: {topk: 8, nsamples: 10}
 
-Numbers and dates stay the text that the file says (`12:30` is no count of minutes and `010` no octal number): the
-options themselves know what they are. A duplicate key is an error, since one of the two would be ignored.
+Beside the sections `book: NAME` may stand, once for all scripts that have it. Numbers and dates stay the text that the
+file says (`12:30` is no count of minutes and `010` no octal number): the options themselves know what they are. A
+duplicate key is an error, since one of the two would be ignored.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import Field
 from pathlib import Path
 
 from novelgpt.cli.aliases import NAMES, translate
 from novelgpt.cli.table import describe_option, entries_of, is_switch, reader
+from novelgpt.languages import localize
 from novelgpt.messages import EXIT_USAGE, UserError, nearest_words
 
 SECTIONS = ("train", "eval", "generate", "clean", "vocabulary", "tokenize", "convert")
+SHARED = ("book",)  # options that may stand beside the sections
 
 
 def read_options(
@@ -38,8 +41,9 @@ def read_options(
     Raises:
         UserError: no such file, an unknown section or key (with the nearest name), a value of the wrong kind or range.
     """
-    given = translate(section_values(path, section), section=section, path=path, beside=beside)
     entries, values = entries_of(table), {}
+    found = section_values(path, section, shared=[name for name in SHARED if name in entries])
+    given = translate(found, section=section, path=path, beside=beside)
     for name, value in given.items():
         if name not in entries:
             nearest = nearest_words(str(name), list(entries), aliases=NAMES.get(section))
@@ -49,20 +53,20 @@ def read_options(
     return values
 
 
-def section_values(path: str, section: str) -> dict[str, object]:
-    """Return the entries of a config file for one script, as they stand there."""
+def section_values(path: str, section: str, *, shared: Collection[str] = ()) -> dict[str, object]:
+    """Return the entries of a config file for one script, and those that it shares with others, as they stand there."""
     values = read_config(path)
     # a file of sections is recognised by a section name that holds a mapping or nothing
     if not any(name in SECTIONS and (isinstance(value, dict) or value is None) for name, value in values.items()):
         return values
     for name in values:
-        if name not in SECTIONS:
+        if name not in SECTIONS + SHARED:
             raise UserError(f"{path}: unknown section {name}", nearest_words(str(name), SECTIONS), EXIT_USAGE)
     own = {} if values.get(section) is None else values[section]
     if not isinstance(own, dict):
         message = f"{path}: section {section}: found {own!r}, expected options"
         raise UserError(message, "write one `  option: value` a line below it", EXIT_USAGE)
-    return own
+    return {name: values[name] for name in shared if name in values} | own
 
 
 def option_value(name: str, entry: Field, value: object, path: str) -> object:
@@ -96,9 +100,11 @@ def read_config(path: str) -> dict:
     Raises:
         UserError: missing, not YAML or JSON, not a mapping, or a duplicate key.
     """
+    from novelgpt.files import ready_file
+
     is_json = Path(path).suffix.lower() == ".json"
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = Path(ready_file(path)).read_text(encoding="utf-8-sig")
         value = json.loads(text, object_pairs_hook=unique_keys) if is_json else load_yaml(text)
     except OSError as problem:
         raise UserError(f"--config {path}: {problem.strerror}", "give a YAML or JSON file", EXIT_USAGE) from problem
@@ -170,8 +176,8 @@ def print_options(options, section: str) -> None:
     is_readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"  # a file is read as UTF-8
     lines = [f"{section}:"]
     for name, entry in entries_of(type(options)).items():
-        comment = describe_option(entry)
-        comment = comment if is_readable else comment.encode("ascii", "backslashreplace").decode()
+        words = describe_option(entry)
+        comment = localize(words) if is_readable else words.encode("ascii", "backslashreplace").decode()
         value = getattr(options, entry.name)
         value = list(value) if entry.metadata["many"] else value
         lines += [f"  # {comment}", f"  {name}: {spell_yaml(value, readable=is_readable)}"]

@@ -18,7 +18,9 @@ FORMAT_NAMES = {
     "no": "fp32", "bf16-mixed": "bf16", "bfloat16": "bf16",
 }  # fmt: skip
 SCHEDULES = ("linear", "cosine", "constant", "polynomial")
+BOOK = "name of the book, whose files all lie in books/NAME/"
 MOST_TOKENS = 10_000_000  # of a text; the memory for its numbers is taken at once
+NO_FOLDER = re.compile(r'[/\\<>:"|?*]|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)  # Windows' rules, too
 
 # the role `resume`: what a resumed run must share with the run that was stopped
 fixed = partial(option, resume="fixed")  # the value
@@ -62,6 +64,18 @@ def count_or_share(text: str) -> float:
     return int(value) if value >= 1 or value == 0 else value
 
 
+def book_name(text: str) -> str:
+    """Check that the name of a book can be the name of a folder on every system.
+
+    >>> book_name("红楼梦 上")
+    '红楼梦 上'
+    """
+    is_clean = text.isprintable() and text == text.strip().rstrip(".")
+    if not text or not is_clean or NO_FOLDER.search(text):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a name for a folder, such as hongloumeng")
+    return text
+
+
 def clock_time(text: str) -> str:
     """Check a time of day.
 
@@ -101,14 +115,23 @@ class TrainOptions:
     (3, 8, 'first')
     """
 
+    book: str | None = free(None, BOOK, book_name, metavar="NAME")
     # the network and its vocabulary
     model_config: str = content("config/model_config_small.json", "config JSON of the network to train from scratch")
-    tokenizer_path: str | None = content(None, "vocabulary; default: the model's own, else cache/vocab_small.txt")
+    tokenizer_path: str | None = content(
+        None, "vocabulary; default: the model's own, else cache/vocab_small.txt", in_book="vocab.txt", if_there=True
+    )
     add_tokens: str | None = content(None, "further tokens, for example [TIL],[WS]; reserved places first", token_names)
     # the data: windows of a book, or one text per record
-    raw_data_path: str = content("data/train.json", "cleaned chapters, written by clr_ctrl.py", only="windows")
-    tokenized_data_path: str = content("data/tokenized/", "folder of the numbered piece files", only="windows")
-    raw: bool = free(False, "tokenize raw_data_path into pieces first", only="windows")
+    raw_data_path: str = content(
+        "data/train.json", "cleaned chapters, written by clr_ctrl.py", only="windows", in_book="train.json"
+    )
+    tokenized_data_path: str = content(
+        "data/tokenized/", "folder of the numbered piece files", only="windows", in_book="tokenized/"
+    )
+    raw: bool = free(
+        False, "tokenize raw_data_path into pieces first, with the options of tokenize_corpus.py", only="windows"
+    )
     num_pieces: int = content(100, "piece files to cut the tokens into", whole(1, 1_000_000), only="windows")
     min_length: int = content(0, "leave out chapters of fewer characters and report them", whole(0), only="windows")
     valid_fraction: float = content(0.05, "share of the tokens held out at the end of the book", real(0, 0.9))
@@ -120,7 +143,9 @@ class TrainOptions:
         None, "records held out; default: the last valid_fraction of --train_file", only="rows"
     )
     text_column: str | None = content(None, "column or key of the text; default: text, else content", only="rows")
-    block_size: int | None = content(None, "tokens per record at most; default: the context", whole(4), only="rows")
+    block_size: int | None = content(
+        None, "tokens per record at most, the rest is cut; default: the context", whole(4), only="rows"
+    )
     loss_after: str | None = content(None, "score only what follows this token, for example [TIL]", only="rows")
     max_train_samples: int = content(0, "train only on the first N records; 0 = all", whole(0), only="rows")
     preprocessing_num_workers: int = free(1, "processes that tokenize; same result", whole(1, 1024), only="rows")
@@ -134,10 +159,14 @@ class TrainOptions:
     lora_alpha: float = content(32.0, "corrections count by alpha / rank", real(0, 10_000, above=True))
     lora_dropout: float = content(0.0, "dropout of the corrections' inputs", real(0, 0.9))
     # what is learned in which order
-    output_dir: str = free("model/", "folder of the run: model folders, checkpoints, run.json, log.jsonl")
+    output_dir: str = free(
+        "model/", "folder of the run: model folders, checkpoints, run.json, log.jsonl", in_book="model/"
+    )
     epochs: int = changeable(15, "passes over the windows", whole(1, 1_000_000))
     batch_size: int = fixed(8, "windows per step, over all devices and micro-batches", whole(1, 1_000_000))
-    stride: int = fixed(512, "tokens from window to window, at most the context", whole(1), only="windows")
+    stride: int | None = fixed(
+        None, "tokens from window to window, at most the context; default: half of it", whole(1), only="windows"
+    )
     random_phase: bool = fixed(True, "move the grid of windows by a random amount in every epoch", only="windows")
     # how the weights move
     lr: float | None = changeable(None, "peak learning rate; default: by optimizer and network width", real(0, 1))
@@ -160,18 +189,20 @@ class TrainOptions:
         None, "share of inputs made random; default: 0.15 if all is read over 4 times", real(0, 0.9), only="windows"
     )
     # how the machine computes it
-    gradient_accumulation: int = free(1, "micro-batches that a batch is split into; same update", whole(1, 1_000_000))
+    gradient_accumulation: int = free(
+        1, "micro-batches that a batch is split into: less memory, same update", whole(1, 1_000_000)
+    )
     gradient_checkpointing: bool = free(False, "recompute activations in backward: less memory, a third slower")
     shard: bool = free(False, "under torchrun: share every weight out over the processes (FSDP2)")
     precision: str = changeable("auto", "number format of the matrix products", precision_name, choices=FORMATS)
     fp16: bool = free(False, "the same as --precision fp16")
     parallel: str = free(
         "auto",
-        "several GPUs: processes, one each, or threads of one process; auto = processes",
+        "several GPUs: processes, one each, or threads of one (slower; Windows, Python); auto = processes",
         choices=("auto", "threads", "processes"),
     )
     compile: str = free("auto", "torch.compile: auto = on GPUs when the run repays it", choices=("auto", "on", "off"))
-    device: str | None = free(None, "GPU numbers such as 0,1, or mps, or cpu; default: the first GPU")
+    device: str | None = free(None, "GPU numbers such as 0,1, or mps, or cpu; default: the first GPU, else the CPU")
     deterministic: bool = changeable(False, "the same bits in every run on GPUs; slower (CPUs do so anyway)")
     seed: int = fixed(0, "initial weights, window order and dropout are functions of it", whole(0, 2**31 - 1))
     # resuming, checkpoints, evaluations
@@ -210,7 +241,8 @@ class CleanOptions:
     """Options of clr_ctrl.py."""
 
     paths: tuple[str, ...] = option((), "files or folders of novels", positional=True, metavar="PATH")
-    output: str = option("data/train.json", "the clean documents", metavar="FILE")
+    book: str | None = option(None, BOOK, book_name, metavar="NAME")
+    output: str = option("data/train.json", "the clean documents", metavar="FILE", in_book="train.json")
     encoding: str | None = option(None, "encoding of the input; detected if not given", metavar="NAME")
     field: str | None = option(None, "key or column of the text; text or content if not given", metavar="NAME")
     # what is done to the text
@@ -230,9 +262,12 @@ class CleanOptions:
 class VocabularyOptions:
     """Options of make_vocab.py."""
 
-    raw_data_path: str = option("data/train.json", "the cleaned chapters")
+    book: str | None = option(None, BOOK, book_name, metavar="NAME")
+    raw_data_path: str = option("data/train.json", "the cleaned chapters", in_book="train.json")
     vocab_file: str | None = option(
-        None, "file to write (default cache/vocab_novel.txt); for bpe a folder (default cache/bpe_novel)"
+        None,
+        "file to write (default cache/vocab_novel.txt); for bpe a folder (default cache/bpe_novel)",
+        in_book="vocab.txt",
     )
     kind: str = option("character", "one token per character, or subwords", choices=("bpe", "character"))
     vocab_size: int | None = option(None, "at most this many tokens (bpe: 13317 unless given)", whole(1, 10**6))
@@ -245,12 +280,15 @@ class VocabularyOptions:
 class TokenizeOptions:
     """Options of tokenize_corpus.py."""
 
-    raw_data_path: str = option("data/train.json", "the cleaned chapters")
-    tokenized_data_path: str = option("data/tokenized/", "folder of the pieces")
-    tokenizer_path: str = option("cache/vocab_small.txt", "vocabulary file, or folder with one")
+    book: str | None = option(None, BOOK, book_name, metavar="NAME")
+    raw_data_path: str = option("data/train.json", "the cleaned chapters", in_book="train.json")
+    tokenized_data_path: str = option("data/tokenized/", "folder of the pieces", in_book="tokenized/")
+    tokenizer_path: str = option(
+        "cache/vocab_small.txt", "vocabulary file, or folder with one", in_book="vocab.txt", if_there=True
+    )
     num_pieces: int = option(100, "number of training pieces", whole(1))
     valid_fraction: float = option(0.05, "share held out at the end", real(0, 0.9))
-    min_length: int = option(0, "characters; shorter documents are left out", whole(0))
+    min_length: int = option(0, "characters; shorter documents are left out and counted", whole(0))
     add_tokens: str | None = option(None, "further tokens of the vocabulary, for example [TIL],[WS]", token_names)
 
 
@@ -258,8 +296,9 @@ class TokenizeOptions:
 class EvaluateOptions:
     """Options of eval.py."""
 
-    model_path: str = option("model/final_model", "model folder")
-    tokenized_data_path: str = option("data/tokenized/", "pieces whose held-out part is scored")
+    book: str | None = option(None, BOOK, book_name, metavar="NAME")
+    model_path: str = option("model/final_model", "model folder", in_book="model/final_model")
+    tokenized_data_path: str = option("data/tokenized/", "pieces whose held-out part is scored", in_book="tokenized/")
     # what is scored; the held-out part of the pieces where neither is given
     text_path: str | None = option(
         None, "score this text instead: a novel, which is cleaned first, or clean .json, or a folder"
@@ -280,20 +319,27 @@ class EvaluateOptions:
 class GenerateOptions:
     """Options of generate.py."""
 
+    book: str | None = option(None, BOOK, book_name, metavar="NAME")
     # the model
-    model_path: str = option("model/final_model", "folder of the model")
+    model_path: str = option("model/final_model", "folder of the model", in_book="model/final_model")
     tokenizer_path: str | None = option(None, "its vocabulary again, only to check that it is the one meant")
     device: str | None = python(
         None, "one GPU number or cpu (default: the first GPU, else the CPU; a Mac writes on its CPU)"
     )
     # what the text begins with
-    prefix: str = option("[CLS]萧炎大喝一声", "what the text begins with")
+    prefix: str = option(
+        "[CLS]萧炎大喝一声", "what the text begins with; unless given, an opening of its own book if that is at hand"
+    )
     prefix_file: str | None = option(None, "a text to continue, in any encoding, instead of --prefix", metavar="FILE")
     mark: str | None = option(None, "write only what this token asks for, such as a title after [TIL]", metavar="TOKEN")
     # where it ends, and how many there are
-    length: int = recorded(1000, "new tokens; -1 fills the model's context", whole(-1, MOST_TOKENS))
+    length: int = recorded(
+        1000, "new tokens, as many as you like; -1 fills the model's context", whole(-1, MOST_TOKENS)
+    )
     stop: str = recorded(
-        "sentence", "after --length continue to the end of this", choices=("sentence", "paragraph", "chapter", "never")
+        "sentence",
+        "after --length continue to the end of this; never = stop at once",
+        choices=("sentence", "paragraph", "chapter", "never"),
     )
     nsamples: int = python(10, "how many texts", whole(1))
     batch_size: int = python(10, "texts written at a time; has no influence on them", whole(1))
@@ -309,12 +355,16 @@ class GenerateOptions:
     # what is done along the way
     cut_loops: bool = recorded(True, "end a text that repeats itself")
     keep_head: int = sampling(0, "tokens of the beginning that are never forgotten", whole(0))
-    seed: int | None = python(None, "text i is a function of (seed, i); default: a new one", whole(0, 2**64 - 1))
+    seed: int | None = python(
+        None, "text i is a function of (seed, i); default: a new one, which is printed", whole(0, 2**64 - 1)
+    )
     # how the machine computes it
     precision: str = python(
         "auto", "auto: bf16 where the machine has it", precision_name, choices=("auto", "fp32", "bf16")
     )
-    quantize: str | None = python(None, "8-bit weights, keys, values; prints the cost in perplexity", choices=("int8",))
+    quantize: str | None = python(
+        None, "8-bit weights, keys, values: fastest, on CPUs; prints the cost in perplexity", choices=("int8",)
+    )
     # how it is shown
     stream: bool = option(False, "show characters as they are written")
     interactive: bool = option(False, "write by turns with the model")
@@ -331,7 +381,7 @@ class GenerateOptions:
     openings: int = option(5, "how many of them", whole(1))
     # where the texts are kept
     save_samples: bool = option(False, "write the samples to files")
-    save_samples_path: str = option("mnt/", "where to", metavar="FOLDER")
+    save_samples_path: str = option("mnt/", "where to", metavar="FOLDER", in_book="samples/")
 
 
 @dataclass(frozen=True)

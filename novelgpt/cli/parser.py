@@ -1,35 +1,84 @@
 """The command line of a script -> an object of its table; and the one place that turns errors into exit codes.
 
-The precedence is: defaults < `--config FILE` (YAML or JSON) < command line. Each value is read once, from the place
-that decides. Wherever a value is wrong, the message names its flag, what was found and what was expected.
+The precedence is: defaults < places of `--book` < `--config FILE` (YAML or JSON) < command line. Each value is read
+once, from the place that decides. Wherever a value is wrong, the message names its flag, what was found and what was
+expected.
 """
 
 import argparse
 import errno
 import os
+import re
+import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import Field
+from itertools import pairwise
 from typing import Generic, NoReturn, TypeVar
 
 from novelgpt.cli.aliases import NAMES, hint_for
 from novelgpt.cli.config_file import print_options, read_options
-from novelgpt.cli.table import describe_option, entries_of, is_switch, reader
+from novelgpt.cli.table import book_places, describe_option, entries_of, is_switch, reader
+from novelgpt.languages import LANGUAGES, language, localize
 from novelgpt.messages import (
+    COMMANDS,
     EXIT_DONE,
     EXIT_ENVIRONMENT,
     EXIT_PIPE,
     EXIT_USAGE,
     UserError,
+    as_started,
+    command_line,
+    is_command,
+    is_reader_gone,
     nearest_words,
     say,
     say_error,
 )
 
 Options = TypeVar("Options")
+IS_RANK = "NOVELGPT_RANK"  # set in the environment of the processes that a command of ours has started
 TRUTHS = {"true": True, "1": True, "false": False, "0": False}  # a switch's value on the command line
+PART = re.compile(r"[!-\u2e7f]+ ?|.[，。；：、！？）”]*")  # what stands on one line: a word, or a wide character
+
+
+class HelpText(argparse.RawDescriptionHelpFormatter):
+    """Help as argparse formats it, in the reader's language."""
+
+    def add_usage(self, usage, actions, groups, prefix=None) -> None:
+        """Begin with the word for usage."""
+        super().add_usage(usage, actions, groups, localize("usage: ") if prefix is None else prefix)
+
+    def start_section(self, heading: str | None) -> None:
+        """Begin a group of options."""
+        super().start_section(localize(heading) if heading else heading)
+
+    def _format_text(self, text: str) -> str:
+        return super()._format_text(localize(text))
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        return localize(super()._expand_help(action))
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return wrap_cells(text, width) if language() == "zh" else super()._split_lines(text, width)
+
+
+def wrap_cells(text: str, width: int) -> list[str]:
+    """Break a text so that each line takes at most so many cells of a terminal; a Chinese character takes two.
+
+    >>> wrap_cells("全部窗口训练几遍（默认 15）", 10)
+    ['全部窗口训', '练几遍（默', '认 15）']
+    """
+    lines = [""]
+    for part in PART.findall(text):
+        taken = sum(1 + (unicodedata.east_asian_width(char) in "WF") for char in lines[-1] + part.rstrip())
+        if taken > width and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    return [line.rstrip() for line in lines]
 
 
 class Parser(argparse.ArgumentParser, Generic[Options]):
@@ -39,21 +88,25 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         table: the script's options, a frozen dataclass.
         description: the script's docstring.
         section: the script's section in a config file, for example "train".
-        prog: name of the script, where it matters even if another one calls its main; None for what was started.
+        prog: name of the script; None for what was started.
     """
 
     def __init__(self, table: type[Options], description: str, *, section: str, prog: str | None = None):
         # an option that is not given is left out of the result, so that a config file may give it
         settings = {"argument_default": argparse.SUPPRESS, "allow_abbrev": False}
-        settings |= {"formatter_class": argparse.RawDescriptionHelpFormatter}
-        super().__init__(prog, description=description, **settings)
+        settings |= {"formatter_class": HelpText}
+        self.script = prog or os.path.basename(command_line()[0])
+        super().__init__(as_started(self.script), description=description, **settings)
         self.table, self.section, self.entries = table, section, entries_of(table)
         self.has_positional = any(entry.metadata["positional"] for entry in self.entries.values())
+        self.given: frozenset[str] = frozenset()  # options that parse_options found in a config file or on the line
         # what every script has; none of it may stand in a config file
         text = "YAML or JSON file with options; the command line overrides it"
         self.add_argument("--config", metavar="FILE", help=text)
         self.add_argument("--print_config", action="store_true", help="print the resolved options as YAML and stop")
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        text = "language of messages and help; default: that of the system"
+        self.add_argument("--lang", type=read_language, metavar="{zh,en}", help=text)
         for name, entry in self.entries.items():
             self.add_option(name, entry)
 
@@ -73,8 +126,12 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         else:
             self.add_argument(f"--{name}", nargs="+" if facts["many"] else None, **settings)
 
+    def format_help(self) -> str:
+        """Return the help, its commands spelled in the way this one was started."""
+        return as_started(super().format_help())
+
     def parse_options(self, argv: Sequence[str] | None = None) -> Options:
-        """Resolve defaults, config file and command line; `--print_config` prints the result and exits.
+        """Resolve defaults, those of a book, config file and command line; `--print_config` prints them and exits.
 
         Args:
             argv: without the program's name; None is the real command line.
@@ -82,7 +139,7 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         Raises:
             UserError: an unknown option or key (with the nearest name), a value of the wrong type or out of range.
         """
-        words = self.spell_switches(list(sys.argv[1:] if argv is None else argv))
+        words = self.spell_switches(list(command_line()[1:] if argv is None else argv))
         parsed, unknown = self.parse_known_args(words)
         if unknown:
             self.refuse_word(unknown[0])
@@ -90,20 +147,24 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         # the file comes second: what some foreign names in it mean depends on the command line, which overrides it
         if "config" in parsed:
             values = read_options(parsed.config, self.table, section=self.section, beside=values) | values
+        values |= book_places(self.table, values.get("book"), but=values)
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         options = self.table(**{self.entries[name].name: value for name, value in (values | lists).items()})
+        self.given = frozenset(values)
         if "print_config" in parsed:
             print_options(options, self.section)
             raise SystemExit(EXIT_DONE)
         return options
 
     def command(self, argv: Sequence[str] | None = None) -> list[str]:
-        """Return the words of the command line, script first; argv as in parse_options."""
-        return list(sys.argv) if argv is None else [self.prog, *argv]
+        """Return the words that start this command again, after `python`; argv as in parse_options."""
+        if argv is None:
+            return command_line()
+        return ["-m", "novelgpt", COMMANDS[self.script], *argv] if is_command() else [self.script, *argv]
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse complains about as a UserError."""
-        raise UserError(message.removeprefix("argument "), f"python {self.prog} --help", EXIT_USAGE)
+        raise UserError(message.removeprefix("argument "), f"python {self.script} --help", EXIT_USAGE)
 
     def refuse_word(self, word: str) -> NoReturn:
         """Raise the error of a word that is no option, with our name of what another tool calls so, or the nearest."""
@@ -130,6 +191,61 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
         return result + words[end:]
 
 
+def read_language(text: str) -> str:
+    """Read the value of --lang, which run() has obeyed before."""
+    if text not in LANGUAGES:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected one of {', '.join(LANGUAGES)}")
+    return text
+
+
+def set_language(words: Sequence[str]) -> None:
+    """Let all that is said from now on be in the language of `--lang`, by the processes started from here too."""
+    for word, following in pairwise([*words, ""]):
+        if word == "--":
+            return
+        value = following if word == "--lang" else word.removeprefix("--lang=")
+        if value in LANGUAGES and value != word:
+            os.environ["LANGUAGE"] = value
+def spell_command(command: Sequence[str] | None, **changes: object) -> str:
+    """Spell the command that was given with some options changed, or the call where there was none.
+
+    Args:
+        command: its words, script first; None from Python.
+        changes: option -> its value; True for a switch, None to leave the option out.
+
+    >>> spell_command(["train.py", "--resume=never", "--output_dir", "my model"], raw=True, resume=None)
+    "python train.py --output_dir 'my model' --raw"
+    >>> spell_command(None, raw=True), spell_command(None)
+    ('novelgpt.train(…, raw=True)', 'the same call of novelgpt.train')
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    if command is None:
+        words = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        return f"novelgpt.train(…, {words})" if words else "the same call of novelgpt.train"
+    # torchrun starts several of them; our own processes are started by the command itself
+    processes = 1 if IS_RANK in os.environ else int(os.environ.get("WORLD_SIZE", "1"))
+    start = ["python"] if processes == 1 else ["torchrun", f"--nproc_per_node={processes}"]
+    flags = [word for name, value in given.items() for word in (f"--{name}", *([] if value is True else [str(value)]))]
+    return shlex.join([*start, *without_options(command, changes), *flags])
+
+
+def without_options(words: Sequence[str], names: Collection[str]) -> list[str]:
+    """Leave options out of a command, each with its value; one that follows directly is no value.
+
+    >>> without_options(["train.py", "--lr=1", "--raw", "--resume", "never", "--epochs", "3"], ["lr", "raw", "resume"])
+    ['train.py', '--epochs', '3']
+    """
+    kept, is_value = [], False
+    for word in words:
+        is_flag = word.startswith("--")
+        flag, equals, _ = word.removeprefix("--").partition("=")
+        is_left_out = is_flag and flag in names
+        if not is_left_out and not (is_value and not is_flag):
+            kept.append(word)
+        is_value = is_left_out and not equals
+    return kept
+
+
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Call a script's main and return its exit status; a UserError becomes its message, never a traceback.
 
@@ -137,7 +253,9 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         main: takes argv and returns the status.
         argv: without the program's name; None is the real command line.
     """
-    debug = "--debug" in (sys.argv[1:] if argv is None else argv)
+    words = command_line()[1:] if argv is None else argv
+    debug = "--debug" in words
+    set_language(words)
     # a terminal without Chinese shows escapes
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -153,7 +271,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else EXIT_DONE
     except OSError as problem:
-        has_reader = not isinstance(problem, BrokenPipeError)
+        has_reader = not is_reader_gone(problem)
         if has_reader and problem.errno != errno.ENOSPC:
             raise
         # what is left in the buffer of stdout has no place to go, and Python would complain about it at the end

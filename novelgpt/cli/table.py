@@ -13,8 +13,9 @@ this table. A *role* is any further keyword of `option`; `names_with` finds the 
 import argparse
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, field, fields, replace
+from pathlib import Path
 
 from novelgpt.messages import EXIT_USAGE, UserError, nearest_words
 
@@ -64,6 +65,27 @@ def entries_of(table: type) -> dict[str, Field]:
     return {entry.metadata["flag"] or entry.name: entry for entry in fields(table)}
 
 
+def book_places(table: type, book: str | None, *, but: Collection[str] = ()) -> dict[str, str]:
+    """Map the options that have the role `in_book` to where they lie for a book; no book, no places.
+
+    Args:
+        table: the script's options.
+        book: its name.
+        but: the options that are given otherwise. Beside a given pretrained_model the vocabulary is the model's own.
+
+    >>> from novelgpt.cli import TokenizeOptions
+    >>> book_places(TokenizeOptions, "红楼梦", but=["tokenized_data_path"])
+    {'raw_data_path': 'books/红楼梦/train.json'}
+    """
+    entries = [entry for entry in fields(table) if book and "in_book" in entry.metadata and entry.name not in but]
+    places = {entry: f"books/{book}/{entry.metadata['in_book']}" for entry in entries}
+    return {
+        entry.name: place
+        for entry, place in places.items()
+        if "if_there" not in entry.metadata or (Path(place).exists() and "pretrained_model" not in but)
+    }
+
+
 def is_switch(entry: Field) -> bool:
     """Tell whether an option is on or off, so that its flag takes no value."""
     return isinstance(entry.default, bool) or entry.metadata["read"] is bool
@@ -71,8 +93,8 @@ def is_switch(entry: Field) -> bool:
 
 def describe_option(entry: Field) -> str:
     """Return the help of an option with its default, where that is not told by the help itself."""
-    shown = "" if entry.default in (None, "", (), False) else f" (default {entry.default})"
-    return entry.metadata["help"] + shown
+    words = entry.metadata["help"]
+    return words if entry.default in (None, "", (), False) else f"{words} (default {entry.default})"
 
 
 def whole(low: int, high: float = math.inf) -> Callable[[str], int]:
@@ -96,19 +118,18 @@ def number_reader(
         except ValueError:
             value = math.nan  # refused below, like "nan" itself
         if not low <= value <= high or value == math.inf or (above and value == low):
-            raise argparse.ArgumentTypeError(
-                f"found {text!r}, expected {noun} {describe_range(low, high, above=above)}"
-            )
+            expected = describe_range(noun, low, high, above=above)
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")
         return value
 
     return read
 
 
-def describe_range(low: float, high: float, *, above: bool = False) -> str:
-    """Name a range."""
+def describe_range(noun: str, low: float, high: float, *, above: bool = False) -> str:
+    """Name the numbers of a range, for example "a whole number from 1 to 100"."""
     if above:
-        return f"above {low}" if high == math.inf else f"above {low} up to {high}"
-    return f"from {low} up" if high == math.inf else f"from {low} to {high}"
+        return f"{noun} above {low}" if high == math.inf else f"{noun} above {low} up to {high}"
+    return f"{noun} from {low} up" if high == math.inf else f"{noun} from {low} to {high}"
 
 
 def reader(entry: Field) -> Callable[[object], object]:

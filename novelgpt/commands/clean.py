@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from novelgpt.cli import CleanOptions, Parser
-from novelgpt.files import read_json, write_json, write_text
+from novelgpt.files import read_json, ready_file, write_json, write_text
 from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 
 OWN_NOVELS = ("data/input.json", "data/input.txt")
@@ -25,7 +25,7 @@ VOCABULARY = "cache/vocab_small.txt"
 
 def build_parser() -> Parser[CleanOptions]:
     """Return the command line of clr_ctrl.py."""
-    return Parser(CleanOptions, __doc__, section="clean")
+    return Parser(CleanOptions, __doc__, section="clean", prog="clr_ctrl.py")
 
 
 def choose_paths(given: Sequence[str], output: str, report: Path) -> list[str]:
@@ -40,15 +40,14 @@ def choose_paths(given: Sequence[str], output: str, report: Path) -> list[str]:
     for path in OWN_NOVELS:
         if Path(path).exists():
             return [path]
-    sample = SAMPLE if Path(SAMPLE).exists() else str(Path(__file__).parents[2] / SAMPLE)
-    if Path(output).exists() and (former := former_paths(output, report)) != [sample]:
+    if Path(output).exists() and (former := former_paths(output, report)) != [SAMPLE]:
         message = f"{output}: holds another novel, and no path of one to clean is given"
         own = shlex.join(former if former and all(map(os.path.exists, former)) else ["novel.txt"])
         flag = "" if output == CleanOptions.output else f" --output {shlex.quote(output)}"
-        other = f"or the bundled novel in its place: python clr_ctrl.py {shlex.quote(sample)}{flag}"
+        other = f"or the bundled novel in its place: python clr_ctrl.py {SAMPLE}{flag}"
         raise UserError(message, f"python clr_ctrl.py {own}{flag}\n{other}", EXIT_USAGE)
     say(f"no path given and no {' or '.join(OWN_NOVELS)}: taking the bundled novel {SAMPLE}")
-    return [sample]
+    return [SAMPLE]
 
 
 def former_paths(output: str, report: Path) -> list[str]:
@@ -93,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traditional_to_simplified=options.traditional_to_simplified,
             encoding=options.encoding,
             field=options.field,
-            vocabulary_path=VOCABULARY,
+            vocabulary_path=ready_file(VOCABULARY),
         )
     )
     titles = None

@@ -17,7 +17,7 @@ from novelgpt.messages import EXIT_DONE
 
 def build_parser() -> Parser[EvaluateOptions]:
     """Return the command line of eval.py."""
-    return Parser(EvaluateOptions, __doc__, section="eval")
+    return Parser(EvaluateOptions, __doc__, section="eval", prog="eval.py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

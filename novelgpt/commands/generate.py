@@ -9,38 +9,48 @@ The samples go to stdout and, with --save_samples, to mnt/samples.txt and mnt/sa
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from novelgpt.cli import GenerateOptions, Parser
-from novelgpt.messages import EXIT_INPUT, UserError, progress_bar, say, warn
+from novelgpt.messages import EXIT_INPUT, UserError, progress_bar, say
 
 
 def build_parser() -> Parser[GenerateOptions]:
     """Return the command line of generate.py."""
-    return Parser(GenerateOptions, __doc__, section="generate")
+    return Parser(GenerateOptions, __doc__, section="generate", prog="generate.py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the samples."""
-    options = build_parser().parse_options(argv)
-    # files of prompts are read before the model, which takes seconds: what is wrong with them is told at once
-    from novelgpt.writing.prompts import encode_prompts, examine_prompt, read_texts, resolve_options
+    parser = build_parser()
+    options = parser.parse_options(argv)
+    # what needs no torch comes first: that takes seconds, and what is wrong is told at once
+    from novelgpt.writing.prompts import (
+        encode_prompts,
+        examine_prompt,
+        open_book,
+        read_texts,
+        read_vocabulary,
+        resolve_options,
+    )
 
     options = resolve_options(options)
     if options.find:
         return show_openings(options)
-    texts = read_texts(options)
+    texts, has_prefix = read_texts(options), "prefix" in parser.given
+    tokenizer, context = read_vocabulary(options)
+    book = open_book(options)
+    # without any beginning the book has one
+    if book and texts == [(options.prefix, "")] and not has_prefix:
+        texts = [(book.opening(options.seed), "")]
+    prompts = encode_prompts(texts, options, tokenizer, context)
+    for prompt in prompts:  # every name of a chapter would be looked up
+        examine_prompt(prompt, tokenizer, context, None if options.prefix_file else book)
     from novelgpt.writing.generation import open_session
 
-    session = open_session(options)
-    context = session.weights.context  # tokens
-    prompts = encode_prompts(texts, options, session.tokenizer, context)
-    for prompt in prompts:
-        book = None if options.prefix_file else session.book  # every name of a chapter would be looked up
-        examine_prompt(prompt, session.tokenizer, context, book)
+    session = open_session(options, book)
     # by turns with a person, or all at once
     if options.interactive:
-        return write_interactively(session, prompts[0], options)
+        return write_interactively(session, prompts[0], options, is_new=has_prefix or bool(options.prefix_file))
     return write_all(session, prompts, options)
 
 
@@ -60,33 +70,41 @@ def show_openings(options: GenerateOptions) -> int:
 
 
 def write_all(session, prompts, options: GenerateOptions) -> int:
-    """Write all samples of all prompts; save and print each one as it is finished."""
+    """Write all samples of all prompts; save and print each one as it is finished, or cut where a signal comes."""
+    from novelgpt.compute import watching_compilation
     from novelgpt.writing.samples import Output
+    from novelgpt.writing.terminal import StopSignals
 
-    output = Output(session, options, is_saved=options.save_samples or bool(prompts[0].title))
-    often = {"check_every": 1} if options.stream else {}  # tokens
+    # samples are numbered through all prompts, for the number decides what is written
+    firsts = [(prompt, turn * options.nsamples) for turn, prompt in enumerate(prompts)]
+    work = [(prompt, indices) for prompt, first in firsts for indices in session.batches(first, options.nsamples)]
     total = options.nsamples * sum(prompt.stop_rule.length for prompt in prompts)
-    # a text that grows on the terminal is its own progress
-    with progress_bar(total, unit=" tokens", enabled=not options.stream, leave=False) as bar:
-        for turn, prompt in enumerate(prompts):
-            # samples are numbered through all prompts, for the number decides what is written
-            for indices in session.batches(turn * options.nsamples, options.nsamples):
+    often = {"check_every": 1} if options.stream else {}  # tokens
+    with StopSignals() as stop, watching_compilation() as compiling:
+        session.is_stopped = stop.is_set
+        output = Output(session, options, is_saved=options.save_samples or bool(prompts[0].title), stop=stop)
+        # a text that grows on the terminal is its own progress
+        with progress_bar(total, unit=" tokens", enabled=not options.stream, leave=False) as bar:
+            for prompt, indices in work:
+                if stop.is_set():
+                    break
                 for samples in session.grow_batch(prompt.ids, prompt.stop_rule, indices, **often):
                     output.update(samples, prompt, bar)
                 for sample in session.limit_copies(samples, prompt.stop_rule):
                     output.add(sample, prompt)
-    output.close()
-    return 0
+        output.close(compiling.seconds)
+    return output.status
 
 
-def write_interactively(session, prompt, options: GenerateOptions) -> int:
-    """Write by turns with the person at the terminal, from a prompt on."""
-    from novelgpt.writing.interactive import STORY, write_by_turns
+def write_interactively(session, prompt, options: GenerateOptions, *, is_new: bool) -> int:
+    """Write by turns with the person at the terminal, from a prompt on or where they stopped."""
+    from novelgpt.writing.book import corpus_facts
+    from novelgpt.writing.interactive import open_story, write_by_turns
 
-    path = Path(options.save_samples_path) / STORY
-    if options.prefix_file and path.exists():
-        hint = "move it away to start a new one"
-        warn(f"--prefix_file {options.prefix_file}: not used, since {path} is continued; {hint}")
-    write_by_turns(session, session.tokenizer.show(prompt.ids), prompt.stop_rule, path, sys.stdin, print)
-    say(f"kept in {path}")
-    return 0
+    facts = {"model": options.model_path, "corpus": corpus_facts(options.model_path).get("sha256")}
+    beginning = session.tokenizer.show(prompt.ids)
+    story = open_story(options.save_samples_path, beginning, facts, is_new=is_new)
+    try:
+        return write_by_turns(session, story, prompt.stop_rule, sys.stdin)
+    finally:
+        say(f"the story is kept in {story.path}")

@@ -11,7 +11,7 @@ from novelgpt.cli import Parser, TokenizeOptions
 
 def build_parser() -> Parser[TokenizeOptions]:
     """Return the command line of tokenize_corpus.py."""
-    return Parser(TokenizeOptions, __doc__, section="tokenize")
+    return Parser(TokenizeOptions, __doc__, section="tokenize", prog="tokenize_corpus.py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """Train a GPT-2 on a cleaned novel.
 
     python train.py --raw --device 0,1
+    python train.py --raw --book hongloumeng --config config/laptop.yaml
     torchrun --nproc_per_node=2 train.py --raw
 
 The same command resumes a run that was interrupted.

@@ -4,9 +4,11 @@ python make_vocab.py
 python make_vocab.py --kind bpe --vocab_size 13317 --vocab_file cache/bpe_novel
 """
 
+import shlex
 from collections.abc import Sequence
 
 from novelgpt.cli import Parser, VocabularyOptions
+from novelgpt.messages import EXIT_USAGE, UserError, shown
 
 DEFAULT_FILES = {"character": "cache/vocab_novel.txt", "bpe": "cache/bpe_novel"}
 WIDTH = 768  # of the embedding in config/model_config_small.json
@@ -15,12 +17,16 @@ SMALL_FILE = "cache/vocab_small.txt"
 
 def build_parser() -> Parser[VocabularyOptions]:
     """Return the command line of make_vocab.py."""
-    return Parser(VocabularyOptions, __doc__, section="vocabulary")
+    return Parser(VocabularyOptions, __doc__, section="vocabulary", prog="make_vocab.py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Build the vocabulary that the command line asks for."""
     options = build_parser().parse_options(argv)
+    if options.book and options.kind == "bpe" and options.vocab_file == f"books/{options.book}/vocab.txt":
+        folder = f"books/{options.book}/bpe"
+        hint = f"--vocab_file {shlex.quote(folder)}, then --tokenizer_path {shlex.quote(folder)} for the other scripts"
+        raise UserError("--kind bpe: makes a folder, and --book a file, vocab.txt", hint, EXIT_USAGE)
     from novelgpt.corpus.documents import read_corpus
     from novelgpt.corpus.tokenizers import fit_vocabulary, write_small_vocabulary
 
@@ -36,5 +42,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         reserved=options.reserved,
         width=WIDTH,
     )
-    print(report)
+    print(shown(report))
     return 0

@@ -16,7 +16,7 @@ from typing import Any
 
 # module: the names that others use of it
 MODULES = {
-    "compiling": "CPU_FORMATS",
+    "compiling": "CPU_FORMATS watching_compilation",
     "attention": "QUERY_BLOCK",
     "tuning": "keep_freed_memory multiply row_losses_on_cpu tune_for_cpu tune_for_gpu",
     "packed": "MAX_ROWS Norm Product make_feed_forward make_product",

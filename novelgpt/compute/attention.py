@@ -25,7 +25,7 @@ from torch import nn
 
 QUERY_BLOCK = 256  # queries taken at a time
 SCORES = 3 << 20  # numbers of the windows computed together: few and large operations, yet within the cache
-SITES_A_LAYER = 3  # places of dropout: within attention, after it, after the MLP
+SITES_PER_LAYER = 3  # places of dropout: within attention, after it, after the MLP
 
 
 class Noise:
@@ -197,7 +197,10 @@ def split_signs(signed: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Ten
 
 
 def block_probabilities(scaled_query, key, start: int, end: int) -> torch.Tensor:
-    """Return softmax(query · keyᵀ) of queries start … end over keys 0 … end, (H, end - start, end)."""
+    """Return softmax(query · keyᵀ) of queries start … end over keys 0 … end, (N, end - start, end).
+
+    Queries, scaled already, and keys are (N, T, D/H); N counts windows times heads.
+    """
     scores = torch.bmm(scaled_query[:, start:end], key[:, :end].transpose(1, 2))
     # Only the block on the diagonal holds keys that come after a query.
     scores[:, :, start:] += future_bias(end - start, scores.dtype)
@@ -214,7 +217,7 @@ def blocked_attention(module, query, key, value, attention_mask, *, scaling, dro
     """Attention in the form in which transformers calls it; the mask is always causal, so none may be given."""
     assert attention_mask is None
     # Below 1/512 the share rounds to no byte value at all: then no mask is drawn.
-    site = SITES_A_LAYER * module.layer_idx + 1
+    site = SITES_PER_LAYER * module.layer_idx + 1
     p = dropout if drop_threshold(dropout) else 0.0
     return BlockedAttention.apply(query, key, value, scaling, p, module.noise, site), None
 

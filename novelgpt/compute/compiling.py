@@ -5,19 +5,22 @@ in the user's cache folder where these cannot be written. Arithmetic is left as 
 summed in another order. Threads are OpenMP's where the system has it, the same ones that PyTorch works with.
 """
 
+import contextlib
 import functools
 import glob
 import hashlib
 import inspect
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numba
 import numpy as np
 import torch
 from numba import njit
+from numba.core import event
 
-from novelgpt.messages import warn
+from novelgpt.messages import say, warn
 
 try:
     from numba.core.caching import FunctionCache, IndexDataCacheFile
@@ -56,6 +59,36 @@ def compiled(function: Callable, **options) -> Callable:
     except (AttributeError, TypeError):  # same methods, other insides
         warn_once(UNKNOWN_NUMBA)
     return dispatcher
+
+
+class CompilationWatch(event.Listener):
+    """Adds up the seconds that Numba compiles, and says so when it begins: a person waits without seeing why."""
+
+    def __init__(self):
+        self.seconds, self.depth, self.began = 0.0, 0, 0.0
+
+    def on_start(self, event):
+        """Note the time, but not of a function that is compiled within another."""
+        if not self.seconds and not self.depth:
+            say("compiling for this processor, once …")
+        self.depth += 1
+        self.began = self.began if self.depth > 1 else time.perf_counter()
+
+    def on_end(self, event):
+        """Add what it took."""
+        self.depth -= 1
+        self.seconds += 0.0 if self.depth else time.perf_counter() - self.began
+
+
+@contextlib.contextmanager
+def watching_compilation() -> Iterator[CompilationWatch]:
+    """Watch what is compiled within the block; code that is found compiled counts nothing."""
+    watch = CompilationWatch()
+    event.register("numba:compile", watch)
+    try:
+        yield watch
+    finally:
+        event.unregister("numba:compile", watch)
 
 
 @functools.cache

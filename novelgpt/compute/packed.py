@@ -16,7 +16,6 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from transformers.activations import ACT2FN
 
 from novelgpt.compute.eight_bits import int8_product
 from novelgpt.compute.loops import TANH_GELU
@@ -67,8 +66,12 @@ def make_feed_forward(widen: tuple, narrow: tuple, kind: str, *, norm: Norm, act
     # The usual GELU is part of the first product; any other activation is a call of its own.
     is_gelu = activation in TANH_GELU
     first, second = make_product(*widen, kind, norm=norm, gelu=is_gelu), make_product(*narrow, kind)
+    if is_gelu:
+        return lambda x: second(first(x))
+    from transformers.activations import ACT2FN  # seconds, which only such a model takes
+
     between = ACT2FN[activation]
-    return (lambda x: second(first(x))) if is_gelu else (lambda x: second(between(first(x))))
+    return lambda x: second(between(first(x)))
 
 
 def new_product(
@@ -95,7 +98,7 @@ def choose_form(device: torch.device, kind: str) -> Callable[..., Product]:
 def gpu_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, gelu: bool) -> Product:
     """Multiply by PyTorch's public operators; what is bf16 stays so up to the next product, for a cast is a launch."""
     dtype = torch.bfloat16 if kind == "bf16" else torch.float32
-    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    weight, bias = weight.to(dtype).contiguous(), None if bias is None else bias.to(dtype)
     if gelu:
         return lambda x: F.gelu(F.linear(x.to(dtype), weight, bias), approximate="tanh")
     return lambda x: F.linear(x.to(dtype), weight, bias)
@@ -104,7 +107,7 @@ def gpu_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, gelu
 def plain_product(weight: torch.Tensor, bias: torch.Tensor | None, kind: str, gelu: bool) -> Product:
     """Do the same on a CPU where nothing can be packed, with results in fp32, as the loops there want them."""
     dtype = torch.bfloat16 if kind == "bf16" else torch.float32
-    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    weight, bias = weight.to(dtype).contiguous(), None if bias is None else bias.to(dtype)
     if gelu:
         return lambda x: F.gelu(F.linear(x.to(dtype), weight, bias).float(), approximate="tanh")
     return lambda x: F.linear(x.to(dtype), weight, bias).float()

@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, GPT2LMHeadModel
 
 from novelgpt.compute import loops
-from novelgpt.compute.attention import SITES_A_LAYER, KeyedDropout, Noise, blocked_attention, causal_attention
+from novelgpt.compute.attention import SITES_PER_LAYER, KeyedDropout, Noise, blocked_attention, causal_attention
 from novelgpt.compute.compiling import CPU_FORMATS, as_array, share_threads
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -48,11 +48,11 @@ def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int, dtype: torch.dtype = torc
     transformer.drop = KeyedDropout(transformer.drop.p, noise, 0)
     for index, block in enumerate(transformer.h):
         block.attn.noise = noise
-        block.attn.resid_dropout = KeyedDropout(block.attn.resid_dropout.p, noise, SITES_A_LAYER * index + 2)
-        block.mlp.dropout = KeyedDropout(block.mlp.dropout.p, noise, SITES_A_LAYER * index + 3)
+        block.attn.resid_dropout = KeyedDropout(block.attn.resid_dropout.p, noise, SITES_PER_LAYER * index + 2)
+        block.mlp.dropout = KeyedDropout(block.mlp.dropout.p, noise, SITES_PER_LAYER * index + 3)
         if model.config.activation_function in loops.TANH_GELU:
             block.mlp.act = Gelu()
-        tune_linear_layers(block, noise, SITES_A_LAYER * len(transformer.h) + 1 + 4 * index, dtype)
+        tune_linear_layers(block, noise, SITES_PER_LAYER * len(transformer.h) + 1 + 4 * index, dtype)
     model.train(model.training)  # new modules start in training mode, whatever the model is in
     return noise
 

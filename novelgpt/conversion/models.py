@@ -13,7 +13,7 @@ from transformers import GPT2LMHeadModel
 from novelgpt.conversion.gguf import write_gguf
 from novelgpt.conversion.mindspore import CHECKPOINT, read_mindspore, write_mindspore
 from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
-from novelgpt.files import MANIFEST, atomic_folder, atomic_writer, read_json, sha256_of
+from novelgpt.files import MANIFEST, atomic_folder, atomic_writer, read_json, ready_file, sha256_of
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.network import (
     OLD_WEIGHTS,
@@ -105,7 +105,7 @@ def open_source(
     if kind == "hf":
         if model_config:
             raise UserError(f"--model_config: {path} has its own", "leave it out", EXIT_USAGE)
-        model, tokenizer = load_model(path, vocabulary=tokenizer_path)
+        model, tokenizer = load_model(path, vocabulary=tokenizer_path, flag="")
         # model.safetensors or model-00001-of-00002.safetensors, but not the index beside them
         stems = {Path(name).stem for name in (WEIGHTS, OLD_WEIGHTS)}
         files = [file for file in sorted(path.iterdir()) if file.stem.split("-")[0] in stems and file.suffix != ".json"]
@@ -126,8 +126,8 @@ def open_mindspore(path: Path, model_config: str | None, tokenizer_path: str | N
     folder = path if path.is_dir() else path.parent
     checkpoint = path / CHECKPOINT if path.is_dir() else path
     if path.is_dir():
-        check_model_folder(path)
-    config_path = Path(model_config or folder / "config.json")
+        check_model_folder(path, flag="")
+    config_path = Path(ready_file(model_config or folder / "config.json"))
     if not checkpoint.is_file() or not config_path.is_file():
         missing = checkpoint if not checkpoint.is_file() else config_path
         hint = "give a .ckpt file, with --model_config and --tokenizer_path if it stands alone"

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from novelgpt.corpus.encodings import Decoded, TextStream, decode_bytes
-from novelgpt.files import atomic_writer
+from novelgpt.files import atomic_writer, ready_file
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable, warn
 
 FILE_KINDS = {".txt": "txt", ".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
@@ -106,7 +106,7 @@ def read_blocks(path: str | Path) -> Iterator[bytes]:
             while block := sys.stdin.buffer.read(READ_BYTES):
                 yield block
             return
-        with open(path, "rb") as file:
+        with open(ready_file(path), "rb") as file:
             packed = str(path).lower().endswith(".gz")
             yield from unpack(file, name) if packed else iter(lambda: file.read(READ_BYTES), b"")
     except (OSError, EOFError, zlib.error) as problem:

@@ -7,6 +7,7 @@ import importlib
 
 PLACES = {
     "Evaluation": "evaluation",
+    "NOT_SCORED": "evaluation",
     "evaluation_batches": "evaluation",
     "score_batches": "evaluation",
     "Measure": "report",

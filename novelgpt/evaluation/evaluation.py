@@ -179,7 +179,7 @@ def make_scorer(model: GPT2LMHeadModel, precision: str) -> Scorer:
         UserError: a precision ("auto", "bf16", "fp16", "fp32") that the model's device lacks.
     """
     device = next(model.parameters()).device
-    dtype = choose_precision(precision, device, trains=False)
+    dtype = choose_precision(precision, device)
     twin = share_weights(model)  # the fast parts are put into the twin
     if device.type == "cpu":
         tune_for_cpu(twin, seed=0, dtype=dtype)

@@ -127,12 +127,13 @@ def compare_losses(loss: float, ngram: float) -> str:
     """Say how a network's loss compares with the 4-gram's, both in nats per token.
 
     >>> compare_losses(3.5, 4.0)
-    '0.5000 below a 4-gram of the same text (4.0000)'
+    '0.5000 better than counting what follows what (4-gram: 4.0000)'
     >>> compare_losses(4.3, 4.0)
-    '0.3000 above a 4-gram of the same text (4.0000), so it has learnt too little'
+    '0.3000 worse than counting what follows what (4-gram: 4.0000): train longer, or on more text'
     """
-    if abs(loss - ngram) < CLOSE:
-        return f"level with a 4-gram of the same text ({ngram:.4f})"
-    if loss < ngram:
-        return f"{ngram - loss:.4f} below a 4-gram of the same text ({ngram:.4f})"
-    return f"{loss - ngram:.4f} above a 4-gram of the same text ({ngram:.4f}), so it has learnt too little"
+    if loss < ngram - CLOSE:
+        return f"{ngram - loss:.4f} better than counting what follows what (4-gram: {ngram:.4f})"
+    advice = "train longer, or on more text"
+    if loss < ngram + CLOSE:
+        return f"no better than counting what follows what (4-gram: {ngram:.4f}): {advice}"
+    return f"{loss - ngram:.4f} worse than counting what follows what (4-gram: {ngram:.4f}): {advice}"

@@ -11,9 +11,10 @@ from typing import Any
 
 # module: the names that others use of it
 MODULES = {
-    "config": "EMBEDDING HEAD TIED check_model_config count_config_parameters expected_shapes read_folder_config "
-    "read_model_config",
-    "model": "build_model check_model_folder count_parameters describe_model gather_tensor load_model model_weights "
+    "config": "EMBEDDING HEAD TIED check_model_config check_model_folder count_config_parameters expected_shapes "
+    "load_own_tokenizer read_folder_config read_model_config",
+    "model": "build_model count_parameters describe_model gather_tensor load_model model_weights "
+    "StoredModel read_model "
     "save_model write_configs",
     "weights": "OLD_WEIGHTS WEIGHTS check_safetensors_header check_weights read_safetensors weight_files "
     "write_safetensors",

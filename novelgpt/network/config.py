@@ -5,10 +5,13 @@ folder. A key outside the tables below is refused, so no setting is silently ign
 """
 
 import math
+import re
+import shlex
 from pathlib import Path
 
-from novelgpt.files import read_json
-from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, nearest_words, say
+from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
+from novelgpt.files import MANIFEST, find_damage, read_json, ready_file
+from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, nearest_words, say, warn
 
 # name: (type, lowest, highest); these define the network
 NUMBERS = {
@@ -53,12 +56,14 @@ WITHOUT_EFFECT = (
 ).split()
 SMALL = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}  # shown where one is missing
 KEYS = [*NUMBERS, "n_ctx", "activation_function", TIED, *FIXED, *WITHOUT_EFFECT]
+RUN_MODEL = re.compile(r"final_model|best_model|model_epoch(\d+)")  # what train.py writes into a run folder
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # owner/model, as on huggingface.co
 # every Hugging Face folder has these, so nobody needs to be told
 SILENT = ("architectures", "transformers_version", "dtype", "torch_dtype", "use_cache")
 
 
-def read_model_config(path: str | Path) -> dict:
-    """Read the config JSON of a network to build, and print which of its keys have no effect.
+def read_model_config(path: str | Path, *, loud: bool = True) -> dict:
+    """Read the config JSON of a network to build, and print which of its keys have no effect if loud.
 
     Returns:
         GPT-2 config keys with checked values: n_layer, n_embd, n_head, n_positions and whatever else the file sets.
@@ -68,7 +73,7 @@ def read_model_config(path: str | Path) -> dict:
     """
     values = read_object(path, EXIT_USAGE)
     unused = [name for name in values if name in WITHOUT_EFFECT and name not in SILENT]
-    if unused:
+    if unused and loud:
         say(f"{path}: without effect here: {', '.join(unused)}")
     return check_model_config(values, name=str(path))
 
@@ -87,7 +92,7 @@ def read_folder_config(folder: str | Path) -> dict:
 
 def read_object(path: str | Path, code: int) -> dict:
     """Read a JSON object."""
-    values = read_json(path, code=code)
+    values = read_json(ready_file(path), code=code)
     if not isinstance(values, dict):
         message = f"{path}: found a {type(values).__name__}, expected a JSON object"
         raise UserError(message, '{"n_layer": 10, "n_embd": 768}', code)
@@ -175,3 +180,69 @@ def count_config_parameters(config: dict, vocab_size: int) -> int:
     81894144
     """
     return sum(math.prod(shape) for shape in expected_shapes(config, vocab_size).values())
+
+
+def check_model_folder(folder: str | Path, *, flag: str = "--model_path", hashes: bool = True) -> None:
+    """Raise unless a folder holds config.json and weights that match its manifest, when it has one.
+
+    Args:
+        folder: of a model.
+        flag: the option that names it, for the hints; "" where it stands alone on the command line.
+        hashes: read every byte; False compares names and sizes, at once.
+
+    Raises:
+        UserError: no such folder, no model in it, or a damaged one.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        hint = f"{flag} {folder.parent}".strip()
+        raise UserError(f"{folder}: is a file, expected a model folder", hint, EXIT_STATE)
+    if not folder.is_dir():
+        raise missing_folder(folder, flag)
+    if not (folder / "config.json").is_file():
+        inner = find_models(folder) or sorted(path.parent for path in folder.glob("*/config.json"))
+        hint = f"{flag} {inner[0]}".strip() if inner else "give a folder such as model/final_model"
+        raise UserError(f"{folder}: no config.json in it, so not a model folder", hint, EXIT_STATE)
+    # Folders of other tools have no manifest; there the shapes of the weights are all that can be checked.
+    if (folder / MANIFEST).exists() and (damage := find_damage(folder, hashes=hashes)):
+        others = [other for other in find_models(folder.parent) if other.name != folder.name]
+        hint = f"{flag} {others[0]}".strip() if others else "use another model folder of the run, or train again"
+        raise UserError(f"{folder}: damaged: {damage}", hint, EXIT_STATE)
+
+
+def missing_folder(folder: Path, flag: str) -> UserError:
+    """Return the error of a model folder that is not there; its hint is the one to take, or how to get one."""
+    others, name, parts = find_models(folder.parent), folder.as_posix(), folder.parts
+    if others:
+        hint = f"{flag} {others[0]}".strip()
+    elif RUN_MODEL.fullmatch(folder.name):
+        is_of_book = len(parts) > 3 and parts[-4] == "books"  # books/NAME/model/final_model
+        hint = "python train.py --raw" + (f" --book {shlex.quote(parts[-3])}" if is_of_book else "")
+    elif HUB_NAME.fullmatch(name) and not folder.parent.is_dir():
+        message = f"{name}: no such folder, and models are not downloaded by their names"
+        load = f"pip install huggingface_hub\nhf download {name} --local-dir {folder.name}"
+        return UserError(message, f"{load}\nand then: {f'{flag} {folder.name}'.strip()}", EXIT_STATE)
+    else:
+        hint = "give a folder such as model/final_model"
+    return UserError(f"{folder}: no such folder, expected a model folder", hint, EXIT_STATE)
+
+
+def find_models(run_folder: Path) -> list[Path]:
+    """Return the model folders of a run, the best one first, then the last ones."""
+    found = {path.parent: RUN_MODEL.fullmatch(path.parent.name) for path in run_folder.glob("*_*/config.json")}
+    # final_model has no number and is later than all that have one
+    epochs = {path: int(match[1] or 10**9) for path, match in found.items() if match}
+    return sorted(epochs, key=lambda path: (path.name != "best_model", -epochs[path]))
+
+
+def load_own_tokenizer(folder: Path, source: str | Path, config: dict) -> NovelTokenizer:
+    """Load the tokenizer of a model; where its embedding has rows beyond the list, they become reserved tokens."""
+    tokenizer = load_tokenizer(source, size=0)  # as listed, whatever the size
+    size, listed = config.get("vocab_size", tokenizer.vocab_size), tokenizer.vocab_size
+    if size == listed:
+        return tokenizer
+    words = f"{folder}: config.json has vocab_size {size}, its vocabulary {listed} tokens"
+    if size < listed:
+        raise UserError(words, "put back the vocab.txt that the model was trained with", EXIT_STATE)
+    warn(f"{words}; the {size - listed} rows beyond them are kept as reserved tokens")
+    return load_tokenizer(source, size=size)

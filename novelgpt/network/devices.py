@@ -76,7 +76,7 @@ def present_gpus(numbers: list[int], count: int, *, name: str) -> list[torch.dev
         there = f"GPUs 0 to {count - 1} are there" if count > 1 else "GPU 0 is there"
         hint = f"--device {','.join(map(str, range(count)))}"
         if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-            hint += f" (CUDA_VISIBLE_DEVICES={visible} hides the others and numbers what is left from 0)"
+            hint += f"; CUDA_VISIBLE_DEVICES={visible} hides the others and numbers what is left from 0"
         raise UserError(f"{words}; {there}", hint, EXIT_ENVIRONMENT)
     if absent:
         warn_once(f"{words} ({explain_no_gpu()}); using the CPU")
@@ -91,7 +91,8 @@ def own_devices(devices: list[torch.device], text: str | None, *, takes_several:
         processes = max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), local + 1)
         # two processes on one GPU cannot talk to each other
         if is_gpu and processes > count:
-            found = f"{count} GPU{'s' if count > 1 else ''}" + (f" of --device {text}" if text else "")
+            named = f" of --device {text}" if text else ""
+            found = f"{count} GPUs{named}" if count > 1 else f"1 GPU{named}"
             message = f"torchrun: {processes} processes on this machine for {found}, expected one each"
             raise UserError(message, f"torchrun --nproc_per_node={count} train.py …", EXIT_ENVIRONMENT)
         return [devices[local % count]]
@@ -126,14 +127,14 @@ def warn_once(text: str) -> None:
         warn(text)
 
 
-def choose_precision(name: str, device: torch.device, *, trains: bool = True) -> torch.dtype:
+def choose_precision(name: str, device: torch.device, *, flag: str = "--precision") -> torch.dtype:
     """Resolve `--precision` into the dtype of the matrix products; weights and sums stay fp32.
 
     Args:
         name: "bf16", "fp16" (with a loss scaler; UserError on anything but a GPU), "fp32", or "auto": bf16 where it is
             fast (GPUs from Ampere on, CPUs with AVX512_BF16 or AMX), fp16 on older GPUs and fp32 elsewhere.
         device: the one that computes.
-        trains: the message speaks of training, whose scripts alone have --fp16.
+        flag: the option that asks for it, --precision or --fp16.
     """
     # torch answers for its current device, which choose_devices has set
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -142,8 +143,8 @@ def choose_precision(name: str, device: torch.device, *, trains: bool = True) ->
             return torch.bfloat16 if has_bf16 else torch.float16
         return torch.bfloat16 if device.type == "cpu" and has_fast_bf16() else torch.float32
     if name == "fp16" and device.type != "cuda":
-        flag, verb = ("--fp16", "train") if trains else ("--precision fp16", "compute")
-        raise UserError(f"{flag}: {device.type} does not {verb} in fp16", "--precision bf16 or fp32", EXIT_USAGE)
+        words = flag if flag == "--fp16" else f"{flag} {name}"
+        raise UserError(f"{words}: {device.type} does not compute in fp16", "--precision bf16 or fp32", EXIT_USAGE)
     if name == "bf16" and device.type == "cuda" and not has_bf16:
         warn_once(f"--precision bf16: {device} only emulates it, slowly; --precision fp16 is fast there")
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]

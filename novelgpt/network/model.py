@@ -9,18 +9,30 @@ A model folder::
 The network is transformers' own GPT2LMHeadModel, unchanged.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import torch
-from torch.distributed.tensor import DTensor
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt import __version__
-from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
-from novelgpt.files import MANIFEST, atomic_folder, find_damage, write_json, write_text
-from novelgpt.messages import EXIT_STATE, UserError, warn
-from novelgpt.network.config import EMBEDDING, HEAD, TIED, count_config_parameters, read_folder_config
+from novelgpt.corpus.tokenizers import NovelTokenizer
+from novelgpt.files import atomic_folder, write_json, write_text
+from novelgpt.messages import EXIT_STATE, UserError
+from novelgpt.network.config import (
+    EMBEDDING,
+    HEAD,
+    TIED,
+    check_model_folder,
+    count_config_parameters,
+    load_own_tokenizer,
+    read_folder_config,
+)
 from novelgpt.network.weights import WEIGHTS, read_weights, write_safetensors
+
+if TYPE_CHECKING:  # it takes seconds to load, and writing goes without it
+    from transformers import GPT2Config, GPT2LMHeadModel
 
 CARD = """---
 library_name: transformers
@@ -42,18 +54,43 @@ language: zh
 """
 
 
-def build_model(config: dict, tokenizer: NovelTokenizer, *, seed: int = 0) -> GPT2LMHeadModel:
+@dataclass(frozen=True)
+class StoredModel:
+    """A GPT-2 as its folder holds it: all that writing needs, without the network that training needs.
+
+    Attributes:
+        config: n_layer, n_embd, n_head, n_positions, vocab_size, layer_norm_epsilon, activation_function.
+        weights: named as in expected_shapes, fp32; without the head where that is the embedding.
+    """
+
+    config: SimpleNamespace
+    weights: dict[str, torch.Tensor]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the weights as GPT2LMHeadModel does, with the head."""
+        return {HEAD: self.weights[EMBEDDING], **self.weights}
+
+    def num_parameters(self) -> int:
+        """Count the parameters; a tied head counts once."""
+        return sum(weight.numel() for weight in self.weights.values())
+
+
+def build_model(config: dict, tokenizer: NovelTokenizer, *, seed: int = 0) -> "GPT2LMHeadModel":
     """Make an untrained GPT-2 in fp32 on the CPU, its weights a function of the seed.
 
     The config is what read_model_config returns; its vocab_size is ignored, the tokenizer's counts.
     """
+    from transformers import GPT2LMHeadModel
+
     with torch.random.fork_rng(devices=[]):  # leaves the caller's random numbers as they were
         torch.manual_seed(seed)
         return GPT2LMHeadModel(hf_config(config, tokenizer))
 
 
-def hf_config(config: dict, tokenizer: NovelTokenizer) -> GPT2Config:
+def hf_config(config: dict, tokenizer: NovelTokenizer) -> "GPT2Config":
     """Return transformers' config object for a checked config and a tokenizer."""
+    from transformers import GPT2Config
+
     # No pad id: every window is full, and with one transformers would search the inputs of each pass for it.
     values = {**config, "vocab_size": tokenizer.vocab_size}
     return GPT2Config(**values, bos_token_id=tokenizer.cls_id, eos_token_id=tokenizer.cls_id)
@@ -65,7 +102,7 @@ def count_parameters(model: torch.nn.Module, *, trainable: bool = False) -> int:
 
 
 def save_model(
-    model: GPT2LMHeadModel,
+    model: "GPT2LMHeadModel",
     tokenizer: NovelTokenizer,
     folder: str | Path,
     *,
@@ -101,12 +138,12 @@ def save_model(
         write_text(hidden / "README.md", card)
 
 
-def sizes_of(config: GPT2Config) -> dict[str, int]:
+def sizes_of(config: "GPT2Config") -> dict[str, int]:
     """Return the five numbers by which people know a network."""
     return {name: getattr(config, name) for name in ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")}
 
 
-def model_weights(model: GPT2LMHeadModel) -> dict[str, torch.Tensor]:
+def model_weights(model: "GPT2LMHeadModel") -> dict[str, torch.Tensor]:
     """Return the weights as saved: fp32, contiguous, on the CPU; a tied head appears as the embedding only.
 
     LoRA's corrections are merged into the weights beside which they stand. Under FSDP every process must call this,
@@ -126,12 +163,14 @@ def model_weights(model: GPT2LMHeadModel) -> dict[str, torch.Tensor]:
 
 def gather_tensor(value: torch.Tensor) -> torch.Tensor:
     """Return a tensor without its graph, gathered from all processes where each holds only a part."""
+    from torch.distributed.tensor import DTensor
+
     value = value.detach()
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def write_configs(
-    config: GPT2Config, tokenizer: NovelTokenizer, folder: Path, *, dtype: torch.dtype = torch.float32
+    config: "GPT2Config", tokenizer: NovelTokenizer, folder: Path, *, dtype: torch.dtype = torch.float32
 ) -> None:
     """Write config.json and generation_config.json so that any transformers from 4.57 on reads them."""
     # No version and no private key, which older readers would refuse or warn about.
@@ -149,14 +188,19 @@ def write_configs(
 
 
 def load_model(
-    folder: str | Path, *, device: str | torch.device = "cpu", vocabulary: str | Path | None = None
-) -> tuple[GPT2LMHeadModel, NovelTokenizer]:
+    folder: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    vocabulary: str | Path | None = None,
+    flag: str = "--model_path",
+) -> tuple["GPT2LMHeadModel", NovelTokenizer]:
     """Read a model folder: (GPT2LMHeadModel in fp32 in eval mode, tokenizer).
 
     Args:
         folder: written by save_model, or any GPT-2 folder with config.json, weights and a vocabulary.
         device: where the weights go.
         vocabulary: the one that the model was trained with, for a folder that holds none; None = the folder's own.
+        flag: the option that names the folder, for hints.
 
     Raises:
         UserError: not a folder, a file missing or damaged, weights that do not fit the config, another vocabulary.
@@ -166,49 +210,29 @@ def load_model(
         model, tokenizer = load_model("model/final_model")
         ids = tokenizer.encode_prefix("那天夜里没有月亮。")  # (10,) with the [CLS] in front
     """
-    folder = Path(folder)
-    check_model_folder(folder)
-    config = read_folder_config(folder)
-    tokenizer = load_own_tokenizer(folder, vocabulary or folder, config)
-    weights = read_weights(folder, config, tokenizer.vocab_size)
-    config[TIED] = HEAD not in weights
+    from transformers import GPT2LMHeadModel
+
+    stored, tokenizer = read_model(folder, vocabulary=vocabulary, flag=flag)
     # Built without memory and filled by assignment: the weights are held once, and no time is spent on random ones.
     with torch.device("meta"):
-        model = GPT2LMHeadModel(hf_config(config, tokenizer))
-    model.load_state_dict({HEAD: weights[EMBEDDING], **weights}, assign=True)
+        model = GPT2LMHeadModel(hf_config(vars(stored.config), tokenizer))
+    model.load_state_dict(stored.state_dict(), assign=True)
     model.tie_weights()
     return model.to(device).eval(), tokenizer
 
 
-def load_own_tokenizer(folder: Path, source: str | Path, config: dict) -> NovelTokenizer:
-    """Load the tokenizer of a model; where its embedding has rows beyond the list, they become reserved tokens."""
-    tokenizer = load_tokenizer(source, size=0)  # as listed, whatever the size
-    size, listed = config.get("vocab_size", tokenizer.vocab_size), tokenizer.vocab_size
-    if size == listed:
-        return tokenizer
-    words = f"{folder}: config.json has vocab_size {size}, its vocabulary {listed} tokens"
-    if size < listed:
-        raise UserError(words, "put back the vocab.txt that the model was trained with", EXIT_STATE)
-    warn(f"{words}; the {size - listed} rows beyond them are kept as reserved tokens")
-    return load_tokenizer(source, size=size)
-
-
-def check_model_folder(folder: Path) -> None:
-    """Raise unless a folder holds config.json and weights that match its manifest, when it has one."""
-    hint = "give a folder such as model/final_model"
-    if folder.is_file():
-        raise UserError(f"{folder}: is a file, expected a model folder", f"--model_path {folder.parent}", EXIT_STATE)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder, expected a model folder", hint, EXIT_STATE)
-    if not (folder / "config.json").is_file():
-        inner = sorted(path.parent for path in folder.glob("*/config.json"))
-        hint = f"--model_path {inner[0]}" if inner else hint
-        raise UserError(f"{folder}: no config.json in it, so not a model folder", hint, EXIT_STATE)
-    # Folders of other tools have no manifest; there the shapes of the weights are all that can be checked.
-    if (folder / MANIFEST).exists() and (damage := find_damage(folder)):
-        raise UserError(
-            f"{folder}: damaged: {damage}", "use another model folder of the run, or train again", EXIT_STATE
-        )
+def read_model(
+    folder: str | Path, *, vocabulary: str | Path | None = None, flag: str = "--model_path"
+) -> tuple[StoredModel, NovelTokenizer]:
+    """Read a model folder as load_model does, but build no network."""
+    folder = Path(folder)
+    check_model_folder(folder, flag=flag)
+    config = read_folder_config(folder)
+    tokenizer = load_own_tokenizer(folder, vocabulary or folder, config)
+    weights = read_weights(folder, config, tokenizer.vocab_size)
+    usual = {"layer_norm_epsilon": 1e-5, "activation_function": "gelu_new"}  # of GPT-2
+    config = {**usual, **config, TIED: HEAD not in weights, "vocab_size": tokenizer.vocab_size}
+    return StoredModel(SimpleNamespace(**config), weights), tokenizer
 
 
 def describe_model(config: dict, vocab_size: int) -> str:

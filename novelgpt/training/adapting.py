@@ -65,7 +65,7 @@ def choose_tokenizer(
     """
     path = choose_vocabulary(tokenizer_path, pretrained_model)
     if pretrained_model and not (Path(pretrained_model) / "config.json").is_file():
-        check_model_folder(Path(pretrained_model))  # reports what is there instead
+        check_model_folder(pretrained_model, flag="--pretrained_model")  # reports what is there instead
     if path == pretrained_model and not has_vocabulary(Path(pretrained_model)):
         message = f"{pretrained_model}: holds no vocabulary, neither tokenizer.json nor vocab.txt"
         raise UserError(message, "give the one that it was trained with: --tokenizer_path vocab.txt", EXIT_USAGE)
@@ -96,7 +96,7 @@ def load_pretrained(
     own_vocabulary = None if not folder.is_dir() or has_vocabulary(folder) else vocabulary
 
     # the embedding is of the model's own vocabulary until its rows are matched
-    model, own = load_model(folder, vocabulary=own_vocabulary)
+    model, own = load_model(folder, vocabulary=own_vocabulary, flag="--pretrained_model")
     config = read_folder_config(folder) | {TIED: model.config.tie_word_embeddings}
     adaptation = match_rows(own, tokenizer)
     if own.tokens != tokenizer.tokens:

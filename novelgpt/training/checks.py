@@ -1,11 +1,73 @@
-"""Options that contradict each other or would have no effect are refused here, most before anything is loaded."""
+"""Options that contradict each other or have no effect, and missing files, are refused here, before torch is loaded."""
 
-from novelgpt.cli import TrainOptions, names_with
-from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_INPUT, EXIT_USAGE, UserError
+import importlib.util
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from novelgpt.cli import TrainOptions, book_places, names_with, spell_command
+from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError, nearest_words
+from novelgpt.network import check_model_folder, read_model_config
 
 ONLY_ROWS = names_with(TrainOptions, only="rows")
 ONLY_WINDOWS = names_with(TrainOptions, only="windows")
 NEEDS_HELD_OUT = names_with(TrainOptions, needs="held out")
+MANIFEST = "manifest.json"  # written last into a folder of pieces
+
+
+def check_inputs(options: TrainOptions, command: Sequence[str] | None = None) -> None:
+    """Refuse options that contradict each other, and files and folders that are not there.
+
+    Args:
+        options, command: of the run; the hints spell the command anew.
+    """
+    check_options(options)
+
+    # the network
+    if options.pretrained_model:
+        check_model_folder(options.pretrained_model, flag="--pretrained_model", hashes=False)
+    else:
+        config = read_model_config(options.model_config, loud=False)
+        if not reads_rows(options):
+            check_stride(options, config["n_positions"])
+
+    # vocabulary and text
+    check_file(options.tokenizer_path, "python make_vocab.py")
+    if reads_rows(options):
+        check_file(options.train_file, "--train_file data/lines.txt")
+        check_file(options.validation_file, "--validation_file data/held_out.txt")
+    elif not (Path(options.tokenized_data_path) / MANIFEST).exists():
+        check_corpus(options, command)
+
+
+def check_file(path: str | None, hint: str) -> None:
+    """Refuse a file, or a folder, that is given and not there."""
+    if path and not Path(path).exists():
+        raise UserError(f"{path}: cannot be read: No such file or directory", hint, EXIT_INPUT)
+
+
+def check_corpus(options: TrainOptions, command: Sequence[str] | None) -> None:
+    """Refuse to begin without pieces: either --raw makes them, of a corpus that is there, or they must be there."""
+    hint = ""
+    if not Path(options.raw_data_path).exists():
+        place = "" if options.raw_data_path == TrainOptions.raw_data_path else f" --output {options.raw_data_path}"
+        place = f" --book {shlex.quote(options.book)}" if is_of_book(options, "raw_data_path") else place
+        hint = f"python clr_ctrl.py NOVEL.txt{place}"
+        books = [path.name for path in Path("books").glob("*/")] if options.book else []
+        if nearest := nearest_words(options.book or "", books, prefix="--book ") if books else "":
+            hint = f"{nearest} A new book begins with: {hint}"
+    if not options.raw:
+        hint += ("\nand then: " if hint else "") + spell_command(command, raw=True)
+        message = f"{Path(options.tokenized_data_path)}: no pieces here ({MANIFEST} is missing)"
+        raise UserError(message, hint, EXIT_STATE)
+    if hint:
+        message = f"{options.raw_data_path}: no such file, expected the chapters of a novel"
+        raise UserError(message, hint, EXIT_INPUT)
+
+
+def is_of_book(options: TrainOptions, name: str) -> bool:
+    """Tell whether an option has the place that --book gives it."""
+    return getattr(options, name) == book_places(TrainOptions, options.book).get(name)
 
 
 def reads_rows(options: TrainOptions) -> bool:
@@ -19,7 +81,7 @@ def asked_precision(options: TrainOptions) -> str:
 
 
 def check_options(options: TrainOptions) -> None:
-    """Refuse options that contradict each other or would have no effect, before anything is loaded."""
+    """Refuse options that contradict each other or would have no effect."""
     check_lora(options)
     check_place(options)
     check_rows(options)
@@ -93,12 +155,14 @@ def check_rows(options: TrainOptions) -> None:
 def is_given(options: TrainOptions, name: str) -> bool:
     """Tell whether an option asks for something other than its default; rows never have inputs replaced anyway."""
     value = getattr(options, name)
-    return value != getattr(TrainOptions(), name) and (name, value) != ("replace_inputs", 0)
+    if (name, value) == ("replace_inputs", 0) or is_of_book(options, name):
+        return False
+    return value != getattr(TrainOptions(), name)
 
 
 def check_stride(options: TrainOptions, window: int) -> None:
     """Refuse a stride that skips text."""
-    if options.stride > window:
+    if options.stride and options.stride > window:
         message = f"--stride {options.stride}: longer than the window of {window} tokens, so text would be skipped"
         raise UserError(message, f"--stride {window // 2}", EXIT_USAGE)
 
@@ -111,17 +175,6 @@ def check_windows(options: TrainOptions, num_tokens: int, window: int) -> None:
         raise UserError(message, "give a longer text to clr_ctrl.py, then train.py --raw", EXIT_INPUT)
 
 
-def check_block(block_size: int, context: int) -> None:
-    """Refuse records longer than the network can read."""
-    if block_size > context:
-        message = f"--block_size {block_size}: longer than the context of {context} tokens"
-        raise UserError(message, f"--block_size {context}", EXIT_USAGE)
-
-
 def has_peft() -> bool:
-    """Tell whether the optional package is installed."""
-    try:
-        import peft  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    """Tell whether the optional package is installed; importing it would load torch."""
+    return importlib.util.find_spec("peft") is not None

@@ -81,7 +81,7 @@ def compile_if_possible(
         wanted: what should_compile said in this process, whose GPU may differ from the others'.
         try_passes: computes what will be compiled, forward and backward.
         mode: "auto" or "on", which makes a failure an error.
-        dynamic: as of torch.compile: False for shapes that never change, None to find out.
+        dynamic: what torch.compile takes by this name: False for shapes that never change, None to find out.
 
     Raises:
         UserError: it failed and was asked for.

@@ -10,7 +10,7 @@ first row of the micro-batch, number of the device) on GPUs: there another split
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,12 +38,13 @@ from novelgpt.training.parallel import (
     LossModule,
     World,
     all_processes,
+    any_process,
     largest_of_processes,
     micro_batches,
     without_sync,
     wrap_model,
 )
-from novelgpt.training.windows import IGNORED, Batch, TrainingData
+from novelgpt.training.windows import NOT_SCORED, Batch, TrainingData
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Run:
     config: dict  # the checked network config
     window: int  # tokens a row: the network's context, or the block of records
     epoch_steps: list[int]  # optimizer steps of each epoch
+    asked: TrainOptions | None = None  # the options as they were given
+    command: Sequence[str] | None = None  # that started it, script first
 
     @property
     def total_steps(self) -> int:
@@ -116,6 +119,8 @@ class Engine:
         compilation.compile_if_possible(self.loss_module, self.try_passes, **settings)
 
         # spread over devices and processes
+        if run.world.size > 1 and not options.shard:
+            self.agree_on_parts()
         self.module = wrap_model(self.loss_module, run.devices, run.world, shard=options.shard)
         self.fills_up = self.device.type == "cuda"  # short batches, so that shapes never change
         self.score_rows = 0  # at a time, where an evaluation has not fitted into the memory; 0: as in a step
@@ -173,7 +178,7 @@ class Engine:
         """Compute what a step and an evaluation compute, of rows that count nothing; no trace of it stays."""
         run = self.run
         input_ids = torch.zeros(self.rows_of_a_part(), run.window, dtype=torch.int64, device=self.device)  # (B, T)
-        labels = torch.full_like(input_ids, IGNORED)
+        labels = torch.full_like(input_ids, NOT_SCORED)
         was_training, devices = run.model.training, [run.devices[0].index] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             try:
@@ -201,7 +206,7 @@ class Engine:
             UserError: not even single rows fit into the memory.
         """
         set_lr(self.optimizers, lr_share)
-        scored = int((batch.labels[:, 1:] != IGNORED).sum())
+        scored = int((batch.labels[:, 1:] != NOT_SCORED).sum())
         if not scored:  # nothing to learn: not even weight decay or momentum may move the weights
             none = torch.zeros(1, device=self.device)
             return StepResult(none, none, torch.tensor(True, device=self.device))
@@ -256,10 +261,41 @@ class Engine:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
+    def agree_on_parts(self) -> None:
+        """Try a pass, and split a batch further in all processes while the memory of any does not suffice for it.
+
+        Only before the first step: later the others may already wait for the gradients of one that cannot go on.
+        """
+        most = rows_at_a_time(self.options.batch_size, 1, replicas=self.run.world.size)
+        least = self.micro_batches
+        while any_process(not self.has_room(), self.run.world):
+            if self.micro_batches >= most:
+                raise self.nothing_fits(self.options.batch_size)
+            self.micro_batches = min(most, 2 * self.micro_batches)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        if self.micro_batches > least and self.run.world.is_main:
+            warn(self.describe_split(self.options.batch_size))
+
+    def has_room(self) -> bool:
+        """Tell whether a pass fits into the memory of this process, beside the optimizers' moments that are to come."""
+        try:
+            moments = torch.empty(2 * self.run.num_trained, device=self.device)
+            self.try_passes()
+            del moments
+        except (RuntimeError, MemoryError) as problem:
+            if not is_out_of_memory(problem):
+                raise
+            return False
+        return True
+
     def nothing_fits(self, rows: int) -> DoesNotFit:
-        """Return the error that not even single rows fit."""
-        hint = "--gradient_checkpointing" if self.run.world.size == 1 else "--gradient_accumulation 8"
+        """Return the error that not even single rows fit, or, of several processes, not as many as were agreed on."""
+        hint = "--gradient_checkpointing"
         message = f"--batch_size {rows}: does not fit into the memory of {self.device}, even split"
+        if self.run.world.size > 1 and self.rows_of_a_part() > 1:
+            hint = f"--gradient_accumulation {2 * self.micro_batches}"
+            message = f"--batch_size {rows}: {self.rows_of_a_part()} rows do not fit into the memory of {self.device}"
         return DoesNotFit(message, f"{hint}, or a smaller --model_config", EXIT_ENVIRONMENT)
 
     def split_further(self, rows: int, problem: Exception) -> None:
@@ -272,7 +308,11 @@ class Engine:
         self.micro_batches = min(rows, 2 * self.micro_batches)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        warn(f"--batch_size {rows}: too large for the memory; computed in {self.micro_batches} parts, same update")
+        warn(self.describe_split(rows))
+
+    def describe_split(self, rows: int) -> str:
+        """Say into how many parts a batch is split now."""
+        return f"--batch_size {rows}: too large for the memory; computed in {self.micro_batches} parts, same update"
 
     def accumulate(self, batch: Batch, step: int, scored: int, check_stop) -> torch.Tensor:
         """Add up the gradients of this process's rows; return their loss sum (1,)."""

@@ -12,7 +12,7 @@ memory::
 import numpy as np
 import torch
 
-from novelgpt.training.windows import IGNORED, Batch, Stream
+from novelgpt.training.windows import NOT_SCORED, Batch, Stream
 
 SHARE_FOR_CORPUS = 8  # of the free memory, at most one part in this many
 
@@ -65,7 +65,7 @@ def rows_to_device(
     else:
         input_ids, labels = send(input_ids, device), send(labels, device)
     if count > len(rows):
-        labels[len(rows) :] = IGNORED
+        labels[len(rows) :] = NOT_SCORED
     return input_ids, labels
 
 

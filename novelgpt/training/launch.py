@@ -12,16 +12,14 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from novelgpt.cli import TrainOptions
+from novelgpt.cli import IS_RANK, TrainOptions
 from novelgpt.messages import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say
 
-IS_RANK = "NOVELGPT_RANK"  # set in the environment of the processes that are started here
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # the last two do not exist on Windows
 GRACE = 10.0  # seconds that ranks have to end by themselves after one has ended with an error
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
@@ -65,8 +63,12 @@ def launch(command: Sequence[str], count: int) -> int:
     Raises:
         UserError: one was killed; the others are ended.
     """
+    from torch.distributed import TCPStore
+
     environment = {**os.environ, IS_RANK: "1", "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    # as torchrun does, this process keeps the store through which they meet, so that it outlives each of them
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     say(f"starting {count} processes, one per GPU (--parallel threads: one process for all)")
     ranks: list[subprocess.Popen] = []
     with forwarding_signals(ranks) as sent:
@@ -94,13 +96,6 @@ def start_rank(command: Sequence[str], environment: dict[str, str]) -> subproces
 def die_with_parent() -> None:
     """Ask Linux to send SIGTERM to this process when the one that started it is gone."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager

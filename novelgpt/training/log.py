@@ -10,6 +10,8 @@ from pathlib import Path
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, progress_bar, say, warn
 
 LOG = "log.jsonl"
+BAR = "{n:,}/{total:,} steps |{bar}| {desc}, {remaining} left"  # what matters most first: a narrow terminal cuts it off
+LINE_SECONDS, FIRST_SECONDS = 120, 20  # between two lines at most where there is no bar; until the first one
 Watch = Callable[[dict], None]
 
 
@@ -38,7 +40,8 @@ class RunLog:
         # appended to, never reopened for writing: a resumed run first cuts it back to its checkpoint
         self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (open for the whole run)
         self.writer = open_writer(writer_dir) if writer_dir and enabled else None
-        self.bar = progress_bar(total_steps, unit="step", enabled=enabled)
+        self.bar = progress_bar(total_steps, unit="step", enabled=enabled, form=BAR)
+        self.said_at = time.monotonic() - LINE_SECONDS + FIRST_SECONDS
 
     def __enter__(self) -> "RunLog":
         return self
@@ -57,6 +60,22 @@ class RunLog:
         # the bar's rate is of this session's steps alone
         self.bar.initial = self.bar.n = step
         self.bar.refresh()
+
+    def show(self, words: str, *, refresh: bool = True) -> None:
+        """Say on the bar what is under way, at once or when it moves next."""
+        self.bar.set_description_str(words, refresh=refresh)
+
+    def is_line_due(self) -> bool:
+        """Tell whether a person who watches a file has read nothing for minutes."""
+        return self.enabled and self.bar.disable and time.monotonic() - self.said_at > LINE_SECONDS
+
+    def say_step(self, record: dict, *, seconds_left: float, loading_share: float) -> None:
+        """Print a record as one line for people, with the share of the time that was spent waiting for data."""
+        self.said_at = time.monotonic()
+        step = f"step {record['step']}/{self.bar.total} epoch {record['epoch']}"
+        loss = f" loss {record['loss']:.4f}" if "loss" in record else ""
+        rate = f"{record['tokens_per_second']:,.0f} tokens/s (data {loading_share:.2%})"
+        say(f"{step}{loss} lr {record['lr']:.3g} {rate}, {format_duration(seconds_left)} left")
 
     def write(self, record: dict[str, float | int | str]) -> None:
         """Append one record; JSON has no number that is not finite, so such a one is written as a string: "nan"."""
@@ -130,13 +149,6 @@ class Meter:
     def loading_share(self) -> float:
         """Return the share of the interval that was spent waiting for data, 0 to 1."""
         return self.loading / max(time.monotonic() - self.began, 1e-9)
-
-
-def say_step(record: dict, total_steps: int, *, seconds_left: float, loading_share: float) -> None:
-    """Print a log record as one line for people, with the share of the time that was spent waiting for data."""
-    step = f"step {record['step']}/{total_steps} epoch {record['epoch']}"
-    rate = f"{record['tokens_per_second']:,.0f} tokens/s (data {loading_share:.2%})"
-    say(f"{step} loss {record['loss']:.4f} lr {record['lr']:.3g} {rate}, {format_duration(seconds_left)} left")
 
 
 def format_duration(seconds: float) -> str:

@@ -15,9 +15,9 @@ from novelgpt.compute import QUERY_BLOCK
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError
 from novelgpt.network import count_config_parameters
 
-BYTES_A_PARAMETER = 16
+BYTES_PER_PARAMETER = 16
 GRADIENT_BYTES = 4  # of them
-BYTES_A_FROZEN = 4
+BYTES_PER_FROZEN = 4
 ACTIVATION_BYTES = {2: 38, 4: 72}  # by bytes a product's number; times width, a token and layer
 LOGIT_BYTES = 10  # fp32 scores, their gradient, 16-bit logits
 FIXED_BYTES = 600 << 20  # the libraries themselves
@@ -79,7 +79,7 @@ def predict_bytes(
     ends = 24 * width * tokens
     frozen = 0 if trained is None else max(0, parameters - trained)
     gradients = GRADIENT_BYTES * (parameters - frozen)
-    weights = BYTES_A_PARAMETER * (parameters - frozen) + BYTES_A_FROZEN * frozen - gradients
+    weights = BYTES_PER_PARAMETER * (parameters - frozen) + BYTES_PER_FROZEN * frozen - gradients
 
     # checkpointing: the first pass ends with the logits; on the way back come a block at a time and the gradients
     if checkpointing:

@@ -22,7 +22,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import GPT2LMHeadModel
 
-from novelgpt.messages import EXIT_ENVIRONMENT, UserError
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say
 from novelgpt.network import score_tokens, sum_loss
 
 MEETING = timedelta(minutes=10)  # for all processes to start
@@ -48,7 +48,8 @@ class LossModule(nn.Module):
         """
         if score:
             return score_tokens(self.model, input_ids, labels, dtype=self.dtype, chunk=self.chunk)
-        return sum_loss(self.model, input_ids, labels, dtype=self.dtype, chunk=self.chunk).reshape(1)
+        loss = sum_loss(self.model, input_ids, labels, dtype=self.dtype, chunk=self.chunk)
+        return torch.stack((loss,))  # no view: FSDP2 puts a hook on what it is given
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,67 @@ def explaining_losses(world: World) -> Iterator[None]:
             ranks = ", ".join(map(str, find_missing(world, "lost", ROLL_CALL))) or "another one"
             raise UserError(f"{this} waited for process {ranks} in vain ({words})", hint, EXIT_ENVIRONMENT) from problem
         raise
+
+
+@contextlib.contextmanager
+def telling_errors_once(world: World) -> Iterator[None]:
+    """Let the first process that fails tell its error, and name itself; what the others then meet follows from it."""
+    try:
+        yield
+    except UserError as problem:
+        if world.store is not None and problem.is_told is None:
+            problem.is_told = not claim_word(world)
+            if world.rank and not problem.message.startswith("torchrun: "):
+                problem.message = f"process {world.rank} of {world.size}: {problem.message}"
+        raise
+
+
+def claim_word(world: World) -> bool:
+    """Tell whether this process is the first to ask, which then speaks for all."""
+    try:
+        return world.store.compare_set("told", "", str(world.rank)) == str(world.rank).encode()
+    except RuntimeError:  # a first process that kept the store itself, without torchrun, has ended
+        return True
+
+
+@contextlib.contextmanager
+def first_process_alone(world: World, name: str) -> Iterator[None]:
+    """Let the first process do what the others wait for, however long it takes: they `wait_for_first(world, name)`."""
+    word = "failed"
+    try:
+        if world.size > 1:
+            say(f"{name}: made by the first process; the others wait")
+        yield
+        word = "done"
+    finally:
+        if world.store is not None:
+            world.store.set(name, word)
+        elif world.size > 1 and word == "done":
+            wait_for_all(world)
+
+
+def wait_for_first(world: World, name: str) -> None:
+    """Wait until the first process has done what has a name; without a store of words as long as for any barrier.
+
+    Raises:
+        UserError: it has failed, or ended.
+    """
+    if world.store is None:
+        return wait_for_all(world)
+    word = None
+    while word is None:
+        try:
+            world.store.wait([name], ROLL_CALL)
+            word = world.store.get(name)
+        except dist.DistStoreError:  # not yet
+            continue
+        except RuntimeError as problem:
+            word = first_line(problem).encode()
+    if word != b"done":
+        problem = UserError(f"torchrun: the first process has not made {name}", "see what ended it", EXIT_ENVIRONMENT)
+        problem.is_told = True  # by the first process
+        raise problem
+    return None
 
 
 @contextlib.contextmanager

@@ -1,17 +1,21 @@
 """Before a run starts: what it would do and take on this machine (`train.py --plan`), and whether the disk has room."""
 
+import os
 import shutil
 import statistics
 import time
 
-from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, warn
+from novelgpt.cli import spell_command
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, shown, warn
+from novelgpt.network import count_config_parameters, read_model_config
 from novelgpt.training.engine import Engine, Run
 from novelgpt.training.log import format_duration
 
 TRIAL_STEPS = 3  # the first one warms up
 CHECKPOINT_BYTES = 12  # a parameter: the weight and two moments in fp32
 MODEL_BYTES = 4  # a parameter
-FEW_TOKENS_A_PARAMETER = 0.05  # below, a smaller network learns the book as well (measured on novels of 1 M characters)
+FEW_TOKENS_PER_PARAMETER = 0.05  # below, a smaller network learns as well (measured on novels of 1 M characters)
+SMALLER = ("config/model_config_laptop.json", "config/model_config_demo.json")
 
 
 def print_plan(run: Run) -> None:
@@ -20,7 +24,7 @@ def print_plan(run: Run) -> None:
     Every process measures, the first one prints.
     """
     parameters = run.num_parameters
-    tokens = run.data.num_tokens
+    ratio = run.data.num_tokens / parameters
     train, held = run.data.describe_counts()
 
     # the engine of the run itself: what is shown is what will be
@@ -28,7 +32,7 @@ def print_plan(run: Run) -> None:
     seconds = time_step(run, engine)
     lines = {
         "data": f"{train}; held out {held}",
-        "parameters": f"{parameters:,}; {tokens / parameters:.3f} tokens a parameter",
+        "parameters": f"{parameters:,}; {ratio:.3f} tokens a parameter",
         "batches": run.data.describe_batch(),
         "steps": f"{run.total_steps:,} in {run.options.epochs} epochs of about {run.epoch_steps[0]:,}",
         "warm-up": f"{run.warmup:,} steps",
@@ -40,9 +44,9 @@ def print_plan(run: Run) -> None:
     if not run.world.is_main:
         return
     for name, words in lines.items():
-        print(f"{name + ':':12} {words}")
-    for words in list_advice(run, tokens / parameters):
-        print(f"{'advice:':12} {words}")
+        print(shown(f"{name + ':':12} {words}"))
+    for words in list_advice(run, ratio):
+        print(shown(f"{'advice:':12} {words}"))
 
 
 def describe_memory(engine: Engine) -> str:
@@ -56,27 +60,57 @@ def time_step(run: Run, engine: Engine) -> float:
     """Measure the seconds of an optimizer step by taking a few with a learning rate of zero."""
     seconds = []
     batch = next(run.data.epoch_batches(1))
-    if run.world.is_main:
-        say(f"measuring {TRIAL_STEPS} steps …")
     for number in range(1, TRIAL_STEPS + 1):
+        if run.world.is_main:
+            known = f", {seconds[-1]:.0f} s each" if seconds and seconds[-1] >= 1 else ""
+            say(f"measuring: step {number} of {TRIAL_STEPS}{known} …")
         start = time.perf_counter()
         bool(engine.step(batch, step=number, lr_share=0.0).finite)  # waits for the device
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
 
 
-def list_advice(run: Run, tokens_a_parameter: float) -> list[str]:
+def list_advice(run: Run, tokens_per_parameter: float) -> list[str]:
     """Return what is worth changing about the plan, one line each."""
     words = []
-    if run.options.batch_size > run.epoch_steps[0] * run.options.batch_size // 2:
+    if run.epoch_steps[0] < 2:
         words.append("an epoch has very few steps: a smaller --batch_size or --stride gives more")
-    if 2 * run.warmup > run.total_steps:
-        words.append("the rate still rises after half of the run: --warmup_steps 0.02 is a share of its steps")
-    if tokens_a_parameter < FEW_TOKENS_A_PARAMETER:
-        words.append("the book is small for this network: a smaller --model_config trains in a fraction of the time")
+    if long := describe_long_warmup(run):
+        words.append(long)
+    if tokens_per_parameter < FEW_TOKENS_PER_PARAMETER and not run.options.pretrained_model:
+        words.append(advise_network(run))
     if run.data.num_valid < (2 if run.options.rows else run.window):
         words.append("almost nothing is held out: --valid_fraction 0.05 shows when it begins to memorise")
     return words or ["none: go ahead"]
+
+
+def describe_long_warmup(run: Run) -> str | None:
+    """Say that the learning rate rises for more than half of the run; None where it does not."""
+    if 2 * run.warmup <= run.total_steps:
+        return None
+    words = f"--warmup_steps {run.options.warmup_steps:g}: the learning rate rises for more than half of the run"
+    return f"{words}, {run.total_steps:,} steps; --warmup_steps 0.02 is a share of them"
+
+
+def advise_network(run: Run) -> str:
+    """Advise a smaller network of ours: the largest of them that suits the length of the text, else the smallest."""
+    sizes = {}
+    for path in filter(os.path.exists, SMALLER):
+        config = read_model_config(path, loud=False)
+        sizes[path] = count_config_parameters(config, run.model.config.vocab_size), config["n_positions"]
+    sizes = {path: size for path, size in sizes.items() if size[0] < run.num_parameters}
+    if not sizes:
+        return "the book is small for this network: a smaller --model_config trains in a fraction of the time"
+    fitting = [path for path, size in sizes.items() if run.data.num_tokens / size[0] >= FEW_TOKENS_PER_PARAMETER]
+    path = (fitting or list(sizes)[-1:])[0]
+    count, context = sizes[path]
+    changes = {"plan": None, "model_config": path}
+    if run.asked.stride and run.asked.stride > context:
+        changes["stride"] = context // 2
+    command = spell_command(run.command, **changes)
+    return (
+        f"the book is small for this network; one of {count / 1e6:.1f} million parameters learns it sooner: {command}"
+    )
 
 
 def predict_disk(run: Run) -> dict[str, int]:

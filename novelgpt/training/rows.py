@@ -16,9 +16,12 @@ from functools import cached_property
 
 import numpy as np
 
-from novelgpt.corpus.records import Records
-from novelgpt.messages import say, warn
-from novelgpt.training.windows import IGNORED, Batch, count_steps
+from novelgpt.cli import TrainOptions
+from novelgpt.corpus.documents import source_sha256
+from novelgpt.corpus.records import Records, encode_records, read_records
+from novelgpt.corpus.tokenizers import NovelTokenizer
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
+from novelgpt.training.windows import NOT_SCORED, Batch, count_steps
 
 WIDTH = 32  # rows are padded to a multiple of it, tokens
 
@@ -121,7 +124,7 @@ def make_rows(records: Records, rows: np.ndarray, block_size: int) -> Batch:
     """Pad some records, `rows` int64 (B,), to a batch; labels are -100 for the padding and what is not scored."""
     width = batch_width(int(records.lengths(rows).max()), block_size)
     input_ids = np.zeros((len(rows), width), dtype=np.int64)  # (B, T)
-    labels = np.full((len(rows), width), IGNORED, dtype=np.int64)  # (B, T)
+    labels = np.full((len(rows), width), NOT_SCORED, dtype=np.int64)  # (B, T)
 
     # each record from the left, its labels from the first scored token on
     for place, number in enumerate(rows.tolist()):
@@ -152,3 +155,53 @@ def report_records(name: str, records: Records, block_size: int, mark: str | Non
     say(f"{name}: {'; '.join(words)}")
     if not len(records):  # only what is held out can be empty here
         warn("no record is held out: --validation_file or --valid_fraction shows when it begins to memorise")
+
+
+def check_block(block_size: int, context: int) -> None:
+    """Refuse records longer than the network can read."""
+    if block_size > context:
+        message = f"--block_size {block_size}: longer than the context of {context} tokens"
+        raise UserError(message, f"--block_size {context}", EXIT_USAGE)
+
+
+def open_rows(options: TrainOptions, tokenizer: NovelTokenizer, context: int, *, loud: bool) -> RowData:
+    """Read, divide and encode the records of a run, and report what became of them if loud.
+
+    Raises:
+        UserError: a file cannot be used, the block is longer than the context, the mark is no token, or no record is
+            left to train on.
+    """
+    # what the network cannot read is refused before the files are
+    block_size, mark = options.block_size or context, options.loss_after
+    check_block(block_size, context)
+    if mark and mark not in tokenizer.marks:
+        message = f"--loss_after {mark}: not a token of the vocabulary"
+        raise UserError(message, f'--add_tokens "{mark}"', EXIT_USAGE)
+
+    # text -> records to train on and records held out -> ids
+    texts = read_records(options.train_file, options.text_column)
+    if options.validation_file:
+        held = read_records(options.validation_file, options.text_column)
+    else:
+        texts, held = hold_out_last(texts, options.valid_fraction)
+    texts = texts[: options.max_train_samples or None]  # after the division: what is held out stays the same
+    sizes = {"block_size": block_size, "mark": mark, "num_workers": options.preprocessing_num_workers}
+    train, valid = (encode_records(part, tokenizer, **sizes) for part in (texts, held))
+    if not len(train):
+        found = f"none of {len(texts):,} records has {mark} with text after it, so nothing would be trained"
+        raise UserError(f"{options.train_file}: {found}", "write each record as: text[TIL]title", EXIT_INPUT)
+    if loud:
+        report_records("train", train, block_size, mark)
+        report_records("held out", valid, block_size, mark)
+
+    # what ties a model folder to its corpus, and what the result depends on besides
+    source = {"path": options.train_file, "sha256": source_sha256(options.train_file), "field": options.text_column}
+    settings = {
+        "validation_file": options.validation_file and source_sha256(options.validation_file),
+        "valid_fraction": options.valid_fraction,
+        "text_column": options.text_column,
+        "block_size": block_size,
+        "loss_after": mark,
+        "max_train_samples": options.max_train_samples,
+    }
+    return RowData(train, valid, source, settings, block_size, mark, options.batch_size, options.seed)

@@ -6,12 +6,13 @@ once. Last, every option that was left open is resolved; from then on only `run.
 run.json keeps what the result depends on; an unfinished run is resumed only under the same identity:
 
     {"options": every option resolved, "identity": the options below and the hashes of corpus, vocabulary and network,
-     "versions": of Python and the packages, "command": the words that started it or null, "total_steps": ...}
+     "left_open": the options that were resolved, "versions": of Python and the packages, "book": its first words and
+     length, "command": the words that started it or null, "total_steps": ...}
 """
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,13 +22,12 @@ import transformers
 from transformers import GPT2LMHeadModel
 
 from novelgpt import __version__
-from novelgpt.cli import TrainOptions, names_with
-from novelgpt.corpus.documents import source_sha256
+from novelgpt.cli import TrainOptions, names_with, spell_command
+from novelgpt.corpus.documents import read_corpus, source_sha256
 from novelgpt.corpus.pieces import Pieces, make_pieces, open_pieces
-from novelgpt.corpus.records import encode_records, read_records
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.files import read_json, write_json
-from novelgpt.messages import EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError, say
+from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, say
 from novelgpt.network import (
     build_model,
     check_model_config,
@@ -41,55 +41,67 @@ from novelgpt.network import (
 )
 from novelgpt.training.adapting import choose_tokenizer, choose_vocabulary, describe_added, load_pretrained
 from novelgpt.training.checks import (
+    ONLY_WINDOWS,
     asked_precision,
-    check_block,
-    check_options,
+    check_inputs,
     check_resolved,
-    check_stride,
     check_windows,
     reads_rows,
 )
 from novelgpt.training.engine import Run
 from novelgpt.training.lora import add_lora, describe_lora, lora_identity
 from novelgpt.training.memory import check_weights_fit
-from novelgpt.training.optim import default_lr, default_optimizer, default_weight_decay
-from novelgpt.training.parallel import World, join_world, wait_for_all
-from novelgpt.training.rows import RowData, hold_out_last, report_records
+from novelgpt.training.optim import default_lr, default_optimizer, default_weight_decay, lr_at, warmup_count
+from novelgpt.training.parallel import World, first_process_alone, join_world, telling_errors_once, wait_for_first
+from novelgpt.training.rows import open_rows
 from novelgpt.training.windows import WindowData, default_replacement
 
 RUN_FILE = "run.json"
 CHANGEABLE = names_with(TrainOptions, resume="changeable")  # may differ when a run is resumed
 FIXED = names_with(TrainOptions, resume="fixed")  # the position in the run means nothing without them
+A_FOLDER_EACH = "(a folder for each book: clr_ctrl.py NOVEL.txt --book NAME, then train.py --raw --book NAME)"
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
 
 
-def prepare_run(options: TrainOptions) -> Run:
+def prepare_run(options: TrainOptions, command: Sequence[str] | None = None) -> Run:
     """Load and check everything a run needs.
+
+    Args:
+        options: of train.py.
+        command: the words that started it, script first; None where it was no command line.
 
     Raises:
         UserError: anything missing, damaged or contradictory, and a run that would train nothing.
     """
     check_versions()
-    check_options(options)
+    check_inputs(options, command)
 
     # devices: the processes meet before anything is read
     devices = choose_devices(options.device, takes_several=True)
     world = join_world(devices[0])
     if options.deterministic:
         compute_deterministically(devices[0])
-    dtype = choose_precision(asked_precision(options), devices[0])
+    flag = "--fp16" if options.fp16 else "--precision"
+    dtype = choose_precision(asked_precision(options), devices[0], flag=flag)
+    with telling_errors_once(world):
+        run = load_run(options, devices, world, dtype, command)
+    return replace(run, asked=options, command=command)
+
+
+def load_run(
+    options: TrainOptions,
+    devices: list[torch.device],
+    world: World,
+    dtype: torch.dtype,
+    command: Sequence[str] | None,
+) -> Run:
+    """Load vocabulary, data and network, check that they fit, and resolve what was left open."""
     if reads_rows(options) and options.rows is None and world.is_main:
         say(f"--train_file {options.train_file}: one text a record, the same as with --rows")
 
-    # a config file is small: what is wrong with it is said before a corpus is read
-    if not options.pretrained_model:
-        context = read_model_config(options.model_config)["n_positions"]
-        if not reads_rows(options):
-            check_stride(options, context)
-
     # vocabulary and pieces come before the network, which may take most of the memory
     tokenizer = choose_tokenizer(options.tokenizer_path, options.pretrained_model, options.add_tokens)
-    pieces = None if reads_rows(options) else open_run_pieces(options, tokenizer, world)
+    pieces = None if reads_rows(options) else open_run_pieces(options, tokenizer, world, command)
     model, config = load_network(options, tokenizer, loud=world.is_main)
 
     # data: records are cut to the network's context, windows are as long as it
@@ -98,6 +110,7 @@ def prepare_run(options: TrainOptions) -> Run:
         window = data.block_size
     else:
         window = config["n_positions"]
+        options = replace(options, stride=options.stride or window // 2)
         check_windows(options, len(pieces.train), window)
         data = WindowData(pieces, window, options.stride, options.batch_size, options.seed, options.random_phase)
     steps = data.count_steps(options.epochs)
@@ -115,7 +128,9 @@ def describe_run(run: Run) -> list[str]:
     steps = f"{run.total_steps:,} = {options.epochs} epochs of about {run.epoch_steps[0]:,}"
     rate = f"{options.optimizer} lr {options.lr:g}, weight decay {options.weight_decay:g}, seed {options.seed}"
     processes = f", {run.world.size} processes" if run.world.size > 1 else ""
+    is_other = options.shard and run.asked.optimizer == "auto" and not options.pretrained_model
     return [
+        *(["--shard: AdamW takes the place of Muon, which needs whole matrices"] if is_other else []),
         describe_model(run.config, run.tokenizer.vocab_size),
         f"data: {train_part}; {held} held out",
         f"steps: {steps}; {run.data.describe_batch()}",
@@ -142,7 +157,9 @@ def resolve_options(options: TrainOptions, *, n_embd: int, window: int, epoch_st
     return replace(options, rows=reads_rows(options), precision=asked_precision(options), **rules)
 
 
-def open_run_pieces(options: TrainOptions, tokenizer: NovelTokenizer, world: World) -> Pieces:
+def open_run_pieces(
+    options: TrainOptions, tokenizer: NovelTokenizer, world: World, command: Sequence[str] | None = None
+) -> Pieces:
     """Open the pieces of a run, made first where --raw asks for it.
 
     The first process alone reads every byte of corpus and pieces, once; the others look at names, sizes and headers.
@@ -151,18 +168,19 @@ def open_run_pieces(options: TrainOptions, tokenizer: NovelTokenizer, world: Wor
         UserError: no pieces, or damaged ones, or the corpus, the vocabulary or a given option has changed since.
     """
     folder, defaults = options.tokenized_data_path, TrainOptions()
+    again = spell_command(command, raw=True)
     vocabulary = choose_vocabulary(options.tokenizer_path, options.pretrained_model)
     sizes = {"num_pieces": options.num_pieces, "valid_fraction": options.valid_fraction}
     sizes["min_length"] = options.min_length
     # --raw: the first process makes them, and has read every byte by then
     if options.raw and world.is_main:
         settings = sizes | ({"add_tokens": options.add_tokens} if options.add_tokens else {})
-        pieces = make_pieces(options.raw_data_path, folder, tokenizer, tokenizer_path=vocabulary, **settings)
-        wait_for_all(world)
-        return pieces
+        with first_process_alone(world, "pieces"):
+            return make_pieces(options.raw_data_path, folder, tokenizer, tokenizer_path=vocabulary, **settings)
 
     # else they must be there already, from the first process or from tokenize_corpus.py
-    wait_for_all(world)
+    if options.raw:
+        wait_for_first(world, "pieces")
     pieces = open_pieces(folder, hashes=world.is_main)
 
     # only what was asked for is compared, so that pieces of any options train without repeating them
@@ -170,56 +188,20 @@ def open_run_pieces(options: TrainOptions, tokenizer: NovelTokenizer, world: Wor
     given = {name: value for name, value in sizes.items() if value != getattr(defaults, name)}
     if options.add_tokens or "add_tokens" in made["options"]:
         given["add_tokens"] = options.add_tokens
-    expect = {"vocabulary_sha256": tokenizer.fingerprint, "vocabulary_path": vocabulary, "options": given}
     is_named = options.raw or options.raw_data_path != defaults.raw_data_path
     corpus = options.raw_data_path if is_named else made["source"].get("path")
-    if world.is_main and corpus and Path(corpus).exists():
-        expect["source_sha256"] = source_sha256(corpus)
-    pieces.check_fresh(expect)
+    if world.is_main and corpus and Path(corpus).exists() and source_sha256(corpus) != made["source"]["sha256"]:
+        there = f"{made['source'].get('path')}, {made['train']['characters']:,} characters to train on"
+        if made["vocabulary"]["sha256"] == tokenizer.fingerprint:
+            there = f"“{tokenizer.decode(pieces.train[1:13]).splitlines()[0]}”, from {there}"
+        now = f"“{next(iter(read_corpus(corpus))).splitlines()[0][:12]}”, from {corpus}"
+        message = f"{Path(folder)}: the pieces are of another text\n  pieces: {there}\n  now: {now}"
+        raise UserError(message, f"{again}\n{A_FOLDER_EACH}", EXIT_STATE)
+    try:
+        pieces.check_fresh({"vocabulary_sha256": tokenizer.fingerprint, "options": given})
+    except UserError as problem:
+        raise UserError(problem.message, again, problem.code) from problem
     return pieces
-
-
-def open_rows(options: TrainOptions, tokenizer: NovelTokenizer, context: int, *, loud: bool) -> RowData:
-    """Read, divide and encode the records of a run, and report what became of them if loud.
-
-    Raises:
-        UserError: a file cannot be used, the block is longer than the context, the mark is no token, or no record is
-            left to train on.
-    """
-    # what the network cannot read is refused before the files are
-    block_size, mark = options.block_size or context, options.loss_after
-    check_block(block_size, context)
-    if mark and mark not in tokenizer.marks:
-        message = f"--loss_after {mark}: not a token of the vocabulary"
-        raise UserError(message, f'--add_tokens "{mark}"', EXIT_USAGE)
-
-    # text -> records to train on and records held out -> ids
-    texts = read_records(options.train_file, options.text_column)
-    if options.validation_file:
-        held = read_records(options.validation_file, options.text_column)
-    else:
-        texts, held = hold_out_last(texts, options.valid_fraction)
-    texts = texts[: options.max_train_samples or None]  # after the division: what is held out stays the same
-    sizes = {"block_size": block_size, "mark": mark, "num_workers": options.preprocessing_num_workers}
-    train, valid = (encode_records(part, tokenizer, **sizes) for part in (texts, held))
-    if not len(train):
-        found = f"none of {len(texts):,} records has {mark} with text after it, so nothing would be trained"
-        raise UserError(f"{options.train_file}: {found}", "write each record as: text[TIL]title", EXIT_INPUT)
-    if loud:
-        report_records("train", train, block_size, mark)
-        report_records("held out", valid, block_size, mark)
-
-    # what ties a model folder to its corpus, and what the result depends on besides
-    source = {"path": options.train_file, "sha256": source_sha256(options.train_file), "field": options.text_column}
-    settings = {
-        "validation_file": options.validation_file and source_sha256(options.validation_file),
-        "valid_fraction": options.valid_fraction,
-        "text_column": options.text_column,
-        "block_size": block_size,
-        "loss_after": mark,
-        "max_train_samples": options.max_train_samples,
-    }
-    return RowData(train, valid, source, settings, block_size, mark, options.batch_size, options.seed)
 
 
 def load_network(
@@ -233,7 +215,7 @@ def load_network(
         model, config, adaptation = load_pretrained(folder, tokenizer, vocabulary=vocabulary, seed=options.seed)
         lines += [f"{options.pretrained_model}: {adaptation.describe()}"] if adaptation.has_changed else []
     else:
-        config = read_model_config(options.model_config)
+        config = read_model_config(options.model_config, loud=loud)
         check_weights_fit(config, tokenizer.vocab_size, name=f"--model_config {options.model_config}")
         model = build_model(config, tokenizer, seed=options.seed)
     if options.dropout is not None:
@@ -264,10 +246,10 @@ def set_dropout(model: GPT2LMHeadModel, config: dict, rate: float) -> None:
 def identity(run: Run) -> dict:
     """Return what the result of a run depends on, as plain JSON values."""
     options = run.options
-    values = asdict(options)
+    names = [name for name in CHANGEABLE + FIXED if not (options.rows and name in ONLY_WINDOWS)]
     config = {key: value for key, value in sorted(run.config.items()) if key not in ("vocab_size", *DROPOUTS)}
-    return {
-        **{name: values[name] for name in CHANGEABLE + FIXED},
+    values = {
+        **{name: getattr(options, name) for name in names},
         "dropout": [run.config.get(name, 0.1) for name in DROPOUTS],  # 0.1 is GPT-2's own
         "pretrained_model": options.pretrained_model,
         **lora_identity(options.pretrained_model, options.lora_rank, options.lora_alpha, options.lora_dropout),
@@ -275,10 +257,11 @@ def identity(run: Run) -> dict:
         **run.data.identity(),
         "model_config": config,
     }
+    return json.loads(json.dumps(values))
 
 
-def write_run_file(run: Run, command: Sequence[str] | None = None) -> None:
-    """Write run.json; `command` is what the run was started with, script first, None where it was no command line."""
+def write_run_file(run: Run) -> None:
+    """Write run.json; its command is null where the run was not started by one."""
     # versions are kept for people; they do not count for the identity
     versions = {
         "novelgpt": __version__,
@@ -287,43 +270,126 @@ def write_run_file(run: Run, command: Sequence[str] | None = None) -> None:
         "transformers": transformers.__version__,
         "numpy": np.__version__,
     }
-    values = {"options": asdict(run.options), "identity": identity(run), "versions": versions}
-    words = None if command is None else list(command)
-    write_json(run.options.output_path / RUN_FILE, {**values, "command": words, "total_steps": run.total_steps})
+    command = None if run.command is None else list(run.command)
+    values = {
+        "options": asdict(run.options),
+        "left_open": left_open(run),
+        "identity": identity(run),
+        "versions": versions,
+    }
+    values |= {"book": describe_book(run), "command": command, "total_steps": run.total_steps}
+    write_json(run.options.output_path / RUN_FILE, values)
 
 
-def check_identity(run: Run, folder: Path) -> None:
-    """Raise when the earlier run in a folder had another identity, with every difference that is not allowed."""
-    former = former_identity(folder / RUN_FILE)
-    now = json.loads(json.dumps(identity(run)))
+def left_open(run: Run) -> list[str]:
+    """Return the options that the run itself has resolved, for none was given."""
+    return [
+        name for name, value in asdict(run.asked).items() if value is None and getattr(run.options, name) is not None
+    ]
+
+
+def describe_book(run: Run) -> str:
+    """Describe a text by its first words and its length, so that people tell it from another."""
+    words = run.data.opening(run.tokenizer.decode).split("\n")[0][:20]
+    return f"“{words}”, {run.data.describe_counts()[0]}"
+
+
+def check_identity(run: Run, folder: Path, *, is_over: Callable[[dict], bool]) -> None:
+    """Raise when the earlier run in a folder had another identity, with every difference and the commands that go on.
+
+    What --allow_change names may differ; with it, what was left open in both runs and follows from it.
+
+    Args:
+        run, folder: the run that is to go on, and where the earlier one lies.
+        is_over: tells by the options of the earlier one whether it has come to its end.
+    """
+    former = read_run_file(folder / RUN_FILE)
+    was, now = former["identity"], identity(run)
 
     # what --allow_change names must be something that may change at all
-    allowed = {name.strip() for name in run.options.allow_change.split(",") if name.strip()}
-    if unknown := sorted(allowed - set(CHANGEABLE)):
+    allowed = [name.strip() for name in run.options.allow_change.split(",") if name.strip()]
+    if unknown := sorted(set(allowed) - set(CHANGEABLE)):
         message = f"--allow_change: found {unknown[0]!r}, expected some of {', '.join(CHANGEABLE)}"
         raise UserError(message, "--allow_change lr", EXIT_USAGE)
 
-    changed = [name for name in now if now[name] != former.get(name) and name not in allowed]
-    if changed:
-        lines = [f"{name}: was {format_setting(former.get(name))}, now {format_setting(now[name])}" for name in changed]
-        hint = "resume with the former options; or start over with --resume never, which moves the old run aside"
-        if set(changed) <= set(CHANGEABLE):
-            hint += f"; or resume with the change: --allow_change {','.join(changed)}"
-        message = f"{folder}: holds an unfinished run with other settings\n  " + "\n  ".join(lines)
-        raise UserError(message, hint, EXIT_STATE)
+    changed = [name for name in now if now[name] != was.get(name)]
+    follows = set(left_open(run)) & set(former.get("left_open", ()))
+    causes = [name for name in changed if name not in follows] or changed
+    if "corpus" in causes:
+        raise another_book(run, folder, former)
+    if set(causes) <= set(allowed):
+        return
+
+    # a vocabulary is known to people by its place
+    given = (former["options"], asdict(run.options))
+    places = [choose_vocabulary(values.get("tokenizer_path"), values.get("pretrained_model")) for values in given]
+    if places[0] != places[1] and "vocabulary" in changed:
+        was["vocabulary"], now["vocabulary"] = places
+    lines = [f"{name}: {format_change(was.get(name), now[name])}" for name in changed]
+    kind = "a finished" if is_over(former["options"]) else "an unfinished"
+    message = f"{folder}: holds {kind} run with other settings\n  " + "\n  ".join(lines)
+    ways = {}
+    if set(causes) <= set(CHANGEABLE):
+        wanted = ",".join(dict.fromkeys([*allowed, *causes]))
+        ways["to go on with the change"] = spell_command(run.command, allow_change=wanted)
+    elif former.get("command") and kind == "an unfinished":
+        ways["to go on as before"] = spell_command(former["command"], resume=None)
+    ways["to start anew, the old run moved aside"] = spell_command(run.command, resume="never")
+    raise UserError(message, "\n".join(f"{way}: {command}" for way, command in ways.items()), EXIT_STATE)
 
 
-def former_identity(path: Path) -> dict:
-    """Read the identity in a run.json; an option that it lacks came later and was then at its default."""
+def another_book(run: Run, folder: Path, former: dict) -> UserError:
+    """Return the error of a run folder that belongs to another book."""
+    words = former.get("book") or former["options"].get("train_file") or former["options"].get("raw_data_path")
+    now = describe_book(run)
+    kind = "version of this book" if words.split(",")[0] == now.split(",")[0] else "book"
+    message = f"{folder}: holds a run of another {kind}\n  there: {words}\n  now: {now}"
+    number = 2
+    while (place := folder.with_name(f"{folder.name}{number}")).exists():
+        number += 1
+    return UserError(message, f"{spell_command(run.command, output_dir=place)}\n{A_FOLDER_EACH}", EXIT_STATE)
+
+
+def describe_new_rate(run: Run, path: Path, step: int) -> str | None:
+    """Say that the learning rate goes up where a run is longer than when it came to a step; None where it does not."""
+    if not path.exists():
+        return None
+    former = read_run_file(path)
+    was, total = former["identity"], former["total_steps"]
+    warmup = warmup_count(was["warmup_steps"], total)
+    before = lr_at(
+        min(step, total), total, peak=was["lr"], warmup=warmup, schedule=was["lr_scheduler"], end=was["lr_end"]
+    )
+    options = run.options
+    course = {"schedule": options.lr_scheduler, "end": options.lr_end}
+    after = lr_at(step + 1, run.total_steps, peak=options.lr, warmup=run.warmup, **course)
+    if run.total_steps == total or after < 1.5 * before:
+        return None
+    words = f"the learning rate goes up from {before:.2g} to {after:.2g}, where the longer run has it"
+    return f"step {step:,}: {words}; the loss rises with it for a while"
+
+
+def read_run_file(path: Path) -> dict:
+    """Read a run.json; an option that its identity lacks came later and was then at its default."""
     former = read_json(path)
     if not isinstance(former, dict) or not isinstance(former.get("identity"), dict):
         raise UserError(f"{path}: not written by train.py", "start again with --resume never", EXIT_STATE)
     defaults = {name: getattr(TrainOptions(), name) for name in CHANGEABLE}
     fp16 = {"precision": "fp16"} if former.get("options", {}).get("fp16") else {}  # once kept there alone
-    return defaults | former["identity"] | fp16
+    return former | {"identity": defaults | former["identity"] | fp16}
 
 
-def format_setting(value: object) -> str:
-    """Format a setting in at most 60 characters; hashes by their first twelve."""
-    text = value[:12] if isinstance(value, str) and len(value) == 64 else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+def format_change(was: object, now: object) -> str:
+    """Format what a setting was and is: of two mappings what differs, hashes by their first twelve.
+
+    >>> format_change({"n_layer": 4, "n_embd": 64}, {"n_layer": 6, "n_embd": 64})
+    'n_layer was 4, now 6'
+    """
+    if isinstance(was, dict) and isinstance(now, dict):
+        names = [name for name in now | was if was.get(name) != now.get(name)]
+        return "; ".join(f"{name} {format_change(was.get(name), now.get(name))}" for name in names)
+    texts = [
+        value[:12] if isinstance(value, str) and len(value) == 64 else json.dumps(value, ensure_ascii=False)
+        for value in (was, now)
+    ]
+    return "was {}, now {}".format(*texts)

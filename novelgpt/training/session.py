@@ -2,7 +2,7 @@
 
 A run that stops reports what improved, its best sample, what is left and how it is resumed::
 
-    stopped at step 120 of 600, epoch 2 of 10
+    stopped at step 120 of 600, epoch 2 of 10: --max_hours 8 is over
     held-out loss 5.8068 at the start, 4.0158 now; best 4.0158 after epoch 1
     sample of epoch 1: 萧炎大喝一声……
     left: 480 steps, about 3 h 20 min
@@ -10,15 +10,15 @@ A run that stops reports what improved, its best sample, what is left and how it
 """
 
 import os
-import shlex
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from transformers import GPT2LMHeadModel
 
-from novelgpt.cli import TrainOptions
+from novelgpt.cli import TrainOptions, spell_command
 from novelgpt.files import remove_leftovers
 from novelgpt.lock import LOCK
 from novelgpt.messages import EXIT_DONE, EXIT_STATE, UserError, say, warn
@@ -34,15 +34,23 @@ from novelgpt.training.checkpoint import (
 )
 from novelgpt.training.engine import Run
 from novelgpt.training.keeping import FINAL, adopt_best, final_step, is_over, is_written
-from novelgpt.training.launch import IS_RANK
 from novelgpt.training.log import Watch, format_duration
 from novelgpt.training.lora import plain_model
-from novelgpt.training.parallel import explaining_losses, leaving_world, wait_for_all
-from novelgpt.training.preflight import check_disk, print_plan
-from novelgpt.training.run import RUN_FILE, check_identity, describe_run, prepare_run, write_run_file
+from novelgpt.training.parallel import explaining_losses, leaving_world, telling_errors_once, wait_for_all
+from novelgpt.training.preflight import check_disk, describe_long_warmup, print_plan
+from novelgpt.training.run import (
+    RUN_FILE,
+    check_identity,
+    describe_new_rate,
+    describe_run,
+    prepare_run,
+    write_run_file,
+)
 from novelgpt.training.stopping import Stopped, StopSignals, seconds_until
 from novelgpt.training.trainer import Trainer
 from novelgpt.writing.generation import generate_text
+
+IMPROVING = "still improving at "
 
 
 def train(
@@ -67,18 +75,18 @@ def train(
     Raises:
         UserError: anything the user can repair.
     """
-    deadline = find_deadline(options, time.monotonic())
+    deadline, limit = find_deadline(options, time.monotonic())
     # a process that ends with this call parts from the others; another call under torchrun would need them again
-    with StopSignals(deadline=deadline, exit_at_second=exit_at_second) as stop:
-        run = prepare_run(options)
-        with leaving_world(run.world, is_asked=exit_at_second):
+    with StopSignals(deadline=deadline, limit=limit, exit_at_second=exit_at_second) as stop:
+        run = prepare_run(options, command)
+        with leaving_world(run.world, is_asked=exit_at_second), telling_errors_once(run.world):
             if run.options.plan:
                 print_plan(run)
                 return EXIT_DONE
 
             # the run folder: the first process puts it in order, and the others look when it is done
             if run.world.is_main:
-                checkpoint = begin(run, command)
+                checkpoint = begin(run)
             wait_for_all(run.world)
             if not run.world.is_main:
                 checkpoint = choose_checkpoint(run, set_aside=False)
@@ -95,7 +103,7 @@ def train(
             except Stopped:
                 wait_for_all(run.world)  # the first process has saved
                 taken = {"steps": trainer.progress.step - first, "seconds": time.monotonic() - began}
-                report_stop(run, trainer.progress, **taken, command=command)
+                report_stop(run, trainer.progress, **taken, reason=stop.reason())
                 return EXIT_DONE if stop.stopped_by is None else 128 + stop.stopped_by
             finally:
                 progress = trainer.progress
@@ -105,7 +113,7 @@ def train(
             return EXIT_DONE
 
 
-def begin(run: Run, command: Sequence[str] | None) -> Path | None:
+def begin(run: Run) -> Path | None:
     """Put the run folder in order, report what is about to run, and return the checkpoint to resume."""
     folder = run.options.output_path
 
@@ -122,18 +130,27 @@ def begin(run: Run, command: Sequence[str] | None) -> Path | None:
 
     # from here on something will be written
     check_disk(run)
-    write_run_file(run, command)
+    change = None
+    if checkpoint:
+        change = describe_new_rate(run, run_file_of(checkpoint), read_progress(checkpoint).step)
+    write_run_file(run)
     for line in describe_run(run):
         say(line)
+    if change:
+        warn(change)
+    if words := describe_long_warmup(run):
+        warn(words)
     return checkpoint
 
 
-def find_deadline(options: TrainOptions, began: float) -> float | None:
-    """Return the time.monotonic() at which the run stops by itself."""
-    ends = [began + 3600 * options.max_hours] if options.max_hours else []
+def find_deadline(options: TrainOptions, began: float) -> tuple[float | None, str]:
+    """Return the time.monotonic() at which the run stops by itself, and the reason; (None, "") for never."""
+    ends = (
+        [(began + 3600 * options.max_hours, f"--max_hours {options.max_hours:g} is over")] if options.max_hours else []
+    )
     if options.until:  # the next time the clock shows it, tomorrow if need be
-        ends.append(began + seconds_until(options.until, now=datetime.now()))
-    return min(ends, default=None)
+        ends.append((began + seconds_until(options.until, now=datetime.now()), f"--until {options.until} is past"))
+    return min(ends, default=(None, ""))
 
 
 def move_run_aside(folder: Path) -> None:
@@ -172,11 +189,22 @@ def choose_checkpoint(run: Run, *, set_aside: bool) -> Path | None:
         return None
 
     # the same identity, then the newest checkpoint that is whole
-    check_identity(run, folder)
+    check_identity(run, folder, is_over=partial(has_come_to_its_end, folder))
     checkpoint = find_checkpoint(folder, set_aside=set_aside)
     if checkpoint and set_aside:
         prune_checkpoints(folder, options.save_total_limit)  # a kill may have come before the last one's
     return checkpoint
+
+
+def run_file_of(checkpoint: Path) -> Path:
+    """Return where the run.json of a checkpoint's run lies."""
+    return checkpoint.resolve().parent.parent / RUN_FILE
+
+
+def has_come_to_its_end(folder: Path, options: dict) -> bool:
+    """Tell whether the run in a folder has done all that its options, as run.json has them, asked for."""
+    checkpoints, patience = list_checkpoints(folder), options.get("early_stopping_patience", 0)
+    return bool(checkpoints) and is_over(read_progress(checkpoints[-1]), epochs=options["epochs"], patience=patience)
 
 
 def choose_named_checkpoint(run: Run, path: Path, *, set_aside: bool) -> Path:
@@ -186,9 +214,9 @@ def choose_named_checkpoint(run: Run, path: Path, *, set_aside: bool) -> Path:
         raise UserError(message, "--resume auto takes the newest whole one", EXIT_STATE)
 
     # the run that the checkpoint belongs to may lie in another folder
-    former = path.resolve().parent.parent
-    if (former / RUN_FILE).exists():
-        check_identity(run, former)
+    former = run_file_of(path)
+    if former.exists():
+        check_identity(run, former.parent, is_over=partial(has_come_to_its_end, former.parent))
     elif run.world.is_main:
         warn(f"--resume {path}: no {RUN_FILE} of its run, so its settings cannot be compared")
     if set_aside:  # only the first process changes the folder
@@ -234,26 +262,33 @@ def sampler(run: Run):
     return write
 
 
-def report_stop(run: Run, progress: Progress, *, steps: int, seconds: float, command: Sequence[str] | None) -> None:
-    """Print where a run stands after so many steps and seconds of this session, and how it is resumed."""
+def report_stop(run: Run, progress: Progress, *, steps: int, seconds: float, reason: str) -> None:
+    """Print why a run stopped, where it stands after so many steps and seconds of this session, how it is resumed."""
     if run.world.is_main:
-        processes = 1 if IS_RANK in os.environ else run.world.size  # the same command starts them again
-        how = format_command(command, resume=run.options.resume, processes=processes)
+        # a --resume other than auto would begin where this run began
+        changes = {} if run.options.resume == "auto" else {"resume": "auto"}
+        words = {"reason": reason, "command": spell_command(run.command, **changes)}
         rate = seconds / steps if steps else None
-        sizes = (run.total_steps, run.options.epochs)
-        for line in describe_stop(progress, *sizes, seconds_a_step=rate, command=how):
+        for line in describe_stop(progress, run.total_steps, run.options.epochs, seconds_per_step=rate, **words):
             say(line)
 
 
 def describe_stop(
-    progress: Progress, total_steps: int, epochs: int, *, seconds_a_step: float | None, command: str
+    progress: Progress,
+    total_steps: int,
+    epochs: int,
+    *,
+    seconds_per_step: float | None,
+    command: str,
+    reason: str = "",
 ) -> list[str]:
-    """Return the lines of the summary; seconds_a_step counts evaluations and saves, None when no step was taken.
+    """Return the lines of the summary; seconds_per_step counts evaluations and saves, None when no step was taken.
 
-    >>> describe_stop(Progress(step=2, epoch=1), 6, 3, seconds_a_step=30.0, command="python train.py")
-    ['stopped at step 2 of 6, epoch 1 of 3', 'left: 4 steps, about 2 min 0 s', 'continue with: python train.py']
+    >>> describe_stop(Progress(step=2), 6, 3, seconds_per_step=9.0, command="python train.py", reason="SIGTERM")
+    ['stopped at step 2 of 6, epoch 1 of 3: SIGTERM', 'left: 4 steps, about 36 s', 'continue with: python train.py']
     """
-    lines = [f"stopped at step {progress.step:,} of {total_steps:,}, epoch {min(progress.epoch, epochs)} of {epochs}"]
+    place = f"step {progress.step:,} of {total_steps:,}, epoch {min(progress.epoch, epochs)} of {epochs}"
+    lines = [f"stopped at {place}{f': {reason}' if reason else ''}"]
 
     # what has improved
     scored = [entry for entry in progress.history if entry["valid_loss"] is not None]
@@ -270,46 +305,20 @@ def describe_stop(
 
     # what is left
     left = total_steps - progress.step
-    duration = f", about {format_duration(left * seconds_a_step)}" if seconds_a_step else ""
+    duration = f", about {format_duration(left * seconds_per_step)}" if seconds_per_step else ""
     return [*lines, f"left: {left:,} steps{duration}", f"continue with: {command}"]
-
-
-def format_command(command: Sequence[str] | None, *, resume: str, processes: int) -> str:
-    """Format the command, or the call, that resumes a run: the words that started it, or None.
-
-    A --resume other than auto is replaced, however spelled, or the run would begin where this one began.
-
-    >>> format_command(["train.py", "--raw", "--output_dir", "my model"], resume="never", processes=1)
-    "python train.py --raw --output_dir 'my model' --resume auto"
-    >>> format_command(None, resume="never", processes=1)
-    'novelgpt.train(options) with the same options and resume="auto"'
-    """
-    if command is None:
-        return "novelgpt.train(options) with the same options" + (' and resume="auto"' if resume != "auto" else "")
-    start = ["python"] if processes == 1 else ["torchrun", f"--nproc_per_node={processes}"]
-    if resume != "auto":
-        command = [*without_resume(command), "--resume", "auto"]
-    return shlex.join([*start, *command])
-
-
-def without_resume(words: Sequence[str]) -> list[str]:
-    """Leave out --resume with its value.
-
-    >>> without_resume(["train.py", "--resume=never", "--raw", "--resume", "model/checkpoints/step-00000002"])
-    ['train.py', '--raw']
-    """
-    return [
-        word
-        for former, word in zip(["", *words], words, strict=False)
-        if not word.startswith("--resume=") and "--resume" not in (former, word)
-    ]
 
 
 def report_end(run: Run, progress: Progress, *, seconds: float) -> None:
     """Print how a run went that came to its end after so many seconds of this session."""
     if run.world.is_main:
         say(f"finished {progress.step:,} steps in {format_duration(seconds)}")
-        say(f"{describe_outcome(progress, run)}{compare_with_ngram(progress, run)}")
+        outcome = describe_outcome(progress, run)
+        say(f"{outcome}{compare_with_ngram(progress, run)}")
+        if outcome.startswith(IMPROVING):
+            allowed = ",".join(filter(None, (run.options.allow_change, "epochs")))
+            more = spell_command(run.command, epochs=2 * run.options.epochs, allow_change=allowed)
+            say(f"for twice as many: {more}")
 
 
 def describe_outcome(progress: Progress, run: Run) -> str:
@@ -327,8 +336,8 @@ def describe_outcome(progress: Progress, run: Run) -> str:
         return f"memorising since {best}; use {run.options.output_path / 'best_model'}"
     before = [entry["valid_loss"] for entry in progress.history if entry["epoch"] <= place - 1]  # an epoch ago
     if before and before[-1] and last and before[-1] - last > 0.02:
-        return f"still improving at {best}: more epochs would help; use {run.options.output_path / 'best_model'}"
-    return f"converged, best at {best}; use {run.options.output_path / 'best_model'}"
+        return f"{IMPROVING}{best}: more epochs would help; use {run.options.output_path / 'best_model'}"
+    return f"nothing more to gain, best at {best}; use {run.options.output_path / 'best_model'}"
 
 
 def compare_with_ngram(progress: Progress, run: Run) -> str:

@@ -36,14 +36,15 @@ class StopSignals:
         save_asked: a checkpoint was asked for and not yet written.
     """
 
-    def __init__(self, *, deadline: float | None = None, exit_at_second: bool = True):
+    def __init__(self, *, deadline: float | None = None, limit: str = "", exit_at_second: bool = True):
         """Set what stops a run.
 
         Args:
             deadline: time (time.monotonic) at which it stops by itself; None for never.
+            limit: what is said then, for example "--until 07:00 is past".
             exit_at_second: a second signal ends the process at once; False raises KeyboardInterrupt.
         """
-        self.deadline, self.exit_at_second = deadline, exit_at_second
+        self.deadline, self.limit, self.exit_at_second = deadline, limit, exit_at_second
         self.stopped_by: int | None = None
         self.save_asked = False
         self.former: dict[int, object] = {}
@@ -89,6 +90,12 @@ class StopSignals:
     def must_stop(self) -> bool:
         """Tell whether the run should stop now."""
         return self.stopped_by is not None or self.time_is_up()
+
+    def reason(self) -> str:
+        """Say what stopped the run: a signal, or its deadline; "" where it was another process's signal."""
+        if self.stopped_by is not None:
+            return signal.Signals(self.stopped_by).name
+        return self.limit if self.time_is_up() else ""
 
 
 def watch_blocks(model: torch.nn.Module, stop: StopSignals) -> None:

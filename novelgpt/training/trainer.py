@@ -4,6 +4,7 @@ Whatever happens between two steps can be stopped and resumed: the position in t
 """
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ from novelgpt.training.keeping import (
     is_over,
     stops_early,
 )
-from novelgpt.training.log import Meter, RunLog, Watch, say_step
+from novelgpt.training.log import Meter, RunLog, Watch
 from novelgpt.training.memory import DoesNotFit
 from novelgpt.training.optim import lr_at
 from novelgpt.training.parallel import World, any_process, largest_of_processes, sum_over_processes
@@ -82,9 +83,9 @@ class Trainer:
         self.log = RunLog(folder, run.total_steps, **records)
 
         # where the run stands
-        self.progress = Progress()
-        self.meter = Meter()
+        self.progress, self.meter = Progress(), Meter()
         self.loss, self.tokens = (torch.zeros(1, device=self.engine.device) for _ in range(2))  # since the last log
+        self.mean_loss: float | None = None  # nats per token since the last log line, where it costs nothing to know it
         self.unchecked: list[tuple[int, Batch, torch.Tensor]] = []  # steps whose finiteness the host has not looked at
 
     def fit(self, checkpoint: Path | None) -> Progress:
@@ -166,7 +167,27 @@ class Trainer:
         if result.finite.device.type == "cpu" or len(self.unchecked) >= UNCHECKED_STEPS:
             self.check_finite()
         self.meter.tokens += batch.input_ids.size
+        self.show_progress()
+
+    def show_progress(self) -> None:
+        """Move the bar by a step; where there is none and nothing has been said for minutes, say how it goes."""
+        loss = "" if self.mean_loss is None else f", loss {self.mean_loss:.4f}"
+        self.log.show(f"epoch {self.progress.epoch}/{self.options.epochs}{loss}", refresh=False)
         self.log.bar.update()
+        if self.log.is_line_due():
+            known = {"loss": self.mean_loss} if loss else {}
+            self.say_step({"step": self.progress.step, "epoch": self.progress.epoch, **known, **self.pace()})
+
+    def pace(self) -> dict[str, float]:
+        """Return the learning rate and the tokens per second since the last log line."""
+        lr = self.engine.optimizers[0].param_groups[0]["lr"]
+        return {"lr": lr, "tokens_per_second": round(self.meter.rate(), 1)}
+
+    def say_step(self, record: dict) -> None:
+        """Print a record of a step, and what is left."""
+        left = (self.run.total_steps - self.progress.step) * self.run.data.step_tokens  # tokens
+        seconds = left / max(record["tokens_per_second"], 1e-9)
+        self.log.say_step(record, seconds_left=seconds, loading_share=self.meter.loading_share())
 
     def check_finite(self) -> None:
         """Look at the steps since the last look: report those left out, and end the run after three in a row."""
@@ -175,6 +196,9 @@ class Trainer:
             self.progress.bad_in_a_row = 0 if finite else self.progress.bad_in_a_row + 1
             if not finite:
                 self.report_bad_step(step, batch)
+        # several processes know only their own part of it
+        if unchecked and self.run.world.size == 1 and (tokens := float(self.tokens)):
+            self.mean_loss = float(self.loss) / tokens
 
     def report_bad_step(self, step: int, batch: Batch) -> None:
         """Record a step that was left out.
@@ -204,13 +228,10 @@ class Trainer:
         self.loss.zero_()
         self.tokens.zero_()
         if tokens:
-            lr = self.engine.optimizers[0].param_groups[0]["lr"]
-            rate = round(self.meter.rate(), 1)  # tokens per second
-            record = self.record({"loss": loss / tokens, "lr": lr, "tokens_per_second": rate})
+            self.mean_loss = loss / tokens
+            record = self.record({"loss": self.mean_loss, **self.pace()})
             if self.run.world.is_main:
-                left = (self.run.total_steps - self.progress.step) * self.run.data.step_tokens  # tokens
-                seconds, share = left / max(rate, 1e-9), self.meter.loading_share()
-                say_step(record, self.run.total_steps, seconds_left=seconds, loading_share=share)
+                self.say_step(record)
         self.meter.start()
 
     def record(self, values: dict) -> dict:
@@ -239,7 +260,13 @@ class Trainer:
         if data.num_valid < 2:
             return None
         world = World() if self.options.shard else self.run.world  # shared weights meet in every pass of every process
-        part = {"before_batch": self.check_stop, "rank": world.rank, "world": world.size}
+        numbers = itertools.count(1)
+
+        def before_batch() -> None:
+            self.check_stop()
+            self.log.show(f"evaluating: batch {next(numbers)}")
+
+        part = {"before_batch": before_batch, "rank": world.rank, "world": world.size}
         self.run.model.eval()
         try:
             scores = score_batches(self.engine.score, data.valid_batches(), self.engine.device, **part)
@@ -260,7 +287,7 @@ class Trainer:
         self.record({**values, "valid_accuracy": result.accuracy, "bits_per_character": result.bits_per_character})
         if self.run.world.is_main:
             figures = f"held-out loss {result.loss:.4f} perplexity {result.perplexity:.2f}"
-            figures += f" accuracy {result.accuracy:.2%} bits per character {result.bits_per_character:.4f}"
+            figures = f"{figures} accuracy {result.accuracy:.2%} bits per character {result.bits_per_character:.4f}"
             say(f"epoch {epoch}/{self.options.epochs} {figures}")
 
     def end_epoch(self) -> None:
@@ -293,6 +320,7 @@ class Trainer:
             Stopped: asked to stop meanwhile.
         """
         if self.sample:
+            self.log.show("writing a sample")
             self.run.model.eval()
             try:
                 text = self.sample(self.run.model)

@@ -22,9 +22,8 @@ from typing import Protocol
 
 import numpy as np
 
-from novelgpt.evaluation import compare_losses, evaluation_batches, score_ngram
+from novelgpt.evaluation import NOT_SCORED, compare_losses, evaluation_batches, score_ngram
 
-IGNORED = -100  # a label that is not scored
 FRESH_READINGS = 4  # readings of a text that teach about as much as new text (arXiv 2305.16264)
 REPLACED = 0.15  # share of the inputs
 OPENING_TOKENS = 12  # of the book's opening, for the sample after each epoch
@@ -127,7 +126,7 @@ def make_batch(stream: Stream, starts: np.ndarray, window: int) -> Batch:
     length = min(window, len(stream))
     rows = stream.gather(starts, length).astype(np.int64)  # (B, length)
     input_ids = np.zeros((len(starts), window), dtype=np.int64)  # (B, T)
-    labels = np.full((len(starts), window), IGNORED, dtype=np.int64)  # (B, T)
+    labels = np.full((len(starts), window), NOT_SCORED, dtype=np.int64)  # (B, T)
     input_ids[:, :length] = rows
     labels[:, :length] = rows
     return Batch(input_ids, labels, starts, is_windows=length == window)

@@ -1,8 +1,8 @@
-"""The book a model was trained on, found again by its hash -> openings, unknown names, and figures of its style.
+"""The book a model was trained on, found again by its hash -> openings, misspelt names, and figures of its style.
 
-Style, of the book and of generated texts alike: characters a sentence, characters a paragraph, share of dialogue,
-balanced quotation marks, …… a thousand characters, distinct-4 (different runs of four among all runs of four), looping
-texts.
+Style, of the book and of generated texts alike: length of sentences and paragraphs, share of dialogue, balanced
+quotation marks, …… in a thousand characters, variety (different runs of four characters among all of them), texts that
+are caught in a loop.
 """
 
 import re
@@ -10,31 +10,24 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from novelgpt.corpus.chapters import read_heading
 from novelgpt.corpus.documents import read_corpus, source_sha256
 from novelgpt.files import MANIFEST, read_json
-from novelgpt.messages import EXIT_INPUT, UserError, warn
+from novelgpt.messages import EXIT_INPUT, UserError, say, warn
 from novelgpt.writing.text import find_loop
 
 CACHE = "cache"  # folder, from where the script is started
 
 # what a prefix is looked up by
-HAN = re.compile(r"[\u3400-\u9fff\U00020000-\U0003ffff]{2,4}")
+HAN = re.compile(r"[\u3400-\u9fff\U00020000-\U0003ffff]{2,}")
 OPENING_LENGTH = 40  # characters
+LEAST_SEEN, LEAST_SHARE = 20, 0.6  # times that the book writes a name, and of all pairs with one of its characters
 
 # what the style of a text is measured by
-DISTINCT_WINDOW = 1000  # characters; distinct-4 falls with length, so it is the mean over stretches of so many
+DISTINCT_WINDOW = 1000  # characters; variety falls with length, so it is the mean over stretches of so many
 SENTENCE = re.compile(r"[^。！？!?…\n]+")
 DIALOGUE = re.compile(r"“([^“”]*)”|「([^「」]*)」")
 OPENING_QUOTES, CLOSING_QUOTES = "“「『", "”」』"
-FIGURES = {
-    "sentence_length": "characters a sentence",
-    "paragraph_length": "characters a paragraph",
-    "dialogue_share": "share of dialogue",
-    "quotes_balanced": "paragraphs with balanced quotes",
-    "ellipses": "…… per 1,000 characters",
-    "distinct_4": "distinct-4",
-    "loops": "share of looping texts",
-}
 
 
 class Book:
@@ -64,24 +57,56 @@ class Book:
         step = max(1, len(found) / max(1, count))
         return [found[int(number * step)] for number in range(min(count, len(found)))]
 
-    def unknown_runs(self, prefix: str) -> list[tuple[str, str | None]]:
-        """Return two-character runs of a prefix that the book never uses, each with the nearest that it does use.
+    def opening(self, number: int) -> str:
+        """Return how a chapter begins, behind its heading: the sentences, or clauses, that fit in OPENING_LENGTH.
 
-        >>> Book(["萧炎大喝一声，萧炎走了"]).unknown_runs("箫炎大喝")
+        Args:
+            number: of the chapter, from 0; beyond the last one they are counted anew.
+
+        >>> Book(["第一章 风起\\n“走！”萧炎大喝一声，走了。风起"]).opening(7)
+        '“走！”萧炎大喝一声，走了。'
+        """
+        lines = [line for line in self.documents[number % len(self.documents)].split("\n") if line.strip()]
+        body = lines[1:] if len(lines) > 1 and read_heading(lines[0]) else lines
+        text = body[0].strip()[:OPENING_LENGTH] if body else ""
+        whole = re.match(r".*[。！？…][”』」]?|.*[，；：、]", text)
+        return whole.group() if whole else text
+
+    def misspelt_names(self, prefix: str) -> list[tuple[str, str]]:
+        """Return pairs of characters in a prefix that look like a misspelt name, each with what the book writes.
+
+        The book never uses such a pair, one of its characters hardly ever stands but in another pair, and nothing else
+        explains the other one: it is rarer than that pair and makes none that the book knows with its other neighbour.
+
+        >>> Book(["萧炎大喝一声，萧炎走了。"] * 10).misspelt_names("只见箫炎大喝")
         [('箫炎', '萧炎')]
         """
-        text = "\n".join(self.documents)
-        # names are short, so every pair of neighbours may be part of one
-        pairs = [run[start : start + 2] for run in HAN.findall(prefix) for start in range(len(run) - 1)]
-        unknown = [pair for pair in dict.fromkeys(pairs) if pair not in text]
-        return [(pair, nearest_pair(pair, text)) for pair in unknown]
+        text, found = "\n".join(self.documents), {}
+        for run in HAN.findall(prefix):
+            for place in range(len(run) - 1):
+                pair = run[place : place + 2]
+                if pair not in text:
+                    outer = run[max(0, place - 1) : place + 1], run[place + 1 : place + 3]  # what else each stands in
+                    found |= dict.fromkeys((pair, near) for near in usual_pairs(pair, outer, text))
+        return list(found)
 
 
-def nearest_pair(pair: str, text: str) -> str | None:
-    """Return the commonest two-character run of a text that shares a character with a pair in the same place."""
+def usual_pairs(pair: str, outer: tuple[str, str], text: str) -> list[str]:
+    """Return the pairs of a text for which a pair may be misspelt in one character, its first or its second.
+
+    Outer are the pairs of the first character with what stands before it and of the second with what follows it; one
+    character where nothing does.
+    """
     one, other = map(re.escape, pair)
-    found = Counter(re.findall(rf"{one}[\u3400-\u9fff]|[\u3400-\u9fff]{other}", text))
-    return found.most_common(1)[0][0] if found else None
+    patterns = (rf"[\u3400-\u9fff]{other}", pair[0], outer[0]), (rf"{one}[\u3400-\u9fff]", pair[1], outer[1])
+    result = []
+    for pattern, wrong, beside in patterns:
+        found = Counter(re.findall(pattern, text))
+        near, count = max(found.items(), key=lambda item: item[1], default=("", 0))
+        is_usual = count >= LEAST_SEEN and count >= LEAST_SHARE * found.total()
+        if is_usual and text.count(wrong) < count and not (len(beside) == 2 and beside in text):
+            result.append(near)
+    return result
 
 
 def unseen_characters(prefix: str, documents: Sequence[str]) -> list[str]:
@@ -129,7 +154,7 @@ def corpus_facts(model_path: str | Path) -> dict:
 
 
 def measure_style(texts: Sequence[str]) -> dict[str, float]:
-    """Return the figures of generated samples, or of the chapters of a book, by the names of FIGURES.
+    """Return the figures of generated samples, or of the chapters of a book.
 
     >>> measure_style(["“走！”他说。\\n她笑了……"])["quotes_balanced"]
     1.0
@@ -185,13 +210,18 @@ def distinct_share(text: str, size: int) -> float:
     return len(set(runs)) / len(runs)
 
 
-def format_style(generated: dict[str, float], book: dict[str, float] | None) -> str:
-    """Return the figures side by side, one line each; without the book one column.
-
-    >>> print(format_style({"distinct_4": 0.9}, {"distinct_4": 0.95}).splitlines()[1])
-    distinct-4                              0.900       0.950
-    """
-    lines = [f"{'':36}{'written':>9}" + ("" if book is None else f"{'the book':>12}")]
-    for name, value in generated.items():
-        lines.append(f"{FIGURES[name]:36}{value:9.3f}" + ("" if book is None else f"{book[name]:12.3f}"))
-    return "\n".join(lines)
+def say_style(written: dict[str, float], book: dict[str, float] | None) -> None:
+    """Print the figures side by side on stderr; without the book one column."""
+    # lengths with one digit, shares as percent
+    cells = {}
+    for name, value in written.items():
+        form = ".1f" if name.endswith("length") or name == "ellipses" else ".0%"
+        cells[name] = f"{value:9{form}}" + ("" if book is None else f"{book[name]:12{form}}")
+    say(f"{'':36}{'written':>9}" + ("" if book is None else f"{'the book':>12}"))
+    say(f"characters in a sentence            {cells['sentence_length']}")
+    say(f"characters in a paragraph           {cells['paragraph_length']}")
+    say(f"within quotation marks              {cells['dialogue_share']}")
+    say(f"paragraphs that close their quotes  {cells['quotes_balanced']}")
+    say(f"…… in 1,000 characters              {cells['ellipses']}")
+    say(f"variety (100%: nothing repeated)    {cells['distinct_4']}")
+    say(f"texts caught in a loop              {cells['loops']}")

@@ -112,7 +112,7 @@ class CopyMeter:
     """
 
     def __init__(self, documents: Sequence[str], cache_path: str | Path | None = None):
-        self.headings = [document.strip().split("\n", 1)[0][:40] for document in documents]
+        self.headings = [" ".join(document.strip().split("\n", 1)[0].split())[:40] for document in documents]
         parts = [np.append(utf32_codes(document), np.int32(SEPARATOR)) for document in documents]
         self.starts = np.cumsum([0] + [len(part) for part in parts])  # of each document
         self.codes = np.concatenate(parts)
@@ -164,7 +164,7 @@ class CopyMeter:
         """Return one line about what a text shares with the book."""
         if copied.document is None:
             return "shares no character with the book"
-        where = f"in {self.headings[copied.document]!r} at character {copied.offset:,}"
+        where = f"in “{self.headings[copied.document]}” at character {copied.offset:,}"
         share = f"{copied.share:.0%} in runs of {LONG_RUN} or more"
         return f"longest run shared with the book: {copied.longest} characters, {where}; {share}"
 

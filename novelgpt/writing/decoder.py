@@ -8,13 +8,19 @@ One layer of one step, B samples at a time::
 Rows may have different lengths: a row whose context is full is read again from a shorter window while the others wait.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from transformers import GPT2LMHeadModel
 
 from novelgpt.compute import Norm, Product, cache_for, make_feed_forward, make_product
+
+if TYPE_CHECKING:  # takes seconds to load, and a StoredModel needs none of it
+    from transformers import GPT2LMHeadModel
+
+    from novelgpt.network import StoredModel
 
 
 @dataclass(frozen=True)
@@ -42,38 +48,42 @@ class Weights:
     """A GPT-2's weights in the form of `make_product`; one object serves any number of decoders.
 
     Args:
-        model: its weights are copied or shared, never changed; dropout plays no part.
+        model: a GPT2LMHeadModel or what read_model returned; its weights are copied or shared, never changed.
         kind: "fp32", "bf16" or "int8".
         device: where to compute; None = where the model is, as decoding_device says.
     """
 
     @torch.no_grad()
-    def __init__(self, model: GPT2LMHeadModel, *, kind: str = "fp32", device: torch.device | None = None):
-        config, body = model.config, model.transformer
+    def __init__(
+        self, model: "GPT2LMHeadModel | StoredModel", *, kind: str = "fp32", device: torch.device | None = None
+    ):
+        config, weights = model.config, model.state_dict()
         self.kind, self.config = kind, config
-        self.device = decoding_device(body.wte.weight.device if device is None else torch.device(device))
+        home = weights["transformer.wte.weight"].device
+        self.device = decoding_device(home if device is None else torch.device(device))
         self.num_heads, self.width = config.n_head, config.n_embd
         self.context = config.n_positions  # tokens
         self.vocab_size = config.vocab_size
-        self.token_table, self.position_table = self.fp32(body.wte.weight), self.fp32(body.wpe.weight)
-        self.layers = [self.read_layer(block) for block in body.h]
-        self.head = make_product(self.fp32(model.lm_head.weight), None, kind, norm=self.read_norm(body.ln_f))
 
-    def fp32(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return a weight in fp32 on our device."""
-        return weight.detach().to(self.device, torch.float32)
+        def take(name: str) -> torch.Tensor:
+            return weights[f"transformer.{name}"].detach().to(self.device, torch.float32)
 
-    def read_norm(self, norm: torch.nn.LayerNorm) -> Norm:
+        self.token_table, self.position_table = take("wte.weight"), take("wpe.weight")
+        self.layers = [self.read_layer(take, f"h.{number}") for number in range(config.n_layer)]
+        head = weights["lm_head.weight"].detach().to(self.device, torch.float32)
+        self.head = make_product(head, None, kind, norm=self.read_norm(take, "ln_f"))
+
+    def read_norm(self, take: Callable[[str], torch.Tensor], name: str) -> Norm:
         """Return weight, bias and epsilon of a layer norm."""
-        return self.fp32(norm.weight), self.fp32(norm.bias), self.config.layer_norm_epsilon
+        return take(f"{name}.weight"), take(f"{name}.bias"), self.config.layer_norm_epsilon
 
-    def read_layer(self, block: torch.nn.Module) -> Layer:
+    def read_layer(self, take: Callable[[str], torch.Tensor], block: str) -> Layer:
         """Read one block; GPT-2 stores its matrices as (in, out)."""
-        matrices = (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
-        qkv, out, *wide = [(self.fp32(each.weight).t().contiguous(), self.fp32(each.bias)) for each in matrices]
-        norm, activation = self.read_norm(block.ln_2), self.config.activation_function
+        names = [f"{block}.{part}" for part in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")]
+        qkv, out, *wide = [(take(f"{name}.weight").t(), take(f"{name}.bias")) for name in names]
+        norm, activation = self.read_norm(take, f"{block}.ln_2"), self.config.activation_function
         return Layer(
-            make_product(*qkv, self.kind, norm=self.read_norm(block.ln_1)),
+            make_product(*qkv, self.kind, norm=self.read_norm(take, f"{block}.ln_1")),
             make_product(*out, self.kind),
             make_feed_forward(*wide, self.kind, norm=norm, activation=activation),
         )

@@ -8,22 +8,27 @@ counter, its logits do not depend on its neighbours (compute/packed.py), and its
 but its text.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import GPT2LMHeadModel
 
 from novelgpt.cli import GenerateOptions, names_with
 from novelgpt.compute import MAX_ROWS, capture_graph
 from novelgpt.corpus.tokenizers import NovelTokenizer
-from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, printable, say, warn
-from novelgpt.network import choose_devices, choose_precision, describe_devices, load_model
-from novelgpt.writing.book import Book, find_book
+from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, say, warn
+from novelgpt.network import choose_devices, choose_precision, describe_devices, read_model
+from novelgpt.writing.book import Book
 from novelgpt.writing.copying import Copied, CopyMeter
 from novelgpt.writing.decoder import Decoder, Weights, decoding_device, perplexity
 from novelgpt.writing.sampling import Controls, choose_tokens, uniform_numbers
 from novelgpt.writing.text import CHECK_EVERY, Endings, Sample, StopRule, answer_rule
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
+    from novelgpt.network import StoredModel
 
 CONTROL_TOKENS = {f"<0x{byte:02X}>" for byte in (*range(32), 127)} - {"<0x09>", "<0x0A>"}  # all but tab and newline
 MAX_TRIES = 6  # of a sample that copies too much
@@ -41,6 +46,7 @@ class Session:
     book: Book | None = None  # what the model was trained on, None when it is not at hand
     meter: CopyMeter | None = None  # of copies, None without a book or with --no-copies
     max_copy: int | None = None  # characters that a text may copy in a row, None for any number
+    is_stopped: Callable[[], bool] = bool  # asked between tokens: is what grows to be cut where it is? bool() says no
 
     def write(self, ids: list[int], rule: StopRule, num_samples: int) -> Iterator[Sample]:
         """Write the first samples of a prefix, a batch at a time, and yield them in order."""
@@ -72,16 +78,21 @@ class Session:
             check_every: tokens between two yields.
 
         Yields:
-            The samples in the order of the indices, the same list each time; the last time all of them have ended.
+            The samples in the order of the indices, the same list each time; the last time all of them have ended,
+            "stopped" where is_stopped said so.
         """
         endings = Endings(self.tokenizer)
         samples = [Sample(index, list(map(int, prefix)), attempt=attempt) for index in indices]
         batch = SampleBatch(self.weights, endings, self.controls, rule, samples, self.seed)
         while not all(sample.ended for sample in samples):
-            # no more tokens than the longest text still needs: at its bound every text has ended
-            left = rule.max_tokens - max(len(sample.ids) for sample in samples if not sample.ended)
-            for sample, tokens in zip(samples, batch.decode_many(min(check_every, left)), strict=True):
-                sample.extend(tokens, rule, endings)
+            growing = [sample for sample in samples if not sample.ended]
+            if self.is_stopped():
+                for sample in growing:
+                    sample.end(len(sample.ids), "stopped")
+            else:  # no more tokens than the longest text still needs: at its bound every text has ended
+                left = rule.max_tokens - max(len(sample.ids) for sample in growing)
+                for sample, tokens in zip(samples, batch.decode_many(min(check_every, left)), strict=True):
+                    sample.extend(tokens, rule, endings)
             yield samples
 
     def write_batch(
@@ -100,11 +111,11 @@ class Session:
         # those above the limit, again and again, as long as there are any
         for attempt in range(1, MAX_TRIES):
             again = [index for index, length in longest.items() if length > self.max_copy]
-            if not again:
+            if not again or self.is_stopped():
                 break
             for sample in self.write_batch(samples[0].prefix, rule, again, attempt=attempt):
                 length = self.measure_copies(sample).longest
-                if length < longest[sample.index]:
+                if length < longest[sample.index] and sample.ended != "stopped":
                     longest[sample.index], best[sample.index] = length, sample
         for index, length in longest.items():
             if length > self.max_copy:
@@ -132,9 +143,17 @@ def fit_window(ids: list[int], context: int, keep_head: int, endings: Endings) -
 
 
 class SampleBatch:
-    """Some samples of one prefix decoded together; arguments as for Session.
+    """Some samples of one prefix decoded together, a row each.
 
     The history holds every text whole, from its prefix on; the decoder holds only the window that each row reads now.
+
+    Args:
+        weights: of the model.
+        endings: of its vocabulary.
+        controls: how each token is chosen.
+        rule: where the texts stop; it bounds the columns of the history, tokens.
+        samples: at least one, all of the same prefix; at most MAX_ROWS on a CPU.
+        seed: of the run; the random numbers of a sample are a function of it, its index and its attempt.
     """
 
     def __init__(
@@ -233,27 +252,31 @@ def make_controls(
     return Controls(banned=torch.tensor(banned_ids(tokenizer), device=device), bad_words=words, **values)
 
 
-def open_session(options: GenerateOptions, *, loaded: tuple[GPT2LMHeadModel, NovelTokenizer] | None = None) -> Session:
+def open_session(
+    options: GenerateOptions,
+    book: Book | None = None,
+    *,
+    loaded: tuple["GPT2LMHeadModel", NovelTokenizer] | None = None,
+) -> Session:
     """Load the model and resolve what depends on it.
 
     Args:
-        options: of generate.py.
+        options: of generate.py; check_options has found that they fit the model.
+        book: that the model was trained on; None where it is not at hand.
         loaded: what load_model returned, where the model is loaded already.
 
     Raises:
-        UserError: a damaged model folder, another vocabulary, or an option that does not fit the model.
+        UserError: a damaged model folder, or a device that is absent or cannot compute in that format.
     """
-    # the model, its vocabulary, and the options that must fit them
+    # the device, the model and its vocabulary
     devices = choose_devices(options.device)
     device = decoding_device(devices[0])
     if len(devices) > 1 and options.device:
         warn(f"--device {options.device}: writing takes one device; using {device}")
     if device != devices[0] and options.device:
         warn("--device mps: texts are written on the CPU; tokens are drawn in float64, which mps lacks")
-    model, tokenizer = loaded or load_model(options.model_path)
-    check_vocabulary(options.tokenizer_path, tokenizer, options.model_path)
+    model, tokenizer = loaded or read_model(options.model_path)
     kind = choose_kind(options.quantize, options.precision, device)
-    check_limits(options, context=model.config.n_positions, vocab_size=tokenizer.vocab_size)
     # how it will choose, and its weights in the form that decodes fastest
     values = {name: getattr(options, name) for name in names_with(GenerateOptions, sampling=True)}
     controls = make_controls(tokenizer, device, **values)
@@ -262,14 +285,17 @@ def open_session(options: GenerateOptions, *, loaded: tuple[GPT2LMHeadModel, Nov
     name, place = options.model_path or "the model", describe_devices([device])
     say(f"{name}: {sizes}; {kind} on {place}; --seed {options.seed}")
     # the book, in which copies are looked up
-    book, meter = open_book(options)
+    meter = CopyMeter(book.documents, book.cache_path) if book and options.copies else None
     if options.quantize:
         say(describe_quantization(model, weights, tokenizer, book))
     return Session(weights, tokenizer, controls, options.seed, options.batch_size, book, meter, options.max_copy)
 
 
 def choose_kind(quantize: str | None, precision: str, device: torch.device) -> str:
-    """Return the number format of the weights: what --quantize or --precision say, else the fastest exact one here."""
+    """Return the number format of the weights, "fp32", "bf16" or "int8": what --quantize or --precision say.
+
+    With "auto" it is bf16 where the device is fast in it, else fp32; int8 is for a CPU only, elsewhere a UserError.
+    """
     if quantize:
         if device.type != "cpu":
             raise UserError(f"--quantize {quantize}: found a {device.type} device", "--device cpu", EXIT_USAGE)
@@ -279,46 +305,8 @@ def choose_kind(quantize: str | None, precision: str, device: torch.device) -> s
     return "bf16" if choose_precision("auto", device) == torch.bfloat16 else "fp32"
 
 
-def check_vocabulary(path: str | None, tokenizer: NovelTokenizer, model_path: str) -> None:
-    """Raise unless a vocabulary file is the model's own."""
-    if path is None:
-        return
-    # first the size, then the first line that differs
-    given = NovelTokenizer.from_file(path)
-    hint = f"leave --tokenizer_path out: {model_path} has its own vocabulary"
-    if given.vocab_size != tokenizer.vocab_size:
-        message = f"--tokenizer_path {path}: {given.vocab_size:,} tokens, the model has {tokenizer.vocab_size:,}"
-        raise UserError(message, hint, EXIT_USAGE)
-    if given.fingerprint != tokenizer.fingerprint:
-        pairs = zip(given.tokens, tokenizer.tokens, strict=True)
-        line, (ours, theirs) = next((line, pair) for line, pair in enumerate(pairs, 1) if pair[0] != pair[1])
-        message = f"--tokenizer_path {path}: line {line} is {printable(ours)!r}, in the model {printable(theirs)!r}"
-        raise UserError(message, hint, EXIT_USAGE)
-
-
-def check_limits(options: GenerateOptions, *, context: int, vocab_size: int) -> None:
-    """Refuse a head longer than a quarter of the context, and more candidates than there are tokens."""
-    if options.keep_head > context // 4:
-        message = f"--keep_head: found {options.keep_head}, expected at most {context // 4}, a quarter of the context"
-        raise UserError(message, f"--keep_head {context // 4}", EXIT_USAGE)
-    if options.topk > vocab_size:
-        message = f"--topk: found {options.topk:,}, expected at most the vocabulary's {vocab_size:,} tokens"
-        raise UserError(message, "--topk 8", EXIT_USAGE)
-
-
-def open_book(options: GenerateOptions) -> tuple[Book | None, CopyMeter | None]:
-    """Return the book of the model, if it is at hand, and the meter of copies, if they are to be measured."""
-    book = find_book(options.model_path, options.corpus) if options.model_path or options.corpus else None
-    if book is None and options.max_copy is not None:
-        message = "--max_copy: the book that the model was trained on is not at hand"
-        raise UserError(message, "--corpus data/train.json", EXIT_USAGE)
-    if options.max_copy is not None and not options.copies:
-        raise UserError("--max_copy: --no-copies measures no copies", "leave --no-copies out", EXIT_USAGE)
-    return book, CopyMeter(book.documents, book.cache_path) if book and options.copies else None
-
-
 def describe_quantization(
-    model: GPT2LMHeadModel, weights: Weights, tokenizer: NovelTokenizer, book: Book | None
+    model: "GPT2LMHeadModel | StoredModel", weights: Weights, tokenizer: NovelTokenizer, book: Book | None
 ) -> str:
     """Describe what eight bits cost: perplexity before and after, on the book's end, else on the model's own text."""
     # a text to measure on
@@ -337,7 +325,7 @@ def describe_quantization(
 
 
 def generate_text(
-    model: GPT2LMHeadModel,
+    model: "GPT2LMHeadModel",
     tokenizer: NovelTokenizer,
     prefix: str,
     *,

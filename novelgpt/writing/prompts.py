@@ -12,8 +12,9 @@ from novelgpt.cli import GenerateOptions
 from novelgpt.corpus.chapters import read_heading
 from novelgpt.corpus.cleaning import clean_text
 from novelgpt.corpus.documents import read_text
-from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
-from novelgpt.writing.book import Book, corpus_facts, unseen_characters
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable, say, warn
+from novelgpt.network import check_model_folder, load_own_tokenizer, read_folder_config
+from novelgpt.writing.book import Book, corpus_facts, find_book, unseen_characters
 from novelgpt.writing.text import CHECK_EVERY, StopRule, answer_rule
 
 SHOWN = 6  # characters or names listed in one warning
@@ -107,9 +108,66 @@ def read_chapter(path: str, *, drop_heading: bool) -> str:
     text = clean_text(read_text(path).text).text
     heading, _, rest = text.partition("\n")
     if drop_heading and rest and read_heading(heading):
-        say(f"{path}: the heading {heading!r} is left out, since it tells the title")
+        say(f"{path}: the heading “{' '.join(heading.split())}” is left out, since it tells the title")
         return rest
     return text
+
+
+def read_vocabulary(options: GenerateOptions) -> tuple:
+    """Return the NovelTokenizer and the context of a model folder, in tokens, without reading its weights.
+
+    Raises:
+        UserError: no model folder, another vocabulary, or an option that does not fit the model.
+    """
+    check_model_folder(options.model_path, hashes=False)
+    config = read_folder_config(options.model_path)
+    tokenizer = load_own_tokenizer(Path(options.model_path), options.model_path, config)
+    check_options(options, tokenizer, config["n_positions"])
+    return tokenizer, config["n_positions"]
+
+
+def check_options(options: GenerateOptions, tokenizer, context: int) -> None:
+    """Raise a UserError unless the options fit a model's vocabulary and context, tokens."""
+    check_vocabulary(options.tokenizer_path, tokenizer, options.model_path)
+    check_limits(options, context=context, vocab_size=tokenizer.vocab_size)
+
+
+def check_vocabulary(path: str | None, tokenizer, model_path: str) -> None:
+    """Raise unless a vocabulary file is the model's own."""
+    if path is None:
+        return
+    # first the size, then the first line that differs
+    given = tokenizer.from_file(path)
+    hint = f"leave --tokenizer_path out: {model_path} has its own vocabulary"
+    if given.vocab_size != tokenizer.vocab_size:
+        message = f"--tokenizer_path {path}: {given.vocab_size:,} tokens, the model has {tokenizer.vocab_size:,}"
+        raise UserError(message, hint, EXIT_USAGE)
+    if given.fingerprint != tokenizer.fingerprint:
+        pairs = zip(given.tokens, tokenizer.tokens, strict=True)
+        line, (ours, theirs) = next((line, pair) for line, pair in enumerate(pairs, 1) if pair[0] != pair[1])
+        message = f"--tokenizer_path {path}: line {line} is {printable(ours)!r}, in the model {printable(theirs)!r}"
+        raise UserError(message, hint, EXIT_USAGE)
+
+
+def check_limits(options: GenerateOptions, *, context: int, vocab_size: int) -> None:
+    """Refuse a head longer than a quarter of the context, and more candidates than there are tokens."""
+    if options.keep_head > context // 4:
+        message = f"--keep_head: found {options.keep_head}, expected at most {context // 4}, a quarter of the context"
+        raise UserError(message, f"--keep_head {context // 4}", EXIT_USAGE)
+    if options.topk > vocab_size:
+        message = f"--topk: found {options.topk:,}, expected at most the vocabulary's {vocab_size:,} tokens"
+        raise UserError(message, "--topk 8", EXIT_USAGE)
+
+
+def open_book(options: GenerateOptions) -> Book | None:
+    """Return the book of the model, if it is at hand; UserError where --max_copy cannot do without."""
+    book = find_book(options.model_path, options.corpus) if options.model_path or options.corpus else None
+    if book is None and options.max_copy is not None:
+        message = "--max_copy: the book that the model was trained on is not at hand"
+        raise UserError(message, "--corpus data/train.json", EXIT_USAGE)
+    if options.max_copy is not None and not options.copies:
+        raise UserError("--max_copy: --no-copies measures no copies", "leave --no-copies out", EXIT_USAGE)
+    return book
 
 
 def encode_prompts(texts: Sequence[tuple[str, str]], options: GenerateOptions, tokenizer, context: int) -> list[Prompt]:
@@ -178,10 +236,10 @@ def examine_prompt(prompt: Prompt, tokenizer, context: int, book: Book | None) -
         warn(f"prefix: {len(ids):,} tokens, {room}; the model reads the last part of it")
     if book is None:
         return
-    # what the book says; a pair of characters is worth a warning only if the book has both, and a pair much like it
+    # what the book says; where it lacks a character, its pairs are no news
     unseen = unseen_characters(plain, book.documents)
     if unseen:
         warn(f"prefix: never in the book: {' '.join(unseen[:SHOWN])}{' …' if len(unseen) > SHOWN else ''}")
-    if names := [pair for pair in book.unknown_runs(plain) if pair[1] and not set(pair[0]) & set(unseen)]:
+    if names := [pair for pair in book.misspelt_names(plain) if not set(pair[0]) & set(unseen)]:
         listed = ", ".join(f"{name} (the book has {near})" for name, near in names[:SHOWN])
         warn(f"prefix: the book never writes {listed}{' …' if len(names) > SHOWN else ''}")

@@ -4,12 +4,15 @@
 
     ======================================== SAMPLE 1 ========================================
     萧炎大喝一声……
+    [cut here after 120 tokens]                                   only where a signal has stopped the run
     ==========================================================================================
 
 Both files are replaced as a whole after every sample, so whatever happens to the run they hold all finished samples and
-nothing broken. What is still growing stands in `samples.unfinished.txt`, which goes when the run ends.
+nothing broken. What is still growing stands in `samples.unfinished.txt`, which goes when the run ends. What one place
+does not take, a full disk or a closed terminal, goes to another.
 """
 
+import errno
 import json
 import re
 import tempfile
@@ -20,12 +23,14 @@ from pathlib import Path
 
 from novelgpt.cli import GenerateOptions, names_with
 from novelgpt.files import move_aside, write_text
-from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError, above_bar, printable, say, warn
-from novelgpt.writing.book import format_style, measure_style
+from novelgpt.messages import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_HANGUP, EXIT_USAGE, UserError, printable, say, warn
+from novelgpt.writing.book import measure_style, say_style
+from novelgpt.writing.terminal import Growing, Screen, shorten
 
 BANNER = "=" * 40
 CLOSING = "=" * 90
 FILE_ENDINGS = (".txt", ".json", ".jsonl")
+TITLES = "titles"  # folder beside the sample files, of the texts that have titles
 SAVE_EVERY = 10  # seconds between two savings of growing texts
 UNSAFE = re.compile(r'[\\/:*?"<>|\x00-\x1f]')  # characters that no file name has everywhere
 MAX_NAME = 60  # characters of a title in a file name
@@ -40,7 +45,7 @@ class SampleFolder:
     """The files of one run's samples.
 
     Args:
-        folder: made if it is not there. Samples of an earlier run are moved aside at the first writing.
+        folder: made if it is not there. Samples of an earlier run are moved aside: samples.txt to samples.1.txt.
 
     Raises:
         UserError: the folder cannot be made, is a file or named like one.
@@ -59,26 +64,38 @@ class SampleFolder:
             with tempfile.TemporaryFile(dir=folder):  # found out now, not after the first text is written
                 pass
             paths = (self.text_path, self.lines_path, self.unfinished_path)
-            self.moved = [aside for path in paths if (aside := move_aside(path))]
+            moved = [aside for path in paths if (aside := move_aside(path))]
         except OSError as problem:
             hint = "--save_samples_path mnt/, or another folder that you may write to"
             message = f"--save_samples_path {folder}: {problem.strerror}, expected a folder to write to"
             raise UserError(message, hint, EXIT_ENVIRONMENT) from problem
+        for aside in moved:
+            say(f"moved the samples of an earlier run to {aside}")
 
-    def add(self, text: str, facts: dict) -> None:
-        """Write one more finished sample to the disk, with its facts, number and text as its line in samples.jsonl."""
+    def add(self, shown: str, text: str, facts: dict) -> None:
+        """Save one more sample: as people see it in samples.txt; all of its text, with facts, in samples.jsonl."""
         self.number += 1
-        self.text += format_sample(self.number, text)
+        self.text += format_sample(self.number, shown)
         self.lines += json.dumps({"number": self.number, **facts, "text": text}, ensure_ascii=False) + "\n"
+        self.save()
+
+    def save(self) -> None:
+        """Write both files; UserError where the disk refuses, and what could not be saved waits for the next time."""
         write_text(self.lines_path, self.lines)
         write_text(self.text_path, self.text)
+
+    def add_titled(self, title: str, number: int, text: str) -> None:
+        """Write a text to the file of its title; an earlier one of that name is moved aside."""
+        path = self.text_path.parent / TITLES / f"{UNSAFE.sub('_', title)[:MAX_NAME]}-{number}.txt"
+        move_aside(path)
+        write_text(path, text + "\n")
 
     def keep_unfinished(self, read_texts: Callable[[], dict[int, str]]) -> None:
         """Save growing texts, by sample number, if the last time is long enough ago; only then are they read."""
         if time.monotonic() - self.saved >= SAVE_EVERY:
+            self.saved = time.monotonic()
             blocks = [format_sample(number, text) for number, text in sorted(read_texts().items())]
             write_text(self.unfinished_path, "".join(blocks))
-            self.saved = time.monotonic()
 
     def close(self) -> None:
         """Remove the growing texts, which are finished now."""
@@ -92,22 +109,25 @@ class Output:
         session: the Session that writes them.
         options: of generate.py: nsamples, stream, mark, save_samples_path and what samples.jsonl keeps.
         is_saved: write files; the folder is made now, so that one that cannot be written to is told at once.
+        stop: the StopSignals of the run.
     """
 
-    def __init__(self, session, options: GenerateOptions, *, is_saved: bool):
-        self.session, self.options, self.start = session, options, time.perf_counter()
+    def __init__(self, session, options: GenerateOptions, *, is_saved: bool, stop):
+        self.session, self.options, self.stop, self.start = session, options, stop, time.perf_counter()
         self.settings = {name: getattr(options, name) for name in names_with(GenerateOptions, recorded=True)}
         self.folder = SampleFolder(options.save_samples_path) if is_saved else None
-        for aside in self.folder.moved if self.folder else []:
-            say(f"moved the samples of an earlier run to {aside}")
+        self.screen, self.fault = Screen(), None  # stdout; the last reason why something was not saved
+        self.waiting: list[tuple[str, str, dict]] = []  # samples that are printed only, in case stdout goes away
         self.counted: dict[int, int] = {}  # tokens of each sample that the bar has seen
-        self.streamed, self.stream = 0, None  # tokens of the sample that is being streamed, and what decodes them
+        self.growing: Growing | None = None  # what decodes the sample that is being streamed
         self.texts: list[str] = []  # what the model wrote of each finished sample
         self.num_tokens = 0  # of all of them
 
-    def shown(self, sample, prompt) -> str:
-        """Return what people want of a sample: all of it, or only the answer that a mark asked for."""
-        return self.session.show_new(sample) if prompt.stop_rule.is_answer else self.session.show(sample)
+    def parts(self, sample, prompt) -> tuple[str, str]:
+        """Return prefix and new text as people want them: what a mark asked for comes without its question."""
+        prefix = "" if prompt.stop_rule.is_answer else self.session.tokenizer.show(sample.prefix)
+        cut = f"\n[cut here after {len(sample.ids):,} tokens]" if sample.ended == "stopped" else ""
+        return prefix, self.session.show_new(sample) + cut
 
     def update(self, samples: list, prompt, bar) -> None:
         """Take the samples of a batch, which have grown; the bar counts their tokens."""
@@ -117,38 +137,84 @@ class Output:
         if self.options.stream:
             self.stream_new(samples[0], prompt)
         if self.folder:
-            self.folder.keep_unfinished(lambda: {sample.index + 1: self.shown(sample, prompt) for sample in samples})
+            self.try_to(lambda: self.folder.keep_unfinished(lambda: self.read_texts(samples, prompt)))
+
+    def read_texts(self, samples: list, prompt) -> dict[int, str]:
+        """Return growing texts as people see them, by the numbers of the samples."""
+        parts = {sample.index + 1: self.parts(sample, prompt) for sample in samples}
+        return {number: shorten(prefix) + new for number, (prefix, new) in parts.items()}
 
     def stream_new(self, sample, prompt) -> None:
-        """Print the characters since the last time; the very last token waits, for it may lie behind the end."""
-        if self.stream is None:
-            self.stream, self.streamed = self.session.tokenizer.stream(), 0
-            beginning = "" if prompt.stop_rule.is_answer else printable(self.session.tokenizer.show(sample.prefix))
-            print(f"{BANNER} SAMPLE {sample.index + 1} {BANNER}\n{beginning}", end="")
-        ready = len(sample.ids) if sample.ended else len(sample.ids) - 1
-        new = "".join(self.stream.push(token) for token in sample.ids[self.streamed : ready])
-        self.streamed = max(ready, self.streamed)
-        print(printable(new), end="", flush=True)
+        """Print the characters since the last time."""
+        prefix, new = self.parts(sample, prompt)
+        if self.growing is None:
+            self.growing = Growing(self.session.tokenizer)
+            self.screen.print(f"{BANNER} SAMPLE {sample.index + 1} {BANNER}\n{self.screen.mark_prefix(prefix)}")
+        self.screen.print(self.growing.push(sample))
         if sample.ended:
-            print(f"{printable(self.stream.flush())}\n{CLOSING}", flush=True)
-            self.stream = None
+            cut = new.removeprefix(self.session.show_new(sample))
+            self.screen.print(f"{cut}\n{CLOSING}\n")
+            self.growing = None
+        self.mind_stdout()
 
     def add(self, sample, prompt) -> None:
-        """Take one more finished sample."""
+        """Take one more finished sample; one that was stopped before its first token is none."""
+        if sample.ended == "stopped" and not sample.ids:
+            return
         self.texts.append(self.session.show_new(sample))
         self.num_tokens += len(sample.ids)
+        prefix, new = self.parts(sample, prompt)
+        copied = self.session.measure_copies(sample)
+        facts = self.facts_of(sample, prompt.text, copied and asdict(copied)) | {"prefix_characters": len(prefix)}
         # to the disk first: what is printed is saved
-        text, copied = self.shown(sample, prompt), self.session.measure_copies(sample)
-        if self.folder:
-            self.folder.add(text, self.facts_of(sample, prompt.text, copied and asdict(copied)))
+        self.keep(shorten(prefix) + new, prefix + self.texts[-1], facts)
         if prompt.title:
-            name = UNSAFE.sub("_", prompt.title)[:MAX_NAME]
-            path = self.folder.text_path.with_name(f"{name}-{sample.index % self.options.nsamples + 1}.txt")
-            move_aside(path)
-            write_text(path, text + "\n")
-        self.show(sample, text, stop=prompt.stop_rule.stop)
+            number = sample.index % self.options.nsamples + 1
+            self.try_to(lambda: self.folder.add_titled(prompt.title, number, prefix + new))
+        self.show(sample, self.screen.mark_prefix(prefix) + printable(new), stop=prompt.stop_rule.stop)
+        self.mind_stdout()
         if copied:
             say(f"sample {sample.index + 1}: {self.session.meter.describe_copied(copied)}")
+
+    def keep(self, *sample) -> None:
+        """Save a sample, or without a folder remember it; arguments as for SampleFolder.add."""
+        if self.folder is None:
+            self.waiting.append(sample)
+        else:
+            self.try_to(lambda: self.folder.add(*sample))
+
+    def try_to(self, save: Callable[[], None]) -> None:
+        """Save something, or warn once: a full disk ends no writing, for the texts are printed too."""
+        try:
+            save()
+        except UserError as problem:
+            if self.fault is None:
+                warn(f"{problem.message}; the writing goes on, and all texts are saved again at the end")
+            self.fault = problem
+
+    def mind_stdout(self) -> None:
+        """See that nothing is lost where stdout takes nothing any more: without files of their own, texts get some."""
+        if self.screen.problem is None or self.folder is not None:
+            return
+        # head has read enough; but where Ctrl-C stopped the reader too, the person wants the text
+        if self.screen.is_reader_gone and not self.stop.is_set():
+            raise self.screen.problem
+        if self.growing is None:
+            self.rescue()
+
+    def rescue(self) -> None:
+        """Save what stdout did not take, or print it on stderr."""
+        try:
+            self.folder = SampleFolder(self.options.save_samples_path)
+            for sample in self.waiting:
+                self.folder.add(*sample)
+            warn(f"stdout takes no more text; the samples are in {self.folder.text_path}")
+        except UserError as problem:
+            self.folder = None
+            warn(f"{problem.message}; the samples follow here")
+            for number, (shown, *_) in enumerate(self.waiting, 1):
+                say(format_sample(number, shown))
+            self.waiting = []
 
     def facts_of(self, sample, prompt: str, copied: dict | None) -> dict:
         """Return a sample's line in samples.jsonl, all but its number and text."""
@@ -174,18 +240,39 @@ class Output:
         if self.options.stream and sample.attempt:
             say(f"{name} copied too much; another try is kept:")
         if not self.options.stream or sample.attempt:
-            with above_bar():
-                print(printable(format_sample(sample.index + 1, text)), end="", flush=True)
+            self.screen.print(format_sample(sample.index + 1, text))
         if sample.ended == "loop":
             warn(f"{name} repeated itself and was cut after {tokens} (--no-cut_loops keeps it)")
 
-    def close(self) -> None:
-        """Say how it went, when all texts are finished."""
+    def close(self, compiling: float) -> None:
+        """Say how it went, when all texts are finished; compiling: seconds of it that went into compiling loops.
+
+        Raises:
+            UserError: the disk refused samples, and still does.
+        """
+        seconds = time.perf_counter() - self.start - compiling
+        if self.fault:
+            self.folder.save()
+        if self.stop.is_set():
+            say("stopped: the texts are cut where they were, and kept")
         if self.folder:
             self.folder.close()
             say(f"{len(self.texts)} samples: {self.folder.text_path} and {self.folder.lines_path}")
-        seconds = time.perf_counter() - self.start
+        if compiling:
+            say(f"compiling for this processor took {compiling:.1f} s, this once")
         say(f"{self.num_tokens:,} tokens in {seconds:.1f} s: {self.num_tokens / max(seconds, 1e-9):.1f} tokens/s")
-        if not self.options.mark:  # a title has no style
+        if self.texts and not self.options.mark:  # a title has no style
             book = self.session.book
-            say(format_style(measure_style(self.texts), book and measure_style(book.documents)))
+            say_style(measure_style(self.texts), book and measure_style(book.documents))
+
+    @property
+    def status(self) -> int:
+        """The exit status: what stopped the writing, or whether everything could be shown.
+
+        Raises:
+            OSError: stdout takes nothing any more, though nobody stopped the writing.
+        """
+        problem = self.screen.problem
+        if problem and not self.stop.is_set() and problem.errno != errno.EIO:
+            raise problem
+        return self.stop.status if self.stop.is_set() else EXIT_HANGUP if problem else EXIT_DONE

@@ -211,9 +211,9 @@ def choose_tokens(
     Args:
         logits: (B, V) of the next token; changed in place where tokens are banned for good.
         history: (B, N) token ids, prefix and what was written.
-        count: how many of the N columns are written; a tensor of no dimension on a GPU.
-        uniforms: (B,) float64, one number a row.
-        controls: the filters.
+        count: how many of the N columns are written; on a GPU a tensor (1,).
+        uniforms: (B,) float64 in [0, 1), one number for each row.
+        controls: the filters; with temperature 0 the best token is taken and no number used.
 
     Returns:
         (B,) int64 token ids.

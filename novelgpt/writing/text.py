@@ -100,7 +100,7 @@ class Sample:
     index: int  # from 0
     prefix: list[int]  # token ids it began with
     ids: list[int] = field(default_factory=list)  # token ids written so far; cut when ended
-    ended: str = ""  # why: "length", "sentence", "paragraph", "chapter", "bound" or "loop"; empty while it grows
+    ended: str = ""  # why: "length", a key of STOPS, "bound", "loop" or "stopped" (a signal); empty while it grows
     attempt: int = 0  # how many tries came before it
     checked: int = 0  # tokens in which loops have been looked for
 

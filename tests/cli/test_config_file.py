@@ -171,7 +171,7 @@ def test_a_value_out_of_range_has_the_same_message_from_a_flag_and_from_a_file(s
         for value in [value for value in BAD if not accepts(entry, value)]:
             from_flag = refusal_of(section, f"--{option}={value}").message
             assert from_flag.startswith(f"--{option}: ") and repr(value) in from_flag
-            assert re.search(" from | above | below | one of ", from_flag)
+            assert re.search(" from | above | below | one of | a name ", from_flag)
             number = float(value) if name.endswith("json") and value in ("-1", "0", "1.5") else value
             spelled = repr(number) if isinstance(number, float) else value
             path.write_text(json.dumps({section: {option: number}}), encoding="utf-8")

@@ -6,6 +6,7 @@ import sys
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
+from cli.options_pages import PAGES, write_page
 from conftest import ROOT
 
 from novelgpt.cli import (
@@ -81,7 +82,7 @@ def test_the_settings_in_samples_jsonl_keep_their_order():
 def test_nothing_but_the_known_roles_stands_in_a_table():
     facts = {"help", "read", "choices", "many", "positional", "metavar", "flag"}
     roles = {role for table in TABLES for entry in fields(table) for role in entry.metadata} - facts
-    assert roles == {"resume", "only", "needs", "python", "recorded", "sampling"}
+    assert roles == {"resume", "only", "needs", "python", "recorded", "sampling", "in_book", "if_there"}
     values = {
         entry.metadata[role] for entry in fields(TrainOptions) for role in ("only", "needs") if role in entry.metadata
     }
@@ -105,10 +106,15 @@ def test_the_command_line_loads_neither_torch_nor_the_corpus():
     code = "import sys, novelgpt.cli\nprint(*sorted(name for name in sys.modules if name.startswith('novelgpt')))\n"
     code += "assert not {'torch', 'transformers', 'numpy', 'yaml'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert all(re.match(r"novelgpt(\.cli.*|\.messages)?$", name) for name in done.stdout.split())
+    assert all(re.match(r"novelgpt(\.cli.*|\.messages|\.languages)?$", name) for name in done.stdout.split())
 
 
 def test_the_real_command_line_is_read_in_one_place():
     files = [*(ROOT / "novelgpt").rglob("*.py"), *ROOT.glob("*.py")]
     readers = {path.name for path in files if "sys.argv" in path.read_text(encoding="utf-8")}
-    assert readers == {"parser.py"}
+    assert readers == {"messages.py"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_pages_of_all_options_are_those_of_the_tables(page):
+    assert (ROOT / "docs" / page).read_text(encoding="utf-8") == write_page(PAGES[page]), "make options"

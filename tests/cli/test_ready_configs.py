@@ -56,9 +56,16 @@ def test_our_recipe_is_what_the_defaults_come_to():
     assert given.pop("optimizer") == default_optimizer(pretrained=False, shard=False)
     small = read_model_config(ROOT / "config/model_config_small.json")
     assert given.pop("dropout") == small["embd_pdrop"] == small["resid_pdrop"] == small["attn_pdrop"]
+    assert given.pop("stride") == small["n_positions"] // 2
     defaults = TrainOptions()
     assert given == {name: getattr(defaults, name) for name in given}
     assert default_lr("muon", 768, pretrained=False) == 2e-3  # as its comment says
+
+
+def test_the_laptop_recipe_has_12_million_parameters_and_reads_a_text_ten_times():
+    options, config = options_of("laptop.yaml"), read_model_config(ROOT / "config/model_config_laptop.json")
+    assert 12e6 < parameters_of("laptop", 4000) < 12.5e6
+    assert (options.stride, options.epochs) == (config["n_positions"], 10)  # windows side by side
 
 
 def test_the_ancestors_recipe_is_that_of_gpt2_chinese():

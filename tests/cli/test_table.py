@@ -83,7 +83,7 @@ def test_a_text_that_is_no_choice_is_refused_with_the_choices():
 
 
 def test_a_range_without_end_has_one_word():
-    assert describe_range(1, float("inf")) == "from 1 up"
+    assert describe_range("a number", 1, float("inf")) == "a number from 1 up"
 
 
 @pytest.mark.parametrize(

@@ -144,3 +144,17 @@ def test_a_disk_without_room_for_compiled_code_costs_no_run(store, monkeypatch, 
     assert store.run() == (6, 6, 0)
     warning = capsys.readouterr().err
     assert warning.startswith("warning: no place to keep compiled code in") and warning.count("\n") == 1
+
+
+def test_the_seconds_of_compiling_are_counted_and_said_once(capsys):
+    function = numba.njit(lambda x: x + 1)
+    with compiling.watching_compilation() as watch:
+        assert function(1) == 2 and function(1.5) == 2.5  # compiled for each
+        seconds = watch.seconds
+        assert function(2) == 3
+    assert seconds > 0 and watch.seconds == seconds
+    assert capsys.readouterr().err == "compiling for this processor, once …\n"
+    with compiling.watching_compilation() as watch:
+        assert function(3) == 4
+    numba.njit(lambda x: x + 2)(1)  # nobody watches
+    assert watch.seconds == 0 and capsys.readouterr().err == ""

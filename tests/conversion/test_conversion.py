@@ -145,7 +145,7 @@ def test_nothing_but_a_model_folder_is_ever_replaced(folder, tmp_path, capsys):
     message = f"error: {same}: source and output are the same\n\nhint: give another output\n"
     assert refusal(capsys, folder, same) == (2, message)
     message = f"error: {folder}: is a folder, expected a file\n\nhint: {folder / 'model.gguf'}\n"
-    assert refusal(capsys, tmp_path / "other", folder, "--to=gguf") == (2, message)
+    assert refusal(capsys, tmp_path / "diary", folder, "--to=gguf") == (2, message)
 
 
 def test_a_gguf_file_replaces_no_other_file(folder, tmp_path, capsys):

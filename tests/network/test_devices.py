@@ -89,7 +89,7 @@ def test_an_absent_gpu_where_there_are_others_is_an_error(with_gpus, monkeypatch
     problem = refusal_of(choose_devices, text)
     assert (str(problem), problem.code) == (f"error: --device {text}: {found}\n\nhint: {use}", 4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    renumbered = f"{use} (CUDA_VISIBLE_DEVICES=2,3 hides the others and numbers what is left from 0)"
+    renumbered = f"{use}; CUDA_VISIBLE_DEVICES=2,3 hides the others and numbers what is left from 0"
     assert refusal_of(choose_devices, text).hint == renumbered
 
 
@@ -227,7 +227,10 @@ def test_half_precision_is_refused_where_nothing_scales_the_loss():
     for device in ("cpu", "mps"):
         with pytest.raises(UserError) as caught:
             choose_precision("fp16", torch.device(device))
-        assert str(caught.value) == f"error: --fp16: {device} does not train in fp16\n\nhint: --precision bf16 or fp32"
+        assert (
+            str(caught.value)
+            == f"error: --precision fp16: {device} does not compute in fp16\n\nhint: --precision bf16 or fp32"
+        )
     assert choose_precision("fp16", torch.device("cuda", 0)) == torch.float16
 
 

@@ -18,7 +18,15 @@ from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.files import MANIFEST
 from novelgpt.messages import UserError
-from novelgpt.network import build_model, count_parameters, describe_model, load_model, read_model_config, save_model
+from novelgpt.network import (
+    build_model,
+    check_model_folder,
+    count_parameters,
+    describe_model,
+    load_model,
+    read_model_config,
+    save_model,
+)
 
 PREFIX = "[CLS]乔一斗"
 FRESH_PROCESS = """
@@ -253,6 +261,59 @@ def test_a_missing_folder_is_refused(tmp_path):
         f"error: {tmp_path / 'no'}: no such folder, expected a model folder\n\n"
         "hint: give a folder such as model/final_model"
     )
+
+
+@pytest.mark.parametrize(
+    ("there", "hint"),
+    [
+        (["best_model", "model_epoch2"], "--model_path {run}/best_model"),
+        (["model_epoch2", "model_epoch10"], "--model_path {run}/model_epoch10"),
+        ([], "python train.py --raw"),
+    ],
+)
+def test_the_missing_final_model_of_a_run_that_goes_on_names_the_model_to_take(tmp_path, there, hint):
+    for name in there:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    missing = tmp_path / "final_model"
+    assert str(refusal_of(missing)) == (
+        f"error: {missing}: no such folder, expected a model folder\n\nhint: {hint.format(run=tmp_path)}"
+    )
+
+
+def test_the_missing_model_of_a_book_is_trained_with_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert refusal_of("books/红 楼/model/final_model").hint == "python train.py --raw --book '红 楼'"
+
+
+def test_a_name_of_the_hub_is_refused_with_the_commands_that_load_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    problem = find_refusal("uer/gpt2-chinese-cluecorpussmall", flag="--pretrained_model")
+    assert str(problem) == (
+        "error: uer/gpt2-chinese-cluecorpussmall: no such folder, and models are not downloaded by their names\n\n"
+        "hint: pip install huggingface_hub\n"
+        "hf download uer/gpt2-chinese-cluecorpussmall --local-dir gpt2-chinese-cluecorpussmall\n"
+        "and then: --pretrained_model gpt2-chinese-cluecorpussmall"
+    )
+    (tmp_path / "uer").mkdir()  # then it is a place here
+    assert "downloaded" not in find_refusal("uer/gpt2-chinese-cluecorpussmall", flag="").message
+    assert "downloaded" not in find_refusal("model/final_model", flag="").message
+
+
+def find_refusal(folder, **settings) -> UserError:
+    with pytest.raises(UserError) as caught:
+        check_model_folder(folder, **settings)
+    return caught.value
+
+
+def test_a_quick_look_at_a_folder_reads_names_and_sizes_only(folder):
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    check_model_folder(folder, hashes=False)
+    assert "damaged: model.safetensors has changed" in find_refusal(folder).message
+    path.write_bytes(data[:-1])
+    assert f"damaged: model.safetensors has {len(data) - 1:,} bytes" in find_refusal(folder, hashes=False).message
 
 
 def test_the_folder_of_a_run_is_refused_with_the_model_folder_to_give(folder):

@@ -85,8 +85,9 @@ def test_the_same_command_again_is_finished_and_other_settings_are_refused(argv,
     status, said = refusal(capsys, argv, "--epochs=1", "--seed=3")
     assert status == 5
     assert said == (
-        f"error: {tmp_path / 'run'}: holds an unfinished run with other settings\n  seed: was 0, now 3\n\n"
-        "hint: resume with the former options; or start over with --resume never, which moves the old run aside\n"
+        f"error: {tmp_path / 'run'}: holds a finished run with other settings\n  seed: was 0, now 3\n\n"
+        "hint: to start anew, the old run moved aside: "
+        f"{shlex.join(['python', 'train.py', *argv, '--epochs=1', '--seed=3', '--resume', 'never'])}\n"
     )
 
 
@@ -96,8 +97,7 @@ def test_missing_pieces_are_an_error_with_the_command_that_makes_them(argv, tmp_
     folder = tmp_path / "pieces"
     assert said == (
         f"error: {folder}: no pieces here (manifest.json is missing)\n\n"
-        "hint: python tokenize_corpus.py --raw_data_path data/train.json "
-        f"--tokenized_data_path {folder} --tokenizer_path cache/vocab_small.txt\n"
+        f"hint: {shlex.join(['python', 'train.py', *argv, '--raw'])}\n"
     )
     assert not (tmp_path / "run").exists()
 
@@ -163,16 +163,25 @@ def test_pieces_of_another_vocabulary_are_refused(argv, tmp_path, capsys):
     status, said = refusal(capsys, argv)
     assert status == 5
     assert said.startswith(f"error: {tmp_path / 'pieces'}: the pieces are stale\n  vocabulary: made from sha256 ")
-    assert f" --tokenizer_path {tmp_path / 'vocab.txt'} " in said
+    assert said.endswith(f"hint: {shlex.join(['python', 'train.py', *argv, '--raw'])}\n")
 
 
-def test_the_hint_for_pieces_of_another_vocabulary_names_the_one_that_is_wanted(argv, tmp_path, capsys):
+def test_pieces_of_another_book_are_refused_with_both_books_and_the_flag(argv, tmp_path, capsys):
     assert train(argv, "--raw", "--epochs=1") == 0
-    other = tmp_path / "other.txt"
-    save_vocabulary(other, build_vocabulary([*STORY, "龘"]))
-    status, said = refusal(capsys, argv, f"--tokenizer_path={other}")
+    capsys.readouterr()
+    manifest = read_json(tmp_path / "pieces" / "manifest.json")
+    write_json(tmp_path / "train.json", ["第一回 石头\n女娲炼石补天。"])
+    status, said = refusal(capsys, argv, f"--raw_data_path={tmp_path / 'train.json'}")
     assert status == 5
-    assert f" --tokenizer_path {other} " in said
+    assert said == (
+        f"error: {tmp_path / 'pieces'}: the pieces are of another text\n"
+        f"  pieces: “《九井灵潮》”, from {tmp_path / 'train.json'}, "
+        f"{manifest['train']['characters']:,} characters to train on\n"
+        f"  now: “第一回 石头”, from {tmp_path / 'train.json'}\n\n"
+        f"hint: {shlex.join(['python', 'train.py', *argv, f'--raw_data_path={tmp_path}/train.json', '--raw'])}\n"
+        "(a folder for each book: clr_ctrl.py NOVEL.txt --book NAME, then train.py --raw --book NAME)\n"
+    )
+    assert train(argv, "--raw", "--plan") == 0  # what the hint says runs
 
 
 @pytest.mark.parametrize(
@@ -185,7 +194,8 @@ def test_the_hint_for_pieces_of_another_vocabulary_names_the_one_that_is_wanted(
         ("--stride 65", "--stride 65: longer than the window of 64 tokens, so text would be skipped"),
         ("--warmup_steps 1.5", "--warmup_steps: found '1.5', expected a share below 1 or a whole number of steps"),
         ("--until 25:00", "--until: found '25:00', expected a time from 00:00 to 23:59"),
-        ("--fp16 --precision auto", "--fp16: cpu does not train in fp16"),
+        ("--fp16 --precision auto", "--fp16: cpu does not compute in fp16"),
+        ("--precision fp16", "--precision fp16: cpu does not compute in fp16"),
         ("--epoch 3", "unknown option --epoch"),
         ("--writer", "unknown option --writer"),
     ],

@@ -5,20 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from helpers import refusal_of
 
 from novelgpt.corpus.pieces import TokenStream
 from novelgpt.messages import UserError
 from novelgpt.network import check_model_config
 from novelgpt.training import engine as engine_module
-from novelgpt.training.engine import Engine
+from novelgpt.training.engine import Engine, Run
 from novelgpt.training.feed import cut_windows, rows_to_device, to_signed
 from novelgpt.training.memory import choose_parts, predict_bytes
 from novelgpt.training.parallel import World
 from novelgpt.training.preflight import describe_memory, list_advice
 from novelgpt.training.run import prepare_run
 from novelgpt.training.session import train
-from novelgpt.training.windows import epoch_batches, make_batch, replace_inputs
+from novelgpt.training.windows import WindowData, epoch_batches, make_batch, replace_inputs
 
 SMALL = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}
 
@@ -297,9 +298,45 @@ def test_the_plan_is_printed_and_nothing_is_written(tiny_options, capsys, tmp_pa
 
 
 @pytest.mark.parametrize(("warmup_steps", "is_long"), [(0.02, False), (0.5, False), (0.51, True), (2000, True)])
-def test_the_plan_advises_against_a_warm_up_as_long_as_the_run(tiny_options, warmup_steps, is_long):
-    words = "the rate still rises after half of the run: --warmup_steps 0.02 is a share of its steps"
-    assert (words in list_advice(prepare_run(tiny_options(warmup_steps=warmup_steps)), 1.0)) == is_long
+def test_plan_and_run_warn_of_a_warm_up_longer_than_half_of_the_run(tiny_options, capsys, warmup_steps, is_long):
+    options = tiny_options(warmup_steps=warmup_steps, max_hours=1e-9)
+    words = f"--warmup_steps {warmup_steps}: the learning rate rises for more than half of the run, 18 steps; "
+    words += "--warmup_steps 0.02 is a share of them"
+    assert (words in list_advice(prepare_run(options), 1.0)) == is_long
+    assert train(options) == 0
+    assert (f"\nwarning: {words}\n" in capsys.readouterr().err) == is_long
+
+
+def test_the_plan_advises_a_network_of_ours_that_fits_the_book_by_a_whole_command(tiny_options, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    command = ["train.py", "--raw", "--plan", "--stride=300", "--model_config", "config/model_config_small.json"]
+    run = replace(prepare_run(tiny_options(stride=8)), command=command)
+    counts = {"laptop": 10_972_416, "demo": 3_310_592}  # with the 334 tokens of the story
+    advice = (
+        "the book is small for this network; one of {:.1f} million parameters learns it sooner: python train.py --raw "
+    )
+    cases = [
+        (81_000_000, 10**6, "laptop", "--stride=300 "),
+        (81_000_000, 10**5, "demo", ""),
+        (9_000_000, 10**5, "demo", ""),
+    ]
+    for size, tokens, name, kept in cases:
+        monkeypatch.setattr(Run, "num_parameters", size)
+        monkeypatch.setattr(WindowData, "num_tokens", tokens)
+        (words,) = [
+            line for line in list_advice(replace(run, asked=replace(run.options, stride=300)), 0.01) if "small" in line
+        ]
+        changed = "" if kept else " --stride 128"  # 300 is longer than a window of 256 tokens
+        config = f"--model_config config/model_config_{name}.json"
+        assert words == f"{advice.format(counts[name] / 1e6)}{kept}{config}{changed}"
+    monkeypatch.setattr(Run, "num_parameters", 10**6)
+    assert "a smaller --model_config" in list_advice(run, 0.01)[0]
+
+
+@pytest.mark.parametrize(("config", "stride"), [({}, 8), ({"n_positions": 11}, 5), ({"n_positions": 2}, 1)])
+def test_the_stride_is_half_of_the_context_where_none_is_given(tiny_options, config, stride):
+    run = prepare_run(tiny_options(stride=None, config=config))
+    assert (run.options.stride, run.data.stride, run.asked.stride) == (stride, stride, None)
 
 
 def test_the_device_with_the_least_memory_decides_for_plan_and_engine(tiny_options, monkeypatch, capsys):

@@ -14,8 +14,8 @@ from conftest import ROOT
 from helpers import refusal_of
 from processes import losses_of
 
-from novelgpt.cli import TrainOptions
-from novelgpt.training.launch import IS_RANK, count_processes, launch
+from novelgpt.cli import IS_RANK, TrainOptions
+from novelgpt.training.launch import count_processes, launch
 
 COMMAND = ["train.py", "--device", "0,1"]
 LAUNCH = """

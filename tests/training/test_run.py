@@ -60,7 +60,7 @@ def test_corpus_vocabulary_and_every_byte_of_the_pieces_are_read_once(raw_option
 def test_other_processes_than_the_first_read_neither_corpus_nor_pieces(raw_options, count_looks, monkeypatch):
     run = prepare_run(raw_options)
     count_looks.update(corpus=0, vocabulary=0, pieces=[])
-    monkeypatch.setattr("novelgpt.training.run.wait_for_all", lambda world: None)
+    monkeypatch.setattr("novelgpt.training.run.wait_for_first", lambda world, name: None)
     pieces = open_run_pieces(raw_options, run.tokenizer, World(1, 2))
     assert pieces.manifest == run.data.pieces.manifest
     assert count_looks == {"corpus": 0, "vocabulary": 0, "pieces": []}

@@ -9,7 +9,8 @@ from conftest import STORY
 from helpers import read_log, refusal_of, stopping_after
 
 from novelgpt import train
-from novelgpt.files import read_json, write_json
+from novelgpt.corpus.pieces import tokenize_corpus
+from novelgpt.files import read_json, sha256_of, write_json
 from novelgpt.network import build_model, save_model
 from novelgpt.training import run, session
 from novelgpt.training.checkpoint import list_checkpoints, read_progress
@@ -52,7 +53,7 @@ def test_an_unfinished_run_of_the_former_format_goes_on_with_defaults_only(tiny_
 
 @pytest.mark.parametrize("is_former", [False, True])
 def test_fp16_is_a_precision_that_a_run_goes_on_with(tiny_options, monkeypatch, is_former):
-    monkeypatch.setattr(run, "choose_precision", lambda name, device: torch.float32)  # a CPU has no fp16
+    monkeypatch.setattr(run, "choose_precision", lambda name, device, flag: torch.float32)  # a CPU has no fp16
     plain = tiny_options(precision="auto")
     options = replace(plain, fp16=True)
     stop_after(9, options)
@@ -61,7 +62,7 @@ def test_fp16_is_a_precision_that_a_run_goes_on_with(tiny_options, monkeypatch, 
         change_run_file(options, lambda values: values["identity"].update(precision="auto"))
     problem = refusal_of(session.train, plain)
     assert problem.message.endswith('other settings\n  precision: was "fp16", now "auto"')
-    assert problem.hint.endswith("--allow_change precision")
+    assert "novelgpt.train(…, allow_change='precision')" in problem.hint
     assert train(options).finished
 
 
@@ -123,3 +124,116 @@ def test_a_checkpoint_whose_best_model_is_gone_is_refused_before_anything_is_wri
     capsys.readouterr()
     assert train(replace(new, load_best_model_at_end=False, allow_change="load_best_model_at_end")).finished
     assert f"warning: {message}; best_model will be that of the next better evaluation\n" in capsys.readouterr().err
+
+
+COMMAND = ["train.py", "--raw"]
+
+
+@pytest.fixture
+def four_epochs(tiny_options):
+    """The options of a finished run of four readings, too few for inputs to be replaced."""
+    options = tiny_options(epochs=2, replace_inputs=None, lr=None, weight_decay=None)
+    assert session.train(options, command=COMMAND) == 0
+    return options
+
+
+def test_more_epochs_of_a_finished_run_are_allowed_in_one_go_with_what_follows_from_them(four_epochs, capsys):
+    more = replace(four_epochs, epochs=6)
+    problem = refusal_of(session.train, more, command=[*COMMAND, "--epochs", "6"])
+    assert str(problem) == (
+        f"error: {more.output_path}: holds a finished run with other settings\n"
+        "  epochs: was 2, now 6\n  replace_inputs: was 0.0, now 0.15\n\n"
+        "hint: to go on with the change: python train.py --raw --epochs 6 --allow_change epochs\n"
+        "to start anew, the old run moved aside: python train.py --raw --epochs 6 --resume never"
+    )
+    capsys.readouterr()
+    assert session.train(replace(more, allow_change="epochs")) == 0
+    said = capsys.readouterr().err
+    assert (
+        "warning: step 12: the learning rate goes up from 0 to 0.0026, where the longer run has it; "
+        "the loss rises with it for a while\n" in said
+    )
+    assert read_json(more.output_path / "run.json")["identity"]["replace_inputs"] == 0.15
+
+
+def test_a_run_that_would_gain_from_more_epochs_says_the_command_and_it_goes_on(tiny_options, capsys):
+    options = tiny_options(epochs=1)
+    assert session.train(options, command=COMMAND) == 0
+    hint = "for twice as many: python train.py --raw --epochs 2 --allow_change epochs\n"
+    assert capsys.readouterr().err.endswith(hint)
+    assert session.train(replace(options, epochs=2, allow_change="epochs")) == 0
+
+
+def test_another_vocabulary_is_told_by_its_place(tiny_options, tmp_path):
+    options = tiny_options()
+    stop_after(9, options)
+    shutil.copy(tmp_path / "vocab.txt", tmp_path / "other.txt")
+    with open(tmp_path / "other.txt", "a", encoding="utf-8") as file:
+        file.write("龘\n")
+    write_json(tmp_path / "train.json", STORY * 3)
+    facts = {"valid_fraction": 0.3, "num_pieces": 3}
+    tokenize_corpus(tmp_path / "train.json", tmp_path / "more", tmp_path / "other.txt", **facts)
+    change_run_file(options, lambda values: values["identity"].update(corpus=sha256_of(tmp_path / "train.json")))
+    other = replace(options, tokenizer_path=str(tmp_path / "other.txt"), tokenized_data_path=str(tmp_path / "more"))
+    message = refusal_of(session.train, other).message
+    assert message.endswith(f'\n  vocabulary: was "{tmp_path / "vocab.txt"}", now "{tmp_path / "other.txt"}"')
+
+
+def test_the_hint_keeps_what_was_allowed_and_lists_every_difference(four_epochs):
+    changed = replace(four_epochs, epochs=6, lr=1e-3, log_step=7, allow_change="epochs")
+    problem = refusal_of(session.train, changed, command=[*COMMAND, "--allow_change", "epochs"])
+    lines = problem.message.split("\n")
+    assert lines[1:] == [
+        "  epochs: was 2, now 6",
+        "  lr: was 0.0039191835884530846, now 0.001",  # 8e-4 · √(768 / 32), as of 32 numbers wide
+        "  replace_inputs: was 0.0, now 0.15",
+        "  log_step: was 3, now 7",
+    ]
+    assert problem.hint.split("\n")[0] == (
+        "to go on with the change: python train.py --raw --allow_change epochs,lr,log_step"
+    )
+    assert session.train(replace(changed, allow_change="epochs,lr,log_step", max_hours=1e-9)) == 0
+
+
+def test_an_option_that_was_given_and_is_left_out_now_is_no_automatic_change(tiny_options):
+    options = tiny_options(lr=5e-3)
+    stop_after(9, options)
+    problem = refusal_of(session.train, replace(options, lr=None, epochs=4, allow_change="epochs"))
+    assert "\n  lr: was 0.005, now " in problem.message
+    assert "allow_change='epochs,lr'" in problem.hint
+
+
+def test_an_unfinished_run_with_another_seed_is_gone_on_with_by_the_command_that_began_it(tiny_options):
+    options = tiny_options()
+    with stopping_after(9):
+        assert session.train(options, command=["train.py", "--raw", "--resume=never"]) == 0
+    problem = refusal_of(session.train, replace(options, seed=3), command=["train.py", "--raw", "--seed=3"])
+    assert str(problem) == (
+        f"error: {options.output_path}: holds an unfinished run with other settings\n  seed: was 0, now 3\n\n"
+        "hint: to go on as before: python train.py --raw\n"
+        "to start anew, the old run moved aside: python train.py --raw --seed=3 --resume never"
+    )
+
+
+def test_another_network_is_told_by_the_keys_that_differ(tiny_options):
+    options = tiny_options()
+    stop_after(9, options)
+    change_run_file(options, lambda values: values["identity"]["model_config"].update(n_layer=5, n_inner=8))
+    problem = refusal_of(session.train, options)
+    assert problem.message.endswith("\n  model_config: n_layer was 5, now 2; n_inner was 8, now null")
+
+
+def test_a_run_of_another_book_is_told_by_the_beginnings_of_both(tiny_options, tmp_path):
+    options = tiny_options()
+    stop_after(9, options)
+    (tmp_path / "run2").mkdir()
+    other = tiny_options(documents=[f"第一回 石头\n{STORY[1]}"] * 9)
+    problem = refusal_of(session.train, other, command=["train.py", "--raw"])
+    message, hint = problem.message.split("\n"), problem.hint.split("\n")
+    assert message[0] == f"{options.output_path}: holds a run of another book"
+    assert message[1].startswith("  there: “第一章 井”, 6 documents, ")
+    assert message[2].startswith("  now: “第一回 石头”, 6 documents, ")
+    assert hint[0] == f"python train.py --raw --output_dir {tmp_path / 'run3'}"
+    assert hint[1] == "(a folder for each book: clr_ctrl.py NOVEL.txt --book NAME, then train.py --raw --book NAME)"
+    change_run_file(options, lambda values: values.pop("book"))  # as earlier versions wrote it
+    assert "\n  there: data/train.json\n" in refusal_of(session.train, other).message

@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 from helpers import copy_run, refusal_of, stopping_after
 
+from novelgpt.cli import TrainOptions, spell_command
 from novelgpt.files import find_damage, read_json
 from novelgpt.messages import UserError
 from novelgpt.training import checkpoint
 from novelgpt.training.checkpoint import Progress, list_checkpoints
-from novelgpt.training.session import describe_stop, format_command, train
+from novelgpt.training.session import describe_stop, find_deadline, train
+from novelgpt.training.stopping import StopSignals
 from novelgpt.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("no_flushing")
@@ -35,7 +37,7 @@ def test_the_summary_names_what_improved_the_best_sample_and_what_is_left():
         {"epoch": 3, "step": 18, "valid_loss": None, "sample": "潮"},
     ]
     progress = Progress(step=20, epoch=4, history=history, skipped=2)
-    assert describe_stop(progress, 60, 10, seconds_a_step=90.0, command="python train.py") == [
+    assert describe_stop(progress, 60, 10, seconds_per_step=90.0, command="python train.py") == [
         "stopped at step 20 of 60, epoch 4 of 10",
         "held-out loss 5.5000 at the start, 4.5000 now; best 4.2500 after epoch 1",
         "sample of epoch 1: 井里",
@@ -46,7 +48,7 @@ def test_the_summary_names_what_improved_the_best_sample_and_what_is_left():
 
 
 def test_a_run_that_stopped_in_its_last_epochs_end_says_the_last_epoch():
-    lines = describe_stop(Progress(step=6, epoch=4), 6, 3, seconds_a_step=None, command="x")
+    lines = describe_stop(Progress(step=6, epoch=4), 6, 3, seconds_per_step=None, command="x")
     assert lines == ["stopped at step 6 of 6, epoch 3 of 3", "left: 0 steps", "continue with: x"]
 
 
@@ -61,9 +63,10 @@ def test_a_run_that_stopped_in_its_last_epochs_end_says_the_last_epoch():
         [],  # of a config file
     ],
 )
-def test_the_command_of_torchrun_goes_on_however_the_stopped_one_began(resume):
+def test_the_command_of_torchrun_goes_on_however_the_stopped_one_began(resume, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
     words = ["train.py", "--raw", *resume, "--output_dir", "resume"]
-    assert format_command(words, resume="never", processes=2) == (
+    assert spell_command(words, resume="auto") == (
         "torchrun --nproc_per_node=2 train.py --raw --output_dir resume --resume auto"
     )
 
@@ -72,7 +75,7 @@ def test_the_command_of_torchrun_goes_on_however_the_stopped_one_began(resume):
     ("command", "how"),
     [
         (["train.py", "--raw"], "python train.py --raw"),
-        (None, "novelgpt.train(options) with the same options"),  # a notebook's own words would resume nothing
+        (None, "the same call of novelgpt.train"),  # a notebook's own words would resume nothing
     ],
 )
 def test_the_stop_prints_how_the_run_is_resumed(unfinished, monkeypatch, capsys, command, how):
@@ -85,9 +88,27 @@ def test_the_stop_prints_how_the_run_is_resumed(unfinished, monkeypatch, capsys,
     assert read_json(unfinished.output_path / "run.json")["command"] == command
 
 
-def test_a_call_from_python_that_began_anew_is_resumed_with_another_option():
-    how = 'novelgpt.train(options) with the same options and resume="auto"'
-    assert format_command(None, resume="never", processes=1) == how
+@pytest.mark.parametrize(
+    ("deadline", "signalled", "reason"),
+    [(0.0, None, ": --max_hours 0.2 is over"), (0.0, 15, ": SIGTERM"), (None, None, "")],
+)
+def test_a_stop_says_its_reason(unfinished, capsys, deadline, signalled, reason):
+    stop = StopSignals(deadline=deadline, limit="--max_hours 0.2 is over")
+    stop.stopped_by = signalled
+    assert stop.reason() == reason.removeprefix(": ")
+    lines = describe_stop(Progress(step=2), 6, 3, seconds_per_step=None, command="x", reason=stop.reason())
+    assert lines[0] == f"stopped at step 2 of 6, epoch 1 of 3{reason}"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [({"max_hours": 1e-9}, "--max_hours 1e-09 is over"), ({"until": "07:00"}, "--until 07:00 is past")],
+)
+def test_the_nearest_of_two_limits_is_the_reason(given, reason):
+    deadline, words = find_deadline(TrainOptions(**{"max_hours": 99.0, **given}), began=5.0)
+    assert words == reason
+    assert 5.0 < deadline <= 5.0 + 24 * 3600
+    assert find_deadline(TrainOptions(), began=5.0) == (None, "")
 
 
 def test_checkpoints_without_run_json_are_not_written_over(unfinished):

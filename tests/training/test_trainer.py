@@ -183,7 +183,7 @@ def test_a_changed_option_is_refused_with_the_difference(unfinished, name, value
         f"{unfinished.output_path}: holds an unfinished run with other settings\n  {line}"
     )
     may_change = name not in ("stride", "batch_size", "seed", "optimizer")
-    assert (f"--allow_change {name}" in problem.hint) == may_change
+    assert (f"allow_change='{name}'" in problem.hint) == may_change
     assert problem.code == 5
 
 
@@ -199,18 +199,17 @@ def test_another_corpus_is_refused_and_cannot_be_allowed(unfinished, tiny_option
     # writes other pieces into the same folder
     tiny_options(documents=[*STORY, "第四章 归\n井里没有水了。"] * 2)
     problem = refusal_of(train, unfinished)
-    assert problem.message.startswith(
-        f"{unfinished.output_path}: holds an unfinished run with other settings\n  corpus: was "
+    assert problem.message == (
+        f"{unfinished.output_path}: holds a run of another version of this book\n"
+        "  there: “第一章 井”, 6 documents, 191 tokens\n  now: “第一章 井”, 5 documents, 150 tokens"
     )
-    assert problem.hint == (
-        "resume with the former options; or start over with --resume never, which moves the old run aside"
-    )
+    assert "allow_change" not in problem.hint
 
 
 def test_another_network_is_refused(unfinished, tiny_options):
     tiny_options(config={"n_layer": 1})
     problem = refusal_of(train, unfinished)
-    assert "\n  model_config: was {" in problem.message
+    assert problem.message.endswith("\n  model_config: n_layer was 2, now 1")
     assert problem.code == 5
 
 

@@ -21,15 +21,15 @@ def test_a_sample_stands_between_forty_and_ninety_signs():
 def test_samples_are_in_both_files(tmp_path):
     folder = SampleFolder(tmp_path / "new" / "mnt")
     for text in ("萧炎", "一\n二"):
-        folder.add(text, {"seed": 7})
-    assert parse_samples(folder.text_path.read_text(encoding="utf-8")) == ["萧炎", "一\n二"]
+        folder.add(f"…{text}", text, {"seed": 7})
+    assert parse_samples(folder.text_path.read_text(encoding="utf-8")) == ["…萧炎", "…一\n二"]
     lines = [json.loads(line) for line in folder.lines_path.read_text(encoding="utf-8").splitlines()]
     assert lines == [{"number": 1, "seed": 7, "text": "萧炎"}, {"number": 2, "seed": 7, "text": "一\n二"}]
 
 
 def test_earlier_samples_are_moved_aside(tmp_path):
     for round_ in range(3):
-        SampleFolder(tmp_path).add(f"text {round_}", {})
+        SampleFolder(tmp_path).add(f"text {round_}", f"text {round_}", {})
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "samples.1.jsonl", "samples.1.txt", "samples.2.jsonl", "samples.2.txt", "samples.jsonl", "samples.txt",
     ]  # fmt: skip
@@ -74,7 +74,8 @@ import sys
 from novelgpt.writing.samples import SampleFolder
 folder = SampleFolder(sys.argv[1])
 for number in range(1, 100000):
-    folder.add(f"text {number} " + "萧炎" * 3000, {"seed": number})
+    text = f"text {number} " + "萧炎" * 3000
+    folder.add(text, text, {"seed": number})
     print(number, flush=True)
 """
 
@@ -97,10 +98,12 @@ def test_a_kill_at_any_moment_leaves_every_finished_sample_and_whole_files(tmp_p
         assert [line["text"] for line in lines][: len(texts)] == texts
 
 
-def test_growing_texts_of_an_earlier_run_are_moved_aside(tmp_path):
+def test_growing_texts_of_an_earlier_run_are_moved_aside(tmp_path, capsys):
     (tmp_path / "samples.unfinished.txt").write_text("月落", encoding="utf-8")
-    (aside,) = SampleFolder(tmp_path).moved
+    SampleFolder(tmp_path)
+    aside = tmp_path / "samples.unfinished.1.txt"
     assert aside.read_text(encoding="utf-8") == "月落"
+    assert capsys.readouterr().err == f"moved the samples of an earlier run to {aside}\n"
 
 
 def test_a_folder_that_takes_no_file_is_refused_at_once(tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ from novelgpt.corpus.tokenizers.vocabulary import (
     split_names,
     warn_of_settings,
 )
-from novelgpt.files import read_json, write_json, write_text
+from novelgpt.files import read_json, ready_file, write_json, write_text
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
 CODE_POINTS = 0x110000  # of Unicode
@@ -132,7 +132,7 @@ class NovelTokenizer:
             UserError: nothing there, not a vocabulary, an unknown kind of tokenizer, a folder whose tokenizer.json and
                 vocab.txt do not agree, or a name that cannot be added.
         """
-        listing = read_vocabulary(Path(path), size)
+        listing = read_vocabulary(Path(ready_file(path)), size)
         tokens = add_names(listing.tokens, split_names(add_tokens))
         return find_kind(listing.kind)(tokens, **listing.details)
 

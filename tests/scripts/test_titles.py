@@ -130,7 +130,7 @@ def test_titles_for_a_chapter_are_written_and_saved_without_the_chapter(titled, 
     arguments = [*titled, "--mark", "[TIL]", "--nsamples", "4", "--length", "5", "--save_samples"]
     assert run(generate.main, arguments) == 0
     captured = capsys.readouterr()
-    assert "chapter.txt: the heading '第九章 不可说' is left out, since it tells the title\n" in captured.err
+    assert "chapter.txt: the heading “第九章 不可说” is left out, since it tells the title\n" in captured.err
     titles = [json.loads(line)["text"] for line in Path("mnt/samples.jsonl").read_text(encoding="utf-8").splitlines()]
     lines = [json.loads(line) for line in Path("mnt/samples.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(titles) == 4 and all(1 <= entry["tokens"] <= 5 for entry in lines)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import STORY
 
 import clr_ctrl
 from novelgpt.cli import run
@@ -16,7 +17,6 @@ from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.messages import UserError
-from tests.conftest import STORY
 
 SECONDS = 2.0  # of processor time, after which an answer counts as a hang
 TEXT = "\n".join(STORY)

@@ -1,0 +1,40 @@
+"""What people read while a run goes on: a line now and then, and on the bar what is under way."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from helpers import StopAfter, fit, result_of
+
+from novelgpt.training.run import prepare_run
+from novelgpt.training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("no_flushing")
+
+
+def test_a_slow_run_says_how_it_goes_between_its_log_lines_and_its_log_stays_the_same(tiny_options, tmp_path, capsys):
+    options = tiny_options(epochs=1, log_step=100)
+    assert fit(options)
+    capsys.readouterr()
+    slow = replace(options, output_dir=str(tmp_path / "slow"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("novelgpt.training.log.LINE_SECONDS", -1)
+        assert fit(slow)
+    steps = re.findall(
+        r"^step (\d)/6 epoch 1 loss [\d.]+ lr \S+ [\d,]+ tokens/s", capsys.readouterr().err, re.MULTILINE
+    )
+    assert steps == ["1", "2", "3", "4", "5", "6", "6"]  # the first and the last are of the log
+    assert result_of(slow.output_path) == result_of(options.output_path)
+
+
+def test_the_bar_is_told_what_is_under_way(tiny_options, monkeypatch):
+    shown = []
+    monkeypatch.setattr("novelgpt.training.log.RunLog.show", lambda log, words, **how: shown.append(words))
+    options = tiny_options(epochs=1)
+    options.output_path.mkdir()
+    Trainer(prepare_run(options), StopAfter(), sample=lambda model: "井").fit(None)
+    evaluating = [words for words in shown if words.startswith("evaluating")]
+    assert evaluating == ["evaluating: batch 1", "evaluating: batch 2", "evaluating: batch 3"] * 2  # 96 tokens held out
+    assert shown[-1] == "writing a sample"
+    steps = [words for words in shown if words.startswith("epoch")]
+    assert len(steps) == 6 and all(re.fullmatch(r"epoch 1/1, loss \d\.\d{4}", words) for words in steps)
