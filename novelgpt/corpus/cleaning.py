@@ -123,7 +123,7 @@ def clean_text(
 
 
 def unify_line_ends(text: str, receipt: Cleaned) -> str:
-    """Write every kind of line end as a newline."""
+    """Return a text with every kind of line end as a newline."""
     # CR LF first, so that what is left of CR stands alone
     if "\r" in text:
         receipt.counts["CR LF line ends"] += text.count("\r\n")
@@ -185,7 +185,7 @@ def remove_invisible(text: str, receipt: Cleaned, *, keep_private: bool) -> str:
 
 
 def mark_lost(text: str, removed: Mapping[str, str], receipt: Cleaned) -> str:
-    """Write 〓 for each private-use character, and for each run of U+FFFD, beside a letter, and count them."""
+    """Return a text with 〓 for each private-use character and run of U+FFFD beside a letter, and count them."""
     if not any(char == REPLACEMENT or name == CLASSES["Co"] for char, name in removed.items()):
         return text
     lost = REPLACEMENT + (PRIVATE if CLASSES["Co"] in removed.values() else "")

@@ -87,7 +87,7 @@ class Report:
         if total == 1:
             return judge_book(self.books[0])
         good = sum(not find_faults(book) for book in self.books)
-        counts = f"{total:,} books: {good:,} good, {total - left - good:,} to look at"
+        counts = f"{total:,} books: {good:,} good, {total - left - good:,} with faults"
         return f"{counts}, {left:,} left out" if left else counts
 
     @property

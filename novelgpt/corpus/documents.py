@@ -123,7 +123,6 @@ def name_of(path: str | Path) -> str:
 
 def unpack(file, name: str) -> Iterator[bytes]:
     """Yield the unpacked blocks of an open .gz file; a file that unpacks to an absurd size is refused."""
-    # a few kilobytes can unpack to terabytes: the size is watched while unpacking
     size, limit = 0, max(FREE_BYTES, MAX_RATIO * os.fstat(file.fileno()).st_size)
     with gzip.GzipFile(fileobj=file) as unpacked:
         while block := unpacked.read(READ_BYTES):
@@ -271,23 +270,24 @@ def take_text(item: object, place: str, name: str, field: str | None) -> str:
     # an object: the field asked for, or the first of the usual ones
     if not isinstance(item, dict):
         raise wrong_type(name, place, item, "a string or an object with a text")
-    key = choose_field(item, field, f"{name}: {place}: found")
+    key = choose_field(item, field, name, f"{place}: found")
     if not isinstance(item[key], str):
         raise wrong_type(name, f"{place}, key {key!r}", item[key], "a string")
     return item[key]
 
 
-def choose_field(texts: Mapping[str, object], field: str | None, found: str) -> str:
-    """Choose the key of the text: the one asked for, or the first of the usual ones; found: how the error begins."""
+def choose_field(texts: Mapping[str, object], field: str | None, name: str, found: str) -> str:
+    """Choose the key of the text: the one asked for, or the first of the usual ones; name and found: for the error."""
     wanted = (field,) if field else FIELDS
     if key := next((key for key in wanted if key in texts), None):
         return key
+    # the longest text is the likeliest
+    lengths = {key: len(text) for key, text in texts.items() if isinstance(text, str)}
     names = ", ".join(key[:20] for key in [*texts][:8]) or "no key"
-    longest = max(
-        (key for key in texts if isinstance(texts[key], str)), key=lambda key: len(texts[key]), default="text"
-    )
-    message = f"{found} {printable(names)}, expected {' or '.join(map(repr, wanted))}"
-    raise UserError(message, f"--field {shlex.quote(longest)}", EXIT_INPUT)
+    message = f"{name}: {found} {printable(names)}, expected {' or '.join(map(repr, wanted))}"
+    path = name.replace(name_of(STANDARD_INPUT), STANDARD_INPUT)
+    words = ["python", "clr_ctrl.py", path, "--field", max(lengths, key=lengths.get, default="text")]
+    raise UserError(message, shlex.join(words), EXIT_INPUT)
 
 
 def wrong_type(name: str, place: str, value: object, expected: str) -> UserError:
@@ -375,7 +375,7 @@ def read_table(text: str, name: str, field: str | None, repairs: Counter) -> Ite
         heading, first = next(rows), next(rows, [])  # column names, and the first document
         texts = dict(itertools.zip_longest(heading, first[: len(heading)], fillvalue=""))
         single = len(heading) == 1 and not field  # a single column needs no name
-        column = 0 if single else heading.index(choose_field(texts, field, f"{name}: found the columns"))
+        column = 0 if single else heading.index(choose_field(texts, field, name, "found the columns"))
         for row in itertools.chain([first], rows):
             if row and len(row) <= column:
                 message = f"{name}: line {rows.line_num}: found {len(row)} cells, expected {len(heading)}"

@@ -33,7 +33,7 @@ FOLD = FoldTable()
 
 
 def fold(line: str) -> str:
-    """Write a line in small ASCII letters as far as its letters look like them.
+    """Return a line in small ASCII letters as far as its letters look like them.
 
     >>> fold("ＷＷw.xiＡosＨuo．ｎｅt 小Ｓ說 \\u0430\\u03bf")
     'www.xiaoshuo.net 小s说 ao'
@@ -42,7 +42,7 @@ def fold(line: str) -> str:
 
 
 def simplify_site_words(line: str) -> str:
-    """Write the traditional characters that occur in site lines in simplified form.
+    """Return a line with the traditional characters of site lines in simplified form.
 
     >>> simplify_site_words("請記住本站網址")
     '请记住本站网址'

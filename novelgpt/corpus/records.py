@@ -148,7 +148,8 @@ def read_records(path: str | Path, column: str | None = None) -> list[str]:
     try:
         source = read_documents(path, field=column)
     except UserError as problem:
-        raise UserError(problem.message, problem.hint.replace("--field", "--text_column"), problem.code) from problem
+        hint = re.sub("^.*--field", "--text_column", problem.hint)
+        raise UserError(problem.message, hint, problem.code) from problem
     if source.kind == "txt" and column:
         message = f"--text_column {column}: {path} has lines, not columns"
         raise UserError(message, "leave --text_column out, or give a .csv, .json or .jsonl file", EXIT_USAGE)

@@ -90,7 +90,7 @@ def test_many_books_take_one_line_each_and_twenty_at_most(tmp_path, monkeypatch)
         write_novel(tmp_path / "books" / f"{number:02}.txt")
     lines = terminal_lines(report_on("books"))
     assert len(lines) == 22
-    assert lines[20:] == ["… and 3 more books, all in the report", "verdict: 23 books: 0 good, 23 to look at"]
+    assert lines[20:] == ["… and 3 more books, all in the report", "verdict: 23 books: 0 good, 23 with faults"]
 
 
 def test_the_json_report_lies_beside_the_output():

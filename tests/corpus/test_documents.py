@@ -112,13 +112,17 @@ def test_other_faults_of_json_are_shown_with_line_column_and_surroundings(tmp_pa
         ("[true]", "item 0: found true or false, expected a string or an object with a text", LIST_HINT),
         ("[1.5]", "item 0: found a number, expected a string or an object with a text", LIST_HINT),
         ('[{"text": 3}]', "item 0, key 'text': found a number, expected a string", LIST_HINT),
-        ('[{"body": "a"}]', "item 0: found body, expected 'text' or 'content'", "--field body"),
+        (
+            '[{"body": "a"}]',
+            "item 0: found body, expected 'text' or 'content'",
+            "python clr_ctrl.py a.json --field body",
+        ),
         (
             '[{"标题": "一", "chapter text": "他走了", "n": 3}]',
             "item 0: found 标题, chapter text, n, expected 'text' or 'content'",
-            "--field 'chapter text'",
+            "python clr_ctrl.py a.json --field 'chapter text'",
         ),
-        ("[{}]", "item 0: found no key, expected 'text' or 'content'", "--field text"),
+        ("[{}]", "item 0: found no key, expected 'text' or 'content'", "python clr_ctrl.py a.json --field text"),
         ("[]", "no document in it, expected at least one", "give another file"),
     ],
 )
@@ -153,7 +157,7 @@ def test_json_lines_name_the_line_of_a_fault(tmp_path):
 
 def test_tables_without_a_text_column_or_with_short_rows_are_refused(tmp_path):
     assert message_of(put(tmp_path, "a.csv", "a,b\n1,二三\n")) == (
-        "error: a.csv: found the columns a, b, expected 'text' or 'content'\n\nhint: --field b"
+        "error: a.csv: found the columns a, b, expected 'text' or 'content'\n\nhint: python clr_ctrl.py a.csv --field b"
     )
     assert message_of(put(tmp_path, "a.csv", "a,text\n1,one\n2\n")) == (
         "error: a.csv: line 3: found 1 cells, expected 2\n\nhint: quote the cells that hold commas or line breaks"

@@ -136,9 +136,9 @@ def test_a_long_list_ends_with_a_pointer_to_the_json_report():
 
 def test_several_books_have_a_verdict_for_all():
     report = make_report()
-    report |= {"books": report["books"] * 2, "verdict": "2 books: 0 good, 2 to look at"}
+    report |= {"books": report["books"] * 2, "verdict": "2 books: 0 good, 2 with faults"}
     page = Page(report_page(report))
-    assert page.texts.count("2 books: 0 good, 2 to look at") == 1 and page.texts.count("book.txt") == 2
+    assert page.texts.count("2 books: 0 good, 2 with faults") == 1 and page.texts.count("book.txt") == 2
 
 
 def test_the_page_of_a_novel_loads_nothing_and_escapes_what_the_book_says(tmp_path, monkeypatch):

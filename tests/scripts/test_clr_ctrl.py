@@ -141,7 +141,7 @@ def test_a_wrong_encoding_is_refused_and_nothing_is_replaced(capsys):
     assert run(clr_ctrl.main, ["novel.txt", "--encoding", "big5", "--output", "out.json"]) == EXIT_INPUT
     said = capsys.readouterr().err
     assert said.startswith("error: novel.txt: --encoding big5 reads 「")
-    assert said.endswith("」, gb18030 reads 「《九井灵潮》」\n\nhint: --encoding gb18030\n")
+    assert said.endswith("」, gb18030 reads 「《九井灵潮》 作者：novelgpt 项」\n\nhint: --encoding gb18030\n")
     assert Path("out.json").read_text(encoding="utf-8") == "kept"
     assert len(clean("novel.txt", "--encoding", "gb18030")) == 27
 
@@ -151,7 +151,7 @@ def test_a_folder_counts_the_book_that_is_left_out_in_its_verdict(capsys):
     for name, text in (("a", NOVEL), ("b", NOVEL), ("c", "")):
         Path("books", f"{name}.txt").write_text(text, encoding="utf-8")
     clean("books")
-    assert "verdict: 3 books: 0 good, 2 to look at, 1 left out\n" in capsys.readouterr().err
+    assert "verdict: 3 books: 0 good, 2 with faults, 1 left out\n" in capsys.readouterr().err
 
 
 def test_a_book_with_a_line_in_two_encodings_is_kept_and_the_verdict_names_the_line(capsys):

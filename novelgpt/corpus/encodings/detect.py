@@ -102,8 +102,8 @@ def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input
 
 
 def sample_of(text: str) -> str:
-    """Return the beginning of a reading, up to its first line's end, as a message shows it."""
-    return printable(drop_bad_bytes(text).strip()[:20].partition("\n")[0].strip())
+    """Return the beginning of a reading in one line, as a message shows it."""
+    return printable(" ".join(drop_bad_bytes(text[:1000]).replace("\ufeff", "").split())[:20])
 
 
 def refuse_nonsense(data: bytes, text: str, encoding: str, codec: str, name: str) -> None:

@@ -48,7 +48,7 @@ def family_of(codec: str) -> str:
 
 
 def display_name(codec: str) -> str:
-    """Write a codec's name for people.
+    """Return a codec's name for people.
 
     >>> display_name("cp950"), display_name("utf-16-le")
     ('Big5', 'UTF-16-LE')
