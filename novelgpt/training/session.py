@@ -145,9 +145,9 @@ def begin(run: Run) -> Path | None:
 
 def find_deadline(options: TrainOptions, began: float) -> tuple[float | None, str]:
     """Return the time.monotonic() at which the run stops by itself, and the reason; (None, "") for never."""
-    ends = (
-        [(began + 3600 * options.max_hours, f"--max_hours {options.max_hours:g} is over")] if options.max_hours else []
-    )
+    ends = []
+    if options.max_hours:
+        ends.append((began + 3600 * options.max_hours, f"--max_hours {options.max_hours:g} is over"))
     if options.until:  # the next time the clock shows it, tomorrow if need be
         ends.append((began + seconds_until(options.until, now=datetime.now()), f"--until {options.until} is past"))
     return min(ends, default=(None, ""))
