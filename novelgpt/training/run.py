@@ -27,7 +27,7 @@ from novelgpt.corpus.documents import read_corpus, source_sha256
 from novelgpt.corpus.pieces import Pieces, make_pieces, open_pieces
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.files import read_json, write_json
-from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, say
+from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, say, warn
 from novelgpt.network import (
     build_model,
     check_model_config,
@@ -352,23 +352,20 @@ def another_book(run: Run, folder: Path, former: dict) -> UserError:
     return UserError(message, f"{spell_command(run.command, output_dir=place)}\n{A_FOLDER_EACH}", EXIT_STATE)
 
 
-def describe_new_rate(run: Run, path: Path, step: int) -> str | None:
-    """Say that the learning rate goes up where a run is longer than when it came to a step; None where it does not."""
-    if not path.exists():
-        return None
-    former = read_run_file(path)
-    was, total = former["identity"], former["total_steps"]
-    warmup = warmup_count(was["warmup_steps"], total)
-    before = lr_at(
-        min(step, total), total, peak=was["lr"], warmup=warmup, schedule=was["lr_scheduler"], end=was["lr_end"]
-    )
-    options = run.options
+def warn_of_new_rate(run: Run, path: Path, step: int) -> None:
+    """Warn where the learning rate goes up at a step because a run is longer now than its former run.json says."""
+    if not path.exists() or (former := read_run_file(path))["total_steps"] == run.total_steps:
+        return
+    was, total, options = former["identity"], former["total_steps"], run.options
+    warmup, then = warmup_count(was["warmup_steps"], total), {"schedule": was["lr_scheduler"], "end": was["lr_end"]}
+    before = lr_at(min(step, total), total, peak=was["lr"], warmup=warmup, **then)
     course = {"schedule": options.lr_scheduler, "end": options.lr_end}
     after = lr_at(step + 1, run.total_steps, peak=options.lr, warmup=run.warmup, **course)
-    if run.total_steps == total or after < 1.5 * before:
-        return None
-    words = f"the learning rate goes up from {before:.2g} to {after:.2g}, where the longer run has it"
-    return f"step {step:,}: {words}; the loss rises with it for a while"
+    if after >= 1.5 * before:
+        warn(
+            f"step {step:,}: the learning rate goes up from {before:.2g} to {after:.2g}, where the longer run has it; "
+            "the loss rises with it for a while"
+        )
 
 
 def read_run_file(path: Path) -> dict:

@@ -41,9 +41,9 @@ from novelgpt.training.preflight import check_disk, describe_long_warmup, print_
 from novelgpt.training.run import (
     RUN_FILE,
     check_identity,
-    describe_new_rate,
     describe_run,
     prepare_run,
+    warn_of_new_rate,
     write_run_file,
 )
 from novelgpt.training.stopping import Stopped, StopSignals, seconds_until
@@ -130,14 +130,11 @@ def begin(run: Run) -> Path | None:
 
     # from here on something will be written
     check_disk(run)
-    change = None
     if checkpoint:
-        change = describe_new_rate(run, run_file_of(checkpoint), read_progress(checkpoint).step)
+        warn_of_new_rate(run, run_file_of(checkpoint), read_progress(checkpoint).step)
     write_run_file(run)
     for line in describe_run(run):
         say(line)
-    if change:
-        warn(change)
     if words := describe_long_warmup(run):
         warn(words)
     return checkpoint
