@@ -107,8 +107,9 @@ def drop_pattern(text: str) -> str:
 class TrainOptions:
     """Options of train.py. Lengths are in tokens, rates per step; None leaves the choice to the machine or the data.
 
-    The word before each parenthesis is the role `resume`. Two further roles: `only`, the kind of data an option applies
-    to, "windows" of a book or "rows" (one text per record); `needs`, what must be there for it to have an effect.
+    The word before each parenthesis is the role `resume`. Further roles: `only`, the kind of data an option applies to,
+    "windows" of a book or "rows" (one text per record); `needs`, what must be there for it to have an effect; of all
+    tables `in_book`, the place in books/NAME/ that --book gives it, with `if_there` only where something is there.
 
     >>> options = TrainOptions(epochs=3, output_dir="runs/first")
     >>> options.epochs, options.batch_size, options.output_path.name

@@ -53,9 +53,8 @@ from novelgpt.training.log import RunLog
 log = RunLog(Path(sys.argv[1]), 1570)
 log.resume(step=0, length=0)
 log.bar.update(337)
-log.show("epoch 4/15, loss 4.2134", refresh=False)
 log.bar.mininterval = 0
-log.bar.update()
+log.move_bar(4, 15, 4.21337)
 if len(sys.argv) > 2:
     log.show(sys.argv[2])
 os._exit(0)  # as it stands
