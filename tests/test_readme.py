@@ -233,7 +233,7 @@ HELD_OPEN = "hold the lock"
 # message: (folder, command, files written before). The folders are a fresh checkout and the walked one.
 CAUSES = {
     "error: novel.txt: cannot be read: No such file or directory": ("fresh", "clr_ctrl.py novel.txt", {}),
-    "error: novel.txt: encoding undecided: gb18030 reads '你', big5 reads '斕'": (
+    "error: novel.txt: encoding undecided: gb18030 reads …": (
         "fresh",
         "clr_ctrl.py novel.txt",
         {"novel.txt": "你".encode("gb18030")},
@@ -274,7 +274,7 @@ CAUSES = {
         "train.py --config config/demo.yaml --tokenizer_path cache/vocab_novel.txt --batch_size 4 --device 0,1",
         {},
     ),
-    "error: --fp16: cpu does not train in fp16": (
+    "error: --fp16: cpu does not … in fp16": (
         "walked",
         "train.py --config config/demo.yaml --tokenizer_path cache/vocab_novel.txt --fp16 --device cpu",
         {},
