@@ -202,9 +202,8 @@ def page_texts(folder: Path) -> Iterator[tuple[str, str]]:
         calls = [part for part in tree.find_all(nodes.Call) if getattr(part.node, "name", "") in MACROS]
         for argument in (argument for call in calls for argument in call.args):
             found += argument.items if isinstance(argument, nodes.List) else [argument]
-        yield from (
-            (text, f"pages/templates/{path.name}:{part.lineno}") for part in found for text in page_template(part)
-        )
+        texts = ((text, part.lineno) for part in found for words in page_template(part) for text in paragraphs(words))
+        yield from ((text, f"pages/templates/{path.name}:{line}") for text, line in texts)
 
 
 def page_template(node: nodes.Node) -> list[str]:
