@@ -29,7 +29,7 @@ TAKES = ("join", "list", "tuple", "sorted", "map", "filter")  # their text is th
 METHODS = ("removesuffix", "removeprefix", "strip", "items", "values", "get")  # and theirs that of their object too
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 FILE = r"\S*[/_]\S*|\S+\.(?:py|txt|jsonl?|yaml|csv|html|gz)\b"
-NOT_WORDS = re.compile(rf"--?[A-Za-z][\w-]*|\[[A-Za-z]+\]|{FILE}|\w+=\S+|\{{\}}")
+NOT_WORDS = re.compile(rf"--?[A-Za-z][\w-]*|\[[A-Za-z]+\]|{FILE}|\bSAMPLE\b|\w+=\S+|\{{\}}")
 COMMAND = re.compile(r"(?:python|pip install|torchrun) (?:[^;,\n]|,\S)*|(?:--[\w{}-]+(?: [^\s;,-]+)? ?)+")
 MACROS = ("fact", "table", "odd_characters")  # of pages, whose words they put into the reader's language
 WORD = re.compile(r"[A-Za-z]{2}|\b[hs]\b")
@@ -202,9 +202,8 @@ def page_texts(folder: Path) -> Iterator[tuple[str, str]]:
         calls = [part for part in tree.find_all(nodes.Call) if getattr(part.node, "name", "") in MACROS]
         for argument in (argument for call in calls for argument in call.args):
             found += argument.items if isinstance(argument, nodes.List) else [argument]
-        yield from (
-            (text, f"pages/templates/{path.name}:{part.lineno}") for part in found for text in page_template(part)
-        )
+        texts = ((text, part.lineno) for part in found for words in page_template(part) for text in paragraphs(words))
+        yield from ((text, f"pages/templates/{path.name}:{line}") for text, line in texts)
 
 
 def page_template(node: nodes.Node) -> list[str]:
@@ -266,7 +265,7 @@ def paragraphs(text: str) -> list[str]:
     parts = [part.strip("\n") for part in text.split("\n\n")]
     parts = [line for part in parts for line in (part.split("\n") if part.lstrip().startswith("python ") else [part])]
     parts = [re.sub(r"(\{\})+", "{}", re.sub(r"^[,;] ", "", part.lstrip())) for part in parts]
-    return [part if part.endswith(": ") else part.rstrip(" ,;") for part in parts]
+    return [part if part.endswith(": ") and "{}" not in part else part.rstrip(" ,;") for part in parts]
 
 
 def needs_translation(template: str) -> bool:
