@@ -31,7 +31,9 @@ CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")  # a terminal would obe
 # script of a checkout -> its name under the one command `novelgpt`
 COMMANDS = {"clr_ctrl.py": "clean", "make_vocab.py": "vocab", "tokenize_corpus.py": "tokenize"}
 COMMANDS |= {f"{name}.py": name for name in ("train", "eval", "generate", "convert")}
-SCRIPT = re.compile(rf"(torchrun(?: --\S+)* )?(?<![\w./-])(?:python )?({'|'.join(map(re.escape, COMMANDS))})\b")
+SCRIPT = re.compile(
+    rf"(torchrun(?: --\S+)* )?(?<![\w./-])(?:python )?({'|'.join(map(re.escape, COMMANDS))})(?!\w)", re.ASCII
+)
 
 
 class UserError(Exception):
