@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from novelgpt.corpus.encodings import repair
 from novelgpt.corpus.encodings.likelihood import has_strange_lines, is_plausible, score
 from novelgpt.corpus.encodings.mixed import decode_mixed
-from novelgpt.corpus.encodings.repair import DOUBLE_BYTE, WIDE, display_name, drop_bad_bytes, family_of, read_as
+from novelgpt.corpus.encodings.repair import DOUBLE_BYTE, WIDE, display_name, drop_bad_bytes, family_of
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable
 
 BYTE_ORDER_MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
@@ -178,6 +178,15 @@ def decode_utf8(data: bytes) -> Decoded | None:
     if text.startswith("\ufeff"):
         return Decoded(text[1:], "utf-8-sig", "a UTF-8 byte order mark")
     return Decoded(text, "utf-8", "plain ASCII" if text.isascii() else "strict UTF-8 without a fault")
+
+
+def read_as(data: bytes, codec: str) -> tuple[str, list[int]]:
+    """Decode with one codec as repair.read_as does; UserError: a forced one cannot read the bytes at all."""
+    try:
+        return repair.read_as(data, codec)
+    except UnicodeError as problem:
+        message = f"--encoding {codec}: the bytes do not fit it at all"
+        raise UserError(message, "leave out --encoding to have it detected", EXIT_INPUT) from problem
 
 
 def forced_codec(data: bytes, encoding: str) -> str:

@@ -18,7 +18,6 @@ import numpy as np
 
 from novelgpt.corpus.encodings import likelihood
 from novelgpt.corpus.encodings.likelihood import nats_of, score, sliding_sums, unicode_codes
-from novelgpt.messages import EXIT_INPUT, UserError
 
 DOUBLE_BYTE = ("gb18030", "cp950", "big5hkscs")
 WIDE = {"utf-16-le": "<u2", "utf-16-be": ">u2", "utf-32-le": "<u4", "utf-32-be": ">u4"}
@@ -60,7 +59,7 @@ def read_as(data: bytes, codec: str) -> tuple[str, list[int]]:
     """Decode with one codec: the text, a lone surrogate for each bad byte (or wide unit), and the bad bytes' offsets.
 
     Raises:
-        UserError: a forced codec cannot read the bytes at all.
+        UnicodeError: a forced codec cannot read the bytes at all.
     """
     if codec in WIDE:
         return read_wide(data, codec)
@@ -68,12 +67,8 @@ def read_as(data: bytes, codec: str) -> tuple[str, list[int]]:
         return read_double_byte(data, codec)
     with contextlib.suppress(UnicodeError):
         return data.decode(codec), []
-    try:
-        text = data.decode(codec, "surrogateescape")
-        return text, bad_offsets(text, codec)
-    except UnicodeError as problem:
-        message = f"--encoding {codec}: the bytes do not fit it at all"
-        raise UserError(message, "leave out --encoding to have it detected", EXIT_INPUT) from problem
+    text = data.decode(codec, "surrogateescape")
+    return text, bad_offsets(text, codec)
 
 
 def read_wide(data: bytes, codec: str) -> tuple[str, list[int]]:
