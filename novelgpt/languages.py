@@ -25,7 +25,7 @@ CONTEXT = "\x04"  # stands between a row's context and its message, as in gettex
 WORD = re.compile(r"[A-Za-z]{2}|\b[hs]\b")  # without one there is nothing to translate
 VALUE = re.compile(r"( ?)\{(\d*)\}( ?)")
 WIDE = "\u2e80"  # what comes behind it is Chinese, or stands in Chinese text
-FEW_LETTERS = 7  # of a message that would match too much
+FEW_LETTERS = 7
 GAP = re.compile(r"(?<=\S)( {2,})(?=\S)")  # between columns
 LONGEST = 4000  # characters of a message; what is longer is a text that is shown
 MANY = 20  # parts of a list that are no longer tried together
@@ -119,11 +119,12 @@ def fill_templates(text: str) -> Iterator[tuple[int, str]]:
     for parts in templates():
         if (values := match_values(parts, text)) is None:
             continue
-        is_weak = len("".join(parts).replace(" ", "")) < FEW_LETTERS
+        # a few letters between two values are no message if these are whole sentences
+        is_weak = not parts[0] and not parts[-1] and len("".join(parts).replace(" ", "")) < FEW_LETTERS
         most = 3 if is_weak else len(text)  # blanks in a value
         if not any(GAP.search(value) or value.count(" ") > most for value in values):
             chinese = fill(chinese_table()["{}".join(parts)], [to_chinese(value) for value in values])
-            yield 3 * any("; " in value for value in values), chinese
+            yield 3 * any("; " in value or ", " in value for value in values), chinese
     # lists of counts have "control characters 12"
     before, name, after = COUNTED.fullmatch(text).groups("")
     if name in chinese_table():

@@ -34,7 +34,7 @@ ELSEWHERE = (
     "{} document without a title", "{} documents without a title", "repeated {}", "tabs {}", "indents {}", "address {}",
     "{} document without text below the title", "{} documents without text below the title",
     "data:", "parameters:", "batches:", "steps:", "warm-up:", "memory:", "time:", "disk:",
-    "models {} GB", "checkpoints {} GB", "use {}",
+    "models {} GB", "checkpoints {} GB", "use {}", "here {}", "{} loss {}", "still improving at {}",
     *(f"page\x04{word}" for word in ("missing", "repeated", "tabs", "indents", "address")),
 )  # fmt: skip
 # what a caller in Python has done wrong
@@ -157,10 +157,22 @@ def test_where_no_variable_is_set_the_system_tells_as_windows_does(monkeypatch):
         ("“你去哪里: 长安, 洛阳?”他问", "“你去哪里: 长安, 洛阳?”他问"),
         ("data: no pieces here (manifest.json is missing)", "data：这里没有分片（缺少 manifest.json）"),
         ("data:        25 documents, 33,985 tokens", "数据：       25 篇文档，33,985 个词元"),
-        ("  numbers: repeated 2–3, 7; heading doubled 2 lines dropped", "  章号：重复 2–3, 7；丢弃标题重复 2 行"),
+        ("  numbers: repeated 2–3, 7; heading doubled 2 lines dropped", "  章号：重复 2–3，7；丢弃标题重复 2 行"),
         (
             "stopped early: 3 evaluations in a row were not better than epoch 2 (held-out loss 4.8); use a/best_model",
             "提前结束：连续 3 次评估都没有好过第 2 轮（留出损失 4.8）；请用 a/best_model",
+        ),
+        (
+            "epoch 1/9 held-out loss 4.8 perplexity 132.23 accuracy 17.02% bits per character 7.05",
+            "第 1/9 轮：留出损失 4.8，困惑度 132.23，准确率 17.02%，每字符比特数 7.05",
+        ),
+        (
+            "step 1/34 epoch 1 loss 7.6 lr 0.01 2,364 tokens/s (data 0.05%), 29 s left",
+            "第 1/34 步，第 1 轮，损失 7.6，学习率 0.01，2,364 词元/秒（取数据占 0.05%），还剩 29 秒",
+        ),
+        (
+            "my.json: here top_k is topk; bf16 true is precision bf16",
+            "my.json：在这里，top_k 就是 topk；bf16 true 就是 precision bf16",
         ),
         ("2 h 19 min", "2 小时 19 分"),
         ("12 s", "12 秒"),
