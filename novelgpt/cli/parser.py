@@ -206,6 +206,8 @@ def set_language(words: Sequence[str]) -> None:
         value = following if word == "--lang" else word.removeprefix("--lang=")
         if value in LANGUAGES and value != word:
             os.environ["LANGUAGE"] = value
+
+
 def spell_command(command: Sequence[str] | None, **changes: object) -> str:
     """Spell the command that was given with some options changed, or the call where there was none.
 

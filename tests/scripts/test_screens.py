@@ -92,6 +92,8 @@ def test_lines_and_bar_of_a_run_do_not_mix(warm_python, tmp_path, columns):
     said = "".join(lines)
     assert said.count("sample: ") == 2 and said.count("held-out loss") >= 3
     assert "finished 12 steps in " in said.replace(bars[0], "")
+
+
 def joined(lines: list[str]) -> str:
     """Return the lines of a screen as one text without spaces, for a narrow one breaks lines anywhere."""
     return "".join(lines).replace(" ", "")
