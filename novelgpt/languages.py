@@ -6,7 +6,8 @@ the msgstr has as many {}, or {1} and {0} where the Chinese wants another order:
     msgid "{}: no such folder, expected {}"
     msgstr "{}：没有这个文件夹，这里应为{}"
 
-A value may be a message itself (a range, a reason), and so may each part of a list or of a text of several lines.
+A single word of a page or a bar has `msgctxt "page"` or "bar" above it. A value may be a message itself (a range, a
+reason), and so may each part of a list or of a text of several lines.
 """
 
 import json
@@ -19,7 +20,8 @@ from pathlib import Path
 
 LANGUAGES = ("zh", "en")
 VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")  # the first one that is set decides, as in gettext
-ENTRY = re.compile(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"\n?)+)', re.MULTILINE)
+ENTRY = re.compile(r'^(?:msgctxt "(\w+)"\n)?msgid ((?:".*"\n)+)msgstr ((?:".*"\n?)+)', re.MULTILINE)
+CONTEXT = "\x04"  # stands between a row's context and its message, as in gettext
 WORD = re.compile(r"[A-Za-z]{2}|\b[hs]\b")  # without one there is nothing to translate
 VALUE = re.compile(r"( ?)\{(\d*)\}( ?)")
 WIDE = "\u2e80"  # what comes behind it is Chinese, or stands in Chinese text
@@ -54,9 +56,16 @@ def choose_language(names: str) -> str:
     return "en"
 
 
-def localize(text: str) -> str:
-    """Return a message in the reader's language; what the table does not know stays as it is."""
-    return to_chinese(text) if language() == "zh" else text
+def localize(text: str, *, context: str = "") -> str:
+    """Return a message in the reader's language; what the table does not know stays as it is.
+
+    Args:
+        text: the message in English.
+        context: "page" or "bar" for a single word of a page or a bar, which elsewhere may be the name of something.
+    """
+    if language() == "en":
+        return text
+    return chinese_table().get(f"{context}{CONTEXT}{text}") or to_chinese(text)
 
 
 def read_table(text: str) -> dict[str, str]:
@@ -65,7 +74,8 @@ def read_table(text: str) -> dict[str, str]:
     >>> read_table('msgid ""\n"{} h "\n"{} min"\nmsgstr "{} 小时 {} 分"\n')
     {'{} h {} min': '{} 小时 {} 分'}
     """
-    return {join_lines(source): join_lines(target) for source, target in ENTRY.findall(text)}
+    rows = ((context + CONTEXT * bool(context), *map(join_lines, row)) for context, *row in ENTRY.findall(text))
+    return {context + source: target for context, source, target in rows}
 
 
 def join_lines(quoted: str) -> str:
@@ -90,30 +100,34 @@ def templates() -> list[list[str]]:
 
 @lru_cache(10_000)
 def to_chinese(text: str) -> str:
-    """Return a message in Chinese: of all ways to read it the one that leaves the least English."""
+    """Return a message in Chinese: of all ways to read it the one that leaves the least English.
+
+    Of equal ways it is the simplest: a single message, several in a row, a message whose value is several.
+    """
     if text in chinese_table() or not WORD.search(text):
         return chinese_table().get(text, text)
     # a message may be part of another one, behind a comma or between blanks
     before, words, after = EDGES.fullmatch(text).groups()
     if words != text:
         return SEPARATORS.get(before, before) + to_chinese(words) + after
-    ways = (*fill_templates(text), text, *translate_parts(text))
-    return min(ways, key=lambda way: sum(char.isascii() and char.isalpha() for char in way))
+    ways = [*fill_templates(text), (1, text), *((2, way) for way in translate_parts(text))]
+    return min(ways, key=lambda way: (sum(char.isascii() and char.isalpha() for char in way[1]), way[0]))[1]
 
 
-def fill_templates(text: str) -> Iterator[str]:
-    """Yield the Chinese of every message that a text may be with its values; few letters stand between short ones."""
+def fill_templates(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the Chinese of each message that a text may be, 0 before it; 3 where a value would be several messages."""
     for parts in templates():
         if (values := match_values(parts, text)) is None:
             continue
         is_weak = len("".join(parts).replace(" ", "")) < FEW_LETTERS
         most = 3 if is_weak else len(text)  # blanks in a value
         if not any(GAP.search(value) or value.count(" ") > most for value in values):
-            yield fill(chinese_table()["{}".join(parts)], [to_chinese(value) for value in values])
-    # lists of counts have "tabs 12" and "12 chapters"
+            chinese = fill(chinese_table()["{}".join(parts)], [to_chinese(value) for value in values])
+            yield 3 * any("; " in value for value in values), chinese
+    # lists of counts have "control characters 12"
     before, name, after = COUNTED.fullmatch(text).groups("")
     if name in chinese_table():
-        yield before + chinese_table()[name] + after
+        yield 0, before + chinese_table()[name] + after
 
 
 def match_values(parts: list[str], text: str) -> tuple[str, ...] | None:
@@ -169,8 +183,7 @@ def join_columns(columns: list[str]) -> str:
     """
     line = ""
     for column, gap in zip(columns[::2], [*columns[1::2], ""], strict=True):
-        label = column.removesuffix(":")
-        shown = chinese_table().get(column) or to_chinese(label) + "：" * (label != column)
+        shown = to_chinese(column)
         wider, there = (sum(1 + (char > WIDE) for char in text) for text in (shown, column))
         line += shown + (" " * max(len(gap) + there - wider, 1) if gap else "")
     return line

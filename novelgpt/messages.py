@@ -31,7 +31,9 @@ CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")  # a terminal would obe
 # script of a checkout -> its name under the one command `novelgpt`
 COMMANDS = {"clr_ctrl.py": "clean", "make_vocab.py": "vocab", "tokenize_corpus.py": "tokenize"}
 COMMANDS |= {f"{name}.py": name for name in ("train", "eval", "generate", "convert")}
-SCRIPT = re.compile(rf"(torchrun(?: --\S+)* )?(?<![\w./-])(?:python )?({'|'.join(map(re.escape, COMMANDS))})\b")
+SCRIPT = re.compile(
+    rf"(torchrun(?: --\S+)* )?(?<![\w./-])(?:python )?({'|'.join(map(re.escape, COMMANDS))})(?!\w)", re.ASCII
+)
 
 
 class UserError(Exception):
@@ -163,7 +165,8 @@ def progress_bar(
 
     hidden = None if enabled else True  # None: hidden unless stderr is a terminal
     settings = {"disable": hidden, "leave": leave, "dynamic_ncols": True, "unit_scale": True, "bar_format": form}
-    return tqdm(total=total, unit=localize(unit), initial=initial, desc=localize(description), **settings)
+    settings |= {"unit": localize(unit, context="bar"), "desc": localize(description, context="bar")}
+    return tqdm(total=total, initial=initial, **settings)
 
 
 def nearest_words(

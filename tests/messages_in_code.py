@@ -10,22 +10,28 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import jinja2
+from jinja2 import nodes
+
+from novelgpt.languages import CONTEXT
+
 # function -> the places of its arguments, and their names, that people read
 SINKS = {
     "say": (0, "text"), "warn": (0, "text"), "shown": (0, "text"), "localize": (0, "text"), "word": (0, "text"),
     "UserError": (0, 1, "message", "hint"), "ArgumentTypeError": (0,), "ValueError": (0,), "Parser": (1,),
-    "Decoded": (2, "reason"), "Notice": (2,), "Counter": (0,), "BookFacts": ("how", "reason"),
-    "progress_bar": ("unit", "description"), "option": (1, "help"), "add_argument": ("help",),
+    "option": (1, "help"), "add_argument": ("help",),
 }  # fmt: skip
 SINKS |= dict.fromkeys(("python", "recorded", "sampling", "fixed", "changeable", "content", "free"), (1, "help"))
+REPORTS = {"Decoded": (2, "reason"), "Notice": (2,), "Counter": (0,), "BookFacts": ("how", "reason")}
 KEPT = ("how", "reason")  # attributes and keys that a report shows
 COUNTED = ("counts", "repairs")  # counters whose keys it shows
 TAKES = ("join", "list", "tuple", "sorted", "map", "filter")  # their text is that of their arguments
 METHODS = ("removesuffix", "removeprefix", "strip", "items", "values", "get")  # and theirs that of their object too
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 FILE = r"\S*[/_]\S*|\S+\.(?:py|txt|jsonl?|yaml|csv|html|gz)\b"
-NOT_WORDS = re.compile(rf"--?[A-Za-z][\w-]*|\[[A-Za-z]+\]|{FILE}|\w+=\S+|\{{\}}")
+NOT_WORDS = re.compile(rf"--?[A-Za-z][\w-]*|\[[A-Za-z]+\]|{FILE}|\bSAMPLE\b|\w+=\S+|\{{\}}")
 COMMAND = re.compile(r"(?:python|pip install|torchrun) (?:[^;,\n]|,\S)*|(?:--[\w{}-]+(?: [^\s;,-]+)? ?)+")
+MACROS = ("fact", "table", "odd_characters")  # of pages, whose words they put into the reader's language
 WORD = re.compile(r"[A-Za-z]{2}|\b[hs]\b")
 
 
@@ -50,12 +56,25 @@ class Messages:
             for node in nodes:
                 self.index(node)
         # what people are told, and what a report keeps for them
-        for name, places in [*SINKS.items(), *((heir, SINKS.get(name, ())) for heir, name in self.heirs.items())]:
+        sinks = SINKS | {heir: SINKS[name] for heir, name in self.heirs.items() if name in SINKS}
+        for name, places in (sinks | REPORTS).items():
             for text in (text for call in self.calls[name] for text in arguments(call, places)):
-                self.direct.update(part for words in literals(text) for part in paragraphs(words))
+                self.direct.update(part for words in literals(text) if name in sinks for part in paragraphs(words))
                 self.collect(text)
         for text in [text for node in self.parents for text in kept_texts(node)]:
             self.collect(text)
+        for call in self.calls["progress_bar"]:
+            for words in (literals(text) for text in arguments(call, ("unit", "description"))):
+                if needs_translation(words[0]):
+                    self.add(f"bar{CONTEXT}{words[0]}", f"a bar, line {call.lineno}")
+        for text, place in page_texts(folder / "pages/templates"):
+            if needs_translation(text):
+                self.add(text if " " in text else f"page{CONTEXT}{text}", place)
+
+    def add(self, text: str, place: str) -> None:
+        """Keep a text that stands where it is said."""
+        self.direct.add(text)
+        self.templates.setdefault(text, place)
 
     def index(self, node: ast.AST) -> None:
         """Note a function, a call, or what a statement gives to a variable."""
@@ -175,6 +194,30 @@ def kept_texts(node: ast.AST) -> Iterator[ast.expr]:
             yield node.slice
 
 
+def page_texts(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield what pages say, as templates, and where: what goes through the filter `word`, here or in a macro."""
+    for path in sorted(folder.glob("*.html")):
+        tree = jinja2.Environment().parse(path.read_text(encoding="utf-8"))
+        found = [part.node for part in tree.find_all(nodes.Filter) if part.name == "word"]
+        calls = [part for part in tree.find_all(nodes.Call) if getattr(part.node, "name", "") in MACROS]
+        for argument in (argument for call in calls for argument in call.args):
+            found += argument.items if isinstance(argument, nodes.List) else [argument]
+        texts = ((text, part.lineno) for part in found for words in page_template(part) for text in paragraphs(words))
+        yield from ((text, f"pages/templates/{path.name}:{line}") for text, line in texts)
+
+
+def page_template(node: nodes.Node) -> list[str]:
+    """Return the templates that an expression of a page makes."""
+    match node:
+        case nodes.Const(value=str(text)):
+            return [text]
+        case nodes.CondExpr():
+            return [text for side in (node.expr1, node.expr2) for text in page_template(side)]
+        case nodes.Concat():
+            return ["".join((page_template(part) or ["{}"])[0] for part in node.nodes)]
+    return []
+
+
 def pairs_of(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
     """Return each target of an assignment with what it gets."""
     if not isinstance(target, ast.Tuple):
@@ -222,7 +265,7 @@ def paragraphs(text: str) -> list[str]:
     parts = [part.strip("\n") for part in text.split("\n\n")]
     parts = [line for part in parts for line in (part.split("\n") if part.lstrip().startswith("python ") else [part])]
     parts = [re.sub(r"(\{\})+", "{}", re.sub(r"^[,;] ", "", part.lstrip())) for part in parts]
-    return [part if part.endswith(": ") else part.rstrip(" ,;") for part in parts]
+    return [part if part.endswith(": ") and "{}" not in part else part.rstrip(" ,;") for part in parts]
 
 
 def needs_translation(template: str) -> bool:

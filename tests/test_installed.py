@@ -120,6 +120,7 @@ SAID = {
     "torchrun --nproc_per_node=2 train.py --shard …": "torchrun --nproc_per_node=2 -m novelgpt train --shard …",
     "torchrun --nproc_per_node=2 -m novelgpt train": "torchrun --nproc_per_node=2 -m novelgpt train",
     "python -m novelgpt train --raw": "novelgpt train --raw",
+    "清洗后的章节，由clr_ctrl.py写出": "清洗后的章节，由novelgpt clean写出",
     "old/train.py, my_train.py and eval.pyc are names of others": None,
 }
 

@@ -30,9 +30,12 @@ FOREIGN = (
 )  # fmt: skip
 # what people are told by way of records and of several pieces
 ELSEWHERE = (
-    "table of contents", "heading doubled", "tabs", "indents", "{} and {} more",
-    "{} document without a title", "{} documents without a title",
+    "table of contents", "heading doubled", "{} and {} more", "{} chapters", "{} documents", "missing {}",
+    "{} document without a title", "{} documents without a title", "repeated {}", "tabs {}", "indents {}", "address {}",
     "{} document without text below the title", "{} documents without text below the title",
+    "data:", "parameters:", "batches:", "steps:", "warm-up:", "memory:", "time:", "disk:",
+    "models {} GB", "checkpoints {} GB", "use {}",
+    *(f"page\x04{word}" for word in ("missing", "repeated", "tabs", "indents", "address")),
 )  # fmt: skip
 # what a caller in Python has done wrong
 INTERNAL = (
@@ -73,12 +76,17 @@ def english_in(shown: str) -> list[str]:
     return [line for line in lines if ENGLISH.search(NAMES.sub("", line))]
 
 
+def write_row(text: str) -> str:
+    """Return the row of a message for the table, its Chinese left open."""
+    context, _, message = text.rpartition(languages.CONTEXT)
+    head = f'msgctxt "{context}"\n' if context else ""
+    return f'{head}msgid {json.dumps(message, ensure_ascii=False)}\nmsgstr ""\n'
+
+
 def test_every_message_of_the_code_is_in_the_table(messages, table):
     wanted = [text for text in messages.templates if " " in text.strip() or text in messages.direct]
     missing = [text for text in wanted if text not in table and text not in INTERNAL]
-    rows = [
-        f'# {messages.templates[text]}\nmsgid {json.dumps(text, ensure_ascii=False)}\nmsgstr ""\n' for text in missing
-    ]
+    rows = [f"# {messages.templates[text]}\n{write_row(text)}" for text in missing]
     assert not rows, "add these to novelgpt/chinese.po, with the Chinese:\n\n" + "\n".join(rows)
 
 
@@ -86,6 +94,11 @@ def test_every_row_of_the_table_is_a_message_of_the_code(messages, table):
     known = {*messages.templates, *FOREIGN, *ELSEWHERE}
     assert [message for message in table if message not in known] == []
     assert [message for message in (*FOREIGN, *ELSEWHERE) if message not in table] == []
+
+
+def test_no_row_is_a_word_that_may_be_the_name_of_a_file_or_a_column(table):
+    words = {"stopped", "both", "all", "more", "fewer", "written", "options"}
+    assert {message for message in table if re.fullmatch("[a-z]+", message)} <= words
 
 
 def test_every_row_has_its_chinese_and_a_place_for_every_value(table):
@@ -97,7 +110,8 @@ def test_every_row_has_its_chinese_and_a_place_for_every_value(table):
 
 @pytest.mark.parametrize("part", range(4))
 def test_every_message_is_recognised_with_its_values(table, part):
-    for message, chinese in list(table.items())[part::4]:
+    rows = [(message, chinese) for message, chinese in table.items() if languages.CONTEXT not in message]
+    for message, chinese in rows[part::4]:
         values = [str(number) for number in range(11, 11 + message.count("{}"))]
         assert languages.to_chinese(fill_in(message)) == languages.fill(chinese, values), message
 
@@ -141,6 +155,13 @@ def test_where_no_variable_is_set_the_system_tells_as_windows_does(monkeypatch):
         ("novel.txt: cannot be read: No such file or directory", "novel.txt：读不了：没有这个文件或文件夹"),
         ("nothing of ours; 第一章: 开始, and then", "nothing of ours; 第一章: 开始, and then"),
         ("“你去哪里: 长安, 洛阳?”他问", "“你去哪里: 长安, 洛阳?”他问"),
+        ("data: no pieces here (manifest.json is missing)", "data：这里没有分片（缺少 manifest.json）"),
+        ("data:        25 documents, 33,985 tokens", "数据：       25 篇文档，33,985 个词元"),
+        ("  numbers: repeated 2–3, 7; heading doubled 2 lines dropped", "  章号：重复 2–3, 7；丢弃标题重复 2 行"),
+        (
+            "stopped early: 3 evaluations in a row were not better than epoch 2 (held-out loss 4.8); use a/best_model",
+            "提前结束：连续 3 次评估都没有好过第 2 轮（留出损失 4.8）；请用 a/best_model",
+        ),
         ("2 h 19 min", "2 小时 19 分"),
         ("12 s", "12 秒"),
     ],
@@ -233,3 +254,11 @@ def test_help_in_chinese_starts_as_fast_as_in_english(chinese):
     subprocess.run([sys.executable, ROOT / "train.py", "--help"], capture_output=True, check=True)
     after = os.times()  # processor time: what else the machine does must not count
     assert after.children_user + after.children_system - before.children_user - before.children_system < 0.3
+
+
+def test_without_any_locale_everything_is_said_in_english():
+    environment = {"SYSTEMROOT": os.environ.get("SYSTEMROOT", "")}
+    command = [sys.executable, ROOT / "clr_ctrl.py", "--epoch"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    said = "error: unknown option --epoch\n\nhint: did you mean --report?\n"
+    assert (done.returncode, done.stderr) == (EXIT_USAGE, said)

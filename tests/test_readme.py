@@ -3,6 +3,7 @@
 A block after the comment `<!-- runs -->` is run in order, in one copy of the checkout whose demo config is made tiny.
 """
 
+import contextlib
 import importlib
 import os
 import re
@@ -91,8 +92,9 @@ def rows(name: str) -> list[list[str]]:
     ]
 
 
-def messages(name: str) -> list[str]:
-    return [row[0].strip("`") for row in rows(name) if row[0].startswith(("`error: ", "`warning: "))]
+def messages(name: str, words: str = "error: |warning: ") -> list[str]:
+    """Return the messages in the first cells of tables that begin with some words."""
+    return [message for row in rows(name) for message in re.findall(f"`((?:{words})[^`]*)`", row[0])]
 
 
 def test_what_was_coming_has_not_come():
@@ -106,7 +108,8 @@ def test_a_page_and_its_chinese_have_the_same_blocks_headings_tables_and_message
     assert [line.count("#") for line in headings(english)] == [line.count("#") for line in headings(chinese)]
     assert messages(english) == messages(chinese)
     assert [len(row) for row in rows(english)] == [len(row) for row in rows(chinese)]
-    codes = [[row[0] for row in rows(name) if re.fullmatch("`[^`]+`", row[0])] for name in (english, chinese)]
+    cells = [[row[0].split("<br>")[-1] for row in rows(name)] for name in (english, chinese)]
+    codes = [[cell for cell in column if re.fullmatch("`[^`]+`", cell)] for column in cells]
     assert codes[0] == codes[1]
 
 
@@ -230,7 +233,7 @@ HELD_OPEN = "hold the lock"
 # message: (folder, command, files written before). The folders are a fresh checkout and the walked one.
 CAUSES = {
     "error: novel.txt: cannot be read: No such file or directory": ("fresh", "clr_ctrl.py novel.txt", {}),
-    "error: novel.txt: encoding undecided: gb18030 reads 「你」, big5 reads 「斕」": (
+    "error: novel.txt: encoding undecided: gb18030 reads …": (
         "fresh",
         "clr_ctrl.py novel.txt",
         {"novel.txt": "你".encode("gb18030")},
@@ -271,7 +274,7 @@ CAUSES = {
         "train.py --config config/demo.yaml --tokenizer_path cache/vocab_novel.txt --batch_size 4 --device 0,1",
         {},
     ),
-    "error: --fp16: cpu does not compute in fp16": (
+    "error: --fp16: cpu does not … in fp16": (
         "walked",
         "train.py --config config/demo.yaml --tokenizer_path cache/vocab_novel.txt --fp16 --device cpu",
         {},
@@ -315,11 +318,12 @@ HARD_TO_CAUSE = {"error: step …: loss not finite 3 steps in a row; last good c
 
 def pattern_of(message: str) -> str:
     """Turn a message with `…` for what varies into a regular expression."""
-    return ".+".join(map(re.escape, message.split("…")))
+    return ".*".join(map(re.escape, message.split("…")))
 
 
 def test_the_messages_of_the_readme_are_some_of_the_page_of_problems():
     assert set(messages("README.md")) < set(messages("docs/problems.md"))
+    assert set(messages("README_zh.md", "错误：")) < set(messages("docs/problems_zh.md", "错误："))
 
 
 @pytest.mark.parametrize("message", messages("docs/problems.md"))
@@ -329,22 +333,38 @@ def test_a_message_of_the_table_is_what_the_script_says(message, request, tmp_pa
         assert "loss not finite {BAD_IN_A_ROW} steps in a row; last good checkpoint: " in source
         assert "BAD_IN_A_ROW = 3" in source
         return
-    place, command, files = CAUSES[message]
-    folder = copy_checkout(tmp_path, {}) if place == "fresh" else request.getfixturevalue("walked")
+    cause(message, request, tmp_path, monkeypatch)
+    assert re.search(f"^{pattern_of(message)}", capsys.readouterr().err, re.MULTILINE)
+
+
+def pairs_of_messages() -> list[tuple[str, str]]:
+    """Return (English, Chinese) of every message that the Chinese page has in both languages."""
+    cells = [row[0] for row in rows("docs/problems_zh.md") if "<br>" in row[0]]
+    return [tuple(reversed(re.fullmatch("`([^`]+)`<br>`([^`]+)`", cell).groups())) for cell in cells]
+
+
+@pytest.mark.skipif("--lang" in COMING, reason="messages in Chinese are still to come")
+@pytest.mark.parametrize(("english", "chinese"), pairs_of_messages())
+def test_a_chinese_message_is_what_the_script_says_in_chinese(english, chinese, request, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LANGUAGE", "zh")
+    cause(english, request, tmp_path, monkeypatch)
+    assert re.search(f"^{pattern_of(chinese)}", capsys.readouterr().err, re.MULTILINE)
+
+
+def cause(message: str, request, place: Path, monkeypatch) -> None:
+    """Run the command that ends with a message."""
+    where, command, files = CAUSES[message]
+    folder = copy_checkout(place, {}) if where == "fresh" else request.getfixturevalue("walked")
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    if place == "damaged":
-        folder = damaged_copy(folder, tmp_path)
+    if where == "damaged":
+        folder = damaged_copy(folder, place)
     monkeypatch.chdir(folder)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     script, *arguments = shlex.split(command)
     main = importlib.import_module(script.removesuffix(".py")).main
-    if place == HELD_OPEN:
-        with run_lock("model"):
-            assert run(main, arguments) != EXIT_DONE
-    else:
+    with run_lock("model") if where == HELD_OPEN else contextlib.nullcontext():
         assert run(main, arguments) != EXIT_DONE
-    assert re.search(f"^{pattern_of(message)}", capsys.readouterr().err, re.MULTILINE)
 
 
 def damaged_copy(folder: Path, place: Path) -> Path:

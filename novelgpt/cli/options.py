@@ -107,8 +107,9 @@ def drop_pattern(text: str) -> str:
 class TrainOptions:
     """Options of train.py. Lengths are in tokens, rates per step; None leaves the choice to the machine or the data.
 
-    The word before each parenthesis is the role `resume`. Two further roles: `only`, the kind of data an option applies
-    to, "windows" of a book or "rows" (one text per record); `needs`, what must be there for it to have an effect.
+    The word before each parenthesis is the role `resume`. Further roles: `only`, the kind of data an option applies to,
+    "windows" of a book or "rows" (one text per record); `needs`, what must be there for it to have an effect; of all
+    tables `in_book`, the place in books/NAME/ that --book gives it, with `if_there` only where something is there.
 
     >>> options = TrainOptions(epochs=3, output_dir="runs/first")
     >>> options.epochs, options.batch_size, options.output_path.name
@@ -129,9 +130,7 @@ class TrainOptions:
     tokenized_data_path: str = content(
         "data/tokenized/", "folder of the numbered piece files", only="windows", in_book="tokenized/"
     )
-    raw: bool = free(
-        False, "tokenize raw_data_path into pieces first, with the options of tokenize_corpus.py", only="windows"
-    )
+    raw: bool = free(False, "tokenize raw_data_path into pieces first", only="windows")
     num_pieces: int = content(100, "piece files to cut the tokens into", whole(1, 1_000_000), only="windows")
     min_length: int = content(0, "leave out chapters of fewer characters and report them", whole(0), only="windows")
     valid_fraction: float = content(0.05, "share of the tokens held out at the end of the book", real(0, 0.9))

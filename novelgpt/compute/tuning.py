@@ -37,7 +37,13 @@ MALLOC_OPTIONS = {-3: 1 << 30, -1: 2**31 - 1, -2: 64 << 20}
 def tune_for_cpu(model: GPT2LMHeadModel, *, seed: int, dtype: torch.dtype = torch.float32) -> Noise:
     """Replace dropout, attention, GELU and, where the products are in fp32, the linear layers of a GPT-2 in place.
 
-    Returns the source of noise, a function of the seed, whose set_position the training loop calls.
+    Args:
+        model: in fp32 on the CPU; its weights and its state dict stay as they are.
+        seed: of the dropout masks, 0 or more.
+        dtype: of the matrix products, torch.float32 or torch.bfloat16.
+
+    Returns:
+        The source of noise, a function of the seed, whose set_position the training loop calls before each pass.
     """
     # Attention is a function that the config names; transformers hands it the block's own module.
     noise = Noise(seed)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from novelgpt.cli import TrainOptions, book_places, names_with, spell_command
+from novelgpt.files import MANIFEST
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError, nearest_words
 from novelgpt.network import check_model_folder, read_model_config
 
 ONLY_ROWS = names_with(TrainOptions, only="rows")
 ONLY_WINDOWS = names_with(TrainOptions, only="windows")
 NEEDS_HELD_OUT = names_with(TrainOptions, needs="held out")
-MANIFEST = "manifest.json"  # written last into a folder of pieces
 
 
 def check_inputs(options: TrainOptions, command: Sequence[str] | None = None) -> None:

@@ -61,9 +61,15 @@ class RunLog:
         self.bar.initial = self.bar.n = step
         self.bar.refresh()
 
-    def show(self, words: str, *, refresh: bool = True) -> None:
-        """Say on the bar what is under way, at once or when it moves next."""
-        self.bar.set_description_str(words, refresh=refresh)
+    def show(self, words: str) -> None:
+        """Say on the bar what is under way."""
+        self.bar.set_description_str(words)
+
+    def move_bar(self, epoch: int, epochs: int, loss: float | None) -> None:
+        """Move the bar by a step, with its epoch and the mean loss, where it is known."""
+        words = f"epoch {epoch}/{epochs}" + ("" if loss is None else f", loss {loss:.4f}")
+        self.bar.set_description_str(words, refresh=False)
+        self.bar.update()
 
     def is_line_due(self) -> bool:
         """Tell whether a person who watches a file has read nothing for minutes."""

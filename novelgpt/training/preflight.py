@@ -14,7 +14,7 @@ from novelgpt.training.log import format_duration
 TRIAL_STEPS = 3  # the first one warms up
 CHECKPOINT_BYTES = 12  # a parameter: the weight and two moments in fp32
 MODEL_BYTES = 4  # a parameter
-FEW_TOKENS_PER_PARAMETER = 0.05  # below, a smaller network learns as well (measured on novels of 1 M characters)
+FEW_TOKENS_PER_PARAMETER = 0.025  # below, a smaller network learns as well (measured on novels of 1 M characters)
 SMALLER = ("config/model_config_laptop.json", "config/model_config_demo.json")
 
 

@@ -27,7 +27,7 @@ from novelgpt.corpus.documents import read_corpus, source_sha256
 from novelgpt.corpus.pieces import Pieces, make_pieces, open_pieces
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.files import read_json, write_json
-from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, say
+from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, say, warn
 from novelgpt.network import (
     build_model,
     check_model_config,
@@ -191,10 +191,10 @@ def open_run_pieces(
     is_named = options.raw or options.raw_data_path != defaults.raw_data_path
     corpus = options.raw_data_path if is_named else made["source"].get("path")
     if world.is_main and corpus and Path(corpus).exists() and source_sha256(corpus) != made["source"]["sha256"]:
-        there = f"{made['source'].get('path')}, {made['train']['characters']:,} characters to train on"
-        if made["vocabulary"]["sha256"] == tokenizer.fingerprint:
-            there = f"“{tokenizer.decode(pieces.train[1:13]).splitlines()[0]}”, from {there}"
-        now = f"“{next(iter(read_corpus(corpus))).splitlines()[0][:12]}”, from {corpus}"
+        is_readable = made["vocabulary"]["sha256"] == tokenizer.fingerprint
+        old = tokenizer.decode(pieces.train[1:13]) if is_readable else "…"
+        there = f"{first_words(old)}, from {made['source'].get('path')}, {made['train']['tokens']:,} tokens"
+        now = f"{first_words(next(iter(read_corpus(corpus)), ''))}, from {corpus}"
         message = f"{Path(folder)}: the pieces are of another text\n  pieces: {there}\n  now: {now}"
         raise UserError(message, f"{again}\n{A_FOLDER_EACH}", EXIT_STATE)
     try:
@@ -271,27 +271,29 @@ def write_run_file(run: Run) -> None:
         "numpy": np.__version__,
     }
     command = None if run.command is None else list(run.command)
-    values = {
-        "options": asdict(run.options),
-        "left_open": left_open(run),
-        "identity": identity(run),
-        "versions": versions,
-    }
-    values |= {"book": describe_book(run), "command": command, "total_steps": run.total_steps}
+    values = {"options": asdict(run.options), "left_open": left_open(run), "identity": identity(run)}
+    values |= {"versions": versions, "book": describe_book(run), "command": command, "total_steps": run.total_steps}
     write_json(run.options.output_path / RUN_FILE, values)
 
 
 def left_open(run: Run) -> list[str]:
     """Return the options that the run itself has resolved, for none was given."""
-    return [
-        name for name, value in asdict(run.asked).items() if value is None and getattr(run.options, name) is not None
-    ]
+    asked, resolved = vars(run.asked), vars(run.options)
+    return [name for name in asked if asked[name] is None and resolved[name] is not None]
 
 
 def describe_book(run: Run) -> str:
     """Describe a text by its first words and its length, so that people tell it from another."""
-    words = run.data.opening(run.tokenizer.decode).split("\n")[0][:20]
-    return f"“{words}”, {run.data.describe_counts()[0]}"
+    return f"{first_words(run.data.opening(run.tokenizer.decode))}, {run.data.describe_counts()[0]}"
+
+
+def first_words(text: str) -> str:
+    """Quote the beginning of the first line of a text.
+
+    >>> first_words("\\n第一回　石头\\n女娲炼石补天。")
+    '“第一回　石头”'
+    """
+    return f"“{text.strip().partition(chr(10))[0][:12]}”"
 
 
 def check_identity(run: Run, folder: Path, *, is_over: Callable[[dict], bool]) -> None:
@@ -350,23 +352,20 @@ def another_book(run: Run, folder: Path, former: dict) -> UserError:
     return UserError(message, f"{spell_command(run.command, output_dir=place)}\n{A_FOLDER_EACH}", EXIT_STATE)
 
 
-def describe_new_rate(run: Run, path: Path, step: int) -> str | None:
-    """Say that the learning rate goes up where a run is longer than when it came to a step; None where it does not."""
-    if not path.exists():
-        return None
-    former = read_run_file(path)
-    was, total = former["identity"], former["total_steps"]
-    warmup = warmup_count(was["warmup_steps"], total)
-    before = lr_at(
-        min(step, total), total, peak=was["lr"], warmup=warmup, schedule=was["lr_scheduler"], end=was["lr_end"]
-    )
-    options = run.options
+def warn_of_new_rate(run: Run, path: Path, step: int) -> None:
+    """Warn where the learning rate goes up at a step because a run is longer now than its former run.json says."""
+    if not path.exists() or (former := read_run_file(path))["total_steps"] == run.total_steps:
+        return
+    was, total, options = former["identity"], former["total_steps"], run.options
+    warmup, then = warmup_count(was["warmup_steps"], total), {"schedule": was["lr_scheduler"], "end": was["lr_end"]}
+    before = lr_at(min(step, total), total, peak=was["lr"], warmup=warmup, **then)
     course = {"schedule": options.lr_scheduler, "end": options.lr_end}
     after = lr_at(step + 1, run.total_steps, peak=options.lr, warmup=run.warmup, **course)
-    if run.total_steps == total or after < 1.5 * before:
-        return None
-    words = f"the learning rate goes up from {before:.2g} to {after:.2g}, where the longer run has it"
-    return f"step {step:,}: {words}; the loss rises with it for a while"
+    if after >= 1.5 * before:
+        warn(
+            f"step {step:,}: the learning rate goes up from {before:.2g} to {after:.2g}, where the longer run has it; "
+            "the loss rises with it for a while"
+        )
 
 
 def read_run_file(path: Path) -> dict:

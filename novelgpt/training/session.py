@@ -41,9 +41,9 @@ from novelgpt.training.preflight import check_disk, describe_long_warmup, print_
 from novelgpt.training.run import (
     RUN_FILE,
     check_identity,
-    describe_new_rate,
     describe_run,
     prepare_run,
+    warn_of_new_rate,
     write_run_file,
 )
 from novelgpt.training.stopping import Stopped, StopSignals, seconds_until
@@ -130,14 +130,11 @@ def begin(run: Run) -> Path | None:
 
     # from here on something will be written
     check_disk(run)
-    change = None
     if checkpoint:
-        change = describe_new_rate(run, run_file_of(checkpoint), read_progress(checkpoint).step)
+        warn_of_new_rate(run, run_file_of(checkpoint), read_progress(checkpoint).step)
     write_run_file(run)
     for line in describe_run(run):
         say(line)
-    if change:
-        warn(change)
     if words := describe_long_warmup(run):
         warn(words)
     return checkpoint
@@ -145,9 +142,9 @@ def begin(run: Run) -> Path | None:
 
 def find_deadline(options: TrainOptions, began: float) -> tuple[float | None, str]:
     """Return the time.monotonic() at which the run stops by itself, and the reason; (None, "") for never."""
-    ends = (
-        [(began + 3600 * options.max_hours, f"--max_hours {options.max_hours:g} is over")] if options.max_hours else []
-    )
+    ends = []
+    if options.max_hours:
+        ends.append((began + 3600 * options.max_hours, f"--max_hours {options.max_hours:g} is over"))
     if options.until:  # the next time the clock shows it, tomorrow if need be
         ends.append((began + seconds_until(options.until, now=datetime.now()), f"--until {options.until} is past"))
     return min(ends, default=(None, ""))

@@ -19,6 +19,7 @@ from novelgpt.messages import is_main_process, say
 
 # Windows has neither SIGHUP nor SIGUSR1; SIGBREAK, Ctrl-Break, is there alone
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+HANGUP = getattr(signal, "SIGHUP", None)
 SAVING = "SIGUSR1"
 
 
@@ -54,9 +55,9 @@ class StopSignals:
             return self
 
         # the former handlers come back at the end, as a notebook expects
-        for name in STOPPING:
-            if hasattr(signal, name):
-                self.former[getattr(signal, name)] = signal.signal(getattr(signal, name), self.on_stop)
+        for number in (getattr(signal, name) for name in STOPPING if hasattr(signal, name)):
+            if number != HANGUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup means that it goes on
+                self.former[number] = signal.signal(number, self.on_stop)
         if hasattr(signal, SAVING):
             self.former[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self.on_save)
         return self

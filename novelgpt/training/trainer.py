@@ -130,9 +130,8 @@ class Trainer:
                     result = self.engine.step(batch, step=step, lr_share=lr_share, check_stop=self.check_stop)
                     self.count_step(batch, result)
 
-                    # log
-                    if step == 1 or step % options.log_step == 0 or step == run.total_steps:
-                        self.log_step()
+                    # log, and say how it goes
+                    self.log_if_due(step)
 
                     # evaluate within the epoch, and keep the best
                     self.evaluate_if_due()
@@ -167,21 +166,16 @@ class Trainer:
         if result.finite.device.type == "cpu" or len(self.unchecked) >= UNCHECKED_STEPS:
             self.check_finite()
         self.meter.tokens += batch.input_ids.size
-        self.show_progress()
+        self.log.move_bar(self.progress.epoch, self.options.epochs, self.mean_loss)
 
-    def show_progress(self) -> None:
-        """Move the bar by a step; where there is none and nothing has been said for minutes, say how it goes."""
-        loss = "" if self.mean_loss is None else f", loss {self.mean_loss:.4f}"
-        self.log.show(f"epoch {self.progress.epoch}/{self.options.epochs}{loss}", refresh=False)
-        self.log.bar.update()
-        if self.log.is_line_due():
-            known = {"loss": self.mean_loss} if loss else {}
-            self.say_step({"step": self.progress.step, "epoch": self.progress.epoch, **known, **self.pace()})
-
-    def pace(self) -> dict[str, float]:
-        """Return the learning rate and the tokens per second since the last log line."""
-        lr = self.engine.optimizers[0].param_groups[0]["lr"]
-        return {"lr": lr, "tokens_per_second": round(self.meter.rate(), 1)}
+    def step_record(self) -> dict:
+        """Return where the run stands and how it goes since the last log line; the loss only where it is known."""
+        known = {} if self.mean_loss is None else {"loss": self.mean_loss}
+        rates = {
+            "lr": self.engine.optimizers[0].param_groups[0]["lr"],
+            "tokens_per_second": round(self.meter.rate(), 1),
+        }
+        return {"step": self.progress.step, "epoch": self.progress.epoch, **known, **rates}
 
     def say_step(self, record: dict) -> None:
         """Print a record of a step, and what is left."""
@@ -220,6 +214,13 @@ class Trainer:
         if any_process(self.stop.must_stop(), self.run.world):
             raise Stopped
 
+    def log_if_due(self, step: int) -> None:
+        """Log every log_step steps; in between, where there is no bar and nothing was said for minutes, only say it."""
+        if step == 1 or step % self.options.log_step == 0 or step == self.run.total_steps:
+            self.log_step()
+        elif self.log.is_line_due():
+            self.say_step(self.step_record())
+
     def log_step(self) -> None:
         """Write the mean loss since the last log line."""
         self.check_finite()
@@ -229,16 +230,15 @@ class Trainer:
         self.tokens.zero_()
         if tokens:
             self.mean_loss = loss / tokens
-            record = self.record({"loss": self.mean_loss, **self.pace()})
+            record = self.step_record()
+            self.log.write(record)
             if self.run.world.is_main:
                 self.say_step(record)
         self.meter.start()
 
-    def record(self, values: dict) -> dict:
-        """Append a record of the current step to the log, and return it."""
-        record = {"step": self.progress.step, "epoch": self.progress.epoch, **values}
-        self.log.write(record)
-        return record
+    def record(self, values: dict) -> None:
+        """Append a record of the current step to the log."""
+        self.log.write({"step": self.progress.step, "epoch": self.progress.epoch, **values})
 
     def evaluate_if_due(self) -> None:
         """Evaluate within the epoch if it is due, and keep the best; its time is not the training's."""

@@ -217,7 +217,7 @@ def say_style(written: dict[str, float], book: dict[str, float] | None) -> None:
     for name, value in written.items():
         form = ".1f" if name.endswith("length") or name == "ellipses" else ".0%"
         cells[name] = f"{value:9{form}}" + ("" if book is None else f"{book[name]:12{form}}")
-    say(f"{'':36}{'written':>9}" + ("" if book is None else f"{'the book':>12}"))
+    say(f"{'':36}  written" if book is None else f"{'':36}  written    the book")
     say(f"characters in a sentence            {cells['sentence_length']}")
     say(f"characters in a paragraph           {cells['paragraph_length']}")
     say(f"within quotation marks              {cells['dialogue_share']}")

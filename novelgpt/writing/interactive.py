@@ -41,18 +41,25 @@ class Story:
         """Write the text to its file."""
         write_text(self.path, self.text)
 
+    def keep(self) -> None:
+        """Save the text; where the disk is full it waits for the next time."""
+        try:
+            self.save()
+        except UserError as problem:
+            warn(f"{problem.message}; free some space: the whole text is saved with the next change, or by q")
+
     def add(self, part: str) -> None:
         """Append a part."""
         self.parts.append(part)
         self.tries = 0
-        self.save()
+        self.keep()
 
     def drop(self) -> bool:
         """Remove the last part; False when only the beginning is left."""
         if len(self.parts) == 1:
             return False
         self.parts.pop()
-        self.save()
+        self.keep()
         return True
 
 
@@ -113,7 +120,7 @@ def say_keys() -> None:
     """Say what may be typed."""
     say("""Enter    the model goes on (Ctrl-C stops it and keeps what it has written)
 r        write the last part anew              u     undo the last part
-TEXT     add text of your own                  + r   add text that would be a key
+TEXT     add text of your own                  + r   add what is also a key
 e TEXT   put text in place of the last part    t 0.8 temperature, lower is safer
 ?        these keys                            q     quit; the story is kept""")
 
@@ -136,6 +143,7 @@ def write_by_turns(session, story: Story, rule, lines: TextIO) -> int:
     for line in read_lines(lines, screen):
         key, text = read_key(line)
         if key == "q":
+            story.save()
             break
         with StopSignals() as stop:
             session.is_stopped = stop.is_set

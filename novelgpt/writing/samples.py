@@ -41,6 +41,11 @@ def format_sample(number: int, text: str) -> str:
     return f"{BANNER} SAMPLE {number} {BANNER}\n{text}\n{CLOSING}\n"
 
 
+def cut_mark(sample) -> str:
+    """Return the line that follows a text which a signal has stopped; nothing for any other."""
+    return f"\n[cut here after {len(sample.ids):,} tokens]" if sample.ended == "stopped" else ""
+
+
 class SampleFolder:
     """The files of one run's samples.
 
@@ -123,11 +128,9 @@ class Output:
         self.texts: list[str] = []  # what the model wrote of each finished sample
         self.num_tokens = 0  # of all of them
 
-    def parts(self, sample, prompt) -> tuple[str, str]:
-        """Return prefix and new text as people want them: what a mark asked for comes without its question."""
-        prefix = "" if prompt.stop_rule.is_answer else self.session.tokenizer.show(sample.prefix)
-        cut = f"\n[cut here after {len(sample.ids):,} tokens]" if sample.ended == "stopped" else ""
-        return prefix, self.session.show_new(sample) + cut
+    def shown_prefix(self, sample, prompt) -> str:
+        """Return the prefix as people want it: what a mark asked for comes without its question."""
+        return "" if prompt.stop_rule.is_answer else self.session.tokenizer.show(sample.prefix)
 
     def update(self, samples: list, prompt, bar) -> None:
         """Take the samples of a batch, which have grown; the bar counts their tokens."""
@@ -141,19 +144,18 @@ class Output:
 
     def read_texts(self, samples: list, prompt) -> dict[int, str]:
         """Return growing texts as people see them, by the numbers of the samples."""
-        parts = {sample.index + 1: self.parts(sample, prompt) for sample in samples}
-        return {number: shorten(prefix) + new for number, (prefix, new) in parts.items()}
+        prefix = shorten(self.shown_prefix(samples[0], prompt))
+        return {sample.index + 1: prefix + self.session.show_new(sample) for sample in samples}
 
     def stream_new(self, sample, prompt) -> None:
         """Print the characters since the last time."""
-        prefix, new = self.parts(sample, prompt)
         if self.growing is None:
             self.growing = Growing(self.session.tokenizer)
-            self.screen.print(f"{BANNER} SAMPLE {sample.index + 1} {BANNER}\n{self.screen.mark_prefix(prefix)}")
+            beginning = self.screen.mark_prefix(self.shown_prefix(sample, prompt))
+            self.screen.print(f"{BANNER} SAMPLE {sample.index + 1} {BANNER}\n{beginning}")
         self.screen.print(self.growing.push(sample))
         if sample.ended:
-            cut = new.removeprefix(self.session.show_new(sample))
-            self.screen.print(f"{cut}\n{CLOSING}\n")
+            self.screen.print(f"{cut_mark(sample)}\n{CLOSING}\n")
             self.growing = None
         self.mind_stdout()
 
@@ -161,13 +163,14 @@ class Output:
         """Take one more finished sample; one that was stopped before its first token is none."""
         if sample.ended == "stopped" and not sample.ids:
             return
-        self.texts.append(self.session.show_new(sample))
+        prefix, text = self.shown_prefix(sample, prompt), self.session.show_new(sample)
+        self.texts.append(text)
         self.num_tokens += len(sample.ids)
-        prefix, new = self.parts(sample, prompt)
+        new = text + cut_mark(sample)
         copied = self.session.measure_copies(sample)
         facts = self.facts_of(sample, prompt.text, copied and asdict(copied)) | {"prefix_characters": len(prefix)}
         # to the disk first: what is printed is saved
-        self.keep(shorten(prefix) + new, prefix + self.texts[-1], facts)
+        self.keep(shorten(prefix) + new, prefix + text, facts)
         if prompt.title:
             number = sample.index % self.options.nsamples + 1
             self.try_to(lambda: self.folder.add_titled(prompt.title, number, prefix + new))
@@ -254,7 +257,11 @@ class Output:
         if self.fault:
             self.folder.save()
         if self.stop.is_set():
-            say("stopped: the texts are cut where they were, and kept")
+            say(
+                "stopped: the texts are cut where they were, and kept"
+                if self.texts
+                else "stopped before the first token"
+            )
         if self.folder:
             self.folder.close()
             say(f"{len(self.texts)} samples: {self.folder.text_path} and {self.folder.lines_path}")

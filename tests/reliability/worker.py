@@ -130,6 +130,7 @@ def spoil_pass(sum_loss: Callable, number: int, value: str, part: str) -> Callab
 
 def run_child(job: dict, board: mmap.mmap, output: int) -> None:
     """Be the child: never returns."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a sweep may run under nohup
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (until the end)

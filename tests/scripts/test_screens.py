@@ -53,9 +53,8 @@ from novelgpt.training.log import RunLog
 log = RunLog(Path(sys.argv[1]), 1570)
 log.resume(step=0, length=0)
 log.bar.update(337)
-log.show("epoch 4/15, loss 4.2134", refresh=False)
 log.bar.mininterval = 0
-log.bar.update()
+log.move_bar(4, 15, 4.21337)
 if len(sys.argv) > 2:
     log.show(sys.argv[2])
 os._exit(0)  # as it stands
@@ -173,11 +172,15 @@ def test_a_story_is_typed_at_a_sign_that_waits(warm_python, place, columns):
     assert "thestoryiskeptin" in joined(lines)
 
 
-@pytest.mark.parametrize("columns", [20, 80, 150])
-def test_ctrl_c_cuts_a_text_on_the_screen(warm_python, place, columns):
-    words = [*ENDLESS, "--length", 1_000_000, "--stream", "--prefix", "江枫渔火"]
+@pytest.mark.parametrize(
+    ("columns", "options", "sign"),
+    [(columns, ["--stream"], "江枫渔火") for columns in (20, 80, 150)]
+    + [(columns, [], "k/1.00M") for columns in (80, 150)],  # the bar has counted a thousand tokens
+)
+def test_ctrl_c_cuts_a_text_on_the_screen(warm_python, place, columns, options, sign):
+    words = [*ENDLESS, "--length", 1_000_000, "--prefix", "江枫渔火", *options]
     terminal = open_terminal(warm_python, place, *words, columns=columns)
-    terminal.wait_for("江枫渔火")
+    terminal.wait_for(sign)
     terminal.type("\x03")
     assert terminal.end() == 130
     text = joined(terminal.lines)

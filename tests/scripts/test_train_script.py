@@ -176,7 +176,7 @@ def test_pieces_of_another_book_are_refused_with_both_books_and_the_flag(argv, t
     assert said == (
         f"error: {tmp_path / 'pieces'}: the pieces are of another text\n"
         f"  pieces: “《九井灵潮》”, from {tmp_path / 'train.json'}, "
-        f"{manifest['train']['characters']:,} characters to train on\n"
+        f"{manifest['train']['tokens']:,} tokens\n"
         f"  now: “第一回 石头”, from {tmp_path / 'train.json'}\n\n"
         f"hint: {shlex.join(['python', 'train.py', *argv, f'--raw_data_path={tmp_path}/train.json', '--raw'])}\n"
         "(a folder for each book: clr_ctrl.py NOVEL.txt --book NAME, then train.py --raw --book NAME)\n"

@@ -12,10 +12,12 @@ from helpers import StopAfter, assert_survives_stops, fit, read_log, refusal_of,
 from processes import assert_same_losses, run_cases
 from transformers import AutoModelForCausalLM
 
+from novelgpt.commands.train import build_parser
 from novelgpt.corpus.records import encode_records
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.network import sum_loss
 from novelgpt.training.checkpoint import list_checkpoints
+from novelgpt.training.checks import check_options
 from novelgpt.training.engine import Engine
 from novelgpt.training.rows import make_rows
 from novelgpt.training.run import prepare_run, write_run_file
@@ -297,6 +299,13 @@ def test_an_unfinished_run_over_records_goes_on_under_the_same_settings_only(row
     assert problem.message.startswith(f"{options.output_path}: holds {kind}\n  {line}")
     assert "allow_change" not in problem.hint
     assert train(row_options(preprocessing_num_workers=2)) == 0  # which changes nothing
+
+
+def test_records_go_together_with_a_book_whose_places_of_windows_they_leave_alone():
+    words = ["--book=井", "--train_file=lines.txt"]
+    check_options(build_parser().parse_options(words))
+    problem = refusal_of(check_options, build_parser().parse_options([*words, "--raw_data_path=data/other.json"]))
+    assert problem.message == "--raw_data_path: has no meaning with --rows, which reads one text a record"
 
 
 def test_the_model_folder_loads_with_its_mark(row_options):

@@ -29,6 +29,20 @@ def test_a_caller_from_python_gets_its_handlers_back():
     assert [signal.getsignal(number) for number in numbers] == former
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_run_under_nohup_outlives_its_terminal():
+    from novelgpt.training.stopping import StopSignals
+
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.must_stop()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, former)
+
+
 def test_ctrl_break_of_windows_stops_a_run(monkeypatch, capsys):
     from novelgpt.training.stopping import StopSignals
 

@@ -7,6 +7,8 @@ import sys
 import pytest
 from helpers import assert_generate_fails, call_generate, save_model_and_book
 
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError
+from novelgpt.writing import interactive
 from novelgpt.writing.generation import SampleBatch
 from novelgpt.writing.interactive import is_of_another
 
@@ -140,6 +142,26 @@ def test_a_file_is_the_beginning_of_what_is_written_by_turns(turn, tmp_path):
     assert turn("+ 霜满天", options=beginning) == "月落乌啼霜满天"
     assert turn("q", options=beginning) == "月落乌啼"
     assert (tmp_path / "story.1.txt").read_text(encoding="utf-8") == "月落乌啼霜满天"
+
+
+@pytest.mark.parametrize(("fails", "status"), [(1, 0), (9, 4)])
+def test_a_full_disk_is_said_and_the_text_saved_once_there_is_room(
+    begin, turn, tmp_path, monkeypatch, capsys, fails, status
+):
+    begin("q")
+    write, calls = interactive.write_text, iter(range(100))
+
+    def write_text(path, text):
+        if 1 <= next(calls) <= fails:  # the first one is that of the beginning
+            raise UserError(f"{path}: cannot be written: No space left on device", "free some space", EXIT_ENVIRONMENT)
+        write(path, text)
+
+    monkeypatch.setattr(interactive, "write_text", write_text)
+    story = turn("月落", "q", status=status)
+    assert story == PREFIX + ("" if status else "月落")
+    full = f"{tmp_path / 'story.txt'}: cannot be written: No space left on device"
+    line = f"warning: {full}; free some space: the whole text is saved with the next change, or by q\n"
+    assert capsys.readouterr().err.count(line) == 1
 
 
 def stop_at_third(monkeypatch, name: str) -> None:

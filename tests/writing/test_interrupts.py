@@ -103,7 +103,8 @@ def test_a_signal_before_the_first_token_leaves_no_text(place, tmp_path, monkeyp
         SampleBatch, "read_prefix", lambda *a, **b: signal.raise_signal(signal.SIGINT) or begin(*a, **b)
     )
     assert call_generate(place, *ENDLESS, "--save_samples", "--save_samples_path", str(tmp_path)) == 130
-    assert capsys.readouterr().out == ""
+    shown, said = capsys.readouterr()
+    assert shown == "" and "stopped before the first token\n" in said
 
 
 def test_the_same_signal_again_ends_at_once_but_a_terminal_closes_twice():

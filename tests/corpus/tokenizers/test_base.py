@@ -1,7 +1,9 @@
 """What all tokenizers share: one class, the same marks, texts for people, and documents framed by [CLS] everywhere."""
 
+import io
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS
 from novelgpt.corpus.tokenizers.wordpiece import WordPieceTokenizer
 from novelgpt.evaluation.report import text_stream
 from novelgpt.messages import UserError
-from novelgpt.writing.interactive import write_by_turns
+from novelgpt.writing.interactive import Story, write_by_turns
 
 KINDS = {
     "character": CharacterTokenizer([*MARKS, *BYTE_TOKENS, "萧", "炎"]),
@@ -145,14 +147,14 @@ def test_a_text_that_is_written_on_is_framed_in_front_only(tokenizer, tmp_path):
         def __init__(self):
             self.tokenizer = tokenizer
 
-        def write_batch(self, ids, rule, indices, **values):
+        def grow_batch(self, ids, rule, indices, **values):
             seen.append(ids)
-            return [None]
+            yield [SimpleNamespace(ids=[], ended="end")]
 
         def show_new(self, sample):
             return "炎"
 
-    write_by_turns(Session(), "萧炎", None, tmp_path / "story.txt", ["\n", "q"], lambda text: None)
+    write_by_turns(Session(), Story(tmp_path / "story.txt", "萧炎"), None, io.StringIO("\nq\n"))
     assert seen == [FRAMED[tokenizer.kind][:-3]]
 
 
