@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from novelgpt.corpus.doctor import ENCODING_NAMES, list_numbers
 from novelgpt.files import write_text
+from novelgpt.languages import language, localize
 from novelgpt.messages import printable, say
 
 MAX_LINES = 1_000  # rows of a table on a page; all of them are in the JSON report
@@ -46,7 +47,7 @@ def make_visible(value: object) -> object:
 
 def word(text: str) -> str:
     """Return a word or sentence that a page says, in the language of its reader; all of them pass here."""
-    return text
+    return localize(text)
 
 
 def fill(template: str, **values: object) -> str:
@@ -61,7 +62,7 @@ def fill(template: str, **values: object) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"thousands": "{:,}".format, "word": word}
-    return environment.get_template(template).render(values)
+    return environment.get_template(template).render(values, language=language())
 
 
 def report_page(report: dict) -> str:

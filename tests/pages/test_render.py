@@ -221,6 +221,15 @@ def test_the_surprise_page_is_whole_escaped_and_needs_nothing_from_elsewhere():
     assert "<td>1.5</td>" in text and '<td class="n">1,200</td>' in text
 
 
+def test_a_page_speaks_the_language_of_its_reader(monkeypatch):
+    table = {"not scored": "未评分", "Strangest paragraphs": "最奇怪的段落"}
+    monkeypatch.setattr("novelgpt.languages.to_chinese", lambda text: table.get(text, text))
+    monkeypatch.setenv("LANGUAGE", "zh_CN")
+    text = surprise_page("Strangest paragraphs", [], [[Span("第一章他走了好远", 1.0), Span("完", math.nan)]])
+    assert '<html lang="zh">' in text and "<h2>最奇怪的段落</h2>" in text and 'title="未评分"' in text
+    assert "<h1>Strangest paragraphs</h1>" in text  # what the page is about is never translated
+
+
 def test_the_strangest_paragraphs_come_first():
     calm, strange = (
         [Span(char, nats) for char in text]

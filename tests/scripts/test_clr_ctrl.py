@@ -96,7 +96,7 @@ def test_the_bundled_novel_replaces_itself_and_no_other(capsys):
     assert capsys.readouterr().err == (
         "error: data/train.json: holds another novel, and no path of one to clean is given\n\n"
         "hint: python clr_ctrl.py 我的.txt\n"
-        f"or the bundled novel in its place: python clr_ctrl.py {SAMPLE / 'novel.txt'}\n"
+        "or the bundled novel in its place: python clr_ctrl.py data/sample/novel.txt\n"
     ).replace("我的.txt", "'我的.txt'")
     assert Path("data/train.json").read_bytes() == kept
     # documents that came from elsewhere, beside the report of others
@@ -105,7 +105,7 @@ def test_the_bundled_novel_replaces_itself_and_no_other(capsys):
     assert run(clr_ctrl.main, ["--output", "out.json"]) == EXIT_USAGE
     said = capsys.readouterr().err.split("\n")
     assert said[2] == "hint: python clr_ctrl.py novel.txt --output out.json"
-    assert said[3].endswith(f": python clr_ctrl.py {SAMPLE / 'novel.txt'} --output out.json")
+    assert said[3].endswith(": python clr_ctrl.py data/sample/novel.txt --output out.json")
 
 
 def test_lines_are_dropped_by_text_or_expression_and_stand_in_the_report(capsys):
@@ -131,7 +131,7 @@ def test_lines_are_dropped_by_text_or_expression_and_stand_in_the_report(capsys)
 )
 def test_a_pattern_that_is_none_is_refused(pattern, fault, capsys):
     assert run(clr_ctrl.main, ["novel.txt", "--drop", pattern]) == EXIT_USAGE
-    expected = f"error: --drop: found {pattern!r}, {fault}\n\nhint: python {Path(sys.argv[0]).name} --help\n"
+    expected = f"error: --drop: found {pattern!r}, {fault}\n\nhint: python clr_ctrl.py --help\n"
     assert capsys.readouterr().err == expected
 
 
