@@ -12,6 +12,7 @@ import difflib
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 EXIT_DONE = 0
@@ -22,6 +23,7 @@ EXIT_STATE = 5  # a saved model or checkpoint is damaged or does not fit
 EXIT_DIVERGED = 6  # the loss is no longer a number
 EXIT_PIPE = 141  # whoever read our output went away
 
+TELLING = 2.0  # seconds for another process to tell an error that this one has, too
 CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")  # a terminal would obey these
 
 
@@ -95,6 +97,8 @@ def say_error(problem: UserError) -> int:
     is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
     if not problem.is_told and (is_first_here or problem.is_told is False):
         say(str(problem))
+    else:
+        time.sleep(TELLING)  # torchrun ends the one that speaks as soon as another has ended
     return problem.code
 
 
