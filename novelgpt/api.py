@@ -64,7 +64,8 @@ def train(
     former handlers are restored at the end. In another thread signals are left alone.
 
     Args:
-        options, changes: as the flags of train.py; a change by name overrides `options`, None is the defaults.
+        options, changes: as the flags of train.py; a change by name overrides `options`, None is the defaults. With
+            book="红楼梦" every path that is at its default lies in books/红楼梦/, as by --book.
         progress: called with every record of log.jsonl as it is written, for example
             {"step": 200, "epoch": 1, "loss": 5.1, "lr": 0.001, "tokens_per_second": 4100.0}.
         exit_at_second: a second signal ends the process at once, as in train.py; else it raises KeyboardInterrupt.

@@ -13,6 +13,7 @@ import errno
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ EXIT_DIVERGED = 6  # the loss is no longer a number
 EXIT_HANGUP = 129  # the terminal was closed, 128 + SIGHUP
 EXIT_PIPE = 141  # whoever read our output went away
 
+TELLING = 2.0  # seconds for another process to tell an error that this one has, too
 CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")  # a terminal would obey these
 # script of a checkout -> its name under the one command `novelgpt`
 COMMANDS = {"clr_ctrl.py": "clean", "make_vocab.py": "vocab", "tokenize_corpus.py": "tokenize"}
@@ -136,6 +138,8 @@ def say_error(problem: UserError) -> int:
     is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
     if not problem.is_told and (is_first_here or problem.is_told is False):
         print_line(f"{shown('error: ')}{shown(problem.message)}\n\n{shown('hint: ')}{shown(problem.hint)}")
+    else:
+        time.sleep(TELLING)  # torchrun ends the one that speaks as soon as another has ended
     return problem.code
 
 

@@ -314,3 +314,20 @@ def test_a_line_of_a_signal_in_the_midst_of_another_costs_that_line_only(tmp_pat
     code += "say('outer'); say('after')"
     done = run_script("-c", code)
     assert (done.returncode, b"outer\n" in done.stderr, b"after\n" in done.stderr) == (0, True, True)
+
+
+@pytest.mark.parametrize(
+    ("rank", "is_told", "speaks"),
+    [("0", None, True), ("1", None, False), ("1", False, True), ("0", True, False), ("1", True, False)],
+)
+def test_one_of_several_processes_tells_an_error_and_the_others_give_it_time(
+    rank, is_told, speaks, monkeypatch, capsys
+):
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    problem = UserError("a: found 1", "give 2", 5)
+    problem.is_told = is_told
+    assert run(raiser(problem), []) == 5
+    assert capsys.readouterr().err == ("error: a: found 1\n\nhint: give 2\n" if speaks else "")
+    assert len(waits) == (0 if speaks else 1)
