@@ -35,6 +35,8 @@ ELSEWHERE = (
     "{} document without text below the title", "{} documents without text below the title",
     "data:", "parameters:", "batches:", "steps:", "warm-up:", "memory:", "time:", "disk:",
     "models {} GB", "checkpoints {} GB", "use {}", "here {}", "{} loss {}", "still improving at {}",
+    "step {}/{} epoch {} loss {}", "measuring: step {} of {}, {} s each …",
+    "--max_hours {} is over", "--until {} is past",
     *(f"page\x04{word}" for word in ("missing", "repeated", "tabs", "indents", "address")),
 )  # fmt: skip
 # what a caller in Python has done wrong
