@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from novelgpt.cli import run
-from novelgpt.messages import COMMANDS, EXIT_DONE, EXIT_USAGE, UserError, as_started, command_line, nearest_words
+from novelgpt.messages import COMMANDS, EXIT_DONE, EXIT_USAGE, UserError, command_line, nearest_words, shown
 
 NAMES = tuple(COMMANDS.values())
 END = re.compile("[:,。：，]|[.]$")  # of what a command says about itself in a list
@@ -26,7 +26,7 @@ def start() -> int:
 def main(argv: Sequence[str]) -> int:
     """Hand the words after the first one to the command that it names; without any, list the commands."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(list_commands())
+        print(shown(list_commands()))
         return EXIT_DONE
     name, words = argv[0].removesuffix(".py"), argv[1:]
     if name not in NAMES:
@@ -41,7 +41,7 @@ def list_commands() -> str:
     for name in NAMES:
         sentence = importlib.import_module(f"novelgpt.commands.{name}").__doc__.partition("\n")[0]
         lines.append(f"  {name:10}{re.split(END, sentence)[0]}")
-    return as_started("\n".join([*lines, "", "novelgpt COMMAND --help lists the options of a command."]))
+    return "\n".join([*lines, "", "novelgpt COMMAND --help lists the options of a command."])
 
 
 if __name__ == "__main__":
