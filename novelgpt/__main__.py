@@ -26,7 +26,7 @@ def start() -> int:
 def main(argv: Sequence[str]) -> int:
     """Hand the words after the first one to the command that it names; without any, list the commands."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(shown(list_commands()))
+        print(list_commands())
         return EXIT_DONE
     name, words = argv[0].removesuffix(".py"), argv[1:]
     if name not in NAMES:
@@ -37,11 +37,11 @@ def main(argv: Sequence[str]) -> int:
 
 def list_commands() -> str:
     """Return a line for each command: its name and the first words of what it says about itself."""
-    lines = ["usage: novelgpt COMMAND …", ""]
+    lines = [shown("usage: novelgpt COMMAND …"), ""]
     for name in NAMES:
         sentence = importlib.import_module(f"novelgpt.commands.{name}").__doc__.partition("\n")[0]
-        lines.append(f"  {name:10}{re.split(END, sentence)[0]}")
-    return "\n".join([*lines, "", "novelgpt COMMAND --help lists the options of a command."])
+        lines.append(f"  {name:10}{re.split(END, shown(sentence))[0]}")
+    return "\n".join([*lines, "", shown("novelgpt COMMAND --help lists the options of a command.")])
 
 
 if __name__ == "__main__":
