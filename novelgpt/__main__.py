@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 
 from novelgpt.cli import run
-from novelgpt.messages import COMMANDS, EXIT_DONE, EXIT_USAGE, UserError, as_started, command_line, nearest_words
+from novelgpt.languages import localize
+from novelgpt.messages import COMMANDS, EXIT_DONE, EXIT_USAGE, UserError, command_line, nearest_words, shown
 
 NAMES = tuple(COMMANDS.values())
 END = re.compile("[:,。：，]|[.]$")  # of what a command says about itself in a list
@@ -40,8 +41,8 @@ def list_commands() -> str:
     lines = ["usage: novelgpt COMMAND …", ""]
     for name in NAMES:
         sentence = importlib.import_module(f"novelgpt.commands.{name}").__doc__.partition("\n")[0]
-        lines.append(f"  {name:10}{re.split(END, sentence)[0]}")
-    return as_started("\n".join([*lines, "", "novelgpt COMMAND --help lists the options of a command."]))
+        lines.append(f"  {name:10}{re.split(END, localize(sentence))[0]}")
+    return shown("\n".join([*lines, "", "novelgpt COMMAND --help lists the options of a command."]))
 
 
 if __name__ == "__main__":

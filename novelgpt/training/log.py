@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from novelgpt.messages import EXIT_ENVIRONMENT, UserError, progress_bar, say, warn
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError, progress_bar, say, shown, warn
 
 LOG = "log.jsonl"
 BAR = "{n:,}/{total:,} steps |{bar}| {desc}, {remaining} left"  # what matters most first: a narrow terminal cuts it off
@@ -68,7 +68,7 @@ class RunLog:
     def move_bar(self, epoch: int, epochs: int, loss: float | None) -> None:
         """Move the bar by a step, with its epoch and the mean loss, where it is known."""
         words = f"epoch {epoch}/{epochs}" + ("" if loss is None else f", loss {loss:.4f}")
-        self.bar.set_description_str(words, refresh=False)
+        self.bar.set_description_str(shown(words), refresh=False)
         self.bar.update()
 
     def is_line_due(self) -> bool:
