@@ -36,7 +36,7 @@ ELSEWHERE = (
     "data:", "parameters:", "batches:", "steps:", "warm-up:", "memory:", "time:", "disk:",
     "models {} GB", "checkpoints {} GB", "use {}", "here {}", "{} loss {}", "still improving at {}",
     "step {}/{} epoch {} loss {}", "measuring: step {} of {}, {} s each …",
-    "--max_hours {} is over", "--until {} is past",
+    "--max_hours {} is over", "--until {} is past", "'text' or 'content'",
     *(f"page\x04{word}" for word in ("missing", "repeated", "tabs", "indents", "address")),
 )  # fmt: skip
 # what a caller in Python has done wrong

@@ -270,21 +270,22 @@ def take_text(item: object, place: str, name: str, field: str | None) -> str:
     # an object: the field asked for, or the first of the usual ones
     if not isinstance(item, dict):
         raise wrong_type(name, place, item, "a string or an object with a text")
-    key = choose_field(item, field, name, f"{place}: found")
+    key = choose_field(item, field, name, place)
     if not isinstance(item[key], str):
         raise wrong_type(name, f"{place}, key {key!r}", item[key], "a string")
     return item[key]
 
 
-def choose_field(texts: Mapping[str, object], field: str | None, name: str, found: str) -> str:
-    """Choose the key of the text: the one asked for, or the first of the usual ones; name and found: for the error."""
+def choose_field(texts: Mapping[str, object], field: str | None, name: str, place: str) -> str:
+    """Choose the key of the text: the one asked for, or the first of the usual ones; place: "" in a table."""
     wanted = (field,) if field else FIELDS
     if key := next((key for key in wanted if key in texts), None):
         return key
-    # the longest text is the likeliest
-    lengths = {key: len(text) for key, text in texts.items() if isinstance(text, str)}
-    names = ", ".join(key[:20] for key in [*texts][:8]) or "no key"
-    message = f"{name}: {found} {printable(names)}, expected {' or '.join(map(repr, wanted))}"
+    lengths = {key: len(text) for key, text in texts.items() if isinstance(text, str)}  # the longest is the likeliest
+    found = printable(", ".join(key[:20] for key in [*texts][:8]) or "no key")
+    expected = " or ".join(map(repr, wanted))
+    table = f"{name}: found the columns {found}, expected {expected}"
+    message = f"{name}: {place}: found {found}, expected {expected}" if place else table
     path = name.replace(name_of(STANDARD_INPUT), STANDARD_INPUT)
     words = ["python", "clr_ctrl.py", path, "--field", max(lengths, key=lengths.get, default="text")]
     raise UserError(message, shlex.join(words), EXIT_INPUT)
@@ -368,14 +369,13 @@ def syntax_error(text: str, place: int, message: str, name: str, first_line: int
 
 def read_table(text: str, name: str, field: str | None, repairs: Counter) -> Iterator[str]:
     """Yield the cells of a table's text column; its first line names the columns."""
-    # a cell may hold a whole book; the limit is global and is put back
-    former = csv.field_size_limit(max(len(text), 1))
+    former = csv.field_size_limit(max(len(text), 1))  # a cell may hold a whole book; the limit is global
     try:
         rows = csv.reader(io.StringIO(text, newline=""), strict=True)
         heading, first = next(rows), next(rows, [])  # column names, and the first document
         texts = dict(itertools.zip_longest(heading, first[: len(heading)], fillvalue=""))
         single = len(heading) == 1 and not field  # a single column needs no name
-        column = 0 if single else heading.index(choose_field(texts, field, name, "found the columns"))
+        column = 0 if single else heading.index(choose_field(texts, field, name, ""))
         for row in itertools.chain([first], rows):
             if row and len(row) <= column:
                 message = f"{name}: line {rows.line_num}: found {len(row)} cells, expected {len(heading)}"

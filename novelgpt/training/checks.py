@@ -57,7 +57,8 @@ def check_corpus(options: TrainOptions, command: Sequence[str] | None) -> None:
         if nearest := nearest_words(options.book or "", books, prefix="--book ") if books else "":
             hint = f"{nearest} A new book begins with: {hint}"
     if not options.raw:
-        hint += ("\nand then: " if hint else "") + spell_command(command, raw=True)
+        again = spell_command(command, raw=True)
+        hint = f"{hint}\nand then: {again}" if hint else again
         message = f"{Path(options.tokenized_data_path)}: no pieces here ({MANIFEST} is missing)"
         raise UserError(message, hint, EXIT_STATE)
     if hint:

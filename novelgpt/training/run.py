@@ -328,24 +328,24 @@ def check_identity(run: Run, folder: Path, *, is_over: Callable[[dict], bool]) -
     if places[0] != places[1] and "vocabulary" in changed:
         was["vocabulary"], now["vocabulary"] = places
     lines = [f"{name}: {format_change(was.get(name), now[name])}" for name in changed]
-    kind = "a finished" if is_over(former["options"]) else "an unfinished"
-    message = f"{folder}: holds {kind} run with other settings\n  " + "\n  ".join(lines)
-    ways = {}
+    kind = "a finished run" if is_over(former["options"]) else "an unfinished run"
+    message = f"{folder}: holds {kind} with other settings\n  " + "\n  ".join(lines)
+    ways = []
     if set(causes) <= set(CHANGEABLE):
         wanted = ",".join(dict.fromkeys([*allowed, *causes]))
-        ways["to go on with the change"] = spell_command(run.command, allow_change=wanted)
-    elif former.get("command") and kind == "an unfinished":
-        ways["to go on as before"] = spell_command(former["command"], resume=None)
-    ways["to start anew, the old run moved aside"] = spell_command(run.command, resume="never")
-    raise UserError(message, "\n".join(f"{way}: {command}" for way, command in ways.items()), EXIT_STATE)
+        ways.append(f"to go on with the change: {spell_command(run.command, allow_change=wanted)}")
+    elif former.get("command") and not is_over(former["options"]):
+        ways.append(f"to go on as before: {spell_command(former['command'], resume=None)}")
+    ways.append(f"to start anew, the old run moved aside: {spell_command(run.command, resume='never')}")
+    raise UserError(message, "\n".join(ways), EXIT_STATE)
 
 
 def another_book(run: Run, folder: Path, former: dict) -> UserError:
     """Return the error of a run folder that belongs to another book."""
     words = former.get("book") or former["options"].get("train_file") or former["options"].get("raw_data_path")
     now = describe_book(run)
-    kind = "version of this book" if words.split(",")[0] == now.split(",")[0] else "book"
-    message = f"{folder}: holds a run of another {kind}\n  there: {words}\n  now: {now}"
+    kind = "another version of this book" if words.split(",")[0] == now.split(",")[0] else "another book"
+    message = f"{folder}: holds a run of {kind}\n  there: {words}\n  now: {now}"
     number = 2
     while (place := folder.with_name(f"{folder.name}{number}")).exists():
         number += 1
@@ -382,13 +382,13 @@ def format_change(was: object, now: object) -> str:
     """Format what a setting was and is: of two mappings what differs, hashes by their first twelve.
 
     >>> format_change({"n_layer": 4, "n_embd": 64}, {"n_layer": 6, "n_embd": 64})
-    'n_layer was 4, now 6'
+    'n_layer: was 4, now 6'
     """
     if isinstance(was, dict) and isinstance(now, dict):
         names = [name for name in now | was if was.get(name) != now.get(name)]
-        return "; ".join(f"{name} {format_change(was.get(name), now.get(name))}" for name in names)
+        return "; ".join(f"{name}: {format_change(was.get(name), now.get(name))}" for name in names)
     texts = [
         value[:12] if isinstance(value, str) and len(value) == 64 else json.dumps(value, ensure_ascii=False)
         for value in (was, now)
     ]
-    return "was {}, now {}".format(*texts)
+    return f"was {texts[0]}, now {texts[1]}"

@@ -50,8 +50,6 @@ from novelgpt.training.stopping import Stopped, StopSignals, seconds_until
 from novelgpt.training.trainer import Trainer
 from novelgpt.writing.generation import generate_text
 
-IMPROVING = "still improving at "
-
 
 def train(
     options: TrainOptions,
@@ -312,7 +310,7 @@ def report_end(run: Run, progress: Progress, *, seconds: float) -> None:
         say(f"finished {progress.step:,} steps in {format_duration(seconds)}")
         outcome = describe_outcome(progress, run)
         say(f"{outcome}{compare_with_ngram(progress, run)}")
-        if outcome.startswith(IMPROVING):
+        if outcome.startswith("still improving"):
             allowed = ",".join(filter(None, (run.options.allow_change, "epochs")))
             more = spell_command(run.command, epochs=2 * run.options.epochs, allow_change=allowed)
             say(f"for twice as many: {more}")
@@ -333,7 +331,7 @@ def describe_outcome(progress: Progress, run: Run) -> str:
         return f"memorising since {best}; use {run.options.output_path / 'best_model'}"
     before = [entry["valid_loss"] for entry in progress.history if entry["epoch"] <= place - 1]  # an epoch ago
     if before and before[-1] and last and before[-1] - last > 0.02:
-        return f"{IMPROVING}{best}: more epochs would help; use {run.options.output_path / 'best_model'}"
+        return f"still improving at {best}: more epochs would help; use {run.options.output_path / 'best_model'}"
     return f"nothing more to gain, best at {best}; use {run.options.output_path / 'best_model'}"
 
 

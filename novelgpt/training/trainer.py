@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from novelgpt.evaluation import Evaluation, score_batches
-from novelgpt.messages import EXIT_DIVERGED, UserError, say, warn
+from novelgpt.messages import EXIT_DIVERGED, UserError, say, shown, warn
 from novelgpt.network import model_weights, save_model
 from novelgpt.training.checkpoint import (
     Progress,
@@ -264,7 +264,7 @@ class Trainer:
 
         def before_batch() -> None:
             self.check_stop()
-            self.log.show(f"evaluating: batch {next(numbers)}")
+            self.log.show(shown(f"evaluating: batch {next(numbers)}"))
 
         part = {"before_batch": before_batch, "rank": world.rank, "world": world.size}
         self.run.model.eval()
@@ -320,7 +320,7 @@ class Trainer:
             Stopped: asked to stop meanwhile.
         """
         if self.sample:
-            self.log.show("writing a sample")
+            self.log.show(shown("writing a sample"))
             self.run.model.eval()
             try:
                 text = self.sample(self.run.model)

@@ -27,6 +27,16 @@ LEAST_SEEN, LEAST_SHARE = 20, 0.6  # times that the book writes a name, and of a
 DISTINCT_WINDOW = 1000  # characters; variety falls with length, so it is the mean over stretches of so many
 SENTENCE = re.compile(r"[^。！？!?…\n]+")
 DIALOGUE = re.compile(r"“([^“”]*)”|「([^「」]*)」")
+COLUMNS = ("written", "the book")
+LABELS = {
+    "sentence_length": "characters in a sentence",
+    "paragraph_length": "characters in a paragraph",
+    "dialogue_share": "within quotation marks",
+    "quotes_balanced": "paragraphs that close their quotes",
+    "ellipses": "…… in 1,000 characters",
+    "distinct_4": "variety (100%: nothing repeated)",
+    "loops": "texts caught in a loop",
+}
 OPENING_QUOTES, CLOSING_QUOTES = "“「『", "”」』"
 
 
@@ -217,11 +227,6 @@ def say_style(written: dict[str, float], book: dict[str, float] | None) -> None:
     for name, value in written.items():
         form = ".1f" if name.endswith("length") or name == "ellipses" else ".0%"
         cells[name] = f"{value:9{form}}" + ("" if book is None else f"{book[name]:12{form}}")
-    say(f"{'':36}  written" if book is None else f"{'':36}  written    the book")
-    say(f"characters in a sentence            {cells['sentence_length']}")
-    say(f"characters in a paragraph           {cells['paragraph_length']}")
-    say(f"within quotation marks              {cells['dialogue_share']}")
-    say(f"paragraphs that close their quotes  {cells['quotes_balanced']}")
-    say(f"…… in 1,000 characters              {cells['ellipses']}")
-    say(f"variety (100%: nothing repeated)    {cells['distinct_4']}")
-    say(f"texts caught in a loop              {cells['loops']}")
+    say(f"{'':36}{COLUMNS[0]:>9}" + ("" if book is None else f"{COLUMNS[1]:>12}"))
+    for name, label in LABELS.items():
+        say(f"{label:36}{cells[name]}")

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from novelgpt.cli import GenerateOptions, names_with
 from novelgpt.files import move_aside, write_text
+from novelgpt.languages import localize
 from novelgpt.messages import (
     EXIT_DONE,
     EXIT_ENVIRONMENT,
@@ -53,7 +54,7 @@ def format_sample(number: int, text: str) -> str:
 
 def cut_mark(sample) -> str:
     """Return the line that follows a text which a signal has stopped; nothing for any other."""
-    return f"\n[cut here after {len(sample.ids):,} tokens]" if sample.ended == "stopped" else ""
+    return "\n" + localize(f"[cut here after {len(sample.ids):,} tokens]") if sample.ended == "stopped" else ""
 
 
 class SampleFolder:
