@@ -267,7 +267,7 @@ CAUSES = {
         "train.py --config config/demo.yaml --tokenizer_path cache/vocab_novel.txt --batch_size 4 --device 0,1",
         {},
     ),
-    "error: --fp16: cpu does not … in fp16": (
+    "error: --fp16: cpu does not compute in fp16": (
         "walked",
         "train.py --config config/demo.yaml --tokenizer_path cache/vocab_novel.txt --fp16 --device cpu",
         {},

@@ -43,7 +43,7 @@ def known_characters(vocabulary_path: str | Path | None) -> tuple[str, set[str]]
     """Name and list the characters to check a book against: a vocabulary's, or GB2312's if there is no such file."""
     if vocabulary_path and Path(vocabulary_path).is_file():
         tokens = Path(vocabulary_path).read_text(encoding="utf-8").split("\n")
-        return str(vocabulary_path), {token for token in tokens if len(token) == 1}
+        return Path(vocabulary_path).name, {token for token in tokens if len(token) == 1}
     codes = bytes(byte for high in range(0xA1, 0xF8) for low in range(0xA1, 0xFF) for byte in (high, low))
     return "GB2312", set(codes.decode("gb2312", "ignore"))
 
