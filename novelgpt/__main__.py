@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from novelgpt.cli import run
 from novelgpt.languages import localize
-from novelgpt.messages import COMMANDS, EXIT_DONE, EXIT_USAGE, UserError, command_line, nearest_words, shown
+from novelgpt.messages import COMMANDS, EXIT_DONE, EXIT_USAGE, UserError, as_started, command_line, nearest_words
 
 NAMES = tuple(COMMANDS.values())
 END = re.compile("[:,。：，]|[.]$")  # of what a command says about itself in a list
@@ -38,11 +38,12 @@ def main(argv: Sequence[str]) -> int:
 
 def list_commands() -> str:
     """Return a line for each command: its name and the first words of what it says about itself."""
-    lines = ["usage: novelgpt COMMAND …", ""]
+    lines = [localize("usage: novelgpt COMMAND …"), ""]
     for name in NAMES:
         sentence = importlib.import_module(f"novelgpt.commands.{name}").__doc__.partition("\n")[0]
         lines.append(f"  {name:10}{re.split(END, localize(sentence))[0]}")
-    return shown("\n".join([*lines, "", "novelgpt COMMAND --help lists the options of a command."]))
+    lines += ["", localize("novelgpt COMMAND --help lists the options of a command.")]
+    return as_started("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ def test_another_network_is_told_by_the_keys_that_differ(tiny_options):
     stop_after(9, options)
     change_run_file(options, lambda values: values["identity"]["model_config"].update(n_layer=5, n_inner=8))
     problem = refusal_of(session.train, options)
-    assert problem.message.endswith("\n  model_config: n_layer was 5, now 2; n_inner was 8, now null")
+    assert problem.message.endswith("\n  model_config: n_layer: was 5, now 2; n_inner: was 8, now null")
 
 
 def test_a_run_of_another_book_is_told_by_the_beginnings_of_both(tiny_options, tmp_path):
