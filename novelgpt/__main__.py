@@ -11,8 +11,7 @@ import re
 from collections.abc import Sequence
 
 from novelgpt.cli import run
-from novelgpt.languages import localize
-from novelgpt.messages import COMMANDS, EXIT_DONE, EXIT_USAGE, UserError, as_started, command_line, nearest_words
+from novelgpt.messages import COMMANDS, EXIT_DONE, EXIT_USAGE, UserError, command_line, nearest_words, shown
 
 NAMES = tuple(COMMANDS.values())
 END = re.compile("[:,。：，]|[.]$")  # of what a command says about itself in a list
@@ -38,12 +37,11 @@ def main(argv: Sequence[str]) -> int:
 
 def list_commands() -> str:
     """Return a line for each command: its name and the first words of what it says about itself."""
-    lines = [localize("usage: novelgpt COMMAND …"), ""]
+    lines = [shown("usage: novelgpt COMMAND …"), ""]
     for name in NAMES:
         sentence = importlib.import_module(f"novelgpt.commands.{name}").__doc__.partition("\n")[0]
-        lines.append(f"  {name:10}{re.split(END, localize(sentence))[0]}")
-    lines += ["", localize("novelgpt COMMAND --help lists the options of a command.")]
-    return as_started("\n".join(lines))
+        lines.append(f"  {name:10}{re.split(END, shown(sentence))[0]}")
+    return "\n".join([*lines, "", shown("novelgpt COMMAND --help lists the options of a command.")])
 
 
 if __name__ == "__main__":

@@ -37,7 +37,6 @@ ABSENT = {"--segment", "--bpe_token", "--encoder_json", "--vocab_bpe", "--fp16_o
     "--no_wordpiece"
 }  # named as options of GPT2-Chinese that do not exist here
 # what the text names already; whoever adds it takes it out of this list
-COMING = {"--book", "--drop", "--lang", "config/laptop.yaml", "docs/options.md", "docs/options_zh.md"}
 MADE_BY_THE_READER = {"config/my.json"}
 TINY = {  # the same options, smaller numbers
     name: re.sub(r"(nsamples|epochs|length): \d+", r"\1: 2", (ROOT / name).read_text(encoding="utf-8"))
@@ -97,10 +96,6 @@ def messages(name: str, words: str = "error: |warning: ") -> list[str]:
     return [message for row in rows(name) for message in re.findall(f"`((?:{words})[^`]*)`", row[0])]
 
 
-def test_what_was_coming_has_not_come():
-    assert not {name for name in COMING if name in KNOWN or (ROOT / name).exists()}
-
-
 @pytest.mark.parametrize("english", TWINS)
 def test_a_page_and_its_chinese_have_the_same_blocks_headings_tables_and_messages(english):
     chinese = TWINS[english]
@@ -133,8 +128,6 @@ def test_a_printed_command_names_an_existing_script_with_flags_and_values_it_tak
     script, arguments = words[place], words[place + 1 :]
     assert words[0] in ("python", "torchrun")
     assert (ROOT / script).is_file()
-    if "--book" in COMING & set(arguments):
-        arguments = arguments[: arguments.index("--book")]  # which stands last
     if script in SCRIPTS:
         assert parser_of(script).parse_known_args(arguments)[1] == []
 
@@ -159,7 +152,7 @@ def test_a_printed_config_file_holds_only_keys_of_its_scripts(tmp_path):
 @pytest.mark.parametrize("name", PAGES)
 def test_every_flag_in_the_text_exists(name):
     assert not ABSENT & KNOWN
-    unknown = set(FLAG.findall(read(name))) - KNOWN - COMING
+    unknown = set(FLAG.findall(read(name))) - KNOWN
     assert unknown == (ABSENT if "gpt2_chinese" in name else {"--fast_pattern"} if "measurements" in name else set())
 
 
@@ -181,7 +174,7 @@ def test_every_link_and_every_named_file_of_the_checkout_exists(name):
     named = re.findall(r"`((?:novelgpt|tests|bench|docs|config)/[\w/.]+)`", read(name))
     named += [path for path in re.findall(r"`(\w+\.py)`", read(name)) if not list(ROOT.glob(f"novelgpt/**/{path}"))]
     missing = {path for path in linked + named if not (ROOT / path).exists()}
-    assert missing <= MADE_BY_THE_READER | COMING
+    assert missing <= MADE_BY_THE_READER
 
 
 def copy_checkout(folder: Path, changes: dict[str, str]) -> Path:
@@ -343,7 +336,6 @@ def pairs_of_messages() -> list[tuple[str, str]]:
     return [tuple(reversed(re.fullmatch("`([^`]+)`<br>`([^`]+)`", cell).groups())) for cell in cells]
 
 
-@pytest.mark.skipif("--lang" in COMING, reason="messages in Chinese are still to come")
 @pytest.mark.parametrize(("english", "chinese"), pairs_of_messages())
 def test_a_chinese_message_is_what_the_script_says_in_chinese(english, chinese, request, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LANGUAGE", "zh")

@@ -47,7 +47,7 @@ def make_visible(value: object) -> object:
 
 def word(text: str) -> str:
     """Return a word or sentence that a page says, in the language of its reader; all of them pass here."""
-    return localize(text)
+    return localize(text, context="page")
 
 
 def fill(template: str, **values: object) -> str:

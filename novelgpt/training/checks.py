@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from novelgpt.cli import TrainOptions, book_places, names_with, spell_command
-from novelgpt.files import MANIFEST
+from novelgpt.files import MANIFEST, ready_file
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError, nearest_words
 from novelgpt.network import check_model_folder, read_model_config
 
@@ -42,7 +42,7 @@ def check_inputs(options: TrainOptions, command: Sequence[str] | None = None) ->
 
 def check_file(path: str | None, hint: str) -> None:
     """Refuse a file, or a folder, that is given and not there."""
-    if path and not Path(path).exists():
+    if path and not Path(ready_file(path)).exists():
         raise UserError(f"{path}: cannot be read: No such file or directory", hint, EXIT_INPUT)
 
 

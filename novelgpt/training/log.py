@@ -63,11 +63,11 @@ class RunLog:
 
     def show(self, words: str) -> None:
         """Say on the bar what is under way."""
-        self.bar.set_description_str(words)
+        self.bar.set_description_str(shown(words))
 
     def move_bar(self, epoch: int, epochs: int, loss: float | None) -> None:
         """Move the bar by a step, with its epoch and the mean loss, where it is known."""
-        words = f"epoch {epoch}/{epochs}" + ("" if loss is None else f", loss {loss:.4f}")
+        words = f"epoch {epoch}/{epochs}" if loss is None else f"epoch {epoch}/{epochs}, loss {loss:.4f}"
         self.bar.set_description_str(shown(words), refresh=False)
         self.bar.update()
 

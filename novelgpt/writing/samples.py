@@ -24,7 +24,17 @@ from pathlib import Path
 from novelgpt.cli import GenerateOptions, names_with
 from novelgpt.files import move_aside, write_text
 from novelgpt.languages import localize
-from novelgpt.messages import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_HANGUP, EXIT_USAGE, UserError, printable, say, warn
+from novelgpt.messages import (
+    EXIT_DONE,
+    EXIT_ENVIRONMENT,
+    EXIT_HANGUP,
+    EXIT_USAGE,
+    UserError,
+    print_line,
+    printable,
+    say,
+    warn,
+)
 from novelgpt.writing.book import measure_style, say_style
 from novelgpt.writing.terminal import Growing, Screen, shorten
 
@@ -217,7 +227,7 @@ class Output:
             self.folder = None
             warn(f"{problem.message}; the samples follow here")
             for number, (shown, *_) in enumerate(self.waiting, 1):
-                say(format_sample(number, shown))
+                print_line(printable(format_sample(number, shown)))
             self.waiting = []
 
     def facts_of(self, sample, prompt: str, copied: dict | None) -> dict:

@@ -340,9 +340,9 @@ def test_requirements_the_check_at_the_start_and_the_pinned_torch_agree():
     (pinned,) = re.findall(r"pip install .*\btorch==([\d.]+)", makefile)
     assert least <= numbers(pinned) < end
     assert makefile.index("torch==") < makefile.index("-r requirements-dev.txt")
-    for name in ("README.md", "README_zh.md"):
-        readme = (ROOT / name).read_text(encoding="utf-8")
-        assert f"torch {pinned} CPU" in readme and ".".join(map(str, least)) in readme
+    for readme, figures in (("README.md", "measurements.md"), ("README_zh.md", "measurements_zh.md")):
+        assert ".".join(map(str, least)) in (ROOT / readme).read_text(encoding="utf-8")
+        assert f"torch {pinned} CPU" in (ROOT / "docs" / figures).read_text(encoding="utf-8")
     assert "torch" not in re.findall(r"^(\w+)==", text, re.M)  # nobody's driver is forbidden
 
 
