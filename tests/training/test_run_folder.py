@@ -158,7 +158,7 @@ def test_more_epochs_of_a_finished_run_are_allowed_in_one_go_with_what_follows_f
 
 def test_a_run_that_would_gain_from_more_epochs_says_the_command_and_it_goes_on(tiny_options, capsys):
     options = tiny_options(epochs=1)
-    assert session.train(options, command=COMMAND) == 0
+    assert session.train(options, command=[*COMMAND, "--resume", "never"]) == 0
     hint = "for twice as many: python train.py --raw --epochs 2 --allow_change epochs\n"
     assert capsys.readouterr().err.endswith(hint)
     assert session.train(replace(options, epochs=2, allow_change="epochs")) == 0
