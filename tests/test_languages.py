@@ -18,7 +18,7 @@ from novelgpt.commands import eval as evaluate
 from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 
 COMMANDS = (clean, convert, evaluate, generate, tokenize, train, vocab)
-# what argparse, the system and the json module say
+# what argparse, the system and the modules json and re say
 FOREIGN = (
     "options", "positional arguments", "show this help message and exit", "expected one argument",
     "expected at least one argument", "ignored explicit argument {}", "No such file or directory", "Permission denied",
@@ -27,6 +27,9 @@ FOREIGN = (
     "Expecting property name enclosed in double quotes",
     "Expecting {} delimiter", "Unterminated string starting at", "Invalid control character at",
     "data/input.json or data/input.txt",
+    "missing ), unterminated subpattern at position {}", "unterminated character set at position {}",
+    "unbalanced parenthesis at position {}", "nothing to repeat at position {}", "multiple repeat at position {}",
+    "bad escape {} at position {}",
 )  # fmt: skip
 # what people are told by way of records and of several pieces
 ELSEWHERE = (
@@ -37,6 +40,7 @@ ELSEWHERE = (
     "models {} GB", "checkpoints {} GB", "use {}", "here {}", "{} loss {}", "still improving at {}",
     "step {}/{} epoch {} loss {}", "measuring: step {} of {}, {} s each …",
     "--max_hours {} is over", "--until {} is past", "'text' or 'content'",
+    "{} characters read",
     *(f"page\x04{word}" for word in ("missing", "repeated", "tabs", "indents", "address")),
 )  # fmt: skip
 # what a caller in Python has done wrong

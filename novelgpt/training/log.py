@@ -10,7 +10,6 @@ from pathlib import Path
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, progress_bar, say, shown, warn
 
 LOG = "log.jsonl"
-BAR = "{n:,}/{total:,} steps |{bar}| {desc}, {remaining} left"  # what matters most first: a narrow terminal cuts it off
 LINE_SECONDS, FIRST_SECONDS = 120, 20  # between two lines at most where there is no bar; until the first one
 Watch = Callable[[dict], None]
 
@@ -40,7 +39,8 @@ class RunLog:
         # appended to, never reopened for writing: a resumed run first cuts it back to its checkpoint
         self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (open for the whole run)
         self.writer = open_writer(writer_dir) if writer_dir and enabled else None
-        self.bar = progress_bar(total_steps, unit="step", enabled=enabled, form=BAR)
+        form = "{n:,}/{total:,} steps |{bar}| {desc}, {remaining} left"  # what matters first: a narrow terminal cuts it
+        self.bar = progress_bar(total_steps, unit="step", enabled=enabled, form=shown(form))
         self.said_at = time.monotonic() - LINE_SECONDS + FIRST_SECONDS
 
     def __enter__(self) -> "RunLog":

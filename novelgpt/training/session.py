@@ -312,7 +312,7 @@ def report_end(run: Run, progress: Progress, *, seconds: float) -> None:
         say(f"{outcome}{compare_with_ngram(progress, run)}")
         if outcome.startswith("still improving"):
             allowed = ",".join(filter(None, (run.options.allow_change, "epochs")))
-            more = spell_command(run.command, epochs=2 * run.options.epochs, allow_change=allowed)
+            more = spell_command(run.command, epochs=2 * run.options.epochs, allow_change=allowed, resume=None)
             say(f"for twice as many: {more}")
 
 

@@ -158,7 +158,7 @@ def test_more_epochs_of_a_finished_run_are_allowed_in_one_go_with_what_follows_f
 
 def test_a_run_that_would_gain_from_more_epochs_says_the_command_and_it_goes_on(tiny_options, capsys):
     options = tiny_options(epochs=1)
-    assert session.train(options, command=COMMAND) == 0
+    assert session.train(options, command=[*COMMAND, "--resume", "never"]) == 0
     hint = "for twice as many: python train.py --raw --epochs 2 --allow_change epochs\n"
     assert capsys.readouterr().err.endswith(hint)
     assert session.train(replace(options, epochs=2, allow_change="epochs")) == 0
@@ -220,7 +220,7 @@ def test_another_network_is_told_by_the_keys_that_differ(tiny_options):
     stop_after(9, options)
     change_run_file(options, lambda values: values["identity"]["model_config"].update(n_layer=5, n_inner=8))
     problem = refusal_of(session.train, options)
-    assert problem.message.endswith("\n  model_config: n_layer was 5, now 2; n_inner was 8, now null")
+    assert problem.message.endswith("\n  model_config: n_layer: was 5, now 2; n_inner: was 8, now null")
 
 
 def test_a_run_of_another_book_is_told_by_the_beginnings_of_both(tiny_options, tmp_path):
