@@ -142,7 +142,7 @@ def read_records(path: str | Path, column: str | None = None) -> list[str]:
             "-: standard input cannot be read again later, expected a file of records", "give a file", EXIT_USAGE
         )
     if not Path(path).exists():
-        hint = "python clr_ctrl.py --titles data/titles.csv makes one of a novel's chapters; or name a file of your own"
+        hint = "name a file of your own, or make one of a novel's chapters: python clr_ctrl.py --titles data/titles.csv"
         raise UserError(f"{path}: no such file of records", hint, EXIT_INPUT)
     # the option has another name here than in clr_ctrl.py
     try:

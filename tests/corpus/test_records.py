@@ -45,7 +45,7 @@ def test_a_file_that_is_not_there_names_the_command_that_makes_one(tmp_path):
         read_records(tmp_path / "titles.csv")
     assert str(caught.value) == (
         f"error: {tmp_path}/titles.csv: no such file of records\n\n"
-        "hint: python clr_ctrl.py --titles data/titles.csv makes one of a novel's chapters; or name a file of your own"
+        "hint: name a file of your own, or make one of a novel's chapters: python clr_ctrl.py --titles data/titles.csv"
     )
 
 
