@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from novelgpt.corpus.encodings import repair
+from novelgpt.corpus.encodings.foreign import refuse_foreign
 from novelgpt.corpus.encodings.likelihood import has_strange_lines, is_plausible, score
 from novelgpt.corpus.encodings.mixed import decode_mixed
 from novelgpt.corpus.encodings.repair import DOUBLE_BYTE, WIDE, display_name, drop_bad_bytes, family_of
@@ -60,14 +61,15 @@ def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input
         encoding: forced encoding; None detects it.
 
     Raises:
-        UserError: empty, an unknown encoding, one that reads nonsense where another reads Chinese, undecided between
-            two readings, or too many bad bytes.
+        UserError: empty, no text, an unknown encoding, one that reads nonsense where another reads Chinese, undecided
+            between two readings, or too many bad bytes.
 
     >>> decode_bytes("萧炎大喝一声，斗气化马。".encode("gbk")).encoding
     'gb18030'
     """
     if not data:
         raise UserError(f"{name}: empty, expected the text of a novel", f"give another file than {name}", EXIT_INPUT)
+    refuse_foreign(data, name)
     if encoding is not None:
         codec = forced_codec(data, encoding)
         text, offsets = read_as(data, codec)
@@ -270,7 +272,7 @@ class TextStream:
         name, encoding: as for decode_bytes.
 
     Raises:
-        UserError: while iterating: unreadable, empty, undecided, too many bad bytes, or a change of encoding.
+        UserError: while iterating: unreadable, empty, no text, undecided, too many bad bytes, or a change of encoding.
     """
 
     def __init__(self, blocks: Iterator[bytes], name: str, encoding: str | None = None):
@@ -305,6 +307,7 @@ class TextStream:
 
     def choose(self, head: bytes) -> str:
         """Decide the encoding by the beginning of the file."""
+        refuse_foreign(head, self.name)
         if self.forced is not None:
             self.encoding, self.reason = self.forced, "--encoding says so"
             codec = forced_codec(head, self.forced)
