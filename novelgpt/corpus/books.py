@@ -217,8 +217,8 @@ def read_book(path: str, options: CleaningOptions) -> list[str]:
         return read_documents(path, encoding=options.encoding, field=options.field).documents
     documents, facts = prepare_whole(path, options)
     left_out = sum(not notice["kept"] for notice in facts.notices) + len(facts.headings_removed)
-    noun = "document" if facts.documents == 1 else "documents"
-    size = f"{facts.documents:,} {noun}, {facts.characters:,} characters"
+    size = f"{facts.documents:,} documents, {facts.characters:,} characters"
+    size = f"1 document, {facts.characters:,} characters" if facts.documents == 1 else size
     say(f"{facts.name}: cleaned as clr_ctrl.py does: {size}; lines left out: {left_out:,}")
     return documents
 

@@ -83,9 +83,10 @@ def test_the_bar_says_what_is_under_way_between_two_steps(warm_python, tmp_path)
 @pytest.mark.parametrize("text", ["", "www.example.com"])
 def test_an_error_of_cleaning_stands_without_its_bar(warm_python, tmp_path, text):
     (tmp_path / "novel.txt").write_text(text, encoding="utf-8")
-    lines = screen_of([warm_python, ROOT / "clr_ctrl.py", "novel.txt"], tmp_path)
-    assert lines[0].startswith("error: novel.txt: ")
-    assert not any("B/s" in line for line in lines)
+    terminal = Terminal([warm_python, ROOT / "clr_ctrl.py", "novel.txt"], tmp_path)
+    assert terminal.end() == 3
+    assert terminal.lines[0].startswith("error: novel.txt: ")
+    assert not any("B/s" in line for line in terminal.lines)
 
 
 @pytest.mark.parametrize("columns", [20, 80])

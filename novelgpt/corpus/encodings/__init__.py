@@ -3,7 +3,6 @@
 likelihood   how much a text looks like Chinese prose, in nats: the evidence
 repair       bytes read in one encoding, with faults around lost and changed bytes repaired
 mixed        files whose lines are in several encodings
-foreign      files that are no text: zip, PDF, Word
 detect       which encoding it is: decode_bytes for a whole file, TextStream for one larger than the memory
 """
 
