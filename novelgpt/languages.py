@@ -173,6 +173,8 @@ def translate_parts(text: str) -> Iterator[str]:
         if len(pieces) > MANY or (len(pieces) > 1 and "\n" in separator):
             yield chinese.join(map(to_chinese, pieces))
             return
+        if separator == ", " and len(pieces) > 2:
+            yield chinese.join(map(to_chinese, pieces))  # where nothing reads better, all commas of a list are alike
         # one of the messages may hold the separator itself
         for place in range(1, len(pieces)):
             halves = (separator.join(pieces[:place]), separator.join(pieces[place:]))
