@@ -70,11 +70,12 @@ def fsync_path(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
+def atomic_writer(path: str | Path, keep: Callable[[], object] | None = None) -> Iterator[BinaryIO]:
     """Open a binary file that takes its name, replacing what has it, only when the block ends without an error.
 
     Args:
         path: final name; missing parent folders are made.
+        keep: called when everything is on the disk, before what has the name is replaced.
 
     Raises:
         UserError: the place cannot be written (rights, full disk, a folder of that name).
@@ -89,6 +90,8 @@ def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
             # Content first, then the name, then the folder that holds it: a power cut finds either file, whole.
             file.flush()
             os.fsync(file.fileno())
+        if keep:
+            keep()
         patiently(os.replace, hidden, path)
         fsync_path(path.parent)
     except OSError as problem:

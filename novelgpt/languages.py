@@ -23,6 +23,7 @@ VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")  # the first one that 
 ENTRY = re.compile(r'^(?:msgctxt "(\w+)"\n)?msgid ((?:".*"\n)+)msgstr ((?:".*"\n?)+)', re.MULTILINE)
 CONTEXT = "\x04"  # stands between a row's context and its message, as in gettext
 WORD = re.compile(r"[A-Za-z]{2}|\b[hs]\b")  # without one there is nothing to translate
+NUMBERS = re.compile(r"[\dA-FU+,.:%–…× ]+")  # a list of counts and code points
 VALUE = re.compile(r"( ?)\{(\d*)\}( ?)")
 WIDE = "\u2e80"  # what comes behind it is Chinese, or stands in Chinese text
 FEW_LETTERS = 7
@@ -104,6 +105,8 @@ def to_chinese(text: str) -> str:
 
     Of equal ways it is the simplest: a single message, several in a row, a message whose value is several.
     """
+    if NUMBERS.fullmatch(text):
+        return text.replace(", ", SEPARATORS[", "])
     if text in chinese_table() or not WORD.search(text):
         return chinese_table().get(text, text)
     # a message may be part of another one, behind a comma or between blanks
@@ -170,6 +173,8 @@ def translate_parts(text: str) -> Iterator[str]:
         if len(pieces) > MANY or (len(pieces) > 1 and "\n" in separator):
             yield chinese.join(map(to_chinese, pieces))
             return
+        if separator == ", " and len(pieces) > 2:
+            yield chinese.join(map(to_chinese, pieces))  # where nothing reads better, all commas of a list are alike
         # one of the messages may hold the separator itself
         for place in range(1, len(pieces)):
             halves = (separator.join(pieces[:place]), separator.join(pieces[place:]))

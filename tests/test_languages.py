@@ -164,6 +164,8 @@ def test_where_no_variable_is_set_the_system_tells_as_windows_does(monkeypatch):
         ("“你去哪里: 长安, 洛阳?”他问", "“你去哪里: 长安, 洛阳?”他问"),
         ("data: no pieces here (manifest.json is missing)", "data：这里没有分片（缺少 manifest.json）"),
         ("data:        25 documents, 33,985 tokens", "数据：       25 篇文档，33,985 个词元"),
+        ("  removed: U+0000 3, U+001A 2, U+FEFF 2 …", "  已删除：U+0000 3，U+001A 2，U+FEFF 2 …"),
+        ("written: a.json (2 documents), b.json, c.html", "写出的：a.json（2 篇），b.json，c.html"),
         ("  numbers: repeated 2–3, 7; heading doubled 2 lines dropped", "  章号：重复 2–3，7；丢弃标题重复 2 行"),
         (
             "stopped early: 3 evaluations in a row were not better than epoch 2 (held-out loss 4.8); use a/best_model",

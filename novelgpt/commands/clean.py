@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from novelgpt.cli import CleanOptions, Parser
-from novelgpt.files import read_json, ready_file, write_json, write_text
+from novelgpt.files import MAX_JSON_BYTES, move_aside, read_json, ready_file, write_json, write_text
 from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 
 OWN_NOVELS = ("data/input.json", "data/input.txt")
@@ -53,10 +53,30 @@ def choose_paths(given: Sequence[str], output: str, report: Path) -> list[str]:
 def former_paths(output: str, report: Path) -> list[str]:
     """Return the novels that the documents of an output were made of, by its report; none where that is of others."""
     with contextlib.suppress(UserError, OSError, ValueError, KeyError, TypeError):
-        facts, documents = read_json(report), json.loads(Path(output).read_bytes())
-        if (facts["documents"], facts["characters"]) == (len(documents), sum(map(len, documents))):
+        facts, is_large = read_json(report), Path(output).stat().st_size > MAX_JSON_BYTES
+        documents = [] if is_large else json.loads(Path(output).read_bytes())  # a large one is not looked into
+        if is_large or (facts["documents"], facts["characters"]) == (len(documents), sum(map(len, documents))):
             return [book["name"] for book in facts["books"]]
     return []
+
+
+def keep_other_novel(output: str, report: Path, paths: Sequence[str], names: Sequence[str]) -> None:
+    """Move the documents of another novel aside with their report, and say so; the same novel is replaced.
+
+    Args:
+        output, report: what is about to be written, and its report.
+        paths, names: what is cleaned now, as given, and its files.
+    """
+    cleaned = set(map(os.path.abspath, names))
+    former = former_paths(output, report)
+    is_same = former and cleaned.issuperset(map(os.path.abspath, former))
+    if is_same or os.path.abspath(output) in cleaned or not (aside := move_aside(output)):
+        return
+    if report.exists():
+        report.replace(aside.with_suffix(".report.json"))
+    again = f"python clr_ctrl.py {shlex.join(paths)} --book NAME"
+    say(f"{output} held other chapters, moved to {aside}; --raw_data_path {shlex.quote(str(aside))} takes them")
+    say(f"--book NAME keeps books apart: {again}")
 
 
 def check_outputs(options: CleanOptions, report: Path) -> None:
@@ -100,7 +120,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from novelgpt.corpus.records import TitleTable
 
         titles = TitleTable(options.titles)
-    library.write(paths, options.output, watch=titles.watch if titles else None)
+
+    def keep() -> None:
+        names = [facts.name for facts in library.facts]
+        keep_other_novel(options.output, report_path(options.output), paths, names)
+
+    library.write(paths, options.output, watch=titles.watch if titles else None, keep=keep)
 
     # the report beside the documents, as a page, and on the terminal
     report = Report(options.output, library.facts, library.left_out)

@@ -218,7 +218,8 @@ def read_book(path: str, options: CleaningOptions) -> list[str]:
     documents, facts = prepare_whole(path, options)
     left_out = sum(not notice["kept"] for notice in facts.notices) + len(facts.headings_removed)
     size = f"{facts.documents:,} documents, {facts.characters:,} characters"
-    say(f"{facts.name}: cleaned as clr_ctrl.py does: {size}, {left_out:,} lines left out")
+    size = f"1 document, {facts.characters:,} characters" if facts.documents == 1 else size
+    say(f"{facts.name}: cleaned as clr_ctrl.py does: {size}; lines left out: {left_out:,}")
     return documents
 
 
@@ -230,19 +231,27 @@ class Library:
         self.facts: list[BookFacts] = []  # filled by write
         self.left_out: list[dict] = []  # path and error of each book of a folder that could not be read
 
-    def write(self, paths: Sequence[str], output: str | Path, *, watch: PassThrough | None = None) -> None:
+    def write(
+        self,
+        paths: Sequence[str],
+        output: str | Path,
+        *,
+        watch: PassThrough | None = None,
+        keep: Callable[[], object] | None = None,
+    ) -> None:
         """Prepare files and folders and write their documents; nothing is written when nothing is left.
 
         Args:
             paths, output: files and folders, and the file of the documents.
             watch: passes the documents on and does something with them, as records.TitleTable.watch does.
+            keep: called when the documents are there, before the former ones are replaced.
 
         Raises:
             UserError: a named file cannot be read, or no text is left after cleaning.
         """
         files = find_inputs(paths)
         documents = self.documents(files, named=set(paths))
-        write_documents(output, watch(documents) if watch else documents)
+        write_documents(output, watch(documents) if watch else documents, keep)
 
     def documents(self, files: Sequence[str], *, named: set[str]) -> Iterator[str]:
         """Yield the documents of all books and collect their facts."""
@@ -250,6 +259,7 @@ class Library:
             progress_bar(sum(map(file_size, files)), unit="B", description="clean") as bar,
             prepare_ahead(files, self.options) as take_book,
         ):
+            bar.leave = False  # on a terminal an error stands alone
             for path in files:
                 if is_large(path):
                     book = CleanBook(path, self.options)
@@ -267,10 +277,11 @@ class Library:
                     yield from documents
                     self.facts.append(facts)
                 bar.update(file_size(path))
-        # raised before the writer has put the file in its place
-        if not any(facts.documents for facts in self.facts):
-            names = ", ".join(files[:3])
-            raise UserError(f"{names}: no text is left after cleaning", "give a file with the text of a novel")
+            # raised before the writer has put the file in its place
+            if not any(facts.documents for facts in self.facts):
+                names = ", ".join(files[:3])
+                raise UserError(f"{names}: no text is left after cleaning", "give a file with the text of a novel")
+            bar.leave = True
 
 
 @contextlib.contextmanager

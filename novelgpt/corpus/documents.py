@@ -26,7 +26,7 @@ import sys
 import zlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def read_blocks(path: str | Path) -> Iterator[bytes]:
         if not isinstance(problem, OSError) or isinstance(problem, gzip.BadGzipFile):
             raise UserError(f"{name}: damaged .gz file: {problem}", "fetch or pack it again", EXIT_INPUT) from problem
         reason = "a folder, expected a file" if isinstance(problem, IsADirectoryError) else problem.strerror
-        raise UserError(f"{name}: cannot be read: {reason}", "give the path of a novel", EXIT_INPUT) from problem
+        raise UserError(f"{name}: cannot be read: {reason}", "give a file that can be read", EXIT_INPUT) from problem
 
 
 def name_of(path: str | Path) -> str:
@@ -389,9 +389,9 @@ def read_table(text: str, name: str, field: str | None, repairs: Counter) -> Ite
         csv.field_size_limit(former)
 
 
-def write_documents(path: str | Path, documents: Iterable[str]) -> None:
-    """Write documents, strings without lone surrogates, taken one by one, as a JSON list, complete or not at all."""
-    with atomic_writer(path) as file:
+def write_documents(path: str | Path, documents: Iterable[str], keep: Callable[[], object] | None = None) -> None:
+    """Write strings without lone surrogates, taken one by one, as a JSON list; keep: as for atomic_writer."""
+    with atomic_writer(path, keep) as file:
         # written item by item: json.dumps of the whole list would need it in memory
         separator = b"[\n"
         for document in documents:

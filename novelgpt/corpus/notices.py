@@ -287,8 +287,8 @@ def find_bookkeeping(lines: Sequence[str], headings: set[int], border: set[int])
         for pattern, reason in (
             (BOOKKEEPING, "date or count of characters"),
             (END_MARK, "end-of-chapter mark"),
-            (NAVIGATION, "navigation"),
-            (MENU, "navigation"),
+            (NAVIGATION, "navigation line"),
+            (MENU, "navigation line"),
         ):
             if pattern.match(line):
                 notices.append(Notice(index + 1, lines[index], reason))

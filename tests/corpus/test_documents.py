@@ -183,10 +183,10 @@ def test_line_separators_of_unicode_split_nothing(tmp_path):
 
 def test_paths_that_are_no_novel_are_refused(tmp_path):
     assert message_of(tmp_path / "none.txt") == (
-        "error: none.txt: cannot be read: No such file or directory\n\nhint: give the path of a novel"
+        "error: none.txt: cannot be read: No such file or directory\n\nhint: give a file that can be read"
     )
     assert message_of(tmp_path) == (
-        f"error: {tmp_path.name}: cannot be read: a folder, expected a file\n\nhint: give the path of a novel"
+        f"error: {tmp_path.name}: cannot be read: a folder, expected a file\n\nhint: give a file that can be read"
     )
     assert message_of(put(tmp_path, "a.txt", "　\n \n")) == (
         "error: a.txt: only blanks, expected the text of a novel\n\nhint: give another file"

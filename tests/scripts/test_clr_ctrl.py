@@ -108,6 +108,32 @@ def test_the_bundled_novel_replaces_itself_and_no_other(capsys):
     assert said[3].endswith(": python clr_ctrl.py data/sample/novel.txt --output out.json")
 
 
+def test_another_novel_is_moved_aside_with_its_report_and_the_same_one_replaced(capsys):
+    Path("one.txt").write_text(NOVEL, encoding="utf-8")
+    Path("two.txt").write_text(NOVEL.replace("山村", "海边"), encoding="utf-8")
+    assert run(clr_ctrl.main, ["one.txt"]) == run(clr_ctrl.main, ["./one.txt"]) == 0
+    names = ["train.json", "train.report.json"]
+    assert sorted(path.name for path in Path("data").iterdir()) == names
+    former = [Path("data", name).read_bytes() for name in names]
+    capsys.readouterr()
+    # nothing is moved where cleaning fails
+    Path("empty.txt").write_text("www.example.com\n", encoding="utf-8")
+    assert run(clr_ctrl.main, ["empty.txt"]) == EXIT_INPUT
+    assert sorted(path.name for path in Path("data").iterdir()) == names
+    assert "moved" not in capsys.readouterr().err
+    assert run(clr_ctrl.main, ["two.txt"]) == 0
+    assert capsys.readouterr().err.split("\n")[:2] == [
+        "data/train.json held other chapters, moved to data/train.1.json; --raw_data_path data/train.1.json takes them",
+        "--book NAME keeps books apart: python clr_ctrl.py two.txt --book NAME",
+    ]
+    assert [Path("data", name).read_bytes() for name in ("train.1.json", "train.1.report.json")] == former
+    assert json.loads(Path("data/train.json").read_text(encoding="utf-8"))[0] == CLEAN[0].replace("山村", "海边")
+    # chapters that were changed by hand are kept too
+    Path("data/train.json").write_text('["甲"]', encoding="utf-8")
+    assert run(clr_ctrl.main, ["two.txt"]) == 0
+    assert Path("data/train.2.json").read_text(encoding="utf-8") == '["甲"]'
+
+
 def test_lines_are_dropped_by_text_or_expression_and_stand_in_the_report(capsys):
     story = NOVEL + "书友们投票吧\r\n第一卷完\r\n"
     Path("novel.txt").write_text(story, encoding="utf-8")

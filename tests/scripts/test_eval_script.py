@@ -121,11 +121,19 @@ def test_what_was_cleaned_is_said_and_clean_chapters_are_taken_as_they_are(folde
         assert run(eval_script.main, [f"--model_path={folder}", "--device=cpu", f"--text_path={path}"]) == 0
     said = capsys.readouterr()
     assert said.err.split("\n")[0] == (
-        f"novel.txt: cleaned as clr_ctrl.py does: 3 documents, {sum(map(len, STORY))} characters, 4 lines left out"
+        f"novel.txt: cleaned as clr_ctrl.py does: 3 documents, {sum(map(len, STORY))} characters; lines left out: 4"
     )
     assert said.err.count("cleaned") == 1
     characters = [json.loads(line)["characters"] for line in said.out.strip().split("\n")]
     assert characters == [sum(map(len, STORY)), sum(map(len, STORY)) + 5]
+
+
+def test_one_document_is_said_in_the_singular(folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("novel.txt").write_text(STORY[0], encoding="utf-8")
+    assert run(eval_script.main, [f"--model_path={folder}", "--device=cpu", "--text_path=novel.txt"]) == 0
+    said = f"novel.txt: cleaned as clr_ctrl.py does: 1 document, {len(STORY[0])} characters; lines left out: 0"
+    assert capsys.readouterr().err.split("\n")[0] == said
 
 
 def test_in_a_folder_a_file_stands_above_its_chapters_and_an_only_chapter_is_not_said_twice(

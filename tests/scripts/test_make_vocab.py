@@ -91,6 +91,23 @@ def test_what_cannot_be_done_is_said_and_nothing_written(corpus, tmp_path, capsy
     assert not path.exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "path", "hint"),
+    [
+        ([], "data/train.json", "python clr_ctrl.py NOVEL.txt"),
+        (["--book", "nix"], "books/nix/train.json", "python clr_ctrl.py NOVEL.txt --book nix"),
+    ],
+)
+def test_where_nothing_is_cleaned_yet_the_command_that_cleans_is_named(
+    tmp_path, monkeypatch, capsys, arguments, path, hint
+):
+    monkeypatch.chdir(tmp_path)
+    assert call(*arguments) == 3
+    message = f"{path}: no such file, expected the chapters of a novel"
+    assert capsys.readouterr().err == f"error: {message}\n\nhint: {hint}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help_comes_at_once_and_without_torch():
     start = time.perf_counter()
     done = subprocess.run(

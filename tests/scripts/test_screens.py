@@ -80,6 +80,15 @@ def test_the_bar_says_what_is_under_way_between_two_steps(warm_python, tmp_path)
     assert len(lines) == 1 and re.fullmatch(r"338/1,570 steps \|█.+\| evaluating: batch 3, [\d:]+ left", lines[0])
 
 
+@pytest.mark.parametrize("text", ["", "www.example.com"])
+def test_an_error_of_cleaning_stands_without_its_bar(warm_python, tmp_path, text):
+    (tmp_path / "novel.txt").write_text(text, encoding="utf-8")
+    terminal = Terminal([warm_python, ROOT / "clr_ctrl.py", "novel.txt"], tmp_path)
+    assert terminal.end() == 3
+    assert terminal.lines[0].startswith("error: novel.txt: ")
+    assert not any("B/s" in line for line in terminal.lines)
+
+
 @pytest.mark.parametrize("columns", [20, 80])
 def test_lines_and_bar_of_a_run_do_not_mix(warm_python, tmp_path, columns):
     options = make_tiny_options(tmp_path, epochs=2, sample_length=5)

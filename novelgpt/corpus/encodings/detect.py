@@ -25,6 +25,14 @@ BYTE_ORDER_MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+SIGNATURES = (  # of files that are no text: where in the file, what stands there, what the file is
+    (0, b"PK\x03\x04", "a zip file (docx, epub)"),
+    (0, b"%PDF-", "a PDF file"),
+    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Word file"),
+    (60, b"BOOKMOBI", "a mobi e-book"),
+    (0, b"Rar!\x1a\x07", "a rar file"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z file"),
+)
 CANDIDATES = ("utf-8", *DOUBLE_BYTE, "utf-16-le", "utf-16-be")
 
 MARGIN = 20.0  # nats by which a reading must be likelier than the next
@@ -60,14 +68,15 @@ def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input
         encoding: forced encoding; None detects it.
 
     Raises:
-        UserError: empty, an unknown encoding, one that reads nonsense where another reads Chinese, undecided between
-            two readings, or too many bad bytes.
+        UserError: empty, no text, an unknown encoding, one that reads nonsense where another reads Chinese, undecided
+            between two readings, or too many bad bytes.
 
     >>> decode_bytes("萧炎大喝一声，斗气化马。".encode("gbk")).encoding
     'gb18030'
     """
     if not data:
         raise UserError(f"{name}: empty, expected the text of a novel", f"give another file than {name}", EXIT_INPUT)
+    refuse_foreign(data, name)
     if encoding is not None:
         codec = forced_codec(data, encoding)
         text, offsets = read_as(data, codec)
@@ -99,6 +108,14 @@ def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input
         raise UserError(message, "--encoding NAME if you know it, for example --encoding shift_jis", EXIT_INPUT)
     refuse_bad_bytes(len(offsets), offsets, len(data), "mixed" if segments else codec, name)
     return make_decoded(text, encoding, reason, offsets, segments, torn)
+
+
+def refuse_foreign(head: bytes, name: str) -> None:
+    """Raise where the beginning of a file tells that it is no text."""
+    for place, mark, kind in SIGNATURES:
+        if head[place : place + len(mark)] == mark:
+            hint = "save it as .txt (Word: as plain text; an e-book: with calibre; an archive: unpack it) and give that"
+            raise UserError(f"{name}: {kind}, not text", hint, EXIT_INPUT)
 
 
 def sample_of(text: str) -> str:
@@ -270,7 +287,7 @@ class TextStream:
         name, encoding: as for decode_bytes.
 
     Raises:
-        UserError: while iterating: unreadable, empty, undecided, too many bad bytes, or a change of encoding.
+        UserError: while iterating: unreadable, empty, no text, undecided, too many bad bytes, or a change of encoding.
     """
 
     def __init__(self, blocks: Iterator[bytes], name: str, encoding: str | None = None):
@@ -305,6 +322,7 @@ class TextStream:
 
     def choose(self, head: bytes) -> str:
         """Decide the encoding by the beginning of the file."""
+        refuse_foreign(head, self.name)
         if self.forced is not None:
             self.encoding, self.reason = self.forced, "--encoding says so"
             codec = forced_codec(head, self.forced)

@@ -206,6 +206,29 @@ def test_bytes_valid_in_utf_8_by_chance_are_not_taken_for_it():
         decode_bytes("联通".encode("gbk"))
 
 
+FOREIGN_HINT = "save it as .txt (Word: as plain text; an e-book: with calibre; an archive: unpack it) and give that"
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"PK\x03\x04\x14\0\x06\0", "a zip file (docx, epub)"),
+        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3", "a PDF file"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Word file"),
+        ("水浒传".encode().ljust(60, b"\0") + b"BOOKMOBI", "a mobi e-book"),
+        (b"Rar!\x1a\x07\x01\0", "a rar file"),
+        (b"7z\xbc\xaf\x27\x1c\0\x04", "a 7z file"),
+    ],
+)
+@pytest.mark.parametrize("encoding", [None, "gb18030"])
+def test_what_is_no_text_is_named_by_its_first_bytes(head, kind, encoding):
+    data = head + bytes(range(256)) * 9
+    for read in (lambda: decode_bytes(data, encoding, name="a"), lambda: list(TextStream(iter([data]), "a", encoding))):
+        with pytest.raises(UserError) as caught:
+            read()
+        assert (caught.value.message, caught.value.hint) == (f"a: {kind}, not text", FOREIGN_HINT)
+
+
 def test_an_empty_file_is_refused():
     with pytest.raises(UserError) as caught:
         decode_bytes(b"", name="empty.txt")
