@@ -123,8 +123,8 @@ def score_ngram(train: Sequence[int], text: Sequence[int], *, vocab_size: int, c
     return Evaluation(float(nats.sum()), len(nats), len(text), characters)
 
 
-def compare_losses(loss: float, ngram: float) -> str:
-    """Say how a network's loss compares with the 4-gram's, both in nats per token.
+def compare_losses(loss: float, ngram: float, *, advice: str = "train longer, or on more text") -> str:
+    """Say how a network's loss compares with the 4-gram's, both in nats per token, with advice where it is no better.
 
     >>> compare_losses(3.5, 4.0)
     '0.5000 better than counting what follows what (4-gram: 4.0000)'
@@ -133,7 +133,6 @@ def compare_losses(loss: float, ngram: float) -> str:
     """
     if loss < ngram - CLOSE:
         return f"{ngram - loss:.4f} better than counting what follows what (4-gram: {ngram:.4f})"
-    advice = "train longer, or on more text"
     if loss < ngram + CLOSE:
         return f"no better than counting what follows what (4-gram: {ngram:.4f}): {advice}"
     return f"{loss - ngram:.4f} worse than counting what follows what (4-gram: {ngram:.4f}): {advice}"

@@ -233,9 +233,9 @@ def missing_folder(folder: Path, flag: str) -> UserError:
 
 
 def describe_unfinished(folder: Path) -> tuple[str, str] | None:
-    """Say how far the run is that has yet to write a model folder, and the command that goes on; None: no run there."""
-    path = folder.parent / "run.json"
-    former = read_json(path) if path.is_file() else None
+    """Say how far the run is that has yet to write a model folder, and the command that goes on; None: it is none."""
+    path, is_ended = folder.parent / "run.json", (folder.parent / "final_model" / "config.json").is_file()
+    former = read_json(path) if path.is_file() and not is_ended else None
     if not isinstance(former, dict) or not isinstance(former.get("options"), dict) or "total_steps" not in former:
         return None
     saved = [path.name[5:] for path in folder.parent.glob("checkpoints/step-*") if path.name[5:].isdecimal()]

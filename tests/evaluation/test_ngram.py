@@ -141,6 +141,11 @@ def test_a_difference_within_two_hundredths_is_none():
     assert compare_losses(4.01, 4.0) == said
 
 
+def test_the_advice_beside_a_4_gram_is_that_of_the_caller():
+    said = "0.3000 worse than counting what follows what (4-gram: 4.0000): rest"
+    assert compare_losses(4.3, 4.0, advice="rest") == said
+
+
 @pytest.mark.usefixtures("no_flushing")
 def test_a_run_ends_with_the_comparison_and_eval_prints_the_same_figure(tiny_options, capsys):
     options = tiny_options(epochs=1)

@@ -258,3 +258,7 @@ def test_the_model_of_a_run_that_has_not_ended_comes_by_the_runs_own_command(tmp
     (tmp_path / "best_model").mkdir()
     (tmp_path / "best_model" / "config.json").touch()
     assert refusal_of(check_model_folder, missing).hint == f"--model_path {tmp_path / 'best_model'}"
+    (tmp_path / "best_model").rename(tmp_path / "final_model")  # now it has ended
+    missing = tmp_path / "model_epoch9"
+    said = f"{missing}: no such folder, expected a model folder"
+    assert refusal_of(check_model_folder, missing).message == said
