@@ -33,7 +33,6 @@ from novelgpt.training.checkpoint import (
     read_progress,
     set_later_aside,
 )
-from novelgpt.training.checks import is_of_book
 from novelgpt.training.engine import Run
 from novelgpt.training.keeping import BEST, FINAL, adopt_best, final_step, is_over, is_written
 from novelgpt.training.log import Watch, format_duration
@@ -346,7 +345,8 @@ def writing_command(folder: Path, options: TrainOptions) -> str:
     >>> writing_command(Path("model/final_model"), TrainOptions()), writing_command(Path("a b"), TrainOptions())
     ('python generate.py', "python generate.py --model_path 'a b'")
     """
-    book = options.book if is_of_book(options, "output_dir") else None
+    place = book_places(TrainOptions, options.book).get("output_dir", "")
+    book = options.book if options.output_path == Path(place) else None
     usual = book_places(GenerateOptions, book).get("model_path", GenerateOptions.model_path)
     words = [*(["--book", book] if book else []), *([] if folder == Path(usual) else ["--model_path", str(folder)])]
     return shlex.join(["python", "generate.py", *words])  # one process writes, whatever has trained

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from helpers import refusal_of
 
 from novelgpt.corpus.pieces import TokenStream
