@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from helpers import copy_run, refusal_of, stopping_after
@@ -11,7 +12,7 @@ from novelgpt.files import find_damage, read_json
 from novelgpt.messages import UserError
 from novelgpt.training import checkpoint
 from novelgpt.training.checkpoint import Progress, list_checkpoints
-from novelgpt.training.session import best_model, describe_stop, find_deadline, train, writing_command
+from novelgpt.training.session import best_model, describe_stop, find_deadline, report_end, train, writing_command
 from novelgpt.training.stopping import StopSignals
 from novelgpt.training.trainer import Trainer
 
@@ -233,6 +234,29 @@ def test_the_command_that_writes_is_the_shortest_of_the_model(changes, name, com
     monkeypatch.setenv("WORLD_SIZE", "2")
     options = TrainOptions(**changes)
     assert writing_command(options.output_path / name, options) == command
+
+
+@pytest.mark.parametrize(
+    ("losses", "begins", "advice"),
+    [
+        ([8.0, 6.0, 5.0], "still improving at epoch 2 ", "train longer"),
+        ([8.0, 5.0, 5.0], "nothing more to gain, best at epoch 1 ", "a longer book or a smaller network would help"),
+        ([8.0, 5.0, 6.0], "memorising since epoch 1 ", "a longer book or a smaller network would help"),
+    ],
+)
+def test_the_advice_beside_the_4_gram_follows_the_outcome(losses, begins, advice, capsys):
+    history = [{"epoch": number, "step": 6 * number, "valid_loss": loss} for number, loss in enumerate(losses)]
+    best = losses.index(min(losses))
+    progress = Progress(step=12, epoch=3, history=history, best_loss=min(losses), best_epoch=best, best_step=6 * best)
+    data = SimpleNamespace(mark=None, compare_with_ngram=lambda loss, vocab_size, advice: f"4-gram: {advice}")
+    world, tokenizer = SimpleNamespace(is_main=True), SimpleNamespace(vocab_size=9)
+    run = SimpleNamespace(options=TrainOptions(epochs=2), data=data, world=world, tokenizer=tokenizer, command=["x"])
+    report_end(run, progress, seconds=1.0)
+    verdict, writing = capsys.readouterr().err.splitlines()[1:3]
+    name = "final_model" if best == 2 else "best_model"
+    assert verdict.startswith(begins)
+    assert verdict.endswith(f"; use model/{name}; 4-gram: {advice}")
+    assert writing == f"write with it: python generate.py{'' if best == 2 else ' --model_path model/best_model'}"
 
 
 def test_the_best_model_is_the_final_one_where_their_steps_are_one():

@@ -209,7 +209,7 @@ def test_another_corpus_is_refused_and_cannot_be_allowed(unfinished, tiny_option
 def test_another_network_is_refused(unfinished, tiny_options):
     tiny_options(config={"n_layer": 1})
     problem = refusal_of(train, unfinished)
-    assert problem.message.endswith("\n  model_config: n_layer was 2, now 1")
+    assert problem.message.endswith("\n  model_config: n_layer: was 2, now 1")
     assert problem.code == 5
 
 
