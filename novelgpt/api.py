@@ -13,7 +13,7 @@ from pathlib import Path
 
 from novelgpt.cli import EvaluateOptions, GenerateOptions, TrainOptions, book_places, names_with, with_changes
 from novelgpt.lock import run_lock
-from novelgpt.messages import EXIT_DONE, EXIT_USAGE, UserError, is_main_process
+from novelgpt.messages import EXIT_DONE, EXIT_USAGE, UserError, is_main_process, warn
 
 Model = str | Path | tuple  # a model folder, or the pair (network, tokenizer) of load_model, which is left as it is
 
@@ -165,6 +165,8 @@ def evaluate(
     protocol = {name: getattr(options, name) for name in ("stride", "batch_size", "precision")}
     measure = Measure(network, tokenizer, **protocol)
     facts = {"model": str(model)} if isinstance(model, (str, Path)) else {}
+    if options.baseline or (text is None and path is None):
+        warn_of_other_text(model, pieces)
     texts = measure.find_texts(text, path, os.fspath(pieces), encoding=options.encoding, **facts)
     page = functools.partial(write_surprise_page, options.html) if options.html else None
     report = measure.report(texts, per_chapter=options.per_chapter, page=page, **facts)
@@ -177,6 +179,18 @@ def check_place(model: Model) -> None:
 
     if not isinstance(model, tuple):
         check_model_folder(model, hashes=False)
+
+
+def warn_of_other_text(model: Model, pieces: str | Path) -> None:
+    """Warn where the pieces are made of another text than a model was trained on, as both manifests have it."""
+    from novelgpt.files import MANIFEST, read_json
+
+    if isinstance(model, tuple) or not all((Path(folder) / MANIFEST).is_file() for folder in (model, pieces)):
+        return
+    facts = [read_json(Path(folder) / MANIFEST).get(name) for folder, name in ((model, "corpus"), (pieces, "source"))]
+    was, now = ((part or {}).get("sha256") for part in facts)
+    if was and now and was != now:
+        warn(f"{Path(pieces)}: no longer of the corpus that {model} was trained on, but of {facts[1].get('path')}")
 
 
 def open_model(model: Model, device: str | None) -> tuple:

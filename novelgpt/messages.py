@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from novelgpt.languages import localize
@@ -174,10 +174,19 @@ def progress_bar(
 
 
 def nearest_words(
-    name: str, names: Sequence[str], *, prefix: str = "", aliases: Mapping[str, str] | None = None
+    name: str,
+    names: Sequence[str],
+    *,
+    prefix: str = "",
+    aliases: Mapping[str, str] | None = None,
+    spell: Callable[[str], str] = str,
 ) -> str:
-    """Say which known name an unknown one resembles, or list them all; for an alias, the name it stands for."""
+    """Say which known name an unknown one resembles, or list them all; for an alias, the name it stands for.
+
+    Names are printed as spell returns them, behind the prefix.
+    """
     aliases = {alias: meant for alias, meant in (aliases or {}).items() if meant in names}
     close = difflib.get_close_matches(name, [*names, *aliases], n=1, cutoff=0.5)
-    close = [aliases.get(known, known) for known in close]
-    return f"did you mean {prefix}{close[0]}?" if close else "known: " + ", ".join(prefix + known for known in names)
+    if close:
+        return f"did you mean {prefix}{spell(aliases.get(close[0], close[0]))}?"
+    return "known: " + ", ".join(prefix + spell(known) for known in names)

@@ -123,17 +123,16 @@ def score_ngram(train: Sequence[int], text: Sequence[int], *, vocab_size: int, c
     return Evaluation(float(nats.sum()), len(nats), len(text), characters)
 
 
-def compare_losses(loss: float, ngram: float) -> str:
-    """Say how a network's loss compares with the 4-gram's, both in nats per token.
+def compare_losses(loss: float, ngram: float, *, advice: str) -> str:
+    """Say how a network's loss compares with the 4-gram's, both in nats per token, with advice where it is no better.
 
-    >>> compare_losses(3.5, 4.0)
+    >>> compare_losses(3.5, 4.0, advice="train longer")
     '0.5000 better than counting what follows what (4-gram: 4.0000)'
-    >>> compare_losses(4.3, 4.0)
-    '0.3000 worse than counting what follows what (4-gram: 4.0000): train longer, or on more text'
+    >>> compare_losses(4.3, 4.0, advice="train longer")
+    '0.3000 worse than counting what follows what (4-gram: 4.0000): train longer'
     """
     if loss < ngram - CLOSE:
         return f"{ngram - loss:.4f} better than counting what follows what (4-gram: {ngram:.4f})"
-    advice = "train longer, or on more text"
     if loss < ngram + CLOSE:
         return f"no better than counting what follows what (4-gram: {ngram:.4f}): {advice}"
     return f"{loss - ngram:.4f} worse than counting what follows what (4-gram: {ngram:.4f}): {advice}"

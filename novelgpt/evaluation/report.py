@@ -194,7 +194,7 @@ class Measure:
         ngram = score_ngram(pieces.train, stream, vocab_size=self.tokenizer.vocab_size, characters=characters)
         if ngram is None:
             return {"ngram_loss": None, "ngram_nats_per_character": None}
-        say(compare_losses(loss, ngram.loss))
+        say(compare_losses(loss, ngram.loss, advice="train longer, or on more text"))
         return {"ngram_loss": ngram.loss, "ngram_nats_per_character": ngram.nats_per_character}
 
 

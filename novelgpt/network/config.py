@@ -9,6 +9,7 @@ import re
 import shlex
 from pathlib import Path
 
+from novelgpt.cli import spell_command
 from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.files import MANIFEST, find_damage, read_json, ready_file
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, nearest_words, say, warn
@@ -213,18 +214,36 @@ def check_model_folder(folder: str | Path, *, flag: str = "--model_path", hashes
 def missing_folder(folder: Path, flag: str) -> UserError:
     """Return the error of a model folder that is not there; its hint is the one to take, or how to get one."""
     others, name, parts = find_models(folder.parent), folder.as_posix(), folder.parts
+    is_of_run = RUN_MODEL.fullmatch(folder.name)
+    unfinished = describe_unfinished(folder) if is_of_run else None
+    message, hint = unfinished or (
+        f"{folder}: no such folder, expected a model folder",
+        "give a folder such as model/final_model",
+    )
     if others:
         hint = f"{flag} {others[0]}".strip()
-    elif RUN_MODEL.fullmatch(folder.name):
+    elif is_of_run and not unfinished:
         is_of_book = len(parts) > 3 and parts[-4] == "books"  # books/NAME/model/final_model
         hint = "python train.py --raw" + (f" --book {shlex.quote(parts[-3])}" if is_of_book else "")
     elif HUB_NAME.fullmatch(name) and not folder.parent.is_dir():
         message = f"{name}: no such folder, and models are not downloaded by their names"
         load = f"pip install huggingface_hub\nhf download {name} --local-dir {folder.name}"
-        return UserError(message, f"{load}\nand then: {f'{flag} {folder.name}'.strip()}", EXIT_STATE)
-    else:
-        hint = "give a folder such as model/final_model"
-    return UserError(f"{folder}: no such folder, expected a model folder", hint, EXIT_STATE)
+        hint = f"{load}\nand then: {f'{flag} {folder.name}'.strip()}"
+    return UserError(message, hint, EXIT_STATE)
+
+
+def describe_unfinished(folder: Path) -> tuple[str, str] | None:
+    """Say how far the run is that has yet to write a model folder, and the command that goes on; None: it is none."""
+    path, is_ended = folder.parent / "run.json", (folder.parent / "final_model" / "config.json").is_file()
+    former = read_json(path) if path.is_file() and not is_ended else None
+    if not isinstance(former, dict) or not isinstance(former.get("options"), dict) or "total_steps" not in former:
+        return None
+    saved = [path.name[5:] for path in folder.parent.glob("checkpoints/step-*") if path.name[5:].isdecimal()]
+    step, total = max(map(int, saved), default=0), former["total_steps"]
+    message = f"{folder}: no such folder: training has not ended, {step:,} of {total:,} steps are saved"
+    # a --resume other than auto would begin where that run began
+    changes = {} if former["options"].get("resume", "auto") == "auto" else {"resume": "auto"}
+    return message, spell_command(former.get("command"), **changes)
 
 
 def find_models(run_folder: Path) -> list[Path]:

@@ -187,7 +187,8 @@ def describe_devices(devices: list[torch.device]) -> str:
     True
     """
     if devices[0].type == "cpu":
-        return f"cpu ({torch.get_num_threads()} threads of {os.cpu_count()} processors)"
+        count, there = torch.get_num_threads(), os.cpu_count()
+        return f"cpu (1 thread of {there} processors)" if count == 1 else f"cpu ({count} threads of {there} processors)"
     if devices[0].type == "mps":
         return "mps"
     names = [torch.cuda.get_device_name(device) for device in devices]

@@ -54,8 +54,9 @@ def check_corpus(options: TrainOptions, command: Sequence[str] | None) -> None:
         place = f" --book {shlex.quote(options.book)}" if is_of_book(options, "raw_data_path") else place
         hint = f"python clr_ctrl.py NOVEL.txt{place}"
         books = [path.name for path in Path("books").glob("*/")] if options.book else []
-        if nearest := nearest_words(options.book or "", books, prefix="--book ") if books else "":
-            hint = f"{nearest} A new book begins with: {hint}"
+        if books:
+            nearest = nearest_words(options.book, books, prefix="--book ", spell=shlex.quote)
+            hint = f"{nearest}\na new book begins with: {hint}"
     if not options.raw:
         again = spell_command(command, raw=True)
         hint = f"{hint}\nand then: {again}" if hint else again

@@ -58,7 +58,8 @@ class RunLog:
             self.file.truncate(min(length, self.path.stat().st_size))
 
         # the bar's rate is of this session's steps alone
-        self.bar.initial = self.bar.n = step
+        self.bar.initial = self.bar.n = self.bar.last_print_n = step
+        self.bar.unpause()
         self.bar.refresh()
 
     def show(self, words: str) -> None:

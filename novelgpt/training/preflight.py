@@ -6,6 +6,7 @@ import statistics
 import time
 
 from novelgpt.cli import spell_command
+from novelgpt.files import ready_file
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, shown, warn
 from novelgpt.network import count_config_parameters, read_model_config
 from novelgpt.training.engine import Engine, Run
@@ -95,7 +96,7 @@ def describe_long_warmup(run: Run) -> str | None:
 def advise_network(run: Run) -> str:
     """Advise a smaller network of ours: the largest of them that suits the length of the text, else the smallest."""
     sizes = {}
-    for path in filter(os.path.exists, SMALLER):
+    for path in (path for path in SMALLER if os.path.exists(ready_file(path))):
         config = read_model_config(path, loud=False)
         sizes[path] = count_config_parameters(config, run.model.config.vocab_size), config["n_positions"]
     sizes = {path: size for path, size in sizes.items() if size[0] < run.num_parameters}

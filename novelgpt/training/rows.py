@@ -82,7 +82,7 @@ class RowData:
             rows = np.arange(first, min(first + self.batch_size, len(self.valid)))
             yield make_rows(self.valid, rows, self.block_size)
 
-    def compare_with_ngram(self, loss: float, vocab_size: int) -> None:
+    def compare_with_ngram(self, loss: float, vocab_size: int, advice: str) -> None:
         return None  # a 4-gram counts streams of text, not records
 
     def identity(self) -> dict:

@@ -10,6 +10,7 @@ A run that stops reports what improved, its best sample, what is left and how it
 """
 
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from transformers import GPT2LMHeadModel
 
-from novelgpt.cli import TrainOptions, spell_command
+from novelgpt.cli import GenerateOptions, TrainOptions, book_places, spell_command
 from novelgpt.files import remove_leftovers
 from novelgpt.lock import LOCK
 from novelgpt.messages import EXIT_DONE, EXIT_STATE, UserError, say, warn
@@ -33,7 +34,7 @@ from novelgpt.training.checkpoint import (
     set_later_aside,
 )
 from novelgpt.training.engine import Run
-from novelgpt.training.keeping import FINAL, adopt_best, final_step, is_over, is_written
+from novelgpt.training.keeping import BEST, FINAL, adopt_best, final_step, is_over, is_written
 from novelgpt.training.log import Watch, format_duration
 from novelgpt.training.lora import plain_model
 from novelgpt.training.parallel import explaining_losses, leaving_world, telling_errors_once, wait_for_all
@@ -123,7 +124,7 @@ def begin(run: Run) -> Path | None:
     # what is there decides: nothing, an unfinished run of the same identity, or a finished one
     checkpoint = choose_checkpoint(run, set_aside=True)
     if is_finished(run.options, checkpoint):
-        say(describe_finished(run.options, read_progress(checkpoint)))
+        say_finished(run, read_progress(checkpoint))
         return checkpoint
 
     # from here on something will be written
@@ -232,12 +233,12 @@ def is_finished(options: TrainOptions, checkpoint: Path | None) -> bool:
     return is_at_end and is_written(options.output_path / FINAL, step)
 
 
-def describe_finished(options: TrainOptions, progress: Progress) -> str:
-    """Say that there is nothing left to do."""
-    text = f"{options.output_path}: this run is finished; --resume never starts it again"
-    if progress.epoch > options.epochs:
-        return text
-    return f"{text}; --early_stopping_patience 0 --allow_change early_stopping_patience resumes it"
+def say_finished(run: Run, progress: Progress) -> None:
+    """Say that there is nothing left to do, how to write, and how to go on all the same."""
+    say(f"{run.options.output_path}: this run is finished; --resume never starts it again")
+    say_what_next(progress, run)
+    more = {"epochs": 2 * run.options.epochs} if progress.epoch > run.options.epochs else {"early_stopping_patience": 0}
+    say(f"for more epochs: {going_on(run, **more)}")
 
 
 def sampler(run: Run):
@@ -287,7 +288,9 @@ def describe_stop(
 
     # what has improved
     scored = [entry for entry in progress.history if entry["valid_loss"] is not None]
-    if scored:
+    if len(scored) == 1:
+        lines.append(f"held-out loss {scored[0]['valid_loss']:.4f} at the start")
+    elif scored:
         losses = f"held-out loss {scored[0]['valid_loss']:.4f} at the start, {scored[-1]['valid_loss']:.4f} now"
         best = min(scored, key=lambda entry: entry["valid_loss"])
         lines.append(f"{losses}; best {best['valid_loss']:.4f} after epoch {best['epoch']}")
@@ -309,35 +312,69 @@ def report_end(run: Run, progress: Progress, *, seconds: float) -> None:
     if run.world.is_main:
         say(f"finished {progress.step:,} steps in {format_duration(seconds)}")
         outcome = describe_outcome(progress, run)
-        say(f"{outcome}{compare_with_ngram(progress, run)}")
-        if outcome.startswith("still improving"):
-            allowed = ",".join(filter(None, (run.options.allow_change, "epochs")))
-            more = spell_command(run.command, epochs=2 * run.options.epochs, allow_change=allowed, resume=None)
-            say(f"for twice as many: {more}")
+        improves = outcome.startswith("still improving")
+        advice = "train longer" if improves else "a longer book or a smaller network would help"
+        say(f"{outcome}{compare_with_ngram(progress, run, advice)}")
+        say_what_next(progress, run)
+        if improves:
+            say(f"for twice as many: {going_on(run, epochs=2 * run.options.epochs)}")
+
+
+def say_what_next(progress: Progress, run: Run) -> None:
+    """Print the command that writes with the best model of a run."""
+    if not run.data.mark:  # that of titles needs a text
+        say(f"write with it: {writing_command(best_model(progress, run.options), run.options)}")
+
+
+def going_on(run: Run, **changes: int) -> str:
+    """Spell the command that goes on with a finished run under changed options."""
+    allowed = ",".join(dict.fromkeys(filter(None, (*run.options.allow_change.split(","), *changes))))
+    return spell_command(run.command, **changes, allow_change=allowed, resume=None)
+
+
+def best_model(progress: Progress, options: TrainOptions) -> Path:
+    """Return the model folder to use: final_model where it has the best weights or nothing was held out."""
+    step = final_step(progress, wants_best=options.load_best_model_at_end)
+    is_final = progress.best_epoch is None or progress.best_step == step
+    return options.output_path / (FINAL if is_final else BEST)
+
+
+def writing_command(folder: Path, options: TrainOptions) -> str:
+    """Spell the command that writes with a model of a run.
+
+    >>> writing_command(Path("model/final_model"), TrainOptions()), writing_command(Path("a b"), TrainOptions())
+    ('python generate.py', "python generate.py --model_path 'a b'")
+    """
+    place = book_places(TrainOptions, options.book).get("output_dir", "")
+    book = options.book if options.output_path == Path(place) else None
+    usual = book_places(GenerateOptions, book).get("model_path", GenerateOptions.model_path)
+    words = [*(["--book", book] if book else []), *([] if folder == Path(usual) else ["--model_path", str(folder)])]
+    return shlex.join(["python", "generate.py", *words])  # one process writes, whatever has trained
 
 
 def describe_outcome(progress: Progress, run: Run) -> str:
     """Say in one line how the run went and which model folder to use."""
+    model = best_model(progress, run.options)
     if progress.best_epoch is None:
-        return f"nothing was held out, so no verdict; use {run.options.output_path / 'final_model'}"
+        return f"nothing was held out, so no verdict; use {model}"
 
     # the best epoch against the last one; up to 0.02 nats are noise
     last, place = progress.history[-1]["valid_loss"], progress.history[-1]["epoch"]
     best = f"epoch {progress.best_epoch} (held-out loss {progress.best_loss:.4f})"
     if progress.epoch <= run.options.epochs:
         words = f"stopped early: {progress.since_best} evaluations in a row were not better than {best}"
-        return f"{words}; use {run.options.output_path / 'best_model'}"
+        return f"{words}; use {model}"
     if progress.best_epoch < run.options.epochs and (last is None or last > progress.best_loss + 0.02):
-        return f"memorising since {best}; use {run.options.output_path / 'best_model'}"
+        return f"memorising since {best}; use {model}"
     before = [entry["valid_loss"] for entry in progress.history if entry["epoch"] <= place - 1]  # an epoch ago
     if before and before[-1] and last and before[-1] - last > 0.02:
-        return f"still improving at {best}: more epochs would help; use {run.options.output_path / 'best_model'}"
-    return f"nothing more to gain, best at {best}; use {run.options.output_path / 'best_model'}"
+        return f"still improving at {best}: more epochs would help; use {model}"
+    return f"nothing more to gain, best at {best}; use {model}"
 
 
-def compare_with_ngram(progress: Progress, run: Run) -> str:
+def compare_with_ngram(progress: Progress, run: Run, advice: str) -> str:
     """Return how the best held-out loss stands to a 4-gram's, as the end of a sentence; nothing where none is known."""
     if progress.best_loss is None:
         return ""
-    words = run.data.compare_with_ngram(progress.best_loss, run.tokenizer.vocab_size)
+    words = run.data.compare_with_ngram(progress.best_loss, run.tokenizer.vocab_size, advice)
     return "" if words is None else f"; {words}"

@@ -204,8 +204,11 @@ class TrainingData(Protocol):
     def valid_batches(self) -> Iterator[Batch]:
         """Yield the held-out text in batches that score every token once."""
 
-    def compare_with_ngram(self, loss: float, vocab_size: int) -> str | None:
-        """Compare a held-out loss with a 4-gram of the training text; None where there is none or it takes too long."""
+    def compare_with_ngram(self, loss: float, vocab_size: int, advice: str) -> str | None:
+        """Compare a held-out loss with a 4-gram of the training text, with advice for a loss that is no better.
+
+        None where there is no 4-gram or it takes too long.
+        """
 
     # what run.json and the model folders keep, as plain JSON values
 
@@ -279,10 +282,10 @@ class WindowData:
         rows = evaluation_batches(self.pieces.valid, self.window, self.stride, self.batch_size)
         return (Batch(*part) for part in rows)
 
-    def compare_with_ngram(self, loss: float, vocab_size: int) -> str | None:
+    def compare_with_ngram(self, loss: float, vocab_size: int, advice: str) -> str | None:
         sizes = {"vocab_size": vocab_size, "characters": self.valid_characters}
         ngram = score_ngram(self.pieces.train, self.pieces.valid, **sizes)
-        return None if ngram is None else compare_losses(loss, ngram.loss)
+        return None if ngram is None else compare_losses(loss, ngram.loss, advice=advice)
 
     def identity(self) -> dict:
         manifest = self.pieces.manifest
@@ -295,7 +298,12 @@ class WindowData:
 
     def describe_counts(self) -> tuple[str, str]:
         parts = (self.pieces.manifest[name] for name in ("train", "valid"))
-        train, valid = (f"{part['documents']:,} documents, {part['tokens']:,} tokens" for part in parts)
+        train, valid = (
+            f"1 document, {part['tokens']:,} tokens"
+            if part["documents"] == 1
+            else f"{part['documents']:,} documents, {part['tokens']:,} tokens"
+            for part in parts
+        )
         return train, valid
 
     def describe_batch(self) -> str:

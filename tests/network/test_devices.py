@@ -15,6 +15,7 @@ from novelgpt.network import (
     choose_devices,
     choose_precision,
     compute_deterministically,
+    describe_devices,
     has_fast_bf16,
 )
 from novelgpt.network.devices import FLOORS
@@ -350,3 +351,10 @@ def test_a_torch_without_the_private_questions_is_not_asked(monkeypatch):
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.delattr(torch.cpu, name, raising=False)
     assert has_fast_bf16() is False
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 thread of 8 processors"), (2, "2 threads of 8 processors")])
+def test_one_thread_is_not_many(monkeypatch, count, words):
+    monkeypatch.setattr("torch.get_num_threads", lambda: count)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert describe_devices([CPU]) == f"cpu ({words})"

@@ -28,7 +28,7 @@ CASES = {  # command -> status, message, hint
     "train.py": (5, PIECES, "python clr_ctrl.py NOVEL.txt\nand then: python train.py --raw"),
     "train.py --raw --book 水浒": (
         3, "books/水浒/train.json: no such file, expected the chapters of a novel",
-        "did you mean --book 水浒传? A new book begins with: python clr_ctrl.py NOVEL.txt --book '水浒'",
+        "did you mean --book '水浒传'?\na new book begins with: python clr_ctrl.py NOVEL.txt --book '水浒'",
     ),
     "train.py --book 水浒传": (
         5, "books/水浒传/tokenized: no pieces here (manifest.json is missing)",

@@ -18,7 +18,7 @@ from novelgpt.cli import run
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.tokenizers.base import save_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
-from novelgpt.files import write_json
+from novelgpt.files import read_json, write_json
 from novelgpt.network import build_model, save_model
 
 
@@ -228,3 +228,19 @@ def test_an_empty_text_has_no_figure_per_character_and_is_still_json(folder, cap
     result = json.loads(capsys.readouterr().out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
     assert (result["tokens"], result["scored_tokens"], result["characters"]) == (2, 1, 0)
     assert result["bits_per_character"] is None
+
+
+def test_pieces_of_another_text_than_the_models_are_scored_with_a_warning(folder, capsys, tmp_path):
+    argv = [f"--model_path={folder}", f"--tokenized_data_path={tmp_path / 'pieces'}", "--device=cpu"]
+    own = read_json(tmp_path / "pieces" / "manifest.json")["source"]
+    manifest = read_json(folder / "manifest.json")
+    for sha256, warned in ((own["sha256"], False), ("0" * 64, True)):
+        write_json(folder / "manifest.json", manifest | {"corpus": {"path": "data/train.json", "sha256": sha256}})
+        assert run(eval_script.main, argv) == 0
+        warning = (
+            f"warning: {tmp_path / 'pieces'}: no longer of the corpus that {folder} was trained on, "
+            f"but of {own['path']}\n"
+        )
+        assert (warning in capsys.readouterr().err) == warned
+        assert run(eval_script.main, [*argv, "--text=井里"]) == 0
+        assert "no longer" not in capsys.readouterr().err

@@ -79,8 +79,11 @@ def test_a_run_says_what_it_does_and_leaves_whole_folders(argv, tmp_path, capsys
 def test_the_same_command_again_is_finished_and_other_settings_are_refused(argv, tmp_path, capsys):
     assert train(argv, "--raw", "--epochs=1") == 0
     assert train(argv, "--raw", "--epochs=1") == 0
-    assert capsys.readouterr().err.endswith(
+    said, _, more = capsys.readouterr().err.rpartition("for more epochs: python train.py ")
+    assert more.endswith(" --raw --epochs 2 --allow_change epochs\n")
+    assert said.endswith(
         f"{tmp_path / 'run'}: this run is finished; --resume never starts it again\n"
+        f"write with it: python generate.py --model_path {tmp_path / 'run/final_model'}\n"
     )
     status, said = refusal(capsys, argv, "--epochs=1", "--seed=3")
     assert status == 5

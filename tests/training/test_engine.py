@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from helpers import refusal_of
 
 from novelgpt.corpus.pieces import TokenStream
@@ -307,8 +306,8 @@ def test_plan_and_run_warn_of_a_warm_up_longer_than_half_of_the_run(tiny_options
     assert (f"\nwarning: {words}\n" in capsys.readouterr().err) == is_long
 
 
-def test_the_plan_advises_a_network_of_ours_that_fits_the_book_by_a_whole_command(tiny_options, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_the_plan_advises_a_network_of_ours_that_fits_the_book_by_a_whole_command(tiny_options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the networks come with the program, wherever it is started
     command = ["train.py", "--raw", "--plan", "--stride=300", "--model_config", "config/model_config_small.json"]
     run = replace(prepare_run(tiny_options(stride=8)), command=command)
     counts = {"laptop": 10_972_416, "demo": 3_310_592}  # with the 334 tokens of the story

@@ -107,8 +107,9 @@ def test_a_run_that_stopped_early_is_finished_and_goes_on_with_more_patience(tin
     capsys.readouterr()
     assert train(options) == 0
     assert capsys.readouterr().err == (
-        f"{options.output_path}: this run is finished; --resume never starts it again; "
-        "--early_stopping_patience 0 --allow_change early_stopping_patience resumes it\n"
+        f"{options.output_path}: this run is finished; --resume never starts it again\n"
+        f"write with it: python generate.py --model_path {options.output_path / 'best_model'}\n"
+        "for more epochs: novelgpt.train(…, early_stopping_patience=0, allow_change='early_stopping_patience')\n"
     )
     assert {path: path.stat().st_mtime_ns for path in options.output_path.glob("*_*/*")} == before
     patient = replace(options, early_stopping_patience=4)

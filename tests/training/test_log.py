@@ -1,11 +1,14 @@
 """What people read while a run goes on: a line now and then, and on the bar what is under way."""
 
+import io
 import re
 from dataclasses import replace
 
 import pytest
 from helpers import StopAfter, fit, result_of
+from tqdm import tqdm
 
+from novelgpt.training.log import RunLog
 from novelgpt.training.run import prepare_run
 from novelgpt.training.trainer import Trainer
 
@@ -38,3 +41,19 @@ def test_the_bar_is_told_what_is_under_way(tiny_options, monkeypatch):
     assert shown[-1] == "writing a sample"
     steps = [words for words in shown if words.startswith("epoch")]
     assert len(steps) == 6 and all(re.fullmatch(r"epoch 1/1, loss \d\.\d{4}", words) for words in steps)
+
+
+def test_what_is_left_on_the_bar_of_a_resumed_run_goes_by_this_sessions_steps(tmp_path, monkeypatch):
+    def bar_without_terminal(total, **_settings):
+        return tqdm(total=total, file=io.StringIO())
+
+    monkeypatch.setattr("novelgpt.training.log.progress_bar", bar_without_terminal)
+    now = [0.0]
+    with RunLog(tmp_path, 1000) as log:
+        log.bar._time, log.bar.start_t, log.bar.last_print_t = (lambda: now[0]), 0.0, 0.0
+        now[0] = 50.0  # the checkpoint was read
+        log.resume(step=900, length=0)
+        for _ in range(3):
+            now[0] += 2.0
+            log.move_bar(2, 3, None)
+            assert log.bar.format_dict["rate"] == pytest.approx(0.5)

@@ -11,7 +11,7 @@ from helpers import read_log, refusal_of, stopping_after
 from novelgpt import train
 from novelgpt.corpus.pieces import tokenize_corpus
 from novelgpt.files import read_json, sha256_of, write_json
-from novelgpt.network import build_model, save_model
+from novelgpt.network import build_model, check_model_folder, save_model
 from novelgpt.training import run, session
 from novelgpt.training.checkpoint import list_checkpoints, read_progress
 
@@ -237,3 +237,28 @@ def test_a_run_of_another_book_is_told_by_the_beginnings_of_both(tiny_options, t
     assert hint[1] == "(a folder for each book: clr_ctrl.py NOVEL.txt --book NAME, then train.py --raw --book NAME)"
     change_run_file(options, lambda values: values.pop("book"))  # as earlier versions wrote it
     assert "\n  there: data/train.json\n" in refusal_of(session.train, other).message
+
+
+@pytest.mark.parametrize(
+    ("resume", "steps", "saved", "hint"),
+    [
+        ("auto", [], "0 of 1,200", "python train.py --raw --epochs 3"),
+        ("never", [500, 750], "750 of 1,200", "python train.py --raw --epochs 3 --resume auto"),
+    ],
+)
+def test_the_model_of_a_run_that_has_not_ended_comes_by_the_runs_own_command(tmp_path, resume, steps, saved, hint):
+    words = ["train.py", "--raw", "--epochs", "3", *(["--resume", resume] if resume != "auto" else [])]
+    write_json(tmp_path / "run.json", {"options": {"resume": resume}, "command": words, "total_steps": 1200})
+    for step in steps:
+        (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+    missing = tmp_path / "final_model"
+    problem = refusal_of(check_model_folder, missing)
+    assert problem.message == f"{missing}: no such folder: training has not ended, {saved} steps are saved"
+    assert problem.hint == hint
+    (tmp_path / "best_model").mkdir()
+    (tmp_path / "best_model" / "config.json").touch()
+    assert refusal_of(check_model_folder, missing).hint == f"--model_path {tmp_path / 'best_model'}"
+    (tmp_path / "best_model").rename(tmp_path / "final_model")  # now it has ended
+    missing = tmp_path / "model_epoch9"
+    said = f"{missing}: no such folder, expected a model folder"
+    assert refusal_of(check_model_folder, missing).message == said

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from helpers import copy_run, refusal_of, stopping_after
@@ -11,7 +12,7 @@ from novelgpt.files import find_damage, read_json
 from novelgpt.messages import UserError
 from novelgpt.training import checkpoint
 from novelgpt.training.checkpoint import Progress, list_checkpoints
-from novelgpt.training.session import describe_stop, find_deadline, train
+from novelgpt.training.session import best_model, describe_stop, find_deadline, report_end, train, writing_command
 from novelgpt.training.stopping import StopSignals
 from novelgpt.training.trainer import Trainer
 
@@ -202,4 +203,67 @@ def test_a_finished_run_that_is_given_more_epochs_ends_with_a_new_final_model(ti
     last = (options.output_path / "model_epoch2" / "model.safetensors").read_bytes()
     assert (options.output_path / "final_model" / "model.safetensors").read_bytes() == last
     assert train(replace(options, epochs=2)) == 0
-    assert capsys.readouterr().err.endswith("this run is finished; --resume never starts it again\n")
+    assert capsys.readouterr().err.endswith(
+        "this run is finished; --resume never starts it again\n"
+        f"write with it: python generate.py --model_path {options.output_path / 'final_model'}\n"
+        "for more epochs: novelgpt.train(…, epochs=4, allow_change='epochs')\n"
+    )
+
+
+def test_a_stop_before_the_first_epoch_ends_names_the_loss_at_the_start_alone():
+    progress = Progress(step=2, history=[{"epoch": 0, "step": 0, "valid_loss": 8.03}])
+    lines = describe_stop(progress, 60, 10, seconds_per_step=None, command="x")
+    assert lines[1:-1] == ["held-out loss 8.0300 at the start", "left: 58 steps"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "command"),
+    [
+        ({}, "final_model", "python generate.py"),
+        ({}, "best_model", "python generate.py --model_path model/best_model"),
+        ({"book": "a b", "output_dir": "books/a b/model"}, "final_model", "python generate.py --book 'a b'"),
+        (
+            {"book": "a b", "output_dir": "books/a b/model"},
+            "best_model",
+            "python generate.py --book 'a b' --model_path 'books/a b/model/best_model'",
+        ),
+        ({"book": "a", "output_dir": "two"}, "final_model", "python generate.py --model_path two/final_model"),
+    ],
+)
+def test_the_command_that_writes_is_the_shortest_of_the_model(changes, name, command, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    options = TrainOptions(**changes)
+    assert writing_command(options.output_path / name, options) == command
+
+
+@pytest.mark.parametrize(
+    ("losses", "begins", "advice"),
+    [
+        ([8.0, 6.0, 5.0], "still improving at epoch 2 ", "train longer"),
+        ([8.0, 5.0, 5.0], "nothing more to gain, best at epoch 1 ", "a longer book or a smaller network would help"),
+        ([8.0, 5.0, 6.0], "memorising since epoch 1 ", "a longer book or a smaller network would help"),
+    ],
+)
+def test_the_advice_beside_the_4_gram_follows_the_outcome(losses, begins, advice, capsys):
+    history = [{"epoch": number, "step": 6 * number, "valid_loss": loss} for number, loss in enumerate(losses)]
+    best = losses.index(min(losses))
+    progress = Progress(step=12, epoch=3, history=history, best_loss=min(losses), best_epoch=best, best_step=6 * best)
+    data = SimpleNamespace(mark=None, compare_with_ngram=lambda loss, vocab_size, advice: f"4-gram: {advice}")
+    world, tokenizer = SimpleNamespace(is_main=True), SimpleNamespace(vocab_size=9)
+    run = SimpleNamespace(options=TrainOptions(epochs=2), data=data, world=world, tokenizer=tokenizer, command=["x"])
+    report_end(run, progress, seconds=1.0)
+    verdict, writing = capsys.readouterr().err.splitlines()[1:3]
+    name = "final_model" if best == 2 else "best_model"
+    assert verdict.startswith(begins)
+    assert verdict.endswith(f"; use model/{name}; 4-gram: {advice}")
+    assert writing == f"write with it: python generate.py{'' if best == 2 else ' --model_path model/best_model'}"
+
+
+def test_the_best_model_is_the_final_one_where_their_steps_are_one():
+    options = TrainOptions()
+    assert best_model(Progress(step=9), options).name == "final_model"
+    best = Progress(step=9, best_epoch=1, best_step=9)
+    assert best_model(best, options).name == "final_model"
+    best.best_step = 6
+    assert best_model(best, options).name == "best_model"
+    assert best_model(best, TrainOptions(load_best_model_at_end=True)).name == "final_model"

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from novelgpt.corpus.pieces import TokenStream
 from novelgpt.training.session import train
 from novelgpt.training.windows import (
     Batch,
+    WindowData,
     count_steps,
     count_windows,
     default_replacement,
@@ -204,3 +206,10 @@ def test_a_run_with_exchanged_inputs_does_not_depend_on_how_it_is_split_or_stopp
     assert read_losses(stopped.output_path) == losses
     assert read_losses(halves.output_path) == pytest.approx(losses, rel=1e-5)
     assert read_losses(plain.output_path) != pytest.approx(losses, rel=1e-3)
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 document, 1,200 tokens"), (2, "2 documents, 1,200 tokens")])
+def test_one_document_is_not_many(count, words):
+    part = {"documents": count, "tokens": 1200}
+    data = WindowData(SimpleNamespace(manifest={"train": part, "valid": part}), 16, 8, 2, 0, False)
+    assert data.describe_counts() == (words, words)
