@@ -174,10 +174,17 @@ def progress_bar(
 
 
 def nearest_words(
-    name: str, names: Sequence[str], *, prefix: str = "", aliases: Mapping[str, str] | None = None
+    name: str,
+    names: Sequence[str],
+    *,
+    prefix: str = "",
+    aliases: Mapping[str, str] | None = None,
+    otherwise: str | None = None,
 ) -> str:
-    """Say which known name an unknown one resembles, or list them all; for an alias, the name it stands for."""
+    """Say which known name an unknown one resembles, else list them all or say `otherwise`; an alias means its name."""
     aliases = {alias: meant for alias, meant in (aliases or {}).items() if meant in names}
     close = difflib.get_close_matches(name, [*names, *aliases], n=1, cutoff=0.5)
     close = [aliases.get(known, known) for known in close]
-    return f"did you mean {prefix}{close[0]}?" if close else "known: " + ", ".join(prefix + known for known in names)
+    if close:
+        return f"did you mean {prefix}{close[0]}?"
+    return otherwise or "known: " + ", ".join(prefix + known for known in names)

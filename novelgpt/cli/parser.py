@@ -168,9 +168,14 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
 
     def refuse_word(self, word: str) -> NoReturn:
         """Raise the error of a word that is no option, with our name of what another tool calls so, or the nearest."""
+        usage = f"python {self.script} --help"
+        if not word.startswith("-"):
+            is_text = "prefix_file" in self.entries and os.path.isfile(word)
+            hint = f"--prefix_file {shlex.quote(word)}" if is_text else usage
+            raise UserError(f"a word that belongs to no option: {word}", hint, EXIT_USAGE)
         name = word.split("=")[0].lstrip("-")
         flags = [flag for flag, entry in self.entries.items() if not entry.metadata["positional"]]
-        nearest = nearest_words(name, flags, prefix="--", aliases=NAMES.get(self.section))
+        nearest = nearest_words(name, flags, prefix="--", aliases=NAMES.get(self.section), otherwise=usage)
         raise UserError(f"unknown option --{name}", hint_for(name, self.section) or nearest, EXIT_USAGE)
 
     def spell_switches(self, words: list[str]) -> list[str]:

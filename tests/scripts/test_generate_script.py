@@ -14,6 +14,7 @@ from novelgpt.corpus.tokenizers.character import CharacterTokenizer
 from novelgpt.messages import printable
 from novelgpt.writing.copying import CopyMeter
 from novelgpt.writing.samples import format_sample
+from novelgpt.writing.text import STOPS, Endings
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,7 @@ def test_prompts_and_titles_come_from_files(place, tmp_path, capsys):
     texts = samples_of(place, tmp_path / "a", "--prompts_file", str(tmp_path / "prompts.txt"), "--nsamples", "2")
     assert [text[:2] for text in texts] == ["萧炎", "萧炎", "月落", "月落"] and len(set(texts)) == 4
     samples_of(place, tmp_path / "b", "--titles", "风起", "云/涌", "--articles_per_title", "2")
+    assert f"\ntitles: {tmp_path / 'b' / 'titles'}/\n" in capsys.readouterr().err
     names = sorted(path.name for path in (tmp_path / "b").iterdir())
     assert names == ["samples.jsonl", "samples.txt", "titles"]
     names = sorted(path.name for path in (tmp_path / "b/titles").iterdir())
@@ -178,6 +180,15 @@ def test_the_first_characters_come_without_transformers_and_soon(place, tmp_path
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
         seconds.append(float(done.stderr.split("\n")[-2]))
     assert min(seconds) <= 3, seconds  # of the processor; with transformers it was over 5
+
+
+def test_a_search_for_an_end_that_finds_none_is_said(place, capsys, monkeypatch):
+    monkeypatch.setitem(STOPS, "chapter", 40)
+    monkeypatch.setattr(Endings, "is_end", lambda self, ids, at, stop: stop == "sentence" and at == 25)
+    words = ("--length", "20", "--stop", "chapter", "--nsamples", "1", "--no-cut_loops")
+    assert call_generate(place, *words) == 0
+    line = "warning: sample 1 came to no chapter's end within 60 tokens; it is cut after 25 tokens\n"
+    assert line in capsys.readouterr().err
 
 
 def test_openings_are_lines_of_the_book(place, capsys):

@@ -191,6 +191,14 @@ def test_ctrl_c_cuts_a_text_on_the_screen(warm_python, place, columns, options, 
     assert "stopped:thetextsarecutwheretheywere,andkept" in text
 
 
+def test_the_bar_says_which_end_is_searched_for(warm_python, place):
+    words = ["--stop", "chapter", "--no-cut_loops", "--nsamples", 1, "--length", 1, "--bad_words", "[CLS]"]
+    terminal = open_terminal(warm_python, place, *words, "--prefix", "江枫渔火")
+    terminal.wait_for("searching for a chapter's end")
+    terminal.type("\x03")
+    assert terminal.end() == 130
+
+
 def test_ctrl_c_ends_a_part_and_the_sign_waits_again(warm_python, place):
     words = ["--interactive", "--length", 1_000_000, "--stop", "never", "--no-cut_loops", "--prefix", "江枫渔火"]
     terminal = open_terminal(warm_python, place, *words, "--save_samples_path", place / "parts")
