@@ -161,7 +161,7 @@ def hint_at_book(model_path: str | Path) -> str:
     """Return what brings the book of a model back that find_book has not found."""
     path = corpus_facts(model_path).get("path")
     if path and not Path(path).exists():
-        return f"--corpus FILE, where {path} is now"
+        return f"--corpus FILE, where FILE is what was {path}"
     # another text is at that place, or none is known
     return (
         f"clean the novel of {model_path} again: python clr_ctrl.py NOVEL --output book.json; then --corpus book.json"

@@ -330,7 +330,26 @@ def test_max_copy_needs_the_book(place, capsys, tmp_path):
     shutil.copytree(place / "model", tmp_path / "model", ignore=shutil.ignore_patterns("manifest.json"))
     message = "--max_copy: the book that the model was trained on is not at hand"
     arguments = ["--model_path", str(tmp_path / "model"), "--max_copy", "9"]
-    assert_generate_fails(place, capsys, arguments, message, "--corpus data/train.json", 2)
+    hint = f"clean the novel of {tmp_path / 'model'} again: python clr_ctrl.py NOVEL --output book.json; "
+    assert_generate_fails(place, capsys, arguments, message, f"{hint}then --corpus book.json", 2)
+    line = "no --prefix and no book at hand: beginning with 萧炎大喝一声; --prefix TEXT begins otherwise\n"
+    assert call_generate(place, *arguments[:2], "--nsamples", "1", "--length", "2") == 0
+    assert line in capsys.readouterr().err
+    assert call_generate(place, *arguments[:2], "--nsamples", "1", "--length", "2", "--prefix", "月落") == 0
+    assert line not in capsys.readouterr().err
+
+
+def test_a_book_that_has_another_text_now_is_not_named_as_the_one_to_give(tmp_path, capsys):
+    place = save_model_and_book(tmp_path)
+    book = tmp_path / "train.json"
+    book.write_text('["another"]', encoding="utf-8")
+    message = f"--find: the book of {tmp_path / 'model'} is not at hand"
+    again = "python clr_ctrl.py NOVEL --output book.json; then --corpus book.json"
+    hint = f"clean the novel of {tmp_path / 'model'} again: {again}"
+    assert_generate_fails(place, capsys, ["--find", "月落"], message, hint, 3)
+    book.rename(tmp_path / "moved.json")
+    hint = f"--corpus FILE, where FILE is what was {book}"
+    assert_generate_fails(place, capsys, ["--find", "月落"], message, hint, 3)
 
 
 def test_an_absent_gpu_is_replaced_by_the_cpu_aloud(place, capsys):

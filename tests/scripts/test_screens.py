@@ -49,6 +49,15 @@ def test_the_texts_stand_on_the_screen_and_no_bar_beside_them(warm_python, place
     assert lines.count("=" * min(90, columns - 1)) == 3
 
 
+def test_a_text_that_comes_by_another_program_stands_beside_no_bar(warm_python, place):
+    words = [warm_python, ROOT / "generate.py", "--model_path", place / "model", "--device", "cpu", "--seed", 1]
+    words += ["--nsamples", 4, "--batch_size", 1, "--length", 60, "--no-cut_loops", "--stop", "never"]
+    lines = screen_of(["sh", "-c", f"{' '.join(map(str, words))} | cat"], place, columns=150)
+    rules = [f"{'=' * 40} SAMPLE {number} {'=' * 40}" for number in (1, 2, 3, 4)]
+    assert [line for line in lines if " SAMPLE " in line] == rules
+    assert [line for line in lines if BAR.search(line)] == []
+
+
 SHOW = """
 import os, sys
 from pathlib import Path
