@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if book:
             texts = [(book.opening(options.seed), "")]
         elif not options.interactive:  # where a story may go on
-            say(f"no --prefix and no book at hand: beginning with {options.prefix}; --prefix TEXT begins otherwise")
+            beginning = options.prefix.removeprefix("[CLS]")
+            say(f"no --prefix and no book at hand: beginning with {beginning}; --prefix TEXT begins otherwise")
     prompts = encode_prompts(texts, options, tokenizer, context)
     for prompt in prompts:  # every name of a chapter would be looked up
         examine_prompt(prompt, tokenizer, context, None if options.prefix_file else book)
