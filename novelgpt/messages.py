@@ -108,21 +108,27 @@ def say(text: str = "") -> None:
 
 def print_line(line: str) -> None:
     """Print a line as it is, as say() does."""
-    with contextlib.suppress(OSError, ValueError, RuntimeError):  # ValueError: closed; RuntimeError: "reentrant call"
-        if "tqdm" in sys.modules and sys.stderr.isatty():
-            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr, flush=True)
+    # ValueError: closed; RuntimeError: "reentrant call"
+    with contextlib.suppress(OSError, ValueError, RuntimeError), above_bar():
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def above_bar() -> Iterator[None]:
-    """Take a running progress bar off the terminal while something is printed on stdout, and put it back below it."""
-    if "tqdm" in sys.modules and sys.stderr.isatty():
-        with sys.modules["tqdm"].tqdm.external_write_mode():
-            yield
-    else:
+    """Take a running progress bar off the terminal while something is printed, and put it back below it."""
+    if "tqdm" not in sys.modules or not sys.stderr.isatty():
         yield
+        return
+    bars = sys.modules["tqdm"].tqdm
+    if sys.stdout.isatty():
+        with bars.external_write_mode():
+            yield
+        return
+    # head or tee may show what they read a moment later: the bar comes back with its next update
+    for bar in list(getattr(bars, "_instances", ())):
+        bar.clear()
+        bar.last_print_t = time.time()
+    yield
 
 
 def warn(text: str) -> None:
@@ -180,13 +186,14 @@ def nearest_words(
     prefix: str = "",
     aliases: Mapping[str, str] | None = None,
     spell: Callable[[str], str] = str,
+    otherwise: str | None = None,
 ) -> str:
-    """Say which known name an unknown one resembles, or list them all; for an alias, the name it stands for.
+    """Say which known name an unknown one resembles, else list them all or say `otherwise`.
 
-    Names are printed as spell returns them, behind the prefix.
+    Of an alias it says the name it stands for; names are printed as spell returns them, behind the prefix.
     """
     aliases = {alias: meant for alias, meant in (aliases or {}).items() if meant in names}
     close = difflib.get_close_matches(name, [*names, *aliases], n=1, cutoff=0.5)
     if close:
         return f"did you mean {prefix}{spell(aliases.get(close[0], close[0]))}?"
-    return "known: " + ", ".join(prefix + spell(known) for known in names)
+    return otherwise or "known: " + ", ".join(prefix + spell(known) for known in names)

@@ -168,9 +168,14 @@ class Parser(argparse.ArgumentParser, Generic[Options]):
 
     def refuse_word(self, word: str) -> NoReturn:
         """Raise the error of a word that is no option, with our name of what another tool calls so, or the nearest."""
+        usage = f"python {self.script} --help"
+        if not word.startswith("-"):
+            is_text = "prefix_file" in self.entries and os.path.isfile(word)
+            hint = f"--prefix_file {shlex.quote(word)}" if is_text else usage
+            raise UserError(f"a word that belongs to no option: {word}", hint, EXIT_USAGE)
         name = word.split("=")[0].lstrip("-")
         flags = [flag for flag, entry in self.entries.items() if not entry.metadata["positional"]]
-        nearest = nearest_words(name, flags, prefix="--", aliases=NAMES.get(self.section))
+        nearest = nearest_words(name, flags, prefix="--", aliases=NAMES.get(self.section), otherwise=usage)
         raise UserError(f"unknown option --{name}", hint_for(name, self.section) or nearest, EXIT_USAGE)
 
     def spell_switches(self, words: list[str]) -> list[str]:
@@ -258,31 +263,54 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
     words = command_line()[1:] if argv is None else argv
     debug = "--debug" in words
     set_language(words)
+    is_closed = open_missing_streams()
     # a terminal without Chinese shows escapes
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = main(argv)
+        status = call(main, argv)
         sys.stdout.flush()
         return status
     except UserError as problem:
         if debug:
             traceback.print_exc()
         return say_error(problem)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else EXIT_DONE
     except OSError as problem:
-        has_reader = not is_reader_gone(problem)
-        if has_reader and problem.errno != errno.ENOSPC:
+        is_full, is_closed = problem.errno == errno.ENOSPC, is_closed and problem.errno == errno.EBADF
+        if not (is_full or is_closed or is_reader_gone(problem)):
             raise
         # what is left in the buffer of stdout has no place to go, and Python would complain about it at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        full = UserError("no space left on the disk", "free some space", EXIT_ENVIRONMENT)
-        return say_error(full) if has_reader else EXIT_PIPE
+        if is_full:
+            return say_error(UserError("no space left on the disk", "free some space", EXIT_ENVIRONMENT))
+        hint = ">/dev/null throws it away, >result.txt keeps it"
+        closed = UserError("stdout is closed: the result cannot be shown", hint, EXIT_ENVIRONMENT)
+        return say_error(closed) if is_closed else EXIT_PIPE
     except KeyboardInterrupt:
         say("stopped")
         return 128 + signal.SIGINT  # as a shell counts it
     except MemoryError:
         hint = "close other programs, or use a smaller batch or input"
         return say_error(UserError("not enough memory", hint, EXIT_ENVIRONMENT))
+
+
+def call(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
+    """Return the status of a main that may end itself, as --help does."""
+    try:
+        return main(argv)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else EXIT_DONE
+
+
+def open_missing_streams() -> bool:
+    """Give stdin, stdout and stderr that the shell has closed (>&-) a place of their own; return whether stdout was.
+
+    No other file may get their numbers: it would be written into. Nothing can be read there, what stderr gets is lost,
+    and stdout takes nothing, which is told as an error where there was something to be shown.
+    """
+    is_closed = sys.stdout is None
+    for name, access, mode in (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, access), mode, encoding="utf-8"))  # noqa: SIM115
+    return is_closed

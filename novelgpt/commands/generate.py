@@ -40,8 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     tokenizer, context = read_vocabulary(options)
     book = open_book(options)
     # without any beginning the book has one
-    if book and texts == [(options.prefix, "")] and not has_prefix:
-        texts = [(book.opening(options.seed), "")]
+    if texts == [(options.prefix, "")] and not has_prefix:
+        if book:
+            texts = [(book.opening(options.seed), "")]
+        elif not options.interactive:  # where a story may go on
+            beginning = options.prefix.removeprefix("[CLS]")
+            say(f"no --prefix and no book at hand: beginning with {beginning}; --prefix TEXT begins otherwise")
     prompts = encode_prompts(texts, options, tokenizer, context)
     for prompt in prompts:  # every name of a chapter would be looked up
         examine_prompt(prompt, tokenizer, context, None if options.prefix_file else book)
@@ -56,12 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def show_openings(options: GenerateOptions) -> int:
     """Print openings of the book that may serve as prefixes."""
-    from novelgpt.writing.book import find_book
+    from novelgpt.writing.book import find_book, hint_at_book
 
     book = find_book(options.model_path, options.corpus)
     if book is None:
         message = f"--find: the book of {options.model_path} is not at hand"
-        raise UserError(message, "--corpus data/train.json", EXIT_INPUT)
+        raise UserError(message, hint_at_book(options.model_path), EXIT_INPUT)
     openings = book.find_openings(options.find, options.openings)
     if not openings:
         raise UserError(f"--find: the book never writes {options.find!r}", "try a shorter word", EXIT_INPUT)

@@ -157,6 +157,17 @@ def find_book(model_path: str | Path, corpus_path: str | None) -> Book | None:
     return Book(list(read_corpus(path, field=corpus.get("field"))), sha256=found)
 
 
+def hint_at_book(model_path: str | Path) -> str:
+    """Return what brings the book of a model back that find_book has not found."""
+    path = corpus_facts(model_path).get("path")
+    if path and not Path(path).exists():
+        return f"--corpus FILE, where FILE is what was {path}"
+    # another text is at that place, or none is known
+    return (
+        f"clean the novel of {model_path} again: python clr_ctrl.py NOVEL --output book.json; then --corpus book.json"
+    )
+
+
 def corpus_facts(model_path: str | Path) -> dict:
     """Return what the manifest of a model folder says about its corpus; an empty dict where there is no manifest."""
     manifest = Path(model_path) / MANIFEST

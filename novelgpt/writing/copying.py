@@ -17,6 +17,7 @@ from novelgpt.messages import UserError, warn
 SEPARATOR = 0x110000  # between documents: larger than any code point, equal to none
 FIRST_DEPTH = 3  # characters packed into the first sorting key
 COMPARED = 32  # characters at a time
+QUOTED = 30  # characters of a copied passage that are shown
 LONG_RUN = 20  # characters; runs of at least this length count as copied
 
 
@@ -164,9 +165,11 @@ class CopyMeter:
         """Return one line about what a text shares with the book."""
         if copied.document is None:
             return "shares no character with the book"
-        where = f"in “{self.headings[copied.document]}” at character {copied.offset:,}"
+        place = int(self.starts[copied.document]) + copied.offset
+        words = "".join(map(chr, self.codes[place : place + min(copied.longest, QUOTED)])).replace("\n", " ")
+        quote = f"“{words}{'…' if copied.longest > QUOTED else ''}”, in the chapter “{self.headings[copied.document]}”"
         share = f"{copied.share:.0%} in runs of {LONG_RUN} or more"
-        return f"longest run shared with the book: {copied.longest} characters, {where}; {share}"
+        return f"longest passage shared with the book: {copied.longest} characters, {quote}; {share}"
 
 
 def char_at(codes: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@
 not go on with it. A story that gives way is moved aside, to story.1.txt, story.2.txt, …
 """
 
+import re
 import signal
 import sys
 import unicodedata
@@ -17,7 +18,8 @@ from novelgpt.messages import EXIT_DONE, EXIT_HANGUP, EXIT_INPUT, EXIT_PIPE, Use
 from novelgpt.writing.terminal import Growing, Screen, StopSignals
 
 STORY, FACTS = "story.txt", "story.json"  # in the folder of --save_samples_path
-KEYS_ALONE, KEYS_WITH_TEXT = ("r", "u", "q", "?"), ("e", "t", "+")
+KEYS_ALONE, KEYS_WITH_TEXT = ("r", "u", "q", "?", "n"), ("e", "t", "+")
+WORDS = {"quit": "q", "exit": "q", "help": "?"}
 
 
 class Story:
@@ -120,9 +122,10 @@ def say_keys() -> None:
     """Say what may be typed."""
     say("""Enter    the model goes on (Ctrl-C stops it and keeps what it has written)
 r        write the last part anew              u     undo the last part
-TEXT     add text of your own                  + r   add what is also a key
-e TEXT   put text in place of the last part    t 0.8 temperature, lower is safer
-?        these keys                            q     quit; the story is kept""")
+TEXT     add text of your own                  n     begin a new paragraph
++ r      add what is also a key                t 0.8 temperature, lower is safer
+e TEXT   put text in place of the last part    q     quit; the story is kept
+?        these keys""")
 
 
 def write_by_turns(session, story: Story, rule, lines: TextIO) -> int:
@@ -168,13 +171,18 @@ def read_lines(lines: TextIO, screen: Screen) -> Iterator[str]:
 
 
 def read_key(line: str) -> tuple[str, str]:
-    """Return the key of a typed line, empty for plain text, and the text; an input method's full-width keys count too.
+    """Return the key of a typed line, empty for plain text, and the text; full-width keys and capitals count too.
 
-    >>> read_key("ｒ"), read_key("ｔ　0.5"), read_key("那大虫"), read_key("+ r"), read_key("")
-    (('r', ''), ('t', '0.5'), ('', '那大虫'), ('+', 'r'), ('', ''))
+    >>> read_key("Ｒ"), read_key("ｔ　0.5"), read_key("那大虫"), read_key("+ r"), read_key("quit"), read_key("t0.8")
+    (('r', ''), ('t', '0.5'), ('', '那大虫'), ('+', 'r'), ('q', ''), ('t', '0.8'))
     """
     whole = line.strip()
-    key, space = (unicodedata.normalize("NFKC", char) for char in (whole[:1], whole[1:2]))
+    plain = unicodedata.normalize("NFKC", whole).lower()
+    if plain in WORDS:
+        return WORDS[plain], ""
+    if re.fullmatch(r"t[\d.]+", plain):
+        return "t", plain[1:]
+    key, space = (unicodedata.normalize("NFKC", char).lower() for char in (whole[:1], whole[1:2]))
     is_alone = key in KEYS_ALONE and len(whole) == 1
     if is_alone or (key in KEYS_WITH_TEXT and space in ("", " ")):
         return key, whole[2:]
@@ -201,6 +209,9 @@ def carry_out(key: str, text: str, session, story: Story, rule, screen: Screen) 
     elif key == "e" and text:
         say("the last part is replaced" if story.drop() else "added to the beginning")
         story.add(text)
+    elif key == "n":
+        story.add("\n")
+        say("a new paragraph begins; type its text, or Enter lets the model go on")
     elif key in ("", "+") and text:
         story.add(text)
         say("added; Enter lets the model go on")

@@ -14,7 +14,7 @@ from novelgpt.corpus.cleaning import clean_text
 from novelgpt.corpus.documents import read_text
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable, say, warn
 from novelgpt.network import check_model_folder, load_own_tokenizer, read_folder_config
-from novelgpt.writing.book import Book, corpus_facts, find_book, unseen_characters
+from novelgpt.writing.book import Book, corpus_facts, find_book, hint_at_book, unseen_characters
 from novelgpt.writing.text import CHECK_EVERY, StopRule, answer_rule
 
 SHOWN = 6  # characters or names listed in one warning
@@ -164,7 +164,7 @@ def open_book(options: GenerateOptions) -> Book | None:
     book = find_book(options.model_path, options.corpus) if options.model_path or options.corpus else None
     if book is None and options.max_copy is not None:
         message = "--max_copy: the book that the model was trained on is not at hand"
-        raise UserError(message, "--corpus data/train.json", EXIT_USAGE)
+        raise UserError(message, hint_at_book(options.model_path), EXIT_USAGE)
     if options.max_copy is not None and not options.copies:
         raise UserError("--max_copy: --no-copies measures no copies", "leave --no-copies out", EXIT_USAGE)
     return book

@@ -49,7 +49,17 @@ MAX_NAME = 60  # characters of a title in a file name
 
 def format_sample(number: int, text: str) -> str:
     """Return one sample between its banner and its closing line."""
-    return f"{BANNER} SAMPLE {number} {BANNER}\n{text}\n{CLOSING}\n"
+    return f"{banner(number)}{text}\n{CLOSING}\n"
+
+
+def banner(number: int, width: int = 1000) -> str:
+    """Return the line above a sample, at most so many characters wide.
+
+    >>> banner(1, 20)
+    '===== SAMPLE 1 =====\\n'
+    """
+    sign = BANNER[: max(0, width - len(f" SAMPLE {number} ")) // 2]
+    return f"{sign} SAMPLE {number} {sign}\n"
 
 
 def cut_mark(sample) -> str:
@@ -138,6 +148,7 @@ class Output:
         self.growing: Growing | None = None  # what decodes the sample that is being streamed
         self.texts: list[str] = []  # what the model wrote of each finished sample
         self.num_tokens = 0  # of all of them
+        self.has_titles = False  # whether some stand in files of their own
 
     def shown_prefix(self, sample, prompt) -> str:
         """Return the prefix as people want it: what a mark asked for comes without its question."""
@@ -145,6 +156,9 @@ class Output:
 
     def update(self, samples: list, prompt, bar) -> None:
         """Take the samples of a batch, which have grown; the bar counts their tokens."""
+        rule = prompt.stop_rule
+        is_searching = any(not sample.ended and len(sample.ids) > rule.length for sample in samples)
+        bar.set_description_str(localize(f"searching for a {rule.stop}'s end") if is_searching else "", refresh=False)
         # a loop that is cut makes a text shorter: the bar stays where it is
         bar.update(max(0, sum(len(sample.ids) - self.counted.get(sample.index, 0) for sample in samples)))
         self.counted |= {sample.index: len(sample.ids) for sample in samples}
@@ -163,10 +177,10 @@ class Output:
         if self.growing is None:
             self.growing = Growing(self.session.tokenizer)
             beginning = self.screen.mark_prefix(self.shown_prefix(sample, prompt))
-            self.screen.print(f"{BANNER} SAMPLE {sample.index + 1} {BANNER}\n{beginning}")
+            self.screen.print(banner(sample.index + 1, self.screen.width) + beginning)
         self.screen.print(self.growing.push(sample))
         if sample.ended:
-            self.screen.print(f"{cut_mark(sample)}\n{CLOSING}\n")
+            self.screen.print(f"{cut_mark(sample)}\n{CLOSING[: self.screen.width]}\n")
             self.growing = None
         self.mind_stdout()
 
@@ -183,9 +197,10 @@ class Output:
         # to the disk first: what is printed is saved
         self.keep(shorten(prefix) + new, prefix + text, facts)
         if prompt.title:
+            self.has_titles = True
             number = sample.index % self.options.nsamples + 1
             self.try_to(lambda: self.folder.add_titled(prompt.title, number, prefix + new))
-        self.show(sample, self.screen.mark_prefix(prefix) + printable(new), stop=prompt.stop_rule.stop)
+        self.show(sample, self.screen.mark_prefix(prefix) + printable(new), rule=prompt.stop_rule)
         self.mind_stdout()
         if copied:
             say(f"sample {sample.index + 1}: {self.session.meter.describe_copied(copied)}")
@@ -246,15 +261,18 @@ class Output:
             "copied": copied,
         }
 
-    def show(self, sample, text: str, *, stop: str) -> None:
+    def show(self, sample, text: str, *, rule) -> None:
         """Print a sample unless it was streamed, and say how it ended where that is odd."""
         name, tokens = f"sample {sample.index + 1}", f"{len(sample.ids):,} tokens"
-        if self.options.stream and sample.ended == "bound":
-            warn(f"{name} came to no {stop}'s end; what was shown after its {tokens} is left out")
+        if sample.ended == "bound" and self.options.stream:
+            warn(f"{name} came to no {rule.stop}'s end; what was shown after its {tokens} is left out")
+        elif sample.ended == "bound" and not rule.is_answer:
+            warn(f"{name} came to no {rule.stop}'s end within {rule.max_tokens - 1:,} tokens; it is cut after {tokens}")
         if self.options.stream and sample.attempt:
             say(f"{name} copied too much; another try is kept:")
         if not self.options.stream or sample.attempt:
-            self.screen.print(format_sample(sample.index + 1, text))
+            width = self.screen.width
+            self.screen.print(f"{banner(sample.index + 1, width)}{text}\n{CLOSING[:width]}\n")
         if sample.ended == "loop":
             warn(f"{name} repeated itself and was cut after {tokens} (--no-cut_loops keeps it)")
 
@@ -276,6 +294,8 @@ class Output:
         if self.folder:
             self.folder.close()
             say(f"{len(self.texts)} samples: {self.folder.text_path} and {self.folder.lines_path}")
+        if self.has_titles:
+            say(f"titles: {self.folder.text_path.parent / TITLES}/")
         if compiling:
             say(f"compiling for this processor took {compiling:.1f} s, this once")
         say(f"{self.num_tokens:,} tokens in {seconds:.1f} s: {self.num_tokens / max(seconds, 1e-9):.1f} tokens/s")

@@ -5,6 +5,7 @@ terminal become a question asked between two tokens, so that no character is los
 """
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -43,11 +44,14 @@ class Screen:
 
     Attributes:
         problem: why it takes nothing any more; None as long as it does.
+        width: characters that a line of signs may have.
     """
 
     def __init__(self):
         self.problem: OSError | None = None
         self.is_faint = shows_faint()
+        # a line of the whole width would break on some terminals
+        self.width = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else 1000  # characters
 
     @property
     def is_reader_gone(self) -> bool:

@@ -15,6 +15,7 @@ import eval as eval_script
 import train as train_script
 from novelgpt.cli import Parser, run
 from novelgpt.cli.table import entries_of, is_switch, option, real, whole
+from novelgpt.commands import generate
 from novelgpt.messages import UserError, printable
 
 BAD_VALUES = ("", " ", "abc", "-1", "0", "1.5", "1e400", "nan", "inf", "None", "9" * 30, "０", "\x1b[31m", "十")
@@ -142,12 +143,25 @@ def test_a_wrong_value_in_a_config_file_names_flag_value_and_range(write_config)
         ("--epoch", "epoch", "did you mean --epochs?"),
         ("--divice=0,1", "divice", "did you mean --device?"),
         ("-lr", "lr", "did you mean --lr?"),
-        ("zzz", "zzz", "known: --epochs, --lr, --raw, --device, --optimizer, --marks"),
+        ("--zzz", "zzz", f"python {os.path.basename(sys.argv[0])} --help"),
     ],
 )
 def test_an_unknown_option_is_named_with_the_nearest(word, name, hint):
     problem = refusal_of(word)
     assert (problem.message, problem.hint, problem.code) == (f"unknown option --{name}", hint, 2)
+
+
+def test_a_word_that_belongs_to_no_option_may_be_a_file_to_go_on_with(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my novel.txt").write_text("月落", encoding="utf-8")
+    for parser, word, hint in (
+        (generate.build_parser(), "my novel.txt", "--prefix_file 'my novel.txt'"),
+        (generate.build_parser(), "nix.txt", "python generate.py --help"),
+        (train_script.build_parser(), "my novel.txt", "python train.py --help"),
+    ):
+        with pytest.raises(UserError) as caught:
+            parser.parse_options([word, "--seed", "1"])
+        assert (caught.value.message, caught.value.hint) == (f"a word that belongs to no option: {word}", hint)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from novelgpt.corpus.tokenizers.character import CharacterTokenizer
 from novelgpt.messages import printable
 from novelgpt.writing.copying import CopyMeter
 from novelgpt.writing.samples import format_sample
+from novelgpt.writing.text import STOPS, Endings
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,7 @@ def test_prompts_and_titles_come_from_files(place, tmp_path, capsys):
     texts = samples_of(place, tmp_path / "a", "--prompts_file", str(tmp_path / "prompts.txt"), "--nsamples", "2")
     assert [text[:2] for text in texts] == ["萧炎", "萧炎", "月落", "月落"] and len(set(texts)) == 4
     samples_of(place, tmp_path / "b", "--titles", "风起", "云/涌", "--articles_per_title", "2")
+    assert f"\ntitles: {tmp_path / 'b' / 'titles'}/\n" in capsys.readouterr().err
     names = sorted(path.name for path in (tmp_path / "b").iterdir())
     assert names == ["samples.jsonl", "samples.txt", "titles"]
     names = sorted(path.name for path in (tmp_path / "b/titles").iterdir())
@@ -178,6 +180,15 @@ def test_the_first_characters_come_without_transformers_and_soon(place, tmp_path
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
         seconds.append(float(done.stderr.split("\n")[-2]))
     assert min(seconds) <= 3, seconds  # of the processor; with transformers it was over 5
+
+
+def test_a_search_for_an_end_that_finds_none_is_said(place, capsys, monkeypatch):
+    monkeypatch.setitem(STOPS, "chapter", 40)
+    monkeypatch.setattr(Endings, "is_end", lambda self, ids, at, stop: stop == "sentence" and at == 25)
+    words = ("--length", "20", "--stop", "chapter", "--nsamples", "1", "--no-cut_loops")
+    assert call_generate(place, *words) == 0
+    line = "warning: sample 1 came to no chapter's end within 60 tokens; it is cut after 25 tokens\n"
+    assert line in capsys.readouterr().err
 
 
 def test_openings_are_lines_of_the_book(place, capsys):
@@ -319,7 +330,26 @@ def test_max_copy_needs_the_book(place, capsys, tmp_path):
     shutil.copytree(place / "model", tmp_path / "model", ignore=shutil.ignore_patterns("manifest.json"))
     message = "--max_copy: the book that the model was trained on is not at hand"
     arguments = ["--model_path", str(tmp_path / "model"), "--max_copy", "9"]
-    assert_generate_fails(place, capsys, arguments, message, "--corpus data/train.json", 2)
+    hint = f"clean the novel of {tmp_path / 'model'} again: python clr_ctrl.py NOVEL --output book.json; "
+    assert_generate_fails(place, capsys, arguments, message, f"{hint}then --corpus book.json", 2)
+    line = "no --prefix and no book at hand: beginning with 萧炎大喝一声; --prefix TEXT begins otherwise\n"
+    assert call_generate(place, *arguments[:2], "--nsamples", "1", "--length", "2") == 0
+    assert line in capsys.readouterr().err
+    assert call_generate(place, *arguments[:2], "--nsamples", "1", "--length", "2", "--prefix", "月落") == 0
+    assert line not in capsys.readouterr().err
+
+
+def test_a_book_that_has_another_text_now_is_not_named_as_the_one_to_give(tmp_path, capsys):
+    place = save_model_and_book(tmp_path)
+    book = tmp_path / "train.json"
+    book.write_text('["another"]', encoding="utf-8")
+    message = f"--find: the book of {tmp_path / 'model'} is not at hand"
+    again = "python clr_ctrl.py NOVEL --output book.json; then --corpus book.json"
+    hint = f"clean the novel of {tmp_path / 'model'} again: {again}"
+    assert_generate_fails(place, capsys, ["--find", "月落"], message, hint, 3)
+    book.rename(tmp_path / "moved.json")
+    hint = f"--corpus FILE, where FILE is what was {book}"
+    assert_generate_fails(place, capsys, ["--find", "月落"], message, hint, 3)
 
 
 def test_an_absent_gpu_is_replaced_by_the_cpu_aloud(place, capsys):

@@ -79,7 +79,7 @@ def test_a_model_of_a_book_knows_its_own_text(capsys):
     assert call("generate", "--book", "石头记", "--find", "闻人雀") == 3  # who is in the other book
     capsys.readouterr()
     assert call("generate", "--book", "石头记", *WRITING) == 0
-    assert "longest run shared with the book" in capsys.readouterr().err
+    assert "longest passage shared with the book" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("_there")

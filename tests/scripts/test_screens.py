@@ -11,7 +11,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-termi
 if sys.platform != "win32":
     from screens import Terminal, screen_of
 
-BANNER = "=" * 40
 BAR = re.compile(r"\d+%\||tokens \[|tokens/s\]")
 
 
@@ -43,7 +42,20 @@ def test_the_texts_stand_on_the_screen_and_no_bar_beside_them(warm_python, place
     for sample in saved:
         assert len(han(sample)) > 20 and han(sample) in han("".join(lines))
     assert [line for line in lines if BAR.search(line)] == []
-    assert len([line for line in lines if line.startswith(f"{BANNER} SAMPLE ")]) == 3
+    signs = "=" * min(40, (columns - 11) // 2)  # a rule is one line, short of the terminal's edge
+    assert [line for line in lines if " SAMPLE " in line] == [
+        f"{signs} SAMPLE {number} {signs}" for number in (1, 2, 3)
+    ]
+    assert lines.count("=" * min(90, columns - 1)) == 3
+
+
+def test_a_text_that_comes_by_another_program_stands_beside_no_bar(warm_python, place):
+    words = [warm_python, ROOT / "generate.py", "--model_path", place / "model", "--device", "cpu", "--seed", 1]
+    words += ["--nsamples", 4, "--batch_size", 1, "--length", 60, "--no-cut_loops", "--stop", "never"]
+    lines = screen_of(["sh", "-c", f"{' '.join(map(str, words))} | cat"], place, columns=150)
+    rules = [f"{'=' * 40} SAMPLE {number} {'=' * 40}" for number in (1, 2, 3, 4)]
+    assert [line for line in lines if " SAMPLE " in line] == rules
+    assert [line for line in lines if BAR.search(line)] == []
 
 
 SHOW = """
@@ -193,8 +205,16 @@ def test_ctrl_c_cuts_a_text_on_the_screen(warm_python, place, columns, options, 
     terminal.type("\x03")
     assert terminal.end() == 130
     text = joined(terminal.lines)
-    assert re.search(r"\[cuthereafter[\d,]+tokens\]" + "=" * 90, text), text
+    assert re.search(r"\[cuthereafter[\d,]+tokens\]" + "=" * min(90, columns - 1), text), text
     assert "stopped:thetextsarecutwheretheywere,andkept" in text
+
+
+def test_the_bar_says_which_end_is_searched_for(warm_python, place):
+    words = ["--stop", "chapter", "--no-cut_loops", "--nsamples", 1, "--length", 1, "--bad_words", "[CLS]"]
+    terminal = open_terminal(warm_python, place, *words, "--prefix", "江枫渔火")
+    terminal.wait_for("searching for a chapter's end")
+    terminal.type("\x03")
+    assert terminal.end() == 130
 
 
 def test_ctrl_c_ends_a_part_and_the_sign_waits_again(warm_python, place):

@@ -56,7 +56,12 @@ def test_a_sample_made_of_the_book_is_reported_as_such():
     copied = meter.measure("xyz" + book[1][2:50])
     assert copied.longest == 48 and copied.start == 3 and copied.share == 48 / 51
     assert meter.describe_copied(copied) == (
-        "longest run shared with the book: 48 characters, in “第二回 归来” at character 2; 94% in runs of 20 or more"
+        f"longest passage shared with the book: 48 characters, “回 归来 {'山' * 25}…”, in the chapter “第二回 归来”; "
+        "94% in runs of 20 or more"
+    )
+    short = meter.describe_copied(meter.measure("xyz山水xyz"))
+    assert short.startswith(
+        "longest passage shared with the book: 2 characters, “山水”, in the chapter “第二回 归来”; 0%"
     )
     assert meter.describe_copied(meter.measure("xyz")) == "shares no character with the book"
     assert meter.measure("").longest == 0

@@ -66,6 +66,22 @@ def test_full_width_keys_of_an_input_method_are_keys(begin, capsys):
     assert "temperature 0.5\n" in said and said.count("Enter    the model goes on") == 2
 
 
+def test_capitals_and_words_for_a_key_are_keys(begin, capsys):
+    assert begin("月落", "U", "t0.8", "Ｔ0.7", "T 0.6", "help", "R", "E 江枫", "Quit", "never read") == f"{PREFIX}江枫"
+    said = capsys.readouterr().err
+    assert [line for line in said.splitlines() if line.startswith("temperature")] == [
+        "temperature 0.8", "temperature 0.7", "temperature 0.6",
+    ]  # fmt: skip
+    assert said.count("Enter    the model goes on") == 2 and "nothing written yet\n" in said
+    assert begin("月落", "exit", "never read") == f"{PREFIX}月落"
+    assert begin("+ quit", "to quit", "t0.8x") == f"{PREFIX}quitto quitt0.8x"
+
+
+def test_a_key_begins_a_new_paragraph(begin, turn):
+    assert begin("N", "　　月落", "n", "u", "ｎ", "乌啼") == f"{PREFIX}\n　　月落\n乌啼"
+    assert turn("q") == f"{PREFIX}\n　　月落\n乌啼"
+
+
 def test_a_key_that_lacks_something_says_what(begin, capsys):
     assert begin("t", "t 热", "t -1", "e", "+", "u") == PREFIX
     said = capsys.readouterr().err
