@@ -2,8 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SHELL := /bin/bash
-# two processes of one thread each, more would wait for each other; a file to one of them, so that its fixtures are made once
-FAST_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
+# two processes of one thread each, more would wait for each other; a file to one of them, so that its fixtures are made once;
+# tests/reliability runs in `make sweeps`, at its proper size
+FAST_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/reliability --durations=10
 
 .PHONY: demo dist test test-extras check options sweeps slow reliability clean
 

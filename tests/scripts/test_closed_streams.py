@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 from helpers import parse_samples, save_model_and_book
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a shell of its own")
+pytestmark = [pytest.mark.sweep, pytest.mark.skipif(sys.platform == "win32", reason="a shell of its own")]
 CLOSED = (
     "error: stdout is closed: the result cannot be shown\n\nhint: >/dev/null throws it away, >result.txt keeps it\n"
 )

@@ -11,6 +11,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-termi
 if sys.platform != "win32":
     from screens import Terminal, screen_of
 
+# the other widths are tested by the sweeps
+WIDE, NARROW = (pytest.param(columns, marks=pytest.mark.sweep) for columns in (150, 20))
 BAR = re.compile(r"\d+%\||tokens \[|tokens/s\]")
 
 
@@ -33,7 +35,7 @@ def han(text: str) -> str:
     return re.sub(r"[^\u4e00-\u9fff]", "", text)
 
 
-@pytest.mark.parametrize("columns", [80, 150])
+@pytest.mark.parametrize("columns", [80, WIDE])
 @pytest.mark.parametrize("options", [["--stream"], []], ids=["streamed", "at the end"])
 def test_the_texts_stand_on_the_screen_and_no_bar_beside_them(warm_python, place, options, columns):
     sizes = ["--nsamples", 3, "--batch_size", 1, "--length", 120, "--no-cut_loops", "--stop", "never"]
@@ -101,7 +103,7 @@ def test_an_error_of_cleaning_stands_without_its_bar(warm_python, tmp_path, text
     assert not any("B/s" in line for line in terminal.lines)
 
 
-@pytest.mark.parametrize("columns", [20, 80])
+@pytest.mark.parametrize("columns", [NARROW, 80])
 def test_lines_and_bar_of_a_run_do_not_mix(warm_python, tmp_path, columns):
     options = make_tiny_options(tmp_path, epochs=2, sample_length=5)
     flags = ("model_config", "tokenizer_path", "tokenized_data_path", "output_dir", "epochs", "batch_size", "stride")
@@ -130,7 +132,7 @@ ENDLESS = ["--stop", "never", "--no-cut_loops", "--nsamples", 1]
 PLAIN = [{"NO_COLOR": "1"}, {"TERM": "dumb"}]
 
 
-@pytest.mark.parametrize("columns", [20, 80, 150])
+@pytest.mark.parametrize("columns", [NARROW, 80, WIDE])
 @pytest.mark.parametrize("options", [["--stream"], []], ids=["streamed", "at the end"])
 def test_the_prefix_is_fainter_than_what_the_model_wrote(warm_python, place, options, columns):
     words = [*ENDLESS, "--length", 30, "--prefix", "江枫渔火对愁眠", *options]
@@ -172,7 +174,7 @@ def test_what_a_gbk_terminal_cannot_show_raises_nothing(warm_python, place):
     assert "Traceback" not in "\n".join(terminal.lines)
 
 
-@pytest.mark.parametrize("columns", [20, 80, 150])
+@pytest.mark.parametrize("columns", [NARROW, 80, WIDE])
 def test_a_story_is_typed_at_a_sign_that_waits(warm_python, place, columns):
     folder = place / f"story{columns}"
     words = ["--interactive", "--length", 10, "--save_samples_path", folder, "--prefix", "江枫渔火"]
@@ -193,10 +195,9 @@ def test_a_story_is_typed_at_a_sign_that_waits(warm_python, place, columns):
     assert "thestoryiskeptin" in joined(lines)
 
 
+@pytest.mark.parametrize("columns", [NARROW, 80, WIDE])
 @pytest.mark.parametrize(
-    ("columns", "options", "sign"),
-    [(columns, ["--stream"], "江枫渔火") for columns in (20, 80, 150)]
-    + [(columns, [], "k/1.00M") for columns in (80, 150)],  # the bar has counted a thousand tokens
+    ("options", "sign"), [(["--stream"], "江枫渔火"), ([], "k/1.00M")], ids=["streamed", "a bar of a thousand tokens"]
 )
 def test_ctrl_c_cuts_a_text_on_the_screen(warm_python, place, columns, options, sign):
     words = [*ENDLESS, "--length", 1_000_000, "--prefix", "江枫渔火", *options]

@@ -71,6 +71,7 @@ def test_two_processes_that_stopped_go_on_with_the_same_losses_and_a_finished_ru
     assert_same_losses(stopped, whole)
 
 
+@pytest.mark.sweep
 def test_processes_that_share_every_weight_out_have_the_losses_of_one_and_go_on_after_a_stop(make_case, warm_python):
     sizes = {"batch_size": 4, "stride": 8, "epochs": 2, "optimizer": "adamw"}
     whole, shared = make_case("whole", 1, **sizes), make_case("shared", 2, stop_at=4, shard=True, **sizes)
@@ -229,6 +230,7 @@ def test_an_error_of_all_processes_is_told_once_and_one_of_a_single_process_name
     assert len(lines) == 3 and "Traceback" not in said
 
 
+@pytest.mark.sweep
 def test_the_others_wait_for_the_pieces_of_the_first_process_longer_than_for_anything_else(
     make_case, warm_python, tmp_path
 ):
