@@ -195,9 +195,14 @@ def test_a_story_is_typed_at_a_sign_that_waits(warm_python, place, columns):
     assert "thestoryiskeptin" in joined(lines)
 
 
-@pytest.mark.parametrize("columns", [NARROW, 80, WIDE])
 @pytest.mark.parametrize(
-    ("options", "sign"), [(["--stream"], "江枫渔火"), ([], "k/1.00M")], ids=["streamed", "a bar of a thousand tokens"]
+    ("columns", "options", "sign"),
+    [
+        (80, ["--stream"], "江枫渔火"),
+        (80, [], "k/1.00M"),  # the bar has counted a thousand tokens; a narrow one does not say so
+        *(pytest.param(columns, ["--stream"], "江枫渔火", marks=pytest.mark.sweep) for columns in (20, 150)),
+        pytest.param(150, [], "k/1.00M", marks=pytest.mark.sweep),
+    ],
 )
 def test_ctrl_c_cuts_a_text_on_the_screen(warm_python, place, columns, options, sign):
     words = [*ENDLESS, "--length", 1_000_000, "--prefix", "江枫渔火", *options]
