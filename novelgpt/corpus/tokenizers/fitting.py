@@ -17,6 +17,22 @@ from novelgpt.messages import printable, say
 NUM_EXAMPLES = 20  # characters that fall to bytes, the most frequent first
 EXAMPLE_WIDTH = 30  # characters
 SMALL_RESERVED = 100  # [unusedN] of cache/vocab_small.txt
+COMMON_IN_BOOKS = (  # by code point
+    "〇亹僝僨僰僽儗儵凴剗劄劌劘勑勔勷厓叆叇啰喆嗞嘒嘓嘚嘵嘽噀噁噇噉噠噦噭噲嚄嚌嚙嚚嚦嚭嚲嚳囅圞塿墐墠墻壈壚壠壻娬嫚嫪嫿嬙嬛嬡孌尅屧屩屭嶁嶒嶧巂巇巋巘幘幙幪幬幰廕廙徧慂慙慪憍憒憯懞懟懨懮戧戩摛摜摳摽撏撟撣擡擿攖攛攢攧敺敻斁斲斸"
+    "旟晳曀曈曌朅査榖榼槅槥槩橑檇檟櫜櫱櫳欃欏欞歊歘歠殢殣殭毿氂滻漈漚漦漵漻潏澇澒澥澨濼瀍瀠瀼灃灩熇熛熯熲燋燖爇爚爲牀牓犨獃獫獮獼珰瑱璆璈璠璫甗疍疎瘆瘖瘞癉癭皞皦盩盬眬睺瞷矰碭磣磾礡礧礱禋禕禘禛禡禨禫禴秾穉窵窸窾竈箎箑箓篨篲簠"
+    "籓籙籛籜籧籩粧絝綖綝綹緄緌緗緜緦緱縗縠縧縭縶繄繐繢繯繾纁纆纊纍纚罏罶罽羣翣翬翾耰聵脗膴臛臜臝臞臯舋艎葅蒓蒨蒱蓏蓗蓯蓺蓽蕡蕢薌薴藂藟蘄蘺虀虡蛺蜋蜎蜺蝀蝍蝘螄螘螣螾螿蟜蟣蠆蠋蠐蠙蠭衆衚袴裋裌裏褎褧褭褳褵襆襉襚襜襝覩覷觍觱觶觿"
+    "詡詿誆諗諝謅譔譭譾讋讐讕讞讟豨貐貙賕賙賨賾赬趫趯趲跐跧跴跶踖踘踦踧踶蹍蹓蹔蹚蹢蹷蹻躒躕躚躥躦軿輀輈輗輶轀轘遹邅鄏鄔鄖鄚鄜鄠鄶鄺酇酺醁醄醨醲醾釂釃鈎鉏鉶銍銹鋃鋆鋋鋐鋙鋟鋮錁鍇鍘鍤鎛鎩鎪鎯鎸鏇鏌鏵鏹鐍鑊鑌鑕鑭鑱钂镕镚閟閫閬閶"
+    "閽閿闉闒闓闚闞闠闤闿阇隤隩雚雝霅霣靚靸靿鞀鞚鞞鞬鞮鞶韙韝韞韮頎頠頦頲顒顔顗顙顢颭颻飈飏餂餑餕餗餧餱餳餺餼饁饃饈饘饟駃駔駬駰駼騂騃騄騊騑騕騠騤騧騭騮驁驄驊驌驎骎骫髙髽鬅鬐鬒鬖鬬鬷魆魋鮎鮐鯁鯗鯫鰣鰷鱘鱣鳷鴝鴞鵂鵒鵓鵰鵷鶂鶒鶖"
+    "鶗鶘鶡鶬鶼鷃鷇鷖鷟鷫鷴鸂鸇鸑鸕鸝鸮鹺麀麃麤黿鼉齁齕齮龢"
+)
+UNSEEN_IN_BOOKS = (  # by place
+    "圢帄庂仱伒刉刐匢吇妅奾奿巟汌阣伿冹劮呅吥呇坁奀妠宒岒彸忴杍杚杋沋汻狅玒耴迉丳侇佮剆咑呠坴妵姎妼姖妽姀姈妴姇屇岮岤岯岟岥岰彾怋怑怌怉抭抰抸昋昍杺枟枃杸杹枔毞沶沝泀泍泇泹泩炓炑炂狉狚玬玝盳盵苃迖陃俇俖勂哖咠咰垟垥壴姷姛姩姳姵"
+    "姠姾姴姭峌峉峓峏峈峆峎峟庢庣恛恄拹挓挔拺拰昦昢昮柼柌枮柦柉柋殶毠浂洘洷洠洬洉炾炴炵炩牉狊狫狪狦玶玵玴玾珃珆珋瓬眅盺砓祄笀籿紁胇胉苲苰苪迣迡郋釓陊倵倱倎凎唒哷哸哠唋垺埐埁夎娕娏娊娞娳宭峬崀峹庨弳悎捊挩捁挭捇挳捚挸捈晇栚栜栦"
+    "栨栮欯欭欴毤氥浺洍浘涆浨浾洖涃浻缹烗烒烞烠烔烍烅烆烇烚烎烡珒珛珔珚珗珨疿眓砡砪秮秜秞秝窉笓笅笉笒粌粈粅紎紌耾胵脀舥茿袃衴衼趶郖郣釢偅偣偤偀勓唭啋堔埲埥埬堐埩娸婃婄婈媎娾婍娹婌婇孲崨崥庱庴庲徟惤悿惍惀捼捸掅梇梪梋梤桸桻梑殏"
+    "殎淊淭涺淂淉淓淽淗淍涻焍烳烼焆焀烸烶焋焎猑珶珼琋琈痐眳硍秶秷窏笢笝笣粔粣絊紻翋翇翉耟耛聇聈脥脭脕莏荾莯莗莮蛅蛃袧袬谻貥赹跁軞軗軠軡逤郬釳釨釮隿傃匒厧喥喌喕喡堷媩媜崵崹嵉崸崼嵅幁徦惢惁愝愄揨揯揘揂揇揋揗敤敜敨棎棝棞棴棑椕棇"
+    "欼毲渿渜渱渨湥湸湤湕渵焣焥焢焲焟焨焺焛猭猦猌痚祳祰稄竤羢翗腇脺臦臷臸臹舽舿艵菵萛蛓褁詊貵跓跍軴軩鄬郼郹郻酠鈁鈥鈤鈙鈖隇雈僋傸嗀喍嗈嗂塨塱媰嫆媷嫀嫊媴媶嫍媹尳嵣嵨巰幊幋廅愶愲愩慀戠酨搚揧敯暔朠楈楁楌椻楋椲椯椼歁嗀毼溛溹溰溾"
+    "溙溒溿滐滊溗溮溣煂煃煰瑂痶痵碃硹碖稢稛粴粯絼綔羦腤艂葀"
+)
 
 
 class Coverage(NamedTuple):
@@ -134,14 +150,19 @@ def size_line(vocab_size: int, width: int) -> str:
 
 
 def small_vocabulary() -> list[str]:
-    """Build the tokens of cache/vocab_small.txt: 13,317, for any Chinese novel, from Python's own codecs alone.
+    """Build the tokens of cache/vocab_small.txt: 13,317, for any Chinese novel, from Python's own codecs and a count.
 
     In this order, each character once: the whole of GB2312; the punctuation of GBK's first nine rows (— and · among it,
     which Python's GB2312 maps elsewhere); Big5's symbols and its level 1 (common traditional characters); and of its
     level 2 as many as fit, first those that the Japanese or the Korean standard has too, for these occur in texts.
 
-    >>> len(small_vocabulary())
-    13317
+    Then 577 of level 2 give way. Of 968 different Chinese books, 234 million characters, counted in November 2026: each
+    Chinese character that stands in nine books or more and was not listed (COMMON_IN_BOOKS, by code point) takes the
+    place of one of level 2 that stands in no book (UNSEEN_IN_BOOKS, the last in the list). Other tokens keep their ids.
+
+    >>> tokens = small_vocabulary()
+    >>> len(tokens), "裏" in tokens
+    (13317, True)
     """
     level2 = decode_rows("big5", 0xC9, 0xF9)
     shared = {*decode_rows("euc_jp", 0xB0, 0xF4), *decode_rows("euc_kr", 0xCA, 0xFD)}
@@ -152,7 +173,9 @@ def small_vocabulary() -> list[str]:
         *sorted(level2, key=lambda char: char not in shared),  # sorting is stable: by code within both groups
     ]
     # dict.fromkeys keeps the first place of each character
-    return [*first_tokens(SMALL_RESERVED), *dict.fromkeys(characters)][:SMALL_SIZE]
+    tokens = [*first_tokens(SMALL_RESERVED), *dict.fromkeys(characters)][:SMALL_SIZE]
+    instead = dict(zip(UNSEEN_IN_BOOKS, COMMON_IN_BOOKS, strict=True))
+    return [instead.get(token, token) for token in tokens]
 
 
 def decode_rows(codec: str, first: int, last: int) -> list[str]:

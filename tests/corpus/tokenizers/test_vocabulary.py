@@ -1,17 +1,21 @@
 """The vocabulary file: what is read, what is refused, and what the built ones hold."""
 
+import hashlib
 import itertools
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
+from novelgpt.corpus.tokenizers import load_tokenizer
 from novelgpt.corpus.tokenizers.base import save_vocabulary
-from novelgpt.corpus.tokenizers.fitting import small_vocabulary
+from novelgpt.corpus.tokenizers.fitting import COMMON_IN_BOOKS, UNSEEN_IN_BOOKS, small_vocabulary
 from novelgpt.corpus.tokenizers.vocabulary import BYTE_TOKENS, MARKS, build_vocabulary, load_vocabulary
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
 SMALL_FILE = ROOT / "cache" / "vocab_small.txt"
+# of the file as it was until November 2026, which models trained with it carry as their vocab.txt
+FORMER_SHA256 = "a8962f9a026ccda5fc06bf29228f57a210e9c8dcf51d938ebc3273de4c5d3f10"
 
 
 def write(path: Path, tokens) -> Path:
@@ -47,6 +51,42 @@ def test_the_small_vocabulary_covers_gb2312_big5_level_1_and_the_punctuation_of_
     assert gb2312 <= known
     assert {char for char in level1 if char > "\x7f"} <= known
     assert set("—…“”‘’，。！？、；：（）《》【】「」『』·～　０Ａ") <= known
+
+
+def former_vocabulary() -> list[str]:
+    """Undo the exchange in the shipped file."""
+    former = dict(zip(COMMON_IN_BOOKS, UNSEEN_IN_BOOKS, strict=True))
+    return [former.get(token, token) for token in load_vocabulary(SMALL_FILE)]
+
+
+def test_only_the_exchanged_characters_changed_their_ids(tmp_path):
+    former = former_vocabulary()
+    assert hashlib.sha256(write(tmp_path / "former.txt", former).read_bytes()).hexdigest() == FORMER_SHA256
+    changed = [index for index, token in enumerate(load_vocabulary(SMALL_FILE)) if token != former[index]]
+    assert len(changed) == len(set(COMMON_IN_BOOKS)) == len(set(UNSEEN_IN_BOOKS)) == 577
+    assert [former[index] for index in changed] == list(UNSEEN_IN_BOOKS)  # by place
+    assert list(COMMON_IN_BOOKS) == sorted(COMMON_IN_BOOKS)
+
+
+def test_what_gave_way_is_of_big5_level_2_and_in_neither_gb2312_nor_level_1():
+    for char in UNSEEN_IN_BOOKS:
+        assert char.encode("big5") >= b"\xc9\x40"  # level 1 ends at C67E
+        with pytest.raises(UnicodeEncodeError):
+            char.encode("gb2312")
+
+
+def test_common_characters_of_books_are_one_token_each():
+    tokenizer = load_tokenizer(SMALL_FILE)
+    text = "裏爲牀衆〇啰覷攢躥戩攛秾"
+    assert all(len(tokenizer.encode(char)) == 1 for char in text)
+    assert tokenizer.decode(tokenizer.encode(COMMON_IN_BOOKS + UNSEEN_IN_BOOKS)) == COMMON_IN_BOOKS + UNSEEN_IN_BOOKS
+
+
+def test_the_former_file_still_loads_and_writes_those_characters_as_bytes(tmp_path):
+    former = load_tokenizer(write(tmp_path / "vocab.txt", former_vocabulary()))
+    ids = former.encode("屋裏")
+    assert [former.tokens[index] for index in ids] == ["屋", "<0xE8>", "<0xA3>", "<0x8F>"]  # 裏 is U+88CF
+    assert former.decode(ids) == "屋裏"
 
 
 def test_the_small_vocabulary_begins_with_marks_reserved_tokens_and_bytes():
