@@ -3,24 +3,25 @@
 A script makes its flags from its table, `--print_config` prints it, the Python API takes it, run.json stores it.
 """
 
-import argparse
-import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from novelgpt.cli.table import option, real, whole
+from novelgpt.cli.values import (
+    book_name,
+    chapter_pattern,
+    clock_time,
+    count_or_share,
+    drop_pattern,
+    precision_name,
+    token_names,
+)
 
 FORMATS = ("auto", "bf16", "fp16", "fp32")
-# number formats as other tools name them -> ours
-FORMAT_NAMES = {
-    "16": "fp16", "16-mixed": "fp16", "float16": "fp16", "32": "fp32", "32-true": "fp32", "float32": "fp32",
-    "no": "fp32", "bf16-mixed": "bf16", "bfloat16": "bf16",
-}  # fmt: skip
 SCHEDULES = ("linear", "cosine", "constant", "polynomial")
 BOOK = "name of the book, whose files all lie in books/NAME/"
 MOST_TOKENS = 10_000_000  # of a text; the memory for its numbers is taken at once
-NO_FOLDER = re.compile(r'[/\\<>:"|?*]|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)  # Windows' rules, too
 
 # the role `resume`: what a resumed run must share with the run that was stopped
 fixed = partial(option, resume="fixed")  # the value
@@ -32,75 +33,6 @@ free = partial(option, resume="free")  # nothing
 python = partial(option, python=True)  # may be given to evaluate() or generate()
 recorded = partial(python, recorded=True)  # is kept in samples.jsonl
 sampling = partial(recorded, sampling=True)  # decides which token is chosen
-
-
-def precision_name(text: str) -> str:
-    """Return our name of a number format; a name that is none of another tool's stays.
-
-    >>> precision_name("16"), precision_name("bf16-mixed"), precision_name("bf16")
-    ('fp16', 'bf16', 'bf16')
-    """
-    return FORMAT_NAMES.get(text, text)
-
-
-def token_names(text: str) -> str:
-    """Read token names with commas between them.
-
-    >>> token_names("[TIL], [WS]")
-    '[TIL],[WS]'
-    """
-    return ",".join(name.strip() for name in text.split(",") if name.strip())
-
-
-def count_or_share(text: str) -> float:
-    """Read a number of steps (whole, from 0) or a share of all steps (a fraction below 1).
-
-    >>> count_or_share("2000"), count_or_share("0.02")
-    (2000, 0.02)
-    """
-    value = real(0)(text)
-    if value >= 1 and value != int(value):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a share below 1 or a whole number of steps")
-    return int(value) if value >= 1 or value == 0 else value
-
-
-def book_name(text: str) -> str:
-    """Check that the name of a book can be the name of a folder on every system.
-
-    >>> book_name("红楼梦 上")
-    '红楼梦 上'
-    """
-    is_clean = text.isprintable() and text == text.strip().rstrip(".")
-    if not text or not is_clean or NO_FOLDER.search(text):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a name for a folder, such as hongloumeng")
-    return text
-
-
-def clock_time(text: str) -> str:
-    """Check a time of day.
-
-    >>> clock_time("07:00")
-    '07:00'
-    """
-    hour, colon, minute = text.partition(":")
-    if not (colon and hour.isdecimal() and minute.isdecimal() and int(hour) < 24 and int(minute) < 60):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a time from 00:00 to 23:59")
-    return text
-
-
-def drop_pattern(text: str) -> str:
-    """Check what lines are left out by: a text, or an expression between slashes.
-
-    >>> drop_pattern("购买正版"), drop_pattern("/^第.*卷$/")
-    ('购买正版', '/^第.*卷$/')
-    """
-    if not text.strip("/ "):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a text or a /regular expression/")
-    try:
-        re.compile(text[1:-1] if text[0] == text[-1] == "/" else "")
-    except re.error as problem:
-        raise argparse.ArgumentTypeError(f"found {text!r}, not a regular expression: {problem}") from problem
-    return text
 
 
 @dataclass(frozen=True)
@@ -245,6 +177,12 @@ class CleanOptions:
     encoding: str | None = option(None, "encoding of the input; detected if not given", metavar="NAME")
     field: str | None = option(None, "key or column of the text; text or content if not given", metavar="NAME")
     # what is done to the text
+    chapters: str | None = option(
+        None,
+        "regular expression of the lines that begin a chapter, or none for parts of even length; found if not given",
+        chapter_pattern,
+        metavar="REGEX",
+    )
     keep_ads: bool = option(False, "leave advertisements and site lines in")
     drop: tuple[str, ...] = option(
         (), "leave out lines that contain this text or /regular expression/; may be repeated", drop_pattern, many=True

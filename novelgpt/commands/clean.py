@@ -105,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = choose_paths(options.paths, options.output, report_path(options.output))
     library = Library(
         CleaningOptions(
+            chapters=options.chapters,
             keep_ads=options.keep_ads,
             drop=options.drop,
             keep_private=options.keep_private,
@@ -144,6 +145,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for pattern in options.drop:
         if f"--drop {pattern}" not in reasons:
             warn(f"--drop {pattern}: no line contains it")
+    if options.chapters not in (None, "none"):
+        for facts in library.facts:
+            if not facts.chapters:
+                warn(f"{facts.name}: no line matches --chapters {options.chapters}")
     written = [f"{options.output} ({report.documents:,} documents)", str(report_path(options.output))]
     say(f"written: {', '.join(written + list(filter(None, (options.report, options.titles))))}")
     return 0

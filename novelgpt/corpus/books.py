@@ -12,20 +12,12 @@ import contextlib
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from novelgpt.corpus.chapters import (
-    HEADING_START,
-    Chapters,
-    check_numbers,
-    dividing_headings,
-    find_headings,
-    split_chapters,
-    volume_of,
-)
+from novelgpt.corpus.chapters import Chapters, check_numbers, choose_headings, split_chapters
 from novelgpt.corpus.cleaning import Cleaned, clean_text
 from novelgpt.corpus.doctor import BookFacts
 from novelgpt.corpus.documents import (
@@ -38,7 +30,8 @@ from novelgpt.corpus.documents import (
     stream_text,
     write_documents,
 )
-from novelgpt.corpus.long_lines import SENTENCE_END, break_lines
+from novelgpt.corpus.headings import HEADING_START, Heading, find_headings, matching_headings, volume_of
+from novelgpt.corpus.long_lines import SENTENCE_END, BrokenLines, break_lines
 from novelgpt.corpus.notices import Notice, find_dropped, find_notices, remove_notices
 from novelgpt.corpus.signs import Examination
 from novelgpt.messages import UserError, progress_bar, say
@@ -46,6 +39,7 @@ from novelgpt.messages import UserError, progress_bar, say
 PassThrough = Callable[[Iterator[str]], Iterator[str]]
 LARGE_TEXT = 64 << 20  # bytes; a larger text is read in blocks
 BLOCK_CHARACTERS = 4 << 20  # at most, in a block
+NO_CHAPTERS = "none"  # what --chapters says to have parts of even length
 LINE_END = re.compile(r"\n|\r(?!\Z)")
 
 
@@ -54,6 +48,7 @@ class CleaningOptions:
     """What the user asked for."""
 
     keep_ads: bool = False  # leave advertisements and site lines in
+    chapters: str | None = None  # expression of the lines that begin a chapter, or "none"; None finds them
     drop: tuple[str, ...] = ()  # leave out the lines that contain this text, or this /regular expression/
     keep_private: bool = False  # leave private-use characters in
     width: str | None = None  # None, "half" or "full"
@@ -97,10 +92,11 @@ class CleanBook:
             yield from chapters.documents
             self.finish(source, chapters.how)
 
-    def prepare(self, texts: Sequence[str], *, single: bool) -> Chapters:
+    def prepare(self, texts: Sequence[str], *, single: bool, titles: Sequence[str] = ()) -> Chapters:
         """Clean the next texts of the book, divide them into documents and note what was done.
 
         A single text, a file or a block of one, may be divided even without headings; the elements of a list are not.
+        A text with a title has it as its first line.
 
         >>> book = CleanBook("novel.txt", CleaningOptions())
         >>> book.prepare(["第一章 山村\\r\\n　　他走了。\\n(本章完)\\n第二章 城\\n她来了。"], single=True).documents
@@ -108,42 +104,61 @@ class CleanBook:
         >>> book.notices
         [{'line': 3, 'text': '(本章完)', 'reason': 'end-of-chapter mark', 'kept': ''}]
         """
-        receipt, starts = clean_all(texts, self.options, single=single)
-        notices = find_dropped(receipt.lines, self.options.drop)
-        lines = remove_notices(receipt.lines, notices)
-        headings = find_headings(lines)
+        receipt, broken, starts = clean_all(texts, self.options, single=single)
+        titled = {start for start, title in zip(starts, titles, strict=False) if title}
+        notices = find_dropped(broken.lines, self.options.drop)
+        lines = remove_notices(broken.lines, notices)
+        found = self.find_headings(lines)
+        headings = self.choose_headings(lines, found, titled)
 
         # advertisements stand close to headings; where lines change with them, headings may come and go
         if not self.options.keep_ads:
-            near = {heading.line - 1 for heading in dividing_headings(headings)}
-            found = find_notices(lines, near, () if single else starts)
-            lines = remove_notices(lines, found)
-            changed = {notice.line for notice in found}
-            kept = [heading for heading in headings if heading.line not in changed]
-            headings = sorted([*kept, *find_headings(lines, changed)], key=lambda heading: heading.line)
-            notices = sorted([*notices, *found], key=lambda notice: notice.line)
-        chapters = split_chapters(lines, starts=None if single else starts, headings=dividing_headings(headings))
+            near = {heading.line - 1 for heading in headings}
+            removed = find_notices(lines, near, () if single else starts)
+            lines = remove_notices(lines, removed)
+            changed = {notice.line for notice in removed}
+            kept = [heading for heading in found if heading.line not in changed]
+            found = sorted([*kept, *self.find_headings(lines, changed)], key=lambda heading: heading.line)
+            headings = self.choose_headings(lines, found, titled)
+            notices = sorted([*notices, *removed], key=lambda notice: notice.line)
+        chapters = split_chapters(lines, starts=(broken.starts if single else starts) or None, headings=headings)
 
         # the clean lines are examined; their numbers stay those of the file
         before = self.signs.num_lines
         dropped = {line - 1 for line, _, _ in chapters.removed}
         lines = ["" if index in dropped else line for index, line in enumerate(lines)]
-        self.signs.add(lines, chapters.documents)
+        self.signs.add(lines, chapters.documents, broken.numbers)
         self.characters_in += sum(map(len, texts))
-        self.note_changes(receipt, notices, chapters, before)
+        self.note_changes(receipt, notices, chapters, before, broken.numbers)
         return chapters
 
-    def note_changes(self, receipt: Cleaned, notices: list[Notice], chapters: Chapters, before: int) -> None:
-        """Add what was changed in a part of the book, whose line 1 comes after this many lines."""
+    def find_headings(self, lines: Sequence[str], numbers: Iterable[int] | None = None) -> list[Heading]:
+        """Find the lines that may be headings by themselves, or those that match the reader's expression."""
+        if self.options.chapters is None:
+            return find_headings(lines, numbers)
+        if self.options.chapters == NO_CHAPTERS:
+            return []
+        return matching_headings(lines, self.options.chapters, numbers)
+
+    def choose_headings(self, lines: Sequence[str], found: Sequence[Heading], titled: Collection[int]) -> list[Heading]:
+        """Choose the headings that divide: all that the reader's expression finds, or else as choose_headings does."""
+        if self.options.chapters is not None:
+            return list(found)
+        return choose_headings(lines, found, titled)
+
+    def note_changes(
+        self, receipt: Cleaned, notices: list[Notice], chapters: Chapters, before: int, numbers: Sequence[int]
+    ) -> None:
+        """Add what was changed in a part of the book, whose line 1 comes after `before` lines of the file."""
         # what the cleaning changed, what was removed, and the documents that are left
         self.receipt.add(receipt, before)
-        self.notices += [{**vars(notice), "line": before + notice.line} for notice in notices]
+        self.notices += [{**vars(notice), "line": before + numbers[notice.line - 1]} for notice in notices]
         for line, text, reason in chapters.removed:
-            self.removed.append({"line": before + line, "text": text, "reason": reason})
+            self.removed.append({"line": before + numbers[line - 1], "text": text, "reason": reason})
         for line, heading, document in zip(chapters.lines, chapters.headings, chapters.documents, strict=True):
             text, number = (heading.text, heading.number) if heading else ("", None)
-            entry = {"line": before + line, "heading": text, "number": number, "characters": len(document)}
-            self.lengths.append(entry)
+            place = before + numbers[line - 1]
+            self.lengths.append({"line": place, "heading": text, "number": number, "characters": len(document)})
 
     def describe_blocks(self) -> str:
         """Say how the documents of a streamed book were found."""
@@ -186,9 +201,11 @@ class CleanBook:
         )
 
 
-def clean_all(texts: Sequence[str], options: CleaningOptions, *, single: bool) -> tuple[Cleaned, list[int]]:
-    """Clean every text; the receipt's lines run through all of them, and the second list says where each begins."""
-    total, starts = Cleaned(), []  # starts: indices of lines
+def clean_all(
+    texts: Sequence[str], options: CleaningOptions, *, single: bool
+) -> tuple[Cleaned, BrokenLines, list[int]]:
+    """Clean every text and break its long lines; the list says with which of the lines each text begins."""
+    total, broken, starts, num_lines = Cleaned(), BrokenLines(), [], 0
     for text in texts:
         receipt = clean_text(
             text,
@@ -196,13 +213,13 @@ def clean_all(texts: Sequence[str], options: CleaningOptions, *, single: bool) -
             traditional_to_simplified=options.traditional_to_simplified,
             keep_private=options.keep_private,
         )
-        starts.append(len(total.lines))
-        total.add(receipt, len(total.lines))
-        lines = break_lines(receipt.lines, single=single)
-        total.lines += lines
-        if len(lines) > len(receipt.lines):
-            total.counts["lines made of lines too long"] += len(lines) - len(receipt.lines)
-    return total, starts
+        starts.append(len(broken.lines))
+        total.add(receipt, num_lines)
+        broken.add(break_lines(receipt.lines, single=single), num_lines)
+        num_lines += len(receipt.lines)
+    if len(broken.lines) > num_lines:
+        total.counts["lines made of lines too long"] += len(broken.lines) - num_lines
+    return total, broken, starts
 
 
 def prepare_whole(path: str, options: CleaningOptions) -> tuple[list[str], BookFacts]:

@@ -1,142 +1,36 @@
 """Clean lines -> one document per chapter, the heading as its first line.
 
-A heading is a short line `[volume] 第 number 回|章|节|… [title]`::
-
-    第一回　甄士隐梦幻识通灵      第 十一 回　title      第300章title      正文 第０１２章
-    上卷 第一一九回 title         第十三卷 v 第2040章 title               【第两百廿三章】
+Which lines are headings is told by each of them (headings.py), or by all of them together where those are too few
+(families.py), or by the reader's own expression.
 
 Headings that only list what comes later are a table of contents, and of a heading that stands twice one is enough. A
 volume line of its own (`第一部分`, `上卷 风起`) goes in front of the heading below it. Text before the first heading
-is a document of its own. A text without headings is split where blank lines are rare enough to mean something, else
-into even parts at paragraph ends, and the result says so.
+is a document of its own. A text without headings is split where blank lines part chapters, else at paragraph ends into
+parts of about 3,000 characters, and the result says so.
 """
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, pairwise
+from statistics import median
 
-MAX_HEADING = 45  # characters, a volume in front not counted
-MAX_VOLUME = 35  # characters of the volume in front
-MIN_HEADINGS = 2  # fewer headings of a kind do not divide a text
-NUMBER = "0-9０-９〇零○一二三四五六七八九十百千万两廿卅"
-DIGITS = dict(zip("〇零○一二三四五六七八九两", (0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 2), strict=True))
-UNITS = {"十": 10, "百": 100, "千": 1_000, "万": 10_000}
-UNIT_LEVELS = ("回章", "节節集话話幕", "卷部篇")  # the first level of which there are headings divides the text
-COUNTED = rf"第\s*(?P<number>[{NUMBER}](?:\s*[{NUMBER}])*)\s*"
-VOLUME = rf"(?:[上中下][卷部册冊篇]|正文|卷\s?[{NUMBER}]+|第\s?[{NUMBER}]+\s?(?:部分|[卷部集篇册冊]))"
-DECORATION = r"[#＃*＊=＝\-【\[(（《<☆★◆■●\s]*"
-HEADING = re.compile(
-    rf"^{DECORATION}(?P<volume>{VOLUME}(?:[\s:：·][^\n第。！？]{{0,20}})?\s*)?{COUNTED}"
-    rf"(?P<unit>[回章节節集话話幕卷部篇])(?![合课課目日车車点分家队隊落份件])(?P<title>[^\n]{{0,{MAX_HEADING}}})$",
-    re.MULTILINE,
+from novelgpt.corpus.contents import drop_contents, drop_doubled, listed_headings
+from novelgpt.corpus.families import (
+    LONG_PIECE,
+    add_unnumbered,
+    choose_family,
+    drop_end_marks,
+    fill_gaps,
+    leaves_too_much,
+    mean_piece,
+    piece_lengths,
+    read_numbered,
 )
-VOLUME_LINE = re.compile(rf"^{DECORATION}{VOLUME}(?:[\s:：·][^\n。，；！？]{{0,20}})?[】\])）》>]*$")
-UNNUMBERED = re.compile(
-    r"^(?:楔子|序章|序幕|引子|尾[声聲]|[终終]章|后记|後記|大[结結]局|番外[^\s。，！？：；“”]{0,6})(?:[\s:：][^\n。，；]{0,25})?$",
-    re.MULTILINE,
-)
-# where a large text is cut into blocks: in front of a line that begins like a heading
-HEADING_START = re.compile(rf"[\n\r]\s*(?=[^\s第]{{0,12}}\s*{COUNTED}[回章节節集话話][^\n\r]{{0,40}}[\n\r])")
-NO_HEADING_END = tuple("。．；，：;,:、")
-MAX_LISTED = 15  # characters of text below a heading that is only listed in a table of contents
-MAX_BETWEEN = 400  # characters, of menus and the like, between the two of a doubled heading
-EVEN_PART = 5_000  # characters
-MIN_SECTION = 500  # characters; sections between blank lines must be longer on average
+from novelgpt.corpus.headings import VOLUME_LINE, Heading, dividing_headings, find_headings, read_heading
+
+EVEN_PART = 3_000  # characters of a part of a text without headings
+SECTION = (1_500, 60_000)  # characters of the middle and the longest section between blank lines that are chapters
 MAX_NUMBERS = 1_000  # odd chapter numbers of each kind
-CONTENTS_WORD = re.compile(r"^[【\[]?\s*目\s*[录錄]\s*[】\]]?$")
-PUNCTUATION = re.compile(r"[\W_]+")
-CONTENTS, DOUBLED = "table of contents", "heading doubled"
-
-
-@dataclass(frozen=True)
-class Heading:
-    """One heading as found."""
-
-    line: int  # number of its line, from 1
-    text: str  # the line itself, a volume line above it in front
-    number: int | None  # None for 楔子, 尾声 and the like
-    unit: str  # 回, 章, …; empty for a heading without a number
-    title: str  # what follows the number
-
-
-def parse_number(text: str) -> int:
-    """Read a chapter number in digits or Chinese, positional or with units.
-
-    >>> [parse_number(text) for text in ("012", "３", "一 百零八", "百十九", "一一九", "两千零四十", "廿三", "卅")]
-    [12, 3, 108, 119, 119, 2040, 23, 30]
-    """
-    text = re.sub(r"\s", "", text).replace("廿", "二十").replace("卅", "三十")
-    if not any(char in UNITS for char in text):
-        return int("".join(str(DIGITS[char]) if char in DIGITS else char for char in text))
-    # with units: 万 multiplies all before it, 十 百 千 the digit before them, which is 1 where there is none
-    total, section, digit = 0, 0, ""
-    for char in text:
-        if char == "万":
-            total, section, digit = (total + section + int(digit or 0)) * UNITS[char], 0, ""
-        elif char in UNITS:
-            section, digit = section + int(digit or 1) * UNITS[char], ""
-        else:
-            digit += str(DIGITS[char]) if char in DIGITS else str(int(char))
-    return total + section + int(digit or 0)
-
-
-def read_heading(line: str, number: int = 0) -> Heading | None:
-    """Read one stripped line, of this number, as a heading; None when it is not one.
-
-    >>> read_heading("上卷 第一一九回  中乡魁宝玉却尘缘").number
-    119
-    >>> read_heading("第四回中既将薛家母子在荣府内寄居等事略已表明，此回则暂不能写矣。") is None
-    True
-    """
-    if len(line) > MAX_HEADING + MAX_VOLUME or line.endswith(NO_HEADING_END):
-        return None
-    # a sentence may begin like a heading: it is too long, or continues after the number with a comma
-    if match := HEADING.match(line):
-        if len(line) - len(match["volume"] or "") > MAX_HEADING or len(match["number"]) > 12:
-            return None
-        if match["title"].lstrip().startswith((",", "，", "、", "。", "．")):
-            return None
-        return Heading(number, line, parse_number(match["number"]), match["unit"], match["title"].strip())
-    return Heading(number, line, None, "", line) if UNNUMBERED.match(line) else None
-
-
-def volume_of(heading: str) -> str:
-    """Give what a heading says of the volume in front of its number, or "".
-
-    >>> volume_of("第二卷 风起 第一章 山村")
-    '第二卷 风起'
-    """
-    match = HEADING.match(heading)
-    return (match["volume"] or "").strip() if match else ""
-
-
-def find_headings(lines: Sequence[str], numbers: Iterable[int] | None = None) -> list[Heading]:
-    """Find the lines of a clean text that look like headings, tables of contents and doubled ones included.
-
-    Args:
-        lines: the lines, edges stripped.
-        numbers: the lines to look at, from 1, in the order of the result; None for all.
-
-    >>> [(heading.line, heading.number) for heading in find_headings(["第一章 山村", "他走了。", "第2章"])]
-    [(1, 1), (3, 2)]
-    """
-    asked = enumerate(lines, 1) if numbers is None else ((number, lines[number - 1]) for number in numbers)
-    return [
-        heading
-        for number, line in asked
-        if 1 < len(line) <= MAX_HEADING
-        and ("第" in line or UNNUMBERED.match(line))
-        and (heading := read_heading(line, number))
-    ]
-
-
-def dividing_headings(headings: Sequence[Heading]) -> list[Heading]:
-    """Choose the headings of the first of UNIT_LEVELS with two or more, and those without a number; else none."""
-    for level in UNIT_LEVELS:
-        if sum(heading.unit in level for heading in headings if heading.unit) >= MIN_HEADINGS:
-            return [heading for heading in headings if not heading.unit or heading.unit in level]
-    return []
 
 
 @dataclass
@@ -155,36 +49,97 @@ class Chapters:
         return [heading for heading in self.headings if heading]
 
 
+def choose_headings(
+    lines: Sequence[str], found: Sequence[Heading] | None = None, titled: Collection[int] = ()
+) -> list[Heading]:
+    """Choose the headings that divide a text; tables of contents and doubled ones are still among them.
+
+    Args:
+        lines: edges stripped.
+        found: what find_headings gives for these lines; None finds them.
+        titled: indices of lines that are headings by what the file says, as the navigation of an e-book does.
+    """
+    headings = drop_end_marks(dividing_headings(find_headings(lines) if found is None else found))
+    if titled:
+        given = {index + 1: title_heading(lines[index], index + 1) for index in titled if lines[index]}
+        chosen = {heading.line: heading for heading in headings} | given
+        return [chosen[line] for line in sorted(chosen)]
+    headings = divide_better(lines, headings)
+    for start, end in long_pieces(lines, headings) if headings else ():
+        inside = divide_better(lines[start:end], [])
+        headings += [replace(heading, line=start + heading.line) for heading in inside]
+    headings.sort(key=lambda heading: heading.line)
+    return add_unnumbered(lines, drop_end_marks(fill_gaps(lines, headings))) if headings else []
+
+
+def divide_better(lines: Sequence[str], headings: list[Heading]) -> list[Heading]:
+    """Return other headings where these leave too much of a text undivided and others divide it far better."""
+    lengths = piece_lengths(lines, headings)
+    if headings and not leaves_too_much(lengths):
+        return headings
+    found = (drop_end_marks(find(lines)) for find in (listed_headings, choose_family))
+    better = (other for other in found if 2 * mean_piece(piece_lengths(lines, other)) < mean_piece(lengths))
+    return next(better, headings)
+
+
+def long_pieces(lines: Sequence[str], headings: Sequence[Heading]) -> list[tuple[int, int]]:
+    """List the indices of the first line and behind the last of the pieces that are far too long for a chapter."""
+    borders = [0, *(heading.line for heading in headings), len(lines)]
+    pieces = zip(pairwise(borders), piece_lengths(lines, headings), strict=True)
+    return [(start, end - (end < len(lines))) for (start, end), length in pieces if length > LONG_PIECE]
+
+
+def title_heading(line: str, number: int) -> Heading:
+    """Make the heading of a line, of this number, that is one by what the file says.
+
+    >>> title_heading("缘起", 7), title_heading("3 门", 9).number
+    (Heading(line=7, text='缘起', number=None, unit='', title='缘起'), 3)
+    """
+    if heading := read_heading(line, number):
+        return heading
+    numbered = read_numbered(line, number)
+    return numbered[0] if numbered else Heading(number, line, None, "", line)
+
+
 def split_chapters(
-    text: str | list[str], *, starts: Sequence[int] | None = None, headings: list[Heading] | None = None
+    text: str | list[str],
+    *,
+    starts: Sequence[int] | Mapping[int, int] | None = None,
+    headings: list[Heading] | None = None,
 ) -> Chapters:
     r"""Split a clean text into documents without blank lines; a text of blanks gives none.
 
     Args:
         text: a text or its lines, edges stripped; blank lines help where there are no headings.
         starts: the indices of lines that begin documents already, as the elements of a JSON list do, and stay borders
-            whether there are headings or not. None for the text of one file.
-        headings: what dividing_headings gives for these lines; None finds them.
+            whether there are headings or not; or those of the lines that begin with the number of a chapter but have
+            no heading of their own, and that number. None for the text of one file.
+        headings: what choose_headings gives for these lines; None finds them.
 
     >>> split_chapters("序言\n\n第一章 山村\n他走了。\n\n第二章 城\n她来了。").documents
     ['序言', '第一章 山村\n他走了。', '第二章 城\n她来了。']
     """
     lines = text.split("\n") if isinstance(text, str) else text
-    headings = dividing_headings(find_headings(lines)) if headings is None else headings
+    headings = choose_headings(lines) if headings is None else headings
+    counted = starts if isinstance(starts, Mapping) else {}
     borders: dict[int, Heading | None] = dict.fromkeys(starts or [0])
+    borders |= {start: Heading(start + 1, "", number, "", "") for start, number in counted.items()}
     result = Chapters()
     if not headings:
         result.how = f"no chapter headings: {len(borders):,} documents as they came"
+        if counted:
+            borders.setdefault(0, None)
+            result.how = f"{len(counted):,} chapters whose headings run into the text"
         fill_documents(lines, borders if starts else dict.fromkeys(divide_plain(lines, result)), result)
         return result
 
     # what is listed or stands twice goes first; the headings left are the borders, beside those there were before
-    headings = drop_contents(lines, headings, result)
-    headings = drop_doubled(lines, headings, result)
+    headings = drop_contents(lines, headings, result.removed)
+    headings = drop_doubled(lines, headings, result.removed)
     gone = {line - 1 for line, _, _ in result.removed}
     lines = ["" if index in gone else line for index, line in enumerate(lines)]
     fill_documents(lines, borders | place_volumes(lines, headings), result)
-    result.how = f"{len(result.found):,} headings such as 「{result.found[0].text}」"
+    result.how = f"{len(headings):,} headings such as 「{headings[0].text}」"
     return result
 
 
@@ -197,77 +152,6 @@ def fill_documents(lines: list[str], starts: dict[int, Heading | None], result: 
             result.documents.append(document)
             result.lines.append(start + 1)
             result.headings.append(starts[start])
-
-
-def text_below(lines: list[str], headings: list[Heading]) -> list[int]:
-    """Count the characters between each heading and the next, volume lines and the word 目录 left out."""
-    ends = [heading.line - 1 for heading in headings[1:]] + [len(lines)]
-    below = (lines[heading.line : end] for heading, end in zip(headings, ends, strict=True))
-    return [
-        sum(len(line) for line in part if line and not VOLUME_LINE.match(line) and not CONTENTS_WORD.match(line))
-        for part in below
-    ]
-
-
-def drop_contents(lines: list[str], headings: list[Heading], result: Chapters) -> list[Heading]:
-    """Remove tables of contents, with the word 目录 and the volume lines that stand among them or just above."""
-    listed = find_contents(headings, text_below(lines, headings))
-    if not listed:
-        return headings
-    result.removed += [(headings[index].line, headings[index].text, CONTENTS) for index in listed]
-    # the word 目录 may stand a few lines above the list, a volume line just above
-    first, last = headings[listed[0]].line, headings[listed[-1]].line
-    for number in range(max(1, first - 5), last + 1):
-        line = lines[number - 1]
-        if CONTENTS_WORD.match(line) or (number > first - 3 and line and VOLUME_LINE.match(line)):
-            result.removed.append((number, line, CONTENTS))
-    result.removed.sort()
-    chosen = set(listed)
-    return [heading for index, heading in enumerate(headings) if index not in chosen]
-
-
-def find_contents(headings: list[Heading], lengths: list[int]) -> list[int]:
-    """List the headings, by index, of runs of three or more without text whose chapters stand elsewhere."""
-    keys = [(heading.number, heading.unit) for heading in headings]
-    with_text = {key for key, length in zip(keys, lengths, strict=True) if length > MAX_LISTED}
-    listed: list[int] = []
-    start = 0
-    while start < len(headings):
-        end = start
-        while end < len(headings) and lengths[end] <= MAX_LISTED:
-            end += 1
-        # The last entry of a contents list has text below it only because it is the last: it counts when its
-        # chapter comes once more.
-        if start < end < len(headings) and keys[end] in keys[end + 1 :]:
-            end += not same_heading(headings[end], headings[end - 1])
-        run = range(start, end)
-        known = sum(keys[index] in with_text for index in run)
-        if len(run) >= 3 and known >= 0.8 * len(run):
-            listed.extend(run)
-        start = max(end, start + 1)
-    return listed
-
-
-def same_heading(one: Heading, other: Heading) -> bool:
-    """Tell whether two headings name the same chapter: one number, and titles that agree as far as both have one."""
-    if (one.number, one.unit) != (other.number, other.unit):
-        return False
-    first, second = (PUNCTUATION.sub("", heading.title) for heading in (one, other))
-    return first.startswith(second) or second.startswith(first)
-
-
-def drop_doubled(lines: list[str], headings: list[Heading], result: Chapters) -> list[Heading]:
-    """Of neighbouring headings that name the same chapter, with little between them, keep the fuller one."""
-    kept: list[Heading] = []
-    lengths = dict(zip((heading.line for heading in headings), text_below(lines, headings), strict=True))
-    for heading in headings:
-        if kept and same_heading(kept[-1], heading) and lengths[kept[-1].line] <= MAX_BETWEEN:
-            former = kept.pop()
-            fuller = len(former.text) < len(heading.text) and not lengths[former.line]
-            heading, lesser = (heading, former) if fuller else (former, heading)
-            result.removed.append((lesser.line, lesser.text, DOUBLED))
-        kept.append(heading)
-    return kept
 
 
 def place_volumes(lines: list[str], headings: list[Heading]) -> dict[int, Heading | None]:
@@ -287,7 +171,7 @@ def place_volumes(lines: list[str], headings: list[Heading]) -> dict[int, Headin
             starts[heading.line - 1] = replace(heading, text=lines[heading.line - 1])
     # volume lines with text of their own
     for index, line in enumerate(lines):
-        if index not in starts and index > headings[0].line and line and VOLUME_LINE.match(line):
+        if index not in starts and index > headings[0].line and VOLUME_LINE.match(line) and line != "正文":
             starts[index] = None
     return starts
 
@@ -298,10 +182,11 @@ def divide_plain(lines: list[str], result: Chapters) -> list[int]:
     if total <= EVEN_PART or sum(map(bool, lines)) == 1:
         result.how = "no chapter headings: kept as one document"
         return [0]
-    # the smallest gap that is rare enough to mean something
+    # the smallest gap that parts chapters
     for gap in (1, 2, 3):
         starts = section_starts(lines, gap)
-        if len(starts) >= 2 and total / len(starts) >= MIN_SECTION:
+        lengths = [sum(map(len, lines[start:end])) for start, end in pairwise([*starts, len(lines)])]
+        if len(starts) >= 2 and median(lengths) >= SECTION[0] and max(lengths) <= SECTION[1]:
             blank = "blank lines" if gap == 1 else f"{gap} or more blank lines"
             result.how = f"no chapter headings: split at {blank} into {len(starts):,} documents"
             return starts
@@ -332,7 +217,7 @@ def even_starts(lines: list[str], total: int) -> list[int]:
     num_parts = max(1, round(total / EVEN_PART))
     starts, passed = [0], 0
     for index, line in enumerate(lines):
-        if len(starts) < num_parts and passed >= len(starts) * total / num_parts and index > starts[-1]:
+        if passed + len(line) / 2 >= len(starts) * total / num_parts and len(starts) < num_parts and index > starts[-1]:
             starts.append(index)
         passed += len(line)
     return starts

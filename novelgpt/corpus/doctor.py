@@ -11,10 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from novelgpt.corpus.headings import read_heading
+
 SMALL_BOOK = 100_000  # characters; below, a model learns a book by heart sooner than its language
 LOST_SHARE = 0.01  # of a book's characters
 REPEATED_SHARE = 0.02  # of a book's characters
 LONG_DOCUMENT = 60_000  # characters; a longer one may hold chapters whose headings were not found
+FAR_LONGER = 20  # times the middle document, and at least LONG_ENOUGH characters: so may this
+LONG_ENOUGH = 20_000
+UNUSUAL_SHARE = 0.05  # of a book's headings
+TINY_DOCUMENT = 100  # characters; where the middle one is shorter, something else than chapters was divided
 MAX_BOOK_LINES = 20  # books named one by one on the terminal
 ENCODING_NAMES = {
     "utf-8": "UTF-8",
@@ -135,6 +141,10 @@ def list_numbers(numbers: Sequence[int], limit: int = 12) -> str:
 def find_faults(facts: BookFacts) -> list[str]:
     """List what a reader should look at before training on a book, the worst first."""
     characters = max(facts.characters, 1)
+    unusual = unusual_headings(facts)
+    lengths = sorted(entry["characters"] for entry in facts.lengths)
+    middle, longest = (lengths[len(lengths) // 2], lengths[-1]) if lengths else (0, 0)
+    too_long = longest > LONG_DOCUMENT or longest > max(LONG_ENOUGH, FAR_LONGER * middle)
     repeated, lost, against = facts.repeated_passages["characters"], facts.lost["characters"], facts.lost["against"]
     found = (
         (facts.bad_bytes, f"{facts.bad_bytes:,} bad bytes"),
@@ -144,21 +154,32 @@ def find_faults(facts: BookFacts) -> list[str]:
         (facts.out_of_order, f"chapters out of order: {list_numbers(facts.out_of_order, 6)}"),
         (repeated > REPEATED_SHARE * characters, f"{repeated / characters:.1%} of the text stands twice"),
         (lost > LOST_SHARE * characters, f"{lost / characters:.1%} of the characters are outside {against}"),
+        (unusual, f"{len(unusual):,} headings of an unusual kind such as 「{(unusual or [''])[0]}」"),
         (not facts.chapters and facts.kind == "txt", "no chapter headings"),
+        (too_long, f"a document of {longest:,} characters, the middle one has {middle:,}"),
+        (
+            characters >= SMALL_BOOK and middle < TINY_DOCUMENT,
+            f"very short documents: {middle:,} characters in the middle",
+        ),
         (characters < SMALL_BOOK, f"only {characters:,} characters: a model soon knows it by heart"),
     )
     return [sentence for is_so, sentence in found if is_so]
 
 
+def unusual_headings(facts: BookFacts) -> list[str]:
+    """List the headings of a text that are such by their likeness to others only; none where these are few."""
+    headings = [entry["heading"] for entry in facts.lengths if entry["heading"]] if facts.kind == "txt" else []
+    unusual = [heading for heading in headings if not read_heading(heading)]
+    return unusual if len(unusual) > UNUSUAL_SHARE * len(headings) else []
+
+
 def find_remarks(facts: BookFacts) -> list[str]:
     """List what a reader of a good book may want to look at."""
-    longest = max((entry["characters"] for entry in facts.lengths), default=0)
     repeated = facts.repeated_passages["passages"]
     found = (
         (facts.gaps, f"missing characters (〓 or □): {facts.gaps:,}"),
         (facts.masked, f"words hidden by ** or ××: {facts.masked:,}"),
         (repeated, f"paragraphs that stand more than once: {repeated:,}"),
-        (longest > LONG_DOCUMENT, f"a chapter of {longest:,} characters"),
     )
     return [sentence for is_so, sentence in found if is_so]
 

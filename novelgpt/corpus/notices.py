@@ -22,6 +22,7 @@ from itertools import accumulate
 
 from novelgpt.corpus.chapters import VOLUME_LINE
 from novelgpt.corpus.folding import fold, pair_pattern, simplify_site_words
+from novelgpt.corpus.patterns import matching_lines
 
 BORDER = 6  # lines that are not blank, counted from a heading or the end, within which site sentences are expected
 EDGE = 30  # lines that are not blank at the end of a book
@@ -160,10 +161,9 @@ def find_dropped(lines: Sequence[str], patterns: Sequence[str]) -> list[Notice]:
     found: dict[int, Notice] = {}
     for pattern in patterns:
         is_expression = len(pattern) > 2 and pattern[0] == pattern[-1] == "/"
-        search = re.compile(pattern[1:-1] if is_expression else re.escape(pattern)).search
-        for index, line in enumerate(lines):
-            if line and search(line):
-                found.setdefault(index, Notice(index + 1, line, f"--drop {pattern}"))
+        for index in matching_lines(pattern[1:-1] if is_expression else re.escape(pattern), lines):
+            if lines[index]:
+                found.setdefault(index, Notice(index + 1, lines[index], f"--drop {pattern}"))
     return [found[index] for index in sorted(found)]
 
 

@@ -52,7 +52,7 @@ class Examination:
     """What is odd about a book's signs and paragraphs, gathered part by part; vocabulary_path: see known_characters.
 
     >>> examination = Examination()
-    >>> examination.add(["第一章", "他Ж走"], ["第一章\\n他Ж走"])
+    >>> examination.add(["第一章", "他Ж走"], ["第一章\\n他Ж走"], [1, 2])
     >>> examination.facts()["odd"]["shown"][0]["line"]
     2
     """
@@ -65,23 +65,27 @@ class Examination:
         self.num_documents = self.num_lines = self.masked = 0
         self.repeated: list[dict] = []
 
-    def add(self, lines: Sequence[str], documents: Sequence[str]) -> None:
-        """Look at the next part of the book: its clean lines, blank ones included, and its documents."""
+    def add(self, lines: Sequence[str], documents: Sequence[str], numbers: Sequence[int]) -> None:
+        """Look at the next part of the book: its clean lines, blank ones included, its documents, the lines' numbers.
+
+        The numbers count from 1 in this part; the parts of a broken line share one.
+        """
         text = "\n".join(lines)
         # only odd characters are shown with a place, and only with their first
         counts = character_counts(text)
         for char in counts:
             if char not in self.places and char > "~" and (char not in self.known or not is_ordinary(char)):
                 place = first_place(char, text)
-                self.places[char] = {**place, "line": place["line"] + self.num_lines}
+                self.places[char] = {**place, "line": numbers[place["line"] - 1] + self.num_lines}
         self.counts.update(counts)
         around = (text[max(0, match.start() - 1) : match.end() + 1] for match in MASK.finditer(text))
         self.masked += sum(any(map(str.isalnum, part)) for part in around)  # others are rules between scenes
         numbered = enumerate(documents, self.num_documents + 1)
         self.unbalanced += [number for number, document in numbered if not is_balanced(document)]
-        self.repeated += find_repeated(lines, self.num_lines)  # within this part: a streamed book is never held whole
+        for entry in find_repeated(lines):  # within this part: a streamed book is never held whole
+            self.repeated.append({**entry, "line": numbers[entry["line"] - 1] + self.num_lines})
         self.num_documents += len(documents)
-        self.num_lines += len(lines) - 1  # the next part continues in the last line of this one
+        self.num_lines += numbers[-1] - 1  # the next part continues in the last line of this one
 
     def facts(self) -> dict:
         """Return `odd`, `masked`, `gaps`, `lost`, `quotes` and `repeated_passages` of BookFacts."""
@@ -137,7 +141,7 @@ def is_balanced(document: str) -> bool:
     return document.count("“") == document.count("”") and document.count("「") == document.count("」")
 
 
-def find_repeated(lines: Sequence[str], lines_before: int = 0) -> list[dict]:
+def find_repeated(lines: Sequence[str]) -> list[dict]:
     """Find paragraphs of MIN_PASSAGE characters or more that stand more than once: how often, where first.
 
     >>> find_repeated(["一" * 20, "二" * 20, "一" * 20])[0]["times"]
@@ -145,7 +149,7 @@ def find_repeated(lines: Sequence[str], lines_before: int = 0) -> list[dict]:
     """
     counts = Counter(line for line in lines if len(line) >= MIN_PASSAGE)
     again = {line: times for line, times in counts.items() if times > 1}
-    first = {line: number for number, line in reversed(list(enumerate(lines, lines_before + 1))) if line in again}
+    first = {line: number for number, line in reversed(list(enumerate(lines, 1))) if line in again}
     return [
         {"line": first[line], "times": times, "characters": len(line) * (times - 1), "text": line[: 6 * CONTEXT]}
         for line, times in again.items()

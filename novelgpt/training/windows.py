@@ -18,14 +18,18 @@ random ones. docs/LOG.md has the measurements.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 
+from novelgpt.corpus.families import read_numbered
+from novelgpt.corpus.headings import read_heading
 from novelgpt.evaluation import NOT_SCORED, compare_losses, evaluation_batches, score_ngram
 
 FRESH_READINGS = 4  # readings of a text that teach about as much as new text (arXiv 2305.16264)
 REPLACED = 0.15  # share of the inputs
+OPENING_SEARCHED = 10_000  # tokens within which the first chapter is looked for
 OPENING_TOKENS = 12  # of the book's opening, for the sample after each epoch
 REPLACEMENT_STREAM = 2  # third word of the seed, so that no other random numbers of the step are the same
 
@@ -313,5 +317,9 @@ class WindowData:
         return f"windows at tokens {', '.join(map(str, batch.starts[:8]))}"
 
     def opening(self, decode: Callable[[np.ndarray], str]) -> str:
-        """Return the first words of the text."""
-        return decode(self.pieces.train[1 : 1 + OPENING_TOKENS]).split("\n")[0]
+        """Return the first words of the text, or of its first chapter where a blurb or a preface stands before it."""
+        head = self.pieces.train[:OPENING_SEARCHED]
+        starts = [*np.flatnonzero(head == head[0])[:3].tolist(), len(head)]  # of documents: their marks
+        begins = (head[start + 1 : min(start + 1 + OPENING_TOKENS, end)] for start, end in pairwise(starts[:3]))
+        lines = [decode(ids).split("\n")[0] for ids in begins]
+        return next((line for line in lines if read_heading(line) or read_numbered(line)), lines[0])

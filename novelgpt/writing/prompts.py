@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from novelgpt.cli import GenerateOptions
-from novelgpt.corpus.chapters import read_heading
 from novelgpt.corpus.cleaning import clean_text
 from novelgpt.corpus.documents import read_text
+from novelgpt.corpus.headings import read_heading
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable, say, warn
 from novelgpt.network import check_model_folder, load_own_tokenizer, read_folder_config
 from novelgpt.writing.book import Book, corpus_facts, find_book, hint_at_book, unseen_characters

@@ -3,17 +3,9 @@
 import pytest
 from conftest import read_novel
 
-from novelgpt.corpus.chapters import (
-    ChapterNumbers,
-    Chapters,
-    check_numbers,
-    find_headings,
-    parse_number,
-    read_heading,
-    split_chapters,
-    volume_of,
-)
+from novelgpt.corpus.chapters import ChapterNumbers, Chapters, check_numbers, split_chapters
 from novelgpt.corpus.cleaning import clean_text
+from novelgpt.corpus.headings import find_headings, parse_number, read_heading, volume_of
 
 NOVELS = [
     ("hongloumeng.gbk.txt", 120, 1),
@@ -173,16 +165,16 @@ def test_a_text_that_begins_in_the_middle_misses_nothing():
 
 
 def test_a_text_without_headings_is_split_at_rare_blank_lines():
-    section = "\n".join([STORY] * 50)
+    section = "\n".join([STORY] * 100)
     chapters = split_chapters("\n\n".join([section] * 6))
     assert chapters.documents == [section] * 6
     assert chapters.how == "no chapter headings: split at blank lines into 6 documents"
 
 
 def test_where_every_second_line_is_blank_longer_gaps_count():
-    section = "\n\n".join([STORY] * 50)
+    section = "\n\n".join([STORY] * 100)
     chapters = split_chapters("\n\n\n\n".join([section] * 6))
-    assert chapters.documents == ["\n".join([STORY] * 50)] * 6
+    assert chapters.documents == ["\n".join([STORY] * 100)] * 6
     assert chapters.how == "no chapter headings: split at 2 or more blank lines into 6 documents"
 
 
@@ -190,7 +182,7 @@ def test_a_text_without_headings_and_gaps_is_split_into_even_parts_at_paragraph_
     lines = [f"{number}{STORY}" for number in range(1_000)]
     chapters = split_chapters("\n\n".join(lines))
     assert "\n".join(chapters.documents).split("\n") == lines
-    assert chapters.how == "no chapter headings: split into 5 even parts"
+    assert chapters.how == "no chapter headings: split into 8 even parts"
     lengths = [len(document) for document in chapters.documents]
     assert max(lengths) - min(lengths) < 100
 

@@ -55,9 +55,26 @@ def test_a_good_book_has_nothing_missing_or_is_said_what_to_look_at(tmp_path, mo
         "words hidden by ** or ××: 2; paragraphs that stand more than once: 1"
     )
     (facts,) = report_on("novel.txt").books
-    long = replace(facts, gaps=0, masked=0, repeated_passages={"passages": 0, "characters": 0, "shown": []})
-    long.lengths[0]["characters"] = 60_001
-    assert find_remarks(long) == ["a chapter of 60,001 characters"]
+    assert find_remarks(replace(facts, masked=0, repeated_passages={"passages": 0, "characters": 0, "shown": []})) == [
+        "missing characters (〓 or □): 3"
+    ]
+
+
+def test_documents_too_long_or_too_short_for_chapters_are_a_fault(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_novel(Path("novel.txt"))
+    (facts,) = report_on("novel.txt").books
+    sound = replace(facts, missing=[], repeated_passages={**facts.repeated_passages, "characters": 0}, characters=10**6)
+
+    def with_lengths(*lengths: int, heading: str = "第1章"):
+        entries = [{"line": 1, "heading": heading, "number": 1, "characters": length} for length in lengths]
+        return find_faults(replace(sound, lengths=entries))
+
+    assert with_lengths(3_000, 4_000, 60_000) == []
+    assert with_lengths(3_000, 4_000, 60_001) == ["a document of 60,001 characters, the middle one has 4,000"]
+    assert with_lengths(900, 1_000, 20_001) == ["a document of 20,001 characters, the middle one has 1,000"]
+    assert with_lengths(90, 99, 500) == ["very short documents: 99 characters in the middle"]
+    assert with_lengths(900, 999, 5_000, heading="一 山") == ["3 headings of an unusual kind such as 「一 山」"]
 
 
 def test_numbers_are_drawn_together():

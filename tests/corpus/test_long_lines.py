@@ -5,7 +5,8 @@ from conftest import read_novel
 
 from novelgpt.corpus.chapters import split_chapters
 from novelgpt.corpus.cleaning import clean_text
-from novelgpt.corpus.long_lines import break_lines, chapter_starts
+from novelgpt.corpus.families import rising_rows
+from novelgpt.corpus.long_lines import break_lines
 
 STORY = "他推开门，外面下着雪，山路上一个人也没有。"
 NUMBERS = "一二三四五六七八九"
@@ -17,21 +18,29 @@ def write_chapters(count: int, *, title: str = " 雨夜来客 ", end: str = "") 
 
 
 def test_a_novel_in_one_line_is_divided_at_its_headings():
-    lines = break_lines(["序言。" + " ".join(write_chapters(6))], single=True)
+    broken = break_lines(["序言。" + " ".join(write_chapters(6))], single=True)
+    lines = broken.lines
+    assert (broken.numbers, broken.starts) == ([1] * 13, {})
     assert lines == ["序言。", *(part for number in NUMBERS[:6] for part in (f"第{number}回 雨夜来客", STORY * 100))]
     assert len(split_chapters(lines).found) == 6
 
 
 def test_a_title_of_two_halves_is_kept_and_one_without_a_gap_stays_in_the_text():
     titled = break_lines(["".join(write_chapters(6, title="　风雪夜　故人来　"))], single=True)
-    assert titled[2:4] == ["第二回　风雪夜　故人来", STORY * 100]
-    assert break_lines(["".join(write_chapters(6, title=""))], single=True)[2:4] == ["第二回", STORY * 100]
+    assert titled.lines[2:4] == ["第二回　风雪夜　故人来", STORY * 100]
+    chapters = write_chapters(6, title="")
+    untitled = break_lines(["序言。", "".join(chapters)], single=True)
+    assert untitled.lines == ["序言。", *chapters]
+    assert (untitled.numbers, untitled.starts) == ([1, 2, 2, 2, 2, 2, 2], {index: index for index in range(1, 7)})
+    split = split_chapters(untitled.lines, starts=untitled.starts)
+    assert (split.documents, split.how) == (untitled.lines, "6 chapters whose headings run into the text")
+    assert [(heading.text, heading.number) for heading in split.found] == [("", number) for number in range(1, 7)]
 
 
 def test_a_table_of_contents_and_mentions_are_no_headings():
     contents = "".join(f"第{number}回 雨夜来客 " for number in NUMBERS[:6])
     chapters = write_chapters(6, end="此事见第二回。毕竟如何，且看第九回分解。")
-    lines = break_lines([contents + "".join(chapters)], single=True)
+    lines = break_lines([contents + "".join(chapters)], single=True).lines
     assert lines[0] == contents.strip()
     assert [line for line in lines[1:] if len(line) < 20] == [f"第{number}回 雨夜来客" for number in NUMBERS[:6]]
 
@@ -48,26 +57,26 @@ def test_a_table_of_contents_and_mentions_are_no_headings():
     ],
 )
 def test_headings_are_those_that_count_up(places, expected):
-    assert chapter_starts(places) == expected
+    assert [places[index][0] for index in rising_rows(places)] == expected
 
 
 def test_a_long_text_without_chapters_is_broken_at_sentence_ends():
     line = "".join(f"{number}{STORY}" for number in range(1_000))
-    lines = break_lines([line], single=True)
+    lines = break_lines([line], single=True).lines
     assert "".join(lines) == line
-    assert all(part.endswith("。") and 4_900 <= len(part) < 10_000 for part in lines)
-    assert split_chapters(lines).how == "no chapter headings: split into 4 even parts"
+    assert all(part.endswith("。") and 2_900 <= len(part) < 6_000 for part in lines)
+    assert split_chapters(lines).how == "no chapter headings: split into 7 even parts"
 
 
 def test_a_long_text_without_a_sentence_is_broken_anywhere():
-    assert list(map(len, break_lines(["山" * 23_000], single=True))) == [5_000, 5_000, 5_000, 8_000]
+    assert list(map(len, break_lines(["山" * 23_000], single=True).lines)) == [*[3_000] * 6, 5_000]
 
 
 def test_paragraphs_and_elements_of_a_list_stay_whole():
     paragraphs = ["第一章 山", STORY * 400, "", STORY]  # 8,400 characters: a long paragraph
-    assert break_lines(paragraphs, single=True) == paragraphs
-    assert break_lines([STORY * 1_000], single=False) == [STORY * 1_000]
-    assert break_lines(["第一章 山", "第二章 城", STORY * 1_000], single=True)[2:] == [STORY * 1_000]
+    assert break_lines(paragraphs, single=True).lines == paragraphs
+    assert break_lines([STORY * 1_000], single=False).lines == [STORY * 1_000]
+    assert break_lines(["第一章 山", "第二章 城", STORY * 1_000], single=True).lines[2:] == [STORY * 1_000]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +87,7 @@ def test_paragraphs_and_elements_of_a_list_stay_whole():
 def test_every_chapter_of_a_real_novel_is_found_when_all_of_it_is_one_line(name, count, gap):
     documents = split_chapters(clean_text(read_novel(name)).lines).documents
     line = gap.join("\n".join(documents).split("\n"))
-    lines = break_lines(clean_text(line).lines, single=True)
-    found = split_chapters(lines).found
+    broken = break_lines(clean_text(line).lines, single=True)
+    found = split_chapters(broken.lines, starts=broken.starts or None).found
     assert [heading.number for heading in found] == list(range(1, count + 1))
-    assert "".join("".join(lines).split()) == "".join(line.split())
+    assert "".join("".join(broken.lines).split()) == "".join(line.split())

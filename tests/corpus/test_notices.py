@@ -7,8 +7,8 @@ from conftest import ROOT, read_novel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novelgpt.corpus.chapters import dividing_headings, find_headings
 from novelgpt.corpus.cleaning import clean_text
+from novelgpt.corpus.headings import dividing_headings, find_headings
 from novelgpt.corpus.notices import Notice, find_dropped, find_notices, remove_notices
 
 STORY = "他推开门，外面下着雪，山路上一个人也没有。"

@@ -213,3 +213,19 @@ def test_one_document_is_not_many(count, words):
     part = {"documents": count, "tokens": 1200}
     data = WindowData(SimpleNamespace(manifest={"train": part, "valid": part}), 16, 8, 2, 0, False)
     assert data.describe_counts() == (words, words)
+
+
+@pytest.mark.parametrize(
+    ("documents", "opening"),
+    [
+        (["内容简介：少年出山。", "第一章 山村\n他走了。"], "第一章 山村"),  # a blurb is no chapter
+        (["作者的话", "一 山村\n他走了。"], "一 山村"),
+        (["第一章 山村\n他走了。", "第二章 城"], "第一章 山村"),
+        (["他走了。\n她来了。", "后来呢"], "他走了。"),
+    ],
+)
+def test_the_sample_of_an_epoch_begins_as_the_first_chapter_does(documents, opening):
+    text = "".join(f"\0{document}" for document in documents)  # each code point is a token, 0 the mark
+    stream = TokenStream([np.frombuffer(text.encode("utf-32-le"), np.uint32)])
+    data = WindowData(SimpleNamespace(train=stream), 8, 8, 1, 0, False)
+    assert data.opening(lambda ids: "".join(map(chr, ids))).rstrip("\0") == opening
