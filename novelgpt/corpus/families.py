@@ -30,7 +30,7 @@ from novelgpt.corpus.headings import (
 
 MIN_CHAPTER = 200  # characters from one heading to the next
 MIN_ALONE = 100  # characters from one point of a list to the next, at most
-SHORT = 40  # characters of a chapter whose number is missing between two others
+SHORT = 20  # characters of a chapter whose number is missing between two others
 MIN_ROW = 3  # headings that count up
 MIN_SIGNED = 5  # headings that share a sign
 MAX_STEP = 3  # from one number to the next: some headings are not found
