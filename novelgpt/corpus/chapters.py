@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from statistics import median
 
-from novelgpt.corpus.contents import drop_contents, drop_doubled, listed_headings
+from novelgpt.corpus.contents import drop_contents, drop_doubled, find_contents, listed_headings, text_below
 from novelgpt.corpus.families import (
     LONG_PIECE,
     add_unnumbered,
@@ -69,7 +69,12 @@ def choose_headings(
         inside = divide_better(lines[start:end], [])
         headings += [replace(heading, line=start + heading.line) for heading in inside]
     headings.sort(key=lambda heading: heading.line)
-    return add_unnumbered(lines, drop_end_marks(fill_gaps(lines, headings))) if headings else []
+    if not headings:
+        return []
+    headings = drop_end_marks(fill_gaps(lines, headings))
+    listed = set(find_contents(headings, text_below(lines, headings)))
+    first = next((heading.line for index, heading in enumerate(headings) if index not in listed), 0)
+    return add_unnumbered(lines, headings, first=first)
 
 
 def divide_better(lines: Sequence[str], headings: list[Heading]) -> list[Heading]:

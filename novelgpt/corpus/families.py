@@ -226,11 +226,9 @@ def choose_family(lines: Sequence[str]) -> list[Heading]:
     return max(families, key=lambda family: family.rank).headings
 
 
-def add_unnumbered(lines: Sequence[str], headings: Sequence[Heading]) -> list[Heading]:
-    """Add the headings that have no number: 楔子, 后记 and the like, and before the first chapter also 序 and 前言."""
+def add_unnumbered(lines: Sequence[str], headings: Sequence[Heading], *, first: int) -> list[Heading]:
+    """Add the headings that have no number: 楔子, 后记 and the like, and before the first chapter's line 序 and 前言."""
     chosen = {heading.line: heading for heading in headings}
-    lengths = piece_lengths(lines, headings)[1:]
-    first = next((heading.line for heading, size in zip(headings, lengths, strict=True) if size > MIN_CHAPTER), 0)
     for number, line in enumerate(lines, 1):
         is_short = line and number not in chosen and len(line) <= MAX_HEADING
         if is_short and (UNNUMBERED.match(line) or (number < first and FRONT.match(line))):
