@@ -227,7 +227,7 @@ def choose_family(lines: Sequence[str]) -> list[Heading]:
 
 
 def add_unnumbered(lines: Sequence[str], headings: Sequence[Heading], *, first: int) -> list[Heading]:
-    """Add the headings that have no number: 楔子, 后记 and the like, and before the line of the first chapter 序, 前言."""
+    """Add the headings that have no number: 楔子, 后记 and the like, before the line of the first chapter also 序."""
     chosen = {heading.line: heading for heading in headings}
     for number, line in enumerate(lines, 1):
         is_short = line and number not in chosen and len(line) <= MAX_HEADING
