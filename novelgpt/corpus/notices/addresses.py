@@ -48,7 +48,11 @@ EMPTY_BRACKETS = re.compile(rf"[{re.escape(OPEN)}][\W_]*[{re.escape(CLOSE)}]")
 CLAUSE = re.compile(r"[^，,、：:；;\s]*[，,、：:；;\s]*")
 HOLE = "\0"  # where an address was; no clean text has one
 STORY_ENDS = tuple("。！？…”’」』，：；—,.!?:;~")  # of a paragraph to which an advertisement is stuck
+SENTENCES = re.compile("[。！？…”’」』，：；!?]")
+HEADED = re.compile("第.{1,9}[章回节]")
 QUOTE_ENDS = tuple("”’」』")
+LITTLE = 4  # Chinese characters
+MAX_STUCK = 30  # Chinese characters of a sentence without an address that goes with the one beside it
 MIN_STORY = 8  # Chinese characters of a clause without a word of a site that are taken for story
 
 
@@ -72,9 +76,10 @@ def find_addresses(book: BookLines) -> Iterator[Notice]:
         if kept == line:
             continue
         kept = close_gaps(kept)
-        if (num_han(kept) <= 2 and not kept.endswith(QUOTE_ENDS)) or (
-            about_site and (is_site_text(kept) or not kept.endswith(STORY_ENDS))
-        ):
+        empty = num_han(kept) <= 2 and not kept.endswith(QUOTE_ENDS)
+        # what is left of a line about a site is story if it is written in sentences, or a heading
+        little = num_han(kept) <= LITTLE and is_site_text(kept)
+        if empty or (about_site and (little or not SENTENCES.search(kept)) and not HEADED.search(kept)):
             yield book.notice(index, "address")
         else:
             yield book.notice(index, "address in a story line", kept)
@@ -173,7 +178,8 @@ def keep_story(piece: str) -> str:
     if not places:
         return ""
     before, after = "".join(clauses[: places[0]]), "".join(clauses[places[-1] + 1 :])
-    return (before if num_han(before) >= MIN_STORY else "") + (after if num_han(after) >= 2 * MIN_STORY else "")
+    told = num_han(before) >= MIN_STORY or HEADED.match(before)
+    return (before if told else "") + (after if num_han(after) >= 2 * MIN_STORY else "")
 
 
 def drop_neighbours(pieces: Sequence[str]) -> str:
@@ -182,8 +188,9 @@ def drop_neighbours(pieces: Sequence[str]) -> str:
     place = 0
     for number, piece in enumerate(pieces):
         beside = HOLE in "".join(pieces[max(0, number - 1) : number + 2])
-        words = set(SITE_WORD.findall(fold(piece)))
-        if beside and len(words) >= 2 and not STORY_WORD.search(piece) and not in_quotes(line, place + 1):
+        words = len(set(SITE_WORD.findall(fold(piece)))) + (piece[:1] in OPEN)
+        told = STORY_WORD.search(piece) or num_han(piece) > MAX_STUCK or in_quotes(line, place + 1)
+        if beside and words >= 2 and not told:
             kept[number] = HOLE
         place += len(piece)
     return "".join(kept)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from novelgpt.corpus.notices.addresses import find_addresses
 from novelgpt.corpus.notices.authors import find_asides, find_end_marks, find_notes, find_postscripts
+from novelgpt.corpus.notices.inserted import find_inserted
 from novelgpt.corpus.notices.lines import BookLines, Notice
 from novelgpt.corpus.notices.markup import find_markup
 from novelgpt.corpus.notices.matter import (
@@ -20,7 +21,7 @@ from novelgpt.corpus.notices.sentences import find_sentences
 # rule lines go by what has gone beside them, and so come last
 FINDERS = (
     *(find_markup, find_boxes, find_addresses, find_bookkeeping, find_end_marks, find_front_matter, find_repeated),
-    *(find_notes, find_postscripts, find_asides, find_sentences, find_recurring, find_rules),
+    *(find_notes, find_postscripts, find_asides, find_inserted, find_sentences, find_recurring, find_rules),
 )
 
 

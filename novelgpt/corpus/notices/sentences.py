@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from novelgpt.corpus.folding import fold, pair_pattern, simplify_site_words
-from novelgpt.corpus.notices.addresses import CLAUSE, MIN_STORY, QUOTE_ENDS, SITE_WORD, STORY_ENDS
+from novelgpt.corpus.notices.addresses import CLAUSE, HEADED, MAX_STUCK, MIN_STORY, QUOTE_ENDS, SITE_WORD, STORY_ENDS
 from novelgpt.corpus.notices.lines import (
     CLOSE,
     MAX_NOTICE,
@@ -32,10 +32,10 @@ STRONG_PHRASES = """最新章节
 本(?:书|文|章|章节|作品|电子书|资源|小说|站).{0,12}(?:首发|手打|整理|制作|提供|上传|下载于|来自|转载|最快)
 (?:百度云|网盘).{0,4}搜索|云搜索|搜索资源
 (?:全文|免费|在线|线上|首发)阅读(?!器)
-手机用户|有声小说|在线收听
+手机用户[请可浏访阅]|有声小说|在线收听
 (?:txt|TXT|全集|电子书|小说|全本)(?:全集|全本)?下载
 仅供(?:读者)?(?:试[读阅]|预览)|24小时(?:之?内|后).{0,3}删除|请您?(?:购买|支持)正版
-(?:微信|公众)公?众?号|公.?众.?号
+(?:微信|加|关注)公众号|公众号[:：]|公[^\\w]众[^\\w]?号|微信关注
 免费app|免费APP|看书神器|读书入口|零广告
 搜小说
 维护人员|校正章节
@@ -52,9 +52,11 @@ PHRASES = """手机[用阅看版站]|移动版|手机端|电脑站|客户端
 版权[归所为]|正版(?:订阅|图书|书籍)|(?:支持|购买)正版
 仅供(?:学习|交流|个人)|商业(?:用途|目的|行为)|不得用[于作]
 后果自负|一切后果
-更新时间|首发|转载|手打
+更新时间|首发|手打
+转载
 (?:精彩|更多|更好)的?(?:小说|内容|章节|好书)|精校小说
 整理(?:制作|上传|发布|收藏)|网友上传|校对|为您整理|[自网]网?络收集|来自(?:互联网|网络)
+公众号
 招收|报名加入|管理员|书评|会员
 网址|域名|登[陆录]|地址
 书源|听书|换源|阅读模式|找书|(?:小说|阅读)网站
@@ -63,8 +65,8 @@ PHRASES = """手机[用阅看版站]|移动版|手机端|电脑站|客户端
 # of authors: they count at the border of chapters and in asides, where stories do not speak of votes
 STRONG_VOTES = """求.{0,6}(?:VOTES)
 感谢.{0,40}(?:打赏|[月推]荐?票|地雷|营养液|霸王票|捧场|订阅)|[扔投]了\\d+个
-[月推]荐?票(?:总?榜|突破|满|[过每])
-未完待续|本章未完|章节已更""".replace("VOTES", VOTES).split("\n")
+[月推]荐?票(?:[（(]\\w+[)）])?(?:总?榜|突破|满|[过每])
+未完待续|本章未完|章节已更|^\\W*第[一二三四五六七八九十\\d]+更\\W*$""".replace("VOTES", VOTES).split("\n")
 VOTE_WORDS = """推荐票|月票|票票|求推荐|求支持
 [加爆补欠双]更|第[一二三四五六七八九十\\d]+更|今[日天].{0,6}更|更新
 盟主
@@ -82,7 +84,7 @@ FIRST_VOTE = len(STRONG_PHRASES) + len(PHRASES)  # number of the first phrase of
 WEIGHTED = [
     *((2, re.compile(phrase)) for phrase in STRONG_PHRASES),
     *((1, re.compile(phrase)) for phrase in PHRASES),
-    *((2, re.compile(phrase)) for phrase in STRONG_VOTES),
+    *((2, re.compile(phrase, re.MULTILINE)) for phrase in STRONG_VOTES),
     *((1, re.compile(phrase)) for phrase in VOTE_WORDS),
 ]
 # Every phrase holds one of these pairs: one search for a first and a second character finds the lines to look at
@@ -95,8 +97,8 @@ QQ qQ Qq 微信 公众 粉丝 读者 求一 求个 求点 求各 求波 求大 �
 听书 换源 找书 看书 未完 感谢 谢谢 扔了 投了 加更 爆更 补更 欠更 双更 已更 百镀 维护 校正 模式 今天 今日 盟主 打赏
 上架 入v 入V 订阅 催更 断更 码字 存稿 作者 小天 大纲 卡文 新书 完本 亲们 各位 么么 荐票 包网 后果 上传 分享 欢迎 有声
 收听 求保 求三 求五 求双 一时"""
-SHORT, LITTLE = 20, 6  # Chinese characters
-HEADED = re.compile("第.{1,9}[章回节]")
+SHORT, LITTLE, LONG = 20, 6, 40  # Chinese characters
+LEAST = 3  # times that a sentence stands in a book that recurs
 OTHERS = re.compile("[他她]")  # a story of others than author and reader
 PAIRS = frozenset(PHRASE_PAIRS.split())
 ANY_PAIR = pair_pattern(PHRASE_PAIRS)  # and a few more
@@ -111,6 +113,17 @@ class Piece:
     start: int
     text: str
     weights: dict[int, int]  # number of a phrase: its weight
+    first: int  # where the first phrase begins in the line; without one, behind its first character
+
+    @property
+    def is_strong(self) -> bool:
+        """Whether a phrase in it is one that hardly a story says."""
+        return max(self.weights.values(), default=0) > 1
+
+    @property
+    def may_be_story(self) -> bool:
+        """Whether it is a longer sentence with a single word that authors and sites use."""
+        return sum(self.weights.values()) <= 1 and num_han(self.text) >= MIN_STORY
 
     def weigh(self, *, votes: bool) -> int:
         """Add the weights of its phrases, those of authors too if so asked."""
@@ -155,11 +168,12 @@ def read_pieces(line: str, found: Sequence[tuple[int, int, int]]) -> list[Piece]
     pieces = []
     for start, end in split_pieces(line):
         inside = [entry for entry in found if start <= entry[0] < end]
-        cut = story_end(line[start:end], min((place for place, _, _ in inside), default=start) - start)
+        first = min((place for place, _, _ in inside), default=start)
+        cut = story_end(line[start:end], first - start)
         if cut:
-            pieces.append(Piece(start, line[start : start + cut], {}))
+            pieces.append(Piece(start, line[start : start + cut], {}, start + 1))
         weights = {number: weight for _, number, weight in inside}
-        pieces.append(Piece(start + cut, line[start + cut : end], weights))
+        pieces.append(Piece(start + cut, line[start + cut : end], weights, max(first, start + cut + 1)))
     return pieces
 
 
@@ -204,9 +218,10 @@ def cut_heading(pieces: Sequence[Piece]) -> str:
     return "".join(kept).strip()
 
 
-def weight_needed(text: str, *, near: bool, recurs: int) -> int:
-    """Say how much the phrases of a text must weigh for it to go."""
-    return 3 - near - (is_aside(text) or recurs >= 3) + bool(STORY_WORD.search(text)) + bool(OTHERS.search(text))
+def weight_needed(text: str, *, strong: bool, near: bool, recurs: bool) -> int:
+    """Say how much the phrases of a text must weigh for it to go; its place counts where one of them is strong."""
+    aside = is_aside(text) and strong
+    return 3 - (near and strong) - (aside or recurs) + bool(STORY_WORD.search(text)) + bool(OTHERS.search(text))
 
 
 def is_aside(text: str) -> bool:
@@ -222,16 +237,18 @@ def cut_pieces(line: str, pieces: Sequence[Piece], near: bool, counts: Counter[s
     """Return what stays of a line: all of it, nothing, or the story to which sentences of a site are stuck."""
     gone = []
     for piece in pieces:
-        recurs = counts[piece.key] if num_han(piece.text) >= 4 else 0
+        recurs = counts[piece.key] >= LEAST and num_han(piece.text) >= 4
+        votes = near or recurs or is_aside(piece.text)
         # a piece that is not the line must say more: a border of chapters does not count
-        needed = max(2, weight_needed(piece.text, near=False, recurs=recurs))
-        told = in_quotes(line, piece.start + 1) and piece.text[0] not in OPEN
-        votes = near or recurs >= 3 or is_aside(piece.text)
-        gone.append(piece.weigh(votes=votes) >= needed and not told)
+        needed = weight_needed(piece.text, strong=piece.is_strong, near=False, recurs=recurs)
+        told = in_quotes(line, piece.first) and piece.text[0] not in OPEN
+        least = 4 if num_han(piece.text) > LONG and not is_aside(piece.text) else 2
+        gone.append(piece.weigh(votes=votes) >= max(least, needed) and not told)
     # the line as a whole: what stands between its phrases goes with them
     whole = not is_speech(line) and len(line) <= MAX_NOTICE and is_notice(line, pieces, near, counts)
     if whole:
-        about = [number for number, piece in enumerate(pieces) if piece.weights]
+        about = [number for number, piece in enumerate(pieces) if piece.weights and not piece.may_be_story]
+        about = about or [number for number, piece in enumerate(pieces) if piece.weights]
         gone[about[0] : about[-1] + 1] = [True] * (about[-1] + 1 - about[0])
     if not any(gone):
         return line
@@ -243,11 +260,11 @@ def cut_pieces(line: str, pieces: Sequence[Piece], near: bool, counts: Counter[s
 
 def is_notice(line: str, pieces: Sequence[Piece], near: bool, counts: Counter[str]) -> bool:
     """Tell whether the phrases of a whole line weigh enough; a border of chapters counts where one is strong."""
-    recurs = min(counts[piece.key] for piece in pieces if piece.weights)
-    votes = near or recurs >= 3 or is_aside(line)
+    recurs = min(counts[piece.key] for piece in pieces if piece.weights) >= LEAST
+    votes = near or recurs or is_aside(line)
     weights = {number: w for piece in pieces for number, w in piece.weights.items() if votes or number < FIRST_VOTE}
-    strong = max(weights.values(), default=0) > 1
-    return sum(weights.values()) >= max(1, weight_needed(line, near=near and strong, recurs=recurs))
+    needed = weight_needed(line, strong=max(weights.values(), default=0) > 1, near=near, recurs=recurs)
+    return sum(weights.values()) >= max(1, needed)
 
 
 def join_kept(line: str, pieces: Sequence[Piece], gone: list[bool]) -> str:
@@ -255,7 +272,7 @@ def join_kept(line: str, pieces: Sequence[Piece], gone: list[bool]) -> str:
     for order in (range(len(pieces)), reversed(range(len(pieces)))):
         for number in order:
             piece = pieces[number]
-            if any(gone[max(0, number - 1) : number + 2]) and not in_quotes(line, piece.start + 1):
+            if any(gone[max(0, number - 1) : number + 2]) and not in_quotes(line, piece.first):
                 gone[number] = gone[number] or follows(piece)
     kept = "".join(piece.text for piece, out in zip(pieces, gone, strict=True) if not out).strip()
     return kept if num_han(kept) > 1 or kept.endswith(QUOTE_ENDS) else ""
@@ -263,6 +280,7 @@ def join_kept(line: str, pieces: Sequence[Piece], gone: list[bool]) -> str:
 
 def follows(piece: Piece) -> bool:
     """Tell whether a piece goes with its neighbour."""
-    about = len(set(SITE_WORD.findall(fold(piece.text)))) >= 2 and not STORY_WORD.search(piece.text)
+    words = set(SITE_WORD.findall(fold(piece.text)))
+    about = len(words) >= 2 and num_han(piece.text) <= MAX_STUCK and not STORY_WORD.search(piece.text)
     rest = bool(piece.weights) and num_han(piece.text) <= LITTLE
     return about or rest or not re.search(r"\w|[”’」』]", piece.text)
