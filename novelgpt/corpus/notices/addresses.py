@@ -6,9 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from novelgpt.corpus.folding import fold
 from novelgpt.corpus.notices.lines import (
+    CLAUSE,
     CLOSE,
+    HEADED,
     MAX_NOTICE,
+    MAX_STUCK,
+    MIN_STORY,
     OPEN,
+    QUOTE_ENDS,
+    SITE_WORD,
     STORY_WORD,
     BookLines,
     Notice,
@@ -38,22 +44,12 @@ ADDRESS = re.compile(
 )
 # An address that is not disguised: all small, all capital, or all full-width.
 PLAIN_ADDRESS = re.compile(r"[a-z0-9.:/?=&%#_-]+|[A-Z0-9.:/?=&%#_-]+|[ａ-ｚ０-９．：／]+")
-SITE_WORD = re.compile(
-    "小说|天堂|书[吧库城屋网评友]|网[站址]|阅读|下载|手机|首发|更新|章节|手打|文学|免费|登[陆录]|访问|域名|地址|中文网|txt|最[新快]|收藏"
-    "|电子书|推荐|记住|搜索|看书|好书|正版|论坛|关注|百度"
-)
 # what people in a story do with an address
 TOLD = re.compile('(?:登[陆录]|打开|输入|访问|进入|浏览|网址是|地址是|点开|上|“|"|「)了?$')
 EMPTY_BRACKETS = re.compile(rf"[{re.escape(OPEN)}][\W_]*[{re.escape(CLOSE)}]")
-CLAUSE = re.compile(r"[^，,、：:；;\s]*[，,、：:；;\s]*")
 HOLE = "\0"  # where an address was; no clean text has one
-STORY_ENDS = tuple("。！？…”’」』，：；—,.!?:;~")  # of a paragraph to which an advertisement is stuck
 SENTENCES = re.compile("[。！？…”’」』，：；!?]")
-HEADED = re.compile("第.{1,9}[章回节]")
-QUOTE_ENDS = tuple("”’」』")
 LITTLE = 4  # Chinese characters
-MAX_STUCK = 30  # Chinese characters of a sentence without an address that goes with the one beside it
-MIN_STORY = 8  # Chinese characters of a clause without a word of a site that are taken for story
 
 
 def find_addresses(book: BookLines) -> Iterator[Notice]:
@@ -170,7 +166,7 @@ def cut_spans_back(piece: str, addresses: Sequence[str]) -> str:
 def keep_story(piece: str) -> str:
     """Keep of a sentence about a site the clauses in front, and more behind, that tell a story.
 
-    >>> keep_story("天上下着一场很大很大的雪，首发网址\0")
+    >>> keep_story("天上下着一场很大很大的雪，首发网址")
     '天上下着一场很大很大的雪，'
     """
     clauses = [match.group() for match in CLAUSE.finditer(piece) if match.group()]

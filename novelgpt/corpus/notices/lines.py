@@ -16,6 +16,17 @@ QUOTES = ("“”", "「」", "『』", "‘’")
 SPEECH = ("“", "‘", "「", "『", '"', "'", "—", "…")
 # whoever tells of him, her or me tells a story
 STORY_WORD = re.compile("[他她它]|我(?!们)|[了着][，。]")
+# what sites speak of, and stories much less
+SITE_WORD = re.compile(
+    "小说|天堂|书[吧库城屋网评友]|网[站址]|阅读|下载|手机|首发|更新|章节|手打|文学|免费|登[陆录]|访问|域名|地址|中文网|txt|最[新快]|收藏"
+    "|电子书|推荐|记住|搜索|看书|好书|正版|论坛|关注|百度"
+)
+CLAUSE = re.compile(r"[^，,、：:；;\s]*[，,、：:；;\s]*")
+STORY_ENDS = tuple("。！？…”’」』，：；—,.!?:;~")  # of a paragraph to which an advertisement is stuck
+QUOTE_ENDS = tuple("”’」』")
+HEADED = re.compile("第.{1,9}[章回节]")
+MAX_STUCK = 30  # Chinese characters of a sentence without an address that goes with the one beside it
+MIN_STORY = 8  # Chinese characters of a clause without a word of a site that are taken for story
 # a group in brackets, or a sentence with its end; a point ends a sentence behind a Chinese character
 ENDS = "。！？…!?~～"
 PIECE = re.compile(
@@ -43,10 +54,11 @@ class BookLines:
     headings: set[int]  # indices of the lines that are chapter headings
     starts: Sequence[int] = ()  # of other lines that begin a document
 
-    @cached_property
-    def filled(self) -> list[int]:
-        """The lines that were not blank when first asked."""
-        return [index for index, line in enumerate(self.lines) if line]
+    def __post_init__(self) -> None:
+        # of the lines as they come; later ones are parts of these, so that what is not in these is not in those
+        self.text = "\n".join(self.lines)
+        self.offsets = line_offsets(self.lines)
+        self.filled = [index for index, line in enumerate(self.lines) if line]
 
     @cached_property
     def border(self) -> set[int]:
@@ -58,16 +70,6 @@ class BookLines:
         for place in places:
             border.update(self.filled[max(0, place - BORDER) : place + BORDER + 1])
         return border
-
-    @cached_property
-    def text(self) -> str:
-        """The whole text as it was when first asked; later lines are parts of these."""
-        return "\n".join(self.lines)
-
-    @cached_property
-    def offsets(self) -> list[int]:
-        """Where each line begins in the text, and its end."""
-        return line_offsets(self.lines)
 
     def with_pattern(self, pattern: re.Pattern[str]) -> list[int]:
         """List the lines in which a pattern occurs, by one search over the whole text."""

@@ -6,8 +6,16 @@ from collections.abc import Iterator
 
 from novelgpt.corpus.chapters import VOLUME_LINE
 from novelgpt.corpus.folding import pair_pattern, simplify_site_words
-from novelgpt.corpus.notices.addresses import SITE_WORD
-from novelgpt.corpus.notices.lines import EDGE, HAN, MAX_NOTICE, BookLines, Notice, is_speech, num_han
+from novelgpt.corpus.notices.lines import (
+    EDGE,
+    HAN,
+    MAX_NOTICE,
+    SITE_WORD,
+    BookLines,
+    Notice,
+    is_speech,
+    num_han,
+)
 
 SENTENCE_ENDS = tuple("。！？…：；．.!?:;”’」』")
 KEY = "(?:(?:最后|最近)?更新(?:时间|日期)|发[布表](?:时间|日期)|(?:本章|总)?字数|上传时间|首发时间)"

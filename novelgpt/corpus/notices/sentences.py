@@ -5,13 +5,20 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from novelgpt.corpus.folding import fold, pair_pattern, simplify_site_words
-from novelgpt.corpus.notices.addresses import CLAUSE, HEADED, MAX_STUCK, MIN_STORY, QUOTE_ENDS, SITE_WORD, STORY_ENDS
 from novelgpt.corpus.notices.lines import (
+    CLAUSE,
     CLOSE,
+    HEADED,
     MAX_NOTICE,
+    MAX_STUCK,
+    MIN_STORY,
     OPEN,
+    QUOTE_ENDS,
+    SITE_WORD,
+    STORY_ENDS,
     STORY_WORD,
     BookLines,
     Notice,
@@ -65,7 +72,7 @@ PHRASES = """手机[用阅看版站]|移动版|手机端|电脑站|客户端
 # of authors: they count at the border of chapters and in asides, where stories do not speak of votes
 STRONG_VOTES = """求.{0,6}(?:VOTES)
 感谢.{0,40}(?:打赏|[月推]荐?票|地雷|营养液|霸王票|捧场|订阅)|[扔投]了\\d+个
-[月推]荐?票(?:[（(]\\w+[)）])?(?:总?榜|突破|满|[过每])
+[月推]荐?票(?:[（(]\\w+[)）])?(?:总?榜|突破|满[百千万\\d]|[过每])
 未完待续|本章未完|章节已更|^\\W*第[一二三四五六七八九十\\d]+更\\W*$""".replace("VOTES", VOTES).split("\n")
 VOTE_WORDS = """推荐票|月票|票票|求推荐|求支持
 [加爆补欠双]更|第[一二三四五六七八九十\\d]+更|今[日天].{0,6}更|更新
@@ -101,9 +108,18 @@ SHORT, LITTLE, LONG = 20, 6, 40  # Chinese characters
 LEAST = 3  # times that a sentence stands in a book that recurs
 OTHERS = re.compile("[他她]")  # a story of others than author and reader
 PAIRS = frozenset(PHRASE_PAIRS.split())
-ANY_PAIR = pair_pattern(PHRASE_PAIRS)  # and a few more
+ANY_PAIR = re.compile(f"(?=({pair_pattern(PHRASE_PAIRS).pattern}))")  # and a few more; they may overlap
 SCATTERED = "\\/.*#@!-_^~|+=%&$·•`' "  # signs between the letters of a disguised phrase
 WITHOUT_SCATTERED = str.maketrans("", "", SCATTERED)
+
+LEAST_NAMES = 5  # sentences into which the same name is written
+# 手打 is what typists sign with, and what a hand does: to open, to break, somebody …
+TRIGGER = re.compile(
+    r"(?<=(\w\w))(?:第一时间)?(?:手打(?![开断了个得死人架我你他她它在电败下拳字过碎破成起来晕跑颤飞残通昏跌出响落掉入造翻伤住的错招量扫照磨理"
+    r"发平退折狂自穿麻哈猎铁着赢圈滑向到不])|最快更新)"
+)
+ANY = re.compile("手打|最快更新")  # finds the lines to look at
+MAX_NAME = 8  # characters
 
 
 @dataclass
@@ -137,7 +153,7 @@ class Piece:
 
 def lines_with_words(book: BookLines) -> list[int]:
     """List the lines with one of the pairs, in either script."""
-    places = (m.start() for m in ANY_PAIR.finditer(book.text) if simplify_site_words(m.group()) in PAIRS)
+    places = (m.start() for m in ANY_PAIR.finditer(book.text) if simplify_site_words(m.group(1)) in PAIRS)
     return sorted({bisect_right(book.offsets, place) - 1 for place in places})
 
 
@@ -237,7 +253,7 @@ def cut_pieces(line: str, pieces: Sequence[Piece], near: bool, counts: Counter[s
     """Return what stays of a line: all of it, nothing, or the story to which sentences of a site are stuck."""
     gone = []
     for piece in pieces:
-        recurs = counts[piece.key] >= LEAST and num_han(piece.text) >= 4
+        recurs = counts[piece.key] >= LEAST and num_han(piece.text) >= 3
         votes = near or recurs or is_aside(piece.text)
         # a piece that is not the line must say more: a border of chapters does not count
         needed = weight_needed(piece.text, strong=piece.is_strong, near=False, recurs=recurs)
@@ -284,3 +300,50 @@ def follows(piece: Piece) -> bool:
     about = len(words) >= 2 and num_han(piece.text) <= MAX_STUCK and not STORY_WORD.search(piece.text)
     rest = bool(piece.weights) and num_han(piece.text) <= LITTLE
     return about or rest or not re.search(r"\w|[”’」』]", piece.text)
+
+
+def find_inserted(book: BookLines) -> Iterator[Notice]:
+    """Find a name in front of 手打 or 最快更新 that stands in many sentences, and cut both out of them."""
+    places = {index: list(TRIGGER.finditer(book.lines[index])) for index in book.with_pattern(ANY)}
+    before = Counter(match.group(1) for found in places.values() for match in found)
+    names: dict[str, str] = {}
+    for ending, count in before.items():
+        if count >= LEAST_NAMES:
+            starts = [m.string[: m.start()] for found in places.values() for m in found if m.group(1) == ending]
+            names[ending] = common_ending(starts)
+    for index, found in places.items():
+        line = book.lines[index]
+        for match in reversed(found):
+            if match.group(1) in names:
+                start = match.start() - len(shared_ending(line[: match.start()], names[match.group(1)]))
+                line = line[:start] + line[match.end() :]
+        if line != book.lines[index] and index not in book.headings:
+            yield book.notice(index, "name in a sentence", line.strip())
+
+
+def common_ending(texts: Sequence[str]) -> str:
+    """Give the longest ending of which each longer one is still that of most texts.
+
+    >>> common_ending(["他走学习园地", "雪学习园地", "天黑学习园地", "园地"])
+    '学习园地'
+    """
+    ending = ""
+    while len(ending) < MAX_NAME:
+        longer = Counter(
+            text[-len(ending) - 1 :] for text in texts if text.endswith(ending) and len(text) > len(ending)
+        )
+        best, count = longer.most_common(1)[0] if longer else ("", 0)
+        if count < 0.6 * len(texts):
+            break
+        ending = best
+    return ending
+
+
+def shared_ending(text: str, other: str) -> str:
+    """Give the longest ending of both texts.
+
+    >>> shared_ending("习园地", "学习园地")
+    '习园地'
+    """
+    same = list(takewhile(lambda pair: pair[0] == pair[1], zip(reversed(text), reversed(other), strict=False)))
+    return text[len(text) - len(same) :]
