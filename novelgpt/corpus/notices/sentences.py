@@ -160,7 +160,7 @@ def lines_with_words(book: BookLines) -> list[int]:
 def find_phrases(lines: Sequence[str]) -> list[list[tuple[int, int, int]]]:
     """List for each line where phrases of sites begin in it, with the phrase's number and weight.
 
-    >>> [[place for place, _, _ in found] for found in find_phrases(["他走了。", "她来了。求 月\\\\票"])]
+    >>> [[place for place, _, _ in found] for found in find_phrases(["他走了。", "她来了。一 秒记*住"])]
     [[], [4]]
     """
     # each phrase is searched once in all lines, without the signs scattered between its letters
