@@ -245,7 +245,7 @@ class CleanOptions:
     encoding: str | None = option(None, "encoding of the input; detected if not given", metavar="NAME")
     field: str | None = option(None, "key or column of the text; text or content if not given", metavar="NAME")
     # what is done to the text
-    keep_ads: bool = option(False, "leave advertisements and site lines in")
+    keep_ads: bool = option(False, "leave advertisements, site lines and author's notes in")
     drop: tuple[str, ...] = option(
         (), "leave out lines that contain this text or /regular expression/; may be repeated", drop_pattern, many=True
     )

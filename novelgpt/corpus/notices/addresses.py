@@ -69,6 +69,8 @@ def find_addresses(book: BookLines) -> Iterator[Notice]:
         plain = cut_spans(line, spans)
         about_site = not is_quoted(plain) and is_site_text(plain)
         kept = cut_addresses(line, [span for span in spans if about_site or not is_told(line, span)], sites)
+        if num_han(plain) <= 2 and not plain.endswith(QUOTE_ENDS):
+            kept = ""
         if kept == line:
             continue
         kept = close_gaps(kept)
@@ -147,9 +149,11 @@ def cut_addresses(line: str, spans: Sequence[tuple[int, int]], sites: Counter[st
         inside = [next(addresses) for _ in range(piece.count(HOLE))]
         if not inside:
             kept.append(piece)
-        elif is_site_text(piece.replace(HOLE, "")) or num_han(piece) <= 2:
+            continue
+        known = any(sites[site_key(part)] >= 3 or not PLAIN_ADDRESS.fullmatch(part) for part in inside)
+        if is_site_text(piece.replace(HOLE, "")) or (known and num_han(piece) <= 2):
             kept.append(HOLE + keep_story(piece))
-        elif any(sites[site_key(part)] >= 3 or not PLAIN_ADDRESS.fullmatch(part) for part in inside):
+        elif known:
             kept.append(piece)
         else:
             kept.append(cut_spans_back(piece, inside))
@@ -185,6 +189,7 @@ def drop_neighbours(pieces: Sequence[str]) -> str:
     for number, piece in enumerate(pieces):
         beside = HOLE in "".join(pieces[max(0, number - 1) : number + 2])
         words = len(set(SITE_WORD.findall(fold(piece)))) + (piece[:1] in OPEN)
+        words += 2 * bool(re.fullmatch(r"[\w\W]{1,4}", piece) and re.search("[a-z]", piece) and not num_han(piece))
         told = STORY_WORD.search(piece) or num_han(piece) > MAX_STUCK or in_quotes(line, place + 1)
         if beside and words >= 2 and not told:
             kept[number] = HOLE

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from novelgpt.corpus.folding import fold
 from novelgpt.corpus.notices.lines import MAX_NOTICE, BookLines, Notice, in_quotes, num_han
 
-NOTE = re.compile(r"作者有[话話]要?[说說]|题外话|題外話")
+NOTE = re.compile(r"作者有[话話]要?[说說]|^\W*[题題]外[话話]\W*$", re.MULTILINE)
 LEAST_BEFORE = 500  # characters of a chapter in front of a note that closes it
 SHARE = 0.2  # of what stands in front of it, at most, is removed behind a note
 MAX_AFTER = 1_500  # characters
@@ -24,7 +24,7 @@ PS = re.compile(r"^ps\s*[\d一二三]?\s*[：:，,;；.。]")
 ASIDE = re.compile(
     r"[（(【\[［][^（）()【】\[\]［］]{0,30}?(?:求.{0,3}(?:票|推荐|推薦|收藏|订阅|訂閱|打赏|打賞|鲜花|支持)|[一二三四五六七八九十\d两双加]更"
     r"|更新?[！!，,）)]|[月荐薦]票|盟主|打[赏賞]|大章|上架|\d+字)[^（）()【】\[\]［］]{0,30}[）)】\]］]"
-    r"|(?:\s+|(?<=[）)】]))[^\s（(【\[［]?求(?:月票|推荐票?|收藏|订阅|打赏|票)\S*$|\s+\d+\w{0,2}加更$"
+    r"|(?:\s+|(?<=[）)】]))[^\s（(【\[［]?求(?:月票|推荐票?|收藏|订阅|打赏|票)\S*$|\s+\w?\d+\w{0,2}加更$"
 )
 
 
