@@ -9,6 +9,7 @@ from novelgpt.corpus.notices.lines import (
     CLAUSE,
     CLOSE,
     HEADED,
+    LEFT,
     MAX_NOTICE,
     MAX_STUCK,
     MIN_STORY,
@@ -69,18 +70,22 @@ def find_addresses(book: BookLines) -> Iterator[Notice]:
         plain = cut_spans(line, spans)
         about_site = not is_quoted(plain) and is_site_text(plain)
         kept = cut_addresses(line, [span for span in spans if about_site or not is_told(line, span)], sites)
-        if num_han(plain) <= 2 and not plain.endswith(QUOTE_ENDS):
+        if (num_han(plain) <= 2 and not plain.endswith(QUOTE_ENDS)) or (about_site and not may_be_story(plain)):
             kept = ""
         if kept == line:
             continue
         kept = close_gaps(kept)
         empty = num_han(kept) <= 2 and not kept.endswith(QUOTE_ENDS)
-        # what is left of a line about a site is story if it is written in sentences, or a heading
         little = num_han(kept) <= LITTLE and is_site_text(kept)
-        if empty or (about_site and (little or not SENTENCES.search(kept)) and not HEADED.search(kept)):
+        if empty or (about_site and (little or not may_be_story(kept))):
             yield book.notice(index, "address")
         else:
             yield book.notice(index, "address in a story line", kept)
+
+
+def may_be_story(text: str) -> bool:
+    """Tell whether what is left of a line about a site is written in sentences, or is a heading."""
+    return bool(SENTENCES.search(text) or HEADED.search(text))
 
 
 def is_quoted(line: str) -> bool:
@@ -173,6 +178,8 @@ def keep_story(piece: str) -> str:
     >>> keep_story("天上下着一场很大很大的雪，首发网址")
     '天上下着一场很大很大的雪，'
     """
+    if piece[0] in LEFT:
+        return ""
     clauses = [match.group() for match in CLAUSE.finditer(piece) if match.group()]
     places = [place for place, clause in enumerate(clauses) if HOLE in clause or SITE_WORD.search(fold(clause))]
     if not places:
@@ -188,7 +195,7 @@ def drop_neighbours(pieces: Sequence[str]) -> str:
     place = 0
     for number, piece in enumerate(pieces):
         beside = HOLE in "".join(pieces[max(0, number - 1) : number + 2])
-        words = len(set(SITE_WORD.findall(fold(piece)))) + (piece[:1] in OPEN)
+        words = len(set(SITE_WORD.findall(fold(piece)))) + (piece[:1] in LEFT)
         words += 2 * bool(re.fullmatch(r"[\w\W]{1,4}", piece) and re.search("[a-z]", piece) and not num_han(piece))
         told = STORY_WORD.search(piece) or num_han(piece) > MAX_STUCK or in_quotes(line, place + 1)
         if beside and words >= 2 and not told:

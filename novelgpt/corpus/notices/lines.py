@@ -27,11 +27,14 @@ QUOTE_ENDS = tuple("”’」』")
 HEADED = re.compile("第.{1,9}[章回节]")
 MAX_STUCK = 30  # Chinese characters of a sentence without an address that goes with the one beside it
 MIN_STORY = 8  # Chinese characters of a clause without a word of a site that are taken for story
-# a group in brackets, or a sentence with its end; a point ends a sentence behind two Chinese characters
+# a group in brackets (to the next comma if it is not closed), or a sentence with its end; a point ends a sentence
+# behind two Chinese characters
 ENDS = "。！？…!?~～"
+LEFT, RIGHT = "（(【[［", "）)】]］"
 PIECE = re.compile(
-    rf"[{re.escape(OPEN)}][^{re.escape(OPEN + CLOSE)}]{{0,200}}[{re.escape(CLOSE)}]?[{ENDS}\s]*"
-    rf"|(?:[^{ENDS}.{re.escape(OPEN)}]|(?<![\u4e00-\u9fff]{{2}})\.)*"
+    rf"[{re.escape(LEFT)}][^{re.escape(LEFT + RIGHT)}]{{0,200}}[{re.escape(RIGHT)}][{ENDS}\s]*"
+    rf"|[{re.escape(LEFT)}][^{ENDS}，,{re.escape(LEFT)}]*"
+    rf"|(?:[^{ENDS}.{re.escape(LEFT)}]|(?<![\u4e00-\u9fff]{{2}})\.)*"
     rf"(?:(?:[{ENDS}]|(?<=[\u4e00-\u9fff]{{2}})\.+)+[”’」』\"）)\]]*\s*)?"
 )
 

@@ -10,13 +10,13 @@ from itertools import takewhile
 from novelgpt.corpus.folding import fold, pair_pattern, simplify_site_words
 from novelgpt.corpus.notices.lines import (
     CLAUSE,
-    CLOSE,
     HEADED,
+    LEFT,
     MAX_NOTICE,
     MAX_STUCK,
     MIN_STORY,
-    OPEN,
     QUOTE_ENDS,
+    RIGHT,
     SITE_WORD,
     STORY_ENDS,
     STORY_WORD,
@@ -230,7 +230,7 @@ def cut_heading(pieces: Sequence[Piece]) -> str:
     kept = []
     for piece in pieces:
         weight = piece.weigh(votes=True)
-        gone = piece.start > 0 and weight >= (2 if piece.text[0] in OPEN else 3)
+        gone = piece.start > 0 and weight >= (2 if piece.text[0] in LEFT else 3)
         kept.append("" if gone else piece.text)
     return "".join(kept).strip()
 
@@ -247,7 +247,7 @@ def is_aside(text: str) -> bool:
     >>> is_aside("（求票）"), is_aside("ＰＳ：求票"), is_aside("他求票")
     (True, True, False)
     """
-    return (text[0] in OPEN and text.rstrip()[-1] in CLOSE) or fold(text[:2]) == "ps"
+    return (text[0] in LEFT and text.rstrip()[-1] in RIGHT) or fold(text[:2]) == "ps"
 
 
 def cut_pieces(line: str, pieces: Sequence[Piece], near: bool, counts: Counter[str]) -> str:
@@ -258,7 +258,7 @@ def cut_pieces(line: str, pieces: Sequence[Piece], near: bool, counts: Counter[s
         votes = near or recurs or is_aside(piece.text)
         # a piece that is not the line must say more: a border of chapters does not count
         needed = weight_needed(piece.text, strong=piece.is_strong, near=False, recurs=recurs)
-        told = in_quotes(line, piece.first) and piece.text[0] not in OPEN
+        told = in_quotes(line, piece.first) and piece.text[0] not in LEFT
         least = 4 if num_han(piece.text) > LONG and not is_aside(piece.text) else 2
         gone.append(piece.weigh(votes=votes) >= max(least, needed) and not told)
     # the line as a whole: what stands between its phrases goes with them
