@@ -69,7 +69,7 @@ def find_addresses(book: BookLines) -> Iterator[Notice]:
             continue
         plain = cut_spans(line, spans)
         about_site = not is_quoted(plain) and is_site_text(plain)
-        kept = cut_addresses(line, [span for span in spans if about_site or not is_told(line, span)], sites)
+        kept = cut_addresses(line, [span for span in spans if about_site or not is_told(line, span)], sites, about_site)
         if (num_han(plain) <= 2 and not plain.endswith(QUOTE_ENDS)) or (about_site and not may_be_story(plain)):
             kept = ""
         if kept == line:
@@ -141,10 +141,10 @@ def close_gaps(line: str) -> str:
     return re.sub(r"\s{2,}", " ", line).strip()
 
 
-def cut_addresses(line: str, spans: Sequence[tuple[int, int]], sites: Counter[str]) -> str:
+def cut_addresses(line: str, spans: Sequence[tuple[int, int]], sites: Counter[str], about_site: bool) -> str:
     """Take addresses out of a line, and the sentences around them that speak of a site.
 
-    A plain address that is rare goes only with such a sentence.
+    A plain address that is rare goes only with such a sentence, or from a line that speaks of a site.
     """
     holed = cut_spans(line, spans, HOLE)
     addresses = iter([line[start:end] for start, end in spans])
@@ -155,7 +155,7 @@ def cut_addresses(line: str, spans: Sequence[tuple[int, int]], sites: Counter[st
         if not inside:
             kept.append(piece)
             continue
-        known = any(sites[site_key(part)] >= 3 or not PLAIN_ADDRESS.fullmatch(part) for part in inside)
+        known = about_site or any(sites[site_key(part)] >= 3 or not PLAIN_ADDRESS.fullmatch(part) for part in inside)
         if is_site_text(piece.replace(HOLE, "")) or (known and num_han(piece) <= 2):
             kept.append(HOLE + keep_story(piece))
         elif known:
