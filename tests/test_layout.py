@@ -28,8 +28,17 @@ LEAST_FILE = 50  # lines of a module that only one other imports
 MAX_TIES, MAX_CHAIN, LEAST_COMMENTS = 16, 12, 5  # a thousand lines; modules; percent of all lines
 
 # A wing is imported from outside through its __init__ alone.
-WINGS = ["cli", "corpus.encodings", "corpus.tokenizers", "corpus.pieces", "network", "compute", "evaluation"]
-WINGS += ["conversion", "pages"]
+WINGS = [
+    "cli",
+    "corpus.encodings",
+    "corpus.notices",
+    "corpus.tokenizers",
+    "corpus.pieces",
+    "network",
+    "compute",
+    "evaluation",
+]
+WINGS += ["conversion", "corpus.notices", "pages"]
 WINGS = [f"novelgpt.{wing}" for wing in WINGS]
 
 # Imports run from a floor to its own level or a lower one.

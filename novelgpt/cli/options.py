@@ -183,7 +183,7 @@ class CleanOptions:
         chapter_pattern,
         metavar="REGEX",
     )
-    keep_ads: bool = option(False, "leave advertisements and site lines in")
+    keep_ads: bool = option(False, "leave advertisements, site lines and author's notes in")
     drop: tuple[str, ...] = option(
         (), "leave out lines that contain this text or /regular expression/; may be repeated", drop_pattern, many=True
     )

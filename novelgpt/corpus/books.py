@@ -47,8 +47,8 @@ LINE_END = re.compile(r"\n|\r(?!\Z)")
 class CleaningOptions:
     """What the user asked for."""
 
-    keep_ads: bool = False  # leave advertisements and site lines in
     chapters: str | None = None  # expression of the lines that begin a chapter, or "none"; None finds them
+    keep_ads: bool = False  # leave advertisements, site lines and author's notes in
     drop: tuple[str, ...] = ()  # leave out the lines that contain this text, or this /regular expression/
     keep_private: bool = False  # leave private-use characters in
     width: str | None = None  # None, "half" or "full"

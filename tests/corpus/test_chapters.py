@@ -10,7 +10,7 @@ from novelgpt.corpus.headings import find_headings, parse_number, read_heading, 
 NOVELS = [
     ("hongloumeng.gbk.txt", 120, 1),
     ("xiyouji.utf16le.txt", 100, 0),
-    ("qijian.big5.txt", 180, 1),
+    ("qijian.big5.txt", 180, 2),
     ("sanguo.utf8.txt", 120, 0),
     ("chunfeng.utf8bom.txt", 60, 1),
 ]
@@ -209,9 +209,10 @@ def test_a_text_of_blanks_gives_nothing():
 def test_every_chapter_of_the_real_novels_is_found(name, count, front):
     lines = clean_text(read_novel(name)).lines
     chapters = split_chapters(lines)
-    assert len(chapters.found) == count
+    numbered = [heading.number for heading in chapters.found if heading.number is not None]
+    assert numbered == list(range(1, count + 1))
     assert len(chapters.documents) == count + front
-    assert [heading.number for heading in chapters.found] == list(range(1, count + 1))
+    assert [heading.text for heading in chapters.found if heading.number is None] == (["序"] if front == 2 else [])
     assert numbers_of(chapters) == ChapterNumbers()
     kept = {line for document in chapters.documents for line in document.split("\n")}
     dropped = {line for _, line, _ in chapters.removed}
