@@ -20,6 +20,7 @@ from pathlib import Path
 from novelgpt.corpus.chapters import (
     HEADING_START,
     Chapters,
+    Heading,
     check_numbers,
     dividing_headings,
     find_headings,
@@ -28,19 +29,12 @@ from novelgpt.corpus.chapters import (
 )
 from novelgpt.corpus.cleaning import Cleaned, clean_text
 from novelgpt.corpus.doctor import BookFacts
-from novelgpt.corpus.documents import (
-    MAX_PROCESSES,
-    STANDARD_INPUT,
-    SourceFile,
-    find_inputs,
-    kind_of,
-    read_documents,
-    stream_text,
-    write_documents,
-)
+from novelgpt.corpus.documents import MAX_PROCESSES, join_paragraphs, read_documents, stream_text, write_documents
+from novelgpt.corpus.inputs import STANDARD_INPUT, file_size, find_inputs, kind_of
 from novelgpt.corpus.long_lines import SENTENCE_END, break_lines
 from novelgpt.corpus.notices import Notice, find_dropped, find_notices, remove_notices
 from novelgpt.corpus.signs import Examination
+from novelgpt.corpus.sources import SourceFile
 from novelgpt.messages import UserError, progress_bar, say
 
 PassThrough = Callable[[Iterator[str]], Iterator[str]]
@@ -59,7 +53,8 @@ class CleaningOptions:
     width: str | None = None  # None, "half" or "full"
     traditional_to_simplified: bool = False
     encoding: str | None = None  # forced encoding; None detects it
-    field: str | None = None  # key or column of the text; None tries `text`, then `content`
+    field: str | None = None  # key or column of the text; None tries `text`, `content` and the like
+    title_field: str | None = None  # key or column of the title; None tries `title`, `chapter_name` and the like
     vocabulary_path: str | Path | None = None  # its characters are expected; GB2312's if there is no such file
 
 
@@ -92,15 +87,20 @@ class CleanBook:
                 self.num_blocks += 1
             self.finish(SourceFile([], "txt", stream.decoded, {}, self.path), self.describe_blocks())
         else:
-            source = read_documents(self.path, encoding=self.options.encoding, field=self.options.field)
-            chapters = self.prepare(source.documents, single=source.kind == "txt")
+            asked = self.options
+            source = join_paragraphs(
+                read_documents(self.path, encoding=asked.encoding, field=asked.field, title_field=asked.title_field)
+            )
+            titles = () if source.is_whole else source.titles
+            chapters = self.prepare(source.documents, single=source.is_whole, titles=titles)
             yield from chapters.documents
             self.finish(source, chapters.how)
 
-    def prepare(self, texts: Sequence[str], *, single: bool) -> Chapters:
+    def prepare(self, texts: Sequence[str], *, single: bool, titles: Sequence[str] = ()) -> Chapters:
         """Clean the next texts of the book, divide them into documents and note what was done.
 
         A single text, a file or a block of one, may be divided even without headings; the elements of a list are not.
+        The first line of a text that has a title, not "", is its heading.
 
         >>> book = CleanBook("novel.txt", CleaningOptions())
         >>> book.prepare(["第一章 山村\\r\\n　　他走了。\\n(本章完)\\n第二章 城\\n她来了。"], single=True).documents
@@ -123,6 +123,13 @@ class CleanBook:
             headings = sorted([*kept, *find_headings(lines, changed)], key=lambda heading: heading.line)
             notices = sorted([*notices, *found], key=lambda notice: notice.line)
         chapters = split_chapters(lines, starts=None if single else starts, headings=dividing_headings(headings))
+        given = {start + 1 for start, title in zip(starts, titles, strict=False) if title}
+        chapters.headings = [
+            Heading(line, text := document.partition("\n")[0], None, "", text)
+            if not heading and line in given
+            else heading
+            for line, heading, document in zip(chapters.lines, chapters.headings, chapters.documents, strict=True)
+        ]
 
         # the clean lines are examined; their numbers stay those of the file
         before = self.signs.num_lines
@@ -167,6 +174,7 @@ class CleanBook:
             segments=[list(segment) for segment in decoded.segments],
             torn_lines=list(decoded.torn_lines),
             repairs=source.repairs,
+            left_out=source.left_out,
             characters_in=self.characters_in,
             characters=sum(entry["characters"] for entry in self.lengths),
             documents=len(self.lengths),
@@ -333,11 +341,7 @@ def find_cut(text: str) -> int:
     return len(text)
 
 
-def file_size(path: str) -> int:
-    """Give the size of a file in bytes; 0 for standard input or a missing file."""
-    return os.path.getsize(path) if os.path.isfile(path) else 0
-
-
 def is_large(path: str) -> bool:
     """Tell whether a file is a text to be read in blocks."""
-    return file_size(path) > LARGE_TEXT and kind_of(path) in ("txt", None) and not path.lower().endswith(".gz")
+    is_text = kind_of(path) in ("txt", None) and not path.lower().endswith(".gz")
+    return is_text and os.path.isfile(path) and file_size(path) > LARGE_TEXT

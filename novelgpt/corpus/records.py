@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from novelgpt.corpus.chapters import read_heading
-from novelgpt.corpus.documents import MAX_PROCESSES, STANDARD_INPUT, read_documents
+from novelgpt.corpus.documents import MAX_PROCESSES, read_documents
+from novelgpt.corpus.inputs import STANDARD_INPUT
 from novelgpt.files import atomic_writer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 
@@ -146,7 +147,7 @@ def read_records(path: str | Path, column: str | None = None) -> list[str]:
         raise UserError(f"{path}: no such file of records", hint, EXIT_INPUT)
     # the option has another name here than in clr_ctrl.py
     try:
-        source = read_documents(path, field=column)
+        source = read_documents(path, field=column, title_field="")  # a record is its text alone
     except UserError as problem:
         hint = re.sub("^.*--field", "--text_column", problem.hint)
         raise UserError(problem.message, hint, problem.code) from problem
