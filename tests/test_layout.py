@@ -29,7 +29,7 @@ MAX_TIES, MAX_CHAIN, LEAST_COMMENTS = 16, 12, 5  # a thousand lines; modules; pe
 
 # A wing is imported from outside through its __init__ alone.
 WINGS = ["cli", "corpus.encodings", "corpus.tokenizers", "corpus.pieces", "network", "compute", "evaluation"]
-WINGS += ["conversion", "pages"]
+WINGS += ["corpus.containers", "conversion", "pages"]
 WINGS = [f"novelgpt.{wing}" for wing in WINGS]
 
 # Imports run from a floor to its own level or a lower one.

@@ -1,0 +1,71 @@
+"""A page of the web -> its sections: menus, scripts and forms left out, divided at its headings."""
+
+import re
+from collections import Counter
+
+from novelgpt.corpus.containers.markup import Block, Page, decode_markup
+from novelgpt.corpus.containers.sections import Binder, Section
+from novelgpt.messages import EXIT_INPUT, UserError
+
+LOOKS_LIKE_HTML = re.compile(
+    r"\s*(?:<\?xml[^<>]*>\s*)?(?:<!--.{0,1000}?-->\s*)*<(?:!DOCTYPE\s+html|html|head|body)\b", re.I | re.S
+)
+MENUS = ("nav", "footer", "aside")
+MAX_MENU = 200  # characters of a line of links
+LOWEST = 3  # headings of a lower level stay in the text
+
+
+def is_html(text: str) -> bool:
+    """Say whether a text begins like a page of the web.
+
+    >>> is_html("<!DOCTYPE html><html>"), is_html("<他>第一章")
+    (True, False)
+    """
+    return bool(LOOKS_LIKE_HTML.match(text[:5000]))
+
+
+def read_html(data: bytes | str, name: str) -> list[Section]:
+    """Read a page of the web, or a book saved as one.
+
+    Args:
+        data: its bytes, whose encoding is told by what they say, or its text.
+        name: its name for messages.
+
+    Returns:
+        The sections; a single heading above all of the text is the title of a single one.
+
+    Raises:
+        UserError: no text in it, or in no encoding that reads as Chinese.
+
+    >>> read_html("<body><a href=/>首页</a><h1>第一章</h1><p>他走了。</p>", "1.html")
+    [Section(title='第一章', text='他走了。')]
+    """
+    page = Page(data if isinstance(data, str) else decode_markup(data, name), MENUS)
+    blocks = [block for block in page.blocks if not is_menu(block)]
+    binder = Binder()
+    for block, depth in zip(blocks, title_depths(blocks), strict=True):
+        if depth:
+            binder.begin(block.text, depth)
+        else:
+            binder.add([block])
+    if sections := binder.finish():
+        return sections
+    raise UserError(
+        f"{name}: a web page without text, only links or pictures", "save the page of a chapter", EXIT_INPUT
+    )
+
+
+def is_menu(block: Block) -> bool:
+    """Say whether a line is mostly links."""
+    return block.linked * 2 > len(block.text) and len(block.text) <= MAX_MENU
+
+
+def title_depths(blocks: list[Block]) -> list[int]:
+    """Return the level of each heading that divides the text, 0 for all other lines.
+
+    A heading that stands alone on its level above others is the title of the book, and no part of the first chapter's.
+    """
+    counts = Counter(block.level for block in blocks if block.level)
+    top = min(counts, default=0)
+    is_book = counts[top] == 1 and any(counts[level] > 1 for level in range(top + 1, LOWEST + 1))
+    return [block.level if block.level <= LOWEST and not (is_book and block.level == top) else 0 for block in blocks]
