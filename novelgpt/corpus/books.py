@@ -29,12 +29,22 @@ from novelgpt.corpus.chapters import (
 )
 from novelgpt.corpus.cleaning import Cleaned, clean_text
 from novelgpt.corpus.doctor import BookFacts
-from novelgpt.corpus.documents import MAX_PROCESSES, join_paragraphs, read_documents, stream_text, write_documents
-from novelgpt.corpus.inputs import STANDARD_INPUT, file_size, find_inputs, kind_of
+from novelgpt.corpus.documents import (
+    MAX_PROCESSES,
+    STANDARD_INPUT,
+    SourceFile,
+    file_size,
+    find_inputs,
+    is_plain_text,
+    join_paragraphs,
+    kind_of,
+    read_documents,
+    stream_text,
+    write_documents,
+)
 from novelgpt.corpus.long_lines import SENTENCE_END, break_lines
 from novelgpt.corpus.notices import Notice, find_dropped, find_notices, remove_notices
 from novelgpt.corpus.signs import Examination
-from novelgpt.corpus.sources import SourceFile
 from novelgpt.messages import UserError, progress_bar, say
 
 PassThrough = Callable[[Iterator[str]], Iterator[str]]
@@ -343,5 +353,4 @@ def find_cut(text: str) -> int:
 
 def is_large(path: str) -> bool:
     """Tell whether a file is a text to be read in blocks."""
-    is_text = kind_of(path) in ("txt", None) and not path.lower().endswith(".gz")
-    return is_text and os.path.isfile(path) and file_size(path) > LARGE_TEXT
+    return file_size(path) > LARGE_TEXT and is_plain_text(path)

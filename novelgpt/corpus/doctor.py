@@ -37,7 +37,7 @@ class BookFacts:
 
     # how the file was read
     name: str  # its path, or "standard input"
-    kind: str  # txt, json, jsonl, csv or folder
+    kind: str  # txt, json, jsonl, csv, epub, docx, html or folder
     encoding: str
     reason: str  # why this encoding
     bad_bytes: int  # dropped, as they are not part of any character

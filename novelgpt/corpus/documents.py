@@ -2,41 +2,75 @@
 
     path ── read_blocks ──> bytes ── decode_bytes ──> text ── by kind ──> titled texts ──> documents
 
-These kinds of files are read, each also packed as `.gz`::
+These kinds of books are read, files also packed as `.gz`::
 
     .txt .md   one document: the whole text
     .json      a list of strings, or of objects with title and text; see shapes.py for all the shapes
     .jsonl     a string or such an object on each line
     .csv       a table with columns of titles and texts
-    folder     a file for each chapter; see grouping.py
+    .epub .docx .html    the sections of an e-book, an office file, a web page; see containers/
+    folder .zip .tar     a file for each chapter, or several books; see grouping.py
 
 What is written is always a JSON list of strings, one on each line.
 """
 
+import hashlib
+import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+import re
+import shlex
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
+from novelgpt.corpus.containers import file_kind, is_html, read_docx, read_epub, read_html
 from novelgpt.corpus.encodings import Decoded, TextStream, decode_bytes
-from novelgpt.corpus.folders import read_chapters
 from novelgpt.corpus.inputs import (
     STANDARD_INPUT,
+    ArchiveShelf,
     Folder,
+    Shelf,
     cannot_read,
     find_inputs,
     kind_of,
     name_of,
     read_blocks,
     some_of,
+    split_member,
+    unpack,
 )
-from novelgpt.corpus.shapes import Fields, are_paragraphs
-from novelgpt.corpus.sources import SourceFile, read_file
+from novelgpt.corpus.json_text import json_kind, read_json
+from novelgpt.corpus.shapes import Fields, Section, are_paragraphs, join_title
+from novelgpt.corpus.tables import read_table
 from novelgpt.files import atomic_writer
-from novelgpt.messages import warn
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, warn
 
 MAX_PROCESSES = 61  # of a pool: Windows waits for no more at once
+# standard input has no ending: how a text begins tells what it is
+LOOKS_LIKE_JSON = re.compile(r'\s*\[\s*["{\[\]]')
+LOOKS_LIKE_JSONL = re.compile(r'\s*\{\s*"')
+SURROGATE = re.compile("[\ud800-\udfff]")  # no file can hold one alone
+BETWEEN = "\n\x1e\x1e\n"  # between chapters that are decoded together
+UNICODE_MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16 and UTF-32
+MAX_OFFSETS = 5  # bad bytes reported with their places
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """What one book holds."""
+
+    documents: list[str]
+    kind: str  # as kind_of says, or folder
+    decoded: Decoded  # how its bytes were read
+    repairs: dict[str, int]  # number of repaired faults, by kind
+    name: str  # its path, or "standard input"
+    titles: list[str] = field(default_factory=list)  # of each document, its first line; "" where there is none
+    is_whole: bool = False  # one text, which may be divided into chapters
+    left_out: list[str] = field(default_factory=list)  # why files of a folder are left out
 
 
 def read_text(path: str | Path, encoding: str | None = None) -> Decoded:
@@ -64,18 +98,229 @@ def read_documents(
     """
     fields = Fields(name_of(path), field, title_field)
     if os.path.isdir(path):
-        return read_folder(path, fields, encoding)
+        return read_shelf(Folder(path), "", fields, encoding)
+    if member := split_member(path):
+        with ArchiveShelf(member[0], member[0]) as shelf:
+            return read_shelf(shelf, member[1], fields, encoding)
+    data = b"".join(read_blocks(path))
+    if file_kind(data) in ("zip", "tar"):
+        with ArchiveShelf(data, fields.name) as shelf:
+            return read_shelf(shelf, "", fields, encoding)
     kind = None if str(path) == STANDARD_INPUT else kind_of(path) or "txt"
-    return read_file(b"".join(read_blocks(path)), kind, fields, encoding)
+    return read_file(data, kind, fields, encoding)
 
 
-def read_folder(path: str | Path, fields: Fields, encoding: str | None) -> SourceFile:
-    """Read a folder whose files are the chapters of one book."""
-    folder = Folder(path)
-    names = folder.books().get("")
-    if not names:
+def read_shelf(shelf: Shelf, place: str, fields: Fields, encoding: str | None) -> SourceFile:
+    """Read a book in a folder or an archive: the file of this path, or the folder of chapters, "" for all there is."""
+    if place in shelf.files:
+        return read_file(shelf.read(place), kind_of(place), fields, encoding)
+    books = shelf.books()
+    if place not in books and (place or isinstance(shelf, Folder)):
         raise cannot_read(fields.name, IsADirectoryError())
-    return read_chapters(folder, names, fields, encoding)
+    names = books.get(place) or [name for names in books.values() for name in names]
+    if not names:
+        message = f"{fields.name}: nothing to read, expected at least one novel"
+        raise UserError(message, f"give another file than {fields.name}", EXIT_INPUT)
+    return read_chapters(shelf, names, fields, encoding)
+
+
+def read_file(
+    data: bytes, kind: str | None, fields: Fields, encoding: str | None = None, decoded: Decoded | None = None
+) -> SourceFile:
+    """Read the bytes of one file.
+
+    Args:
+        data: the bytes.
+        kind: what kind_of says; None tells it by its beginning.
+        fields: the name of the file, and the keys or columns to take.
+        encoding: forced encoding; None detects it.
+        decoded: how the bytes read, where that is known.
+
+    Raises:
+        UserError: undecided encoding, faulty JSON, an item that is no text, or no text at all.
+    """
+    # what is in a file tells its kind better than its ending
+    inside = file_kind(data)
+    if inside == "gzip":
+        data = b"".join(unpack(io.BytesIO(data), fields.name, len(data)))
+        inside = file_kind(data)
+    repairs: Counter = Counter()
+    if inside in ("epub", "docx"):
+        kind, decoded = inside, Decoded("", "utf-8", "as its format has it")
+        sections = (read_epub if kind == "epub" else read_docx)(data, fields.name)
+    else:
+        decoded = decoded or decode_bytes(data, encoding, name=fields.name)
+        kind = kind_of_text(decoded.text, kind, fields.name)
+        sections = read_sections(decoded.text, kind, fields, repairs)
+    if not sections:
+        raise UserError(f"{fields.name}: no document in it, expected at least one", "give another file", EXIT_INPUT)
+    if fields.title and kind in ("json", "jsonl", "csv") and not any(section.title for section in sections):
+        message = f"{fields.name}: --title_field {fields.title}: no text has such a title"
+        raise UserError(message, f"python clr_ctrl.py {shlex.quote(fields.name)}", EXIT_INPUT)
+    if fields.title == "":
+        sections = [Section("", section.text) for section in sections]
+    # a book without any title in it is one text; the texts of a list stay apart
+    is_list = kind in ("jsonl", "csv") or (kind == "json" and decoded.text.lstrip().startswith("["))
+    if kind in ("epub", "docx", "html") and not any(section.title for section in sections):
+        sections = [Section("", "\n".join(section.text for section in sections))]
+    is_whole = len(sections) == 1 and not is_list
+    joined = sections if kind == "txt" else [tidy_section(section, repairs) for section in sections]
+    documents, titles = [section.text for section in joined], [section.title for section in joined]
+    return SourceFile(documents, kind, decoded, dict(repairs), fields.name, titles, is_whole)
+
+
+def kind_of_text(text: str, kind: str | None, name: str) -> str:
+    """Tell the kind of a text by its ending, or its beginning where that is better; kind: by its ending."""
+    if not text.strip():
+        raise UserError(f"{name}: only blanks, expected the text of a novel", "give another file", EXIT_INPUT)
+    if kind in ("html", "txt", None) and is_html(text):
+        return "html"
+    if kind in (None, "epub", "docx", "archive"):
+        kind = guess_kind(text)
+    # some .json files hold JSON Lines, and the other way round
+    return json_kind(text, kind) if kind in ("json", "jsonl") else kind
+
+
+def read_sections(text: str, kind: str, fields: Fields, repairs: Counter) -> list[Section]:
+    """List the titled texts in a text of this kind."""
+    if kind == "txt":
+        return [Section("", text)]
+    if kind in ("html", "csv"):
+        return read_html(text, fields.name) if kind == "html" else read_table(text, fields)
+    return read_json(text, kind, fields, repairs)
+
+
+def guess_kind(text: str) -> str:
+    """Tell what standard input holds by how it begins.
+
+    >>> guess_kind('["第一章"]'), guess_kind('{"text": "第一章"}'), guess_kind("[红楼梦 / 曹雪芹 著]")
+    ('json', 'jsonl', 'txt')
+    """
+    return "json" if LOOKS_LIKE_JSON.match(text) else "jsonl" if LOOKS_LIKE_JSONL.match(text) else "txt"
+
+
+def tidy_section(section: Section, repairs: Counter) -> Section:
+    """Write the title as the first line of the text, without what no file can hold."""
+    (title, first), (text, second) = (SURROGATE.subn("", part) for part in (section.title, section.text))
+    repairs += Counter({"lone surrogates": first + second})
+    return join_title(Section(title, text))
+
+
+def read_chapters(shelf: Shelf, names: Sequence[str], fields: Fields, encoding: str | None) -> SourceFile:
+    """Read the files of one book; places in it count through all of them.
+
+    Args:
+        shelf: the folder or archive where they are.
+        names: their paths there, in order.
+        fields: the name of the book, and the keys or columns to take.
+        encoding: forced encoding; None detects it.
+
+    Raises:
+        UserError: none of them can be read.
+    """
+    parts: dict[str, bytes] = {}
+    left_out: list[str] = []
+    for name in names:
+        path = f"{shelf.name}/{name}"
+        try:
+            if (data := shelf.read(name)).strip():
+                parts[name] = data
+            else:
+                left_out.append(f"{path}: empty, expected a chapter")
+        except UserError as problem:
+            left_out.append(problem.message)
+
+    together = decode_together(parts, fields.name) if encoding is None else {}
+    sources: list[SourceFile] = []
+    sizes: list[int] = []  # bytes
+    for name, data in parts.items():
+        own = replace(fields, name=f"{shelf.name}/{name}")
+        try:
+            source = read_file(data, kind_of(name) or "txt", own, encoding, together.get(name))
+            sources.append(
+                source if len(source.documents) > 1 or any(source.titles) else with_title(source, shelf, name)
+            )
+            sizes.append(len(data))
+        except UserError as problem:
+            left_out.append(problem.message)
+    if not sources:
+        raise UserError(left_out[0], f"give another folder than {fields.name}", EXIT_INPUT)
+    return bind(sources, sizes, fields.name, left_out)
+
+
+def decode_together(parts: dict[str, bytes], name: str) -> dict[str, Decoded]:
+    """Decode the texts that are in no Unicode as one, which tells their encoding better; by name.
+
+    Returns:
+        Nothing for a file that is decoded on its own: in Unicode, or where together they cannot be read.
+    """
+    names = [part for part, data in parts.items() if kind_of(part) in ("txt", None) and not is_unicode(data)]
+    if len(names) < 2:
+        return {}
+    try:
+        whole = decode_bytes(BETWEEN.encode().join(parts[part] for part in names), name=name)
+    except UserError:
+        return {}
+    texts = whole.text.split(BETWEEN)
+    if len(texts) != len(names):
+        return {}
+    decoded = [Decoded(text, whole.encoding, whole.reason) for text in texts]
+    # places in all of them become places in one
+    starts = [0, *accumulate(len(parts[part]) + len(BETWEEN) for part in names)]  # bytes
+    for offset in whole.bad_offsets:
+        index = bisect_right(starts, offset) - 1
+        places = (*decoded[index].bad_offsets, offset - starts[index])
+        decoded[index] = replace(decoded[index], bad_offsets=places)
+    first = next((index for index, one in enumerate(decoded) if one.bad_offsets), 0)
+    decoded[first] = replace(decoded[first], bad_bytes=whole.bad_bytes)
+    starts = [0, *accumulate(text.count("\n") + BETWEEN.count("\n") for text in texts)]  # lines
+    for line in whole.torn_lines:
+        index = bisect_right(starts, line - 1) - 1
+        decoded[index] = replace(decoded[index], torn_lines=(*decoded[index].torn_lines, line - starts[index]))
+    return dict(zip(names, decoded, strict=True))
+
+
+def is_unicode(data: bytes) -> bool:
+    """Tell whether bytes are UTF-8 without a fault, or UTF-16 or UTF-32 with a mark."""
+    try:
+        return data.startswith(UNICODE_MARKS) or bool(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
+
+
+def with_title(source: SourceFile, shelf: Shelf, name: str) -> SourceFile:
+    """Give a chapter its title: its first line where that is a heading, else by the file's name."""
+    (text,) = source.documents
+    section = join_title(Section(shelf.title_of(name, text), text))
+    return replace(source, documents=[section.text], titles=[section.title])
+
+
+def bind(sources: Sequence[SourceFile], sizes: Sequence[int], name: str, left_out: list[str]) -> SourceFile:
+    """Put the chapters of a book together; sizes: of their files in bytes."""
+    repairs: Counter = Counter()
+    offsets, torn = [], []
+    before = lines = 0  # bytes and lines of the chapters so far
+    for source, size in zip(sources, sizes, strict=True):
+        repairs.update(source.repairs)
+        offsets += [before + offset for offset in source.decoded.bad_offsets]
+        torn += [lines + line for line in source.decoded.torn_lines]
+        before += size
+        lines += sum(text.count("\n") + 1 for text in source.documents)
+    encodings = sorted({source.decoded.encoding for source in sources})
+    is_mixed = len(encodings) > 1
+    decoded = replace(
+        sources[0].decoded,
+        text="",
+        encoding="mixed" if is_mixed else encodings[0],
+        reason=f"its files are in {' and '.join(encodings)}" if is_mixed else sources[0].decoded.reason,
+        bad_bytes=sum(source.decoded.bad_bytes for source in sources),
+        bad_offsets=tuple(offsets[:MAX_OFFSETS]),
+        segments=(),
+        torn_lines=tuple(torn),
+    )
+    documents = [text for source in sources for text in source.documents]
+    titles = [title for source in sources for title in source.titles]
+    return SourceFile(documents, "folder", decoded, dict(repairs), name, titles, left_out=left_out)
 
 
 def join_paragraphs(source: SourceFile) -> SourceFile:
@@ -101,6 +346,43 @@ def read_corpus(path: str | Path, *, field: str | None = None) -> Iterator[str]:
         if source.repairs:
             warn(f"{source.name}: repaired {', '.join(f'{name} ({count})' for name, count in source.repairs.items())}")
         yield from source.documents
+
+
+def source_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a corpus: of a file's bytes, or of the names and hashes of a folder's files.
+
+    Raises:
+        UserError: nothing there, or standard input, which cannot be compared later.
+    """
+    if str(path) == STANDARD_INPUT:
+        message = "--raw_data_path -: standard input cannot be read again later, expected a file"
+        raise UserError(message, "--raw_data_path data/train.json", EXIT_USAGE)
+    if not os.path.isdir(path):
+        return hash_file(path)
+    names = Folder(path).names()
+    lines = [f"{name} {hash_file(os.path.join(path, name))}\n" for name in names]
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def hash_file(name: str | Path) -> str:
+    """Return the SHA-256 of what read_blocks yields of a file."""
+    digest = hashlib.sha256()
+    for block in read_blocks(name):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def file_size(path: str) -> int:
+    """Give the size of a book in bytes; 0 for standard input, a missing file and a part of an archive."""
+    if os.path.isdir(path):
+        return sum(Folder(path).files.values())
+    return os.path.getsize(path) if os.path.isfile(path) else 0
+
+
+def is_plain_text(path: str) -> bool:
+    """Tell whether a book is a file of plain text, by its ending and by what is in it."""
+    is_text = kind_of(path) in ("txt", None) and not path.lower().endswith(".gz")
+    return is_text and os.path.isfile(path) and file_kind(path) is None
 
 
 def write_documents(path: str | Path, documents: Iterable[str], keep: Callable[[], object] | None = None) -> None:

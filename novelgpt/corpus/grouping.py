@@ -39,6 +39,15 @@ def stem_of(path: str) -> str:
     return SUFFIX.sub("", path.rsplit("/", 1)[-1])
 
 
+def ending_of(path: str) -> str:
+    """Return the ending of a file's name, with `.gz`.
+
+    >>> ending_of("1.txt.gz"), ending_of("第1.5章")
+    ('.txt.gz', '')
+    """
+    return match.group() if (match := SUFFIX.search(path)) else ""
+
+
 def natural_key(name: str) -> tuple:
     """Return what names are sorted by: numbers by their value, Chinese ones too, 上 中 下, and what frames a book.
 
@@ -114,7 +123,7 @@ def group_books(files: dict[str, int], first_line: Callable[[str], str]) -> dict
 
 def usual_ending(paths: Sequence[str]) -> str:
     """Return the ending that most files have."""
-    endings = Counter(match.group() if (match := SUFFIX.search(path)) else "" for path in paths)
+    endings = Counter(map(ending_of, paths))
     return max(endings, key=endings.get, default="")
 
 
@@ -157,12 +166,15 @@ def ending_of_chapters(files: dict[str, int], first_line: Callable[[str], str]) 
     return ending if max(different / len(paths), len(numbers) / len(looked)) >= SHARE else ""
 
 
-def title_of_name(path: str) -> str:
-    """Return what the name of a chapter's file says of its title, or "" where it only counts.
+def title_of(path: str, text: str) -> str:
+    """Return the title of a chapter: its first line where that is a heading, else what the file's name says, or "".
 
-    >>> [title_of_name(name) for name in ("1.txt", "第2节 掘金.txt", "012_山村.txt", "chapter3.txt")]
+    >>> [title_of(name, "他走了。") for name in ("1.txt", "第2节 掘金.txt", "012_山村.txt", "chapter3.txt")]
     ['', '第2节 掘金', '山村', '']
     """
+    first = next(filter(None, map(str.strip, text.split("\n"))), "")
+    if read_heading(first):
+        return first
     stem = re.sub(r"[_\s]+", " ", stem_of(path)).strip()
     if heading := re.search(rf"第\s*{CHINESE}+\s*{UNIT}.*", stem):
         return heading.group()

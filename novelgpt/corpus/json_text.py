@@ -1,4 +1,4 @@
-"""JSON as it is found -> values: small faults are repaired and counted, anything else is shown with its place.
+"""JSON as it is found -> titled texts: small faults are repaired and counted, others are shown with their place.
 
 ["第一章\\-⏎他说"]   ->   a raw line break and a lone backslash, repaired
 """
@@ -9,6 +9,7 @@ import re
 from bisect import bisect_left
 from collections import Counter
 
+from novelgpt.corpus.shapes import Fields, Section, find_sections, list_sections
 from novelgpt.messages import EXIT_INPUT, UserError, printable
 
 BACKSLASH = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|(\\)')
@@ -16,6 +17,33 @@ STRING = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 CONTROL = re.compile(r"[\x00-\x1f]")
 MAX_DIGITS = 30  # of a number in JSON
 AROUND = 10  # characters shown on either side of a fault
+
+
+def read_json(text: str, kind: str, fields: Fields, repairs: Counter) -> list[Section]:
+    """List the titled texts of a JSON value, or of one on each line; faults that are repaired are counted.
+
+    >>> read_json('["第一章"]\\n["第二章"]', "jsonl", Fields("a.jsonl"), Counter())
+    [Section(title='', text='第一章'), Section(title='', text='第二章')]
+    """
+    if kind == "json":
+        return find_sections(parse_json(text, fields.name, repairs), fields)
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    values = [parse_json(line, fields.name, repairs, first_line=number) for number, line in lines]
+    return list_sections(values, [f"line {number}" for number, _ in lines], fields)
+
+
+def json_kind(text: str, kind: str) -> str:
+    """Tell JSON from JSON Lines, whatever the ending says: in the latter a value ends with the first line.
+
+    >>> json_kind('{"text": "第一章"}\\n{"text": "第二章"}', "json"), json_kind('{\\n"text": "第一章"}', "jsonl")
+    ('jsonl', 'json')
+    """
+    first, _, rest = text.strip().partition("\n")
+    if not rest or not first.startswith(("{", '"', "[")):
+        return kind
+    with contextlib.suppress(ValueError, RecursionError):
+        return "jsonl" if isinstance(json.loads(first, strict=False), dict | str | list) else kind
+    return "json" if first.strip() in ("{", "[") else kind
 
 
 def parse_json(text: str, name: str, repairs: Counter, *, first_line: int = 1) -> object:

@@ -26,8 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from novelgpt.corpus.chapters import read_heading
-from novelgpt.corpus.documents import MAX_PROCESSES, read_documents
-from novelgpt.corpus.inputs import STANDARD_INPUT
+from novelgpt.corpus.documents import MAX_PROCESSES, STANDARD_INPUT, read_documents
 from novelgpt.files import atomic_writer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 

@@ -16,9 +16,9 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from novelgpt.corpus.chapters import read_heading
+from novelgpt.corpus.containers import Section
 from novelgpt.messages import EXIT_INPUT, UserError, printable, warn
 
 # keys without case, blanks, hyphens and underlines, the likeliest first
@@ -38,13 +38,6 @@ LONG_TEXT = 100  # characters; a longer value is no author and no address
 MAX_SHOWN, SHOWN_KEY = 8, 20  # keys in a message, and characters of each
 LIST_HINT = 'write a list of strings: ["第一章 …", "第二章 …"]'
 MIN_PARAGRAPHS, LONG_PARAGRAPH = 20, 300  # strings in a list, characters of the middle one
-
-
-class Section(NamedTuple):
-    """A text with its title, "" where it has none."""
-
-    title: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -128,8 +121,13 @@ def section_of_strings(parts: list[str]) -> Section:
     Section(title='第一章', text='他走了。')
     """
     first = parts[0].strip()
-    is_title = len(parts) > 1 and is_title_like(first) and (len(parts) == 2 or read_heading(first))
+    is_title = len(parts) > 1 and is_title_like(first) and (len(parts) == 2 or is_heading(first))
     return Section(first, "\n".join(parts[1:])) if is_title else Section("", "\n".join(parts))
+
+
+def is_heading(text: str) -> bool:
+    """Tell whether a line reads as the heading of a chapter."""
+    return read_heading(text.strip()) is not None
 
 
 def is_title_like(text: str) -> bool:
@@ -231,7 +229,7 @@ def weigh(value: object, depth: int = 0) -> int:
 def keyed_texts(item: dict, is_top: bool) -> dict[str, str]:
     """Return the texts of an object whose keys are titles; facts about the book beside them are left out."""
     texts = {key: text for key, value in item.items() if value is not None and (text := text_of(value)) is not None}
-    return {key: text for key, text in texts.items() if read_heading(key.strip()) or (is_top and len(text) > LONG_TEXT)}
+    return {key: text for key, text in texts.items() if is_heading(key) or (is_top and len(text) > LONG_TEXT)}
 
 
 def wrong_type(name: str, place: str, value: object, expected: str) -> UserError:
@@ -278,7 +276,7 @@ def join_title(section: Section) -> Section:
 
 def is_fuller(first: str, bare_first: str, title: str, bare: str) -> bool:
     """Tell whether a first line is the same heading as a title, one of them in fewer words."""
-    return bool(read_heading(first)) and bool(bare_first) and (bare in bare_first or bare_first in bare)
+    return is_heading(first) and bool(bare_first) and (bare in bare_first or bare_first in bare)
 
 
 def find_end(text: str, letters: str) -> int:
@@ -299,7 +297,7 @@ def are_paragraphs(texts: Sequence[str]) -> bool:
         return False
     if sorted(map(len, texts))[len(texts) // 2] > LONG_PARAGRAPH:
         return False
-    headings = sum(read_heading(text.strip()) is not None for text in texts)
+    headings = sum(map(is_heading, texts))
     return 2 <= headings <= len(texts) // 2
 
 

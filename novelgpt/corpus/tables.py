@@ -9,7 +9,6 @@ import io
 import itertools
 from collections.abc import Iterator, Sequence
 
-from novelgpt.corpus.chapters import read_heading
 from novelgpt.corpus.shapes import (
     HAN,
     TEXT_KEYS,
@@ -18,6 +17,7 @@ from novelgpt.corpus.shapes import (
     Section,
     choose_title_key,
     find_key,
+    is_heading,
     is_title_like,
     no_text_key,
 )
@@ -81,8 +81,7 @@ def is_text_row(cells: Sequence[str]) -> bool:
     if find_key(cells, None, TEXT_KEYS):
         return False
     return any(
-        len(cell) > LONG_NAME or read_heading(cell.strip()) or any(sign in cell for sign in SENTENCE_SIGNS)
-        for cell in cells
+        len(cell) > LONG_NAME or is_heading(cell) or any(sign in cell for sign in SENTENCE_SIGNS) for cell in cells
     )
 
 
@@ -116,5 +115,5 @@ def guess_columns(rows: Sequence[Sequence[str]]) -> tuple[int, int | None]:
         and len(set(cells)) > len(cells) // 2
     ]
     # a column of chapter headings, else the one nearest to the texts
-    headings = [index for index in titles if sum(read_heading(cell.strip()) is not None for cell in columns[index]) > 1]
+    headings = [index for index in titles if sum(map(is_heading, columns[index])) > 1]
     return longest, min(headings or titles, key=lambda index: abs(longest - index), default=None)

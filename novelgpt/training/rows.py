@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from novelgpt.cli import TrainOptions
-from novelgpt.corpus.inputs import source_sha256
+from novelgpt.corpus.documents import source_sha256
 from novelgpt.corpus.records import Records, encode_records, read_records
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn

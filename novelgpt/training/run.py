@@ -23,8 +23,7 @@ from transformers import GPT2LMHeadModel
 
 from novelgpt import __version__
 from novelgpt.cli import TrainOptions, names_with, spell_command
-from novelgpt.corpus.documents import read_corpus
-from novelgpt.corpus.inputs import source_sha256
+from novelgpt.corpus.documents import read_corpus, source_sha256
 from novelgpt.corpus.pieces import Pieces, make_pieces, open_pieces
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.files import read_json, write_json

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from novelgpt.corpus.chapters import read_heading
-from novelgpt.corpus.documents import read_corpus
-from novelgpt.corpus.inputs import source_sha256
+from novelgpt.corpus.documents import read_corpus, source_sha256
 from novelgpt.files import MANIFEST, read_json
 from novelgpt.messages import EXIT_INPUT, UserError, say, warn
 from novelgpt.writing.text import find_loop

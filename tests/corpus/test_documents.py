@@ -217,7 +217,7 @@ def test_folders_are_searched_in_order_and_strangers_named(tmp_path, capsys):
         put(tmp_path, name, json.dumps(FIRST, ensure_ascii=False))
     sources = list(read_sources([tmp_path, tmp_path / "a.txt"]))
     assert [source.name.replace(f"{tmp_path}/", "") for source in sources] == ["a.txt", "b/1.jsonl", "b/2.txt"]
-    warning = f"warning: left out, no kind of book: {tmp_path}/cover.jpg\n"
+    warning = f"warning: left out, no kind of file that is read: {tmp_path}/cover.jpg\n"
     assert capsys.readouterr().err == warning
 
 

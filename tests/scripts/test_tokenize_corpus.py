@@ -14,8 +14,7 @@ from conftest import ROOT
 import make_vocab
 import tokenize_corpus
 from novelgpt.cli import run
-from novelgpt.corpus.documents import write_documents
-from novelgpt.corpus.inputs import source_sha256
+from novelgpt.corpus.documents import source_sha256, write_documents
 from novelgpt.corpus.pieces import make_pieces, open_pieces
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.tokenizers.base import save_vocabulary

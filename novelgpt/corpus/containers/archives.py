@@ -125,8 +125,8 @@ class Archive:
         inside: whether it lies in an archive itself; then those in it are refused.
 
     Attributes:
-        names: the files in the order of the archive, without folders and hidden ones; `inner.zip/a.txt` lies in a
-            second archive.
+        sizes: the files in the order of the archive, without folders and hidden ones, and their unpacked bytes;
+            `inner.zip/a.txt` lies in a second archive.
 
     Raises:
         UserError: damaged, or absurdly large.
@@ -149,7 +149,7 @@ class Archive:
             self.file.seek(0)
             with damage_told(self.name):
                 self.members = self.list_members()
-            self.names = [name for own in self.members for name in self.expand(own)]
+            self.sizes = {name: size for own in self.members for name, size in self.expand(own).items()}
         except BaseException:
             self.close()
             raise
@@ -186,14 +186,20 @@ class Archive:
                 raise UserError(f"{self.name}: more than {MAX_NAMES:,} files", SIZE_HINT, EXIT_INPUT)
         return members
 
-    def expand(self, name: str) -> list[str]:
-        """List the files of an archive in this one; itself where it is none, or cannot be read."""
+    @property
+    def names(self) -> list[str]:
+        """The files in the order of the archive."""
+        return [*self.sizes]
+
+    def expand(self, name: str) -> dict[str, int]:
+        """List the files of an archive in this one with their sizes; itself where it is none, or cannot be read."""
+        own = {name: size_of(self.members[name])}
         if self.inside or not name.lower().endswith(ENDINGS):
-            return [name]
+            return own
         try:
-            return [f"{name}/{inner}" for inner in self.open_inner(name).names]
+            return {f"{name}/{inner}": size for inner, size in self.open_inner(name).sizes.items()}
         except UserError:
-            return [name]
+            return own
 
     def open_inner(self, name: str) -> "Archive":
         """Open an archive in this one; the last one stays open."""

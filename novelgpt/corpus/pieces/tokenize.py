@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from novelgpt import __version__
-from novelgpt.corpus.documents import read_corpus
-from novelgpt.corpus.inputs import source_sha256
+from novelgpt.corpus.documents import read_corpus, source_sha256
 from novelgpt.corpus.pieces.pieces import FORMAT, Pieces, TokenStream, cut_parts, open_pieces, replace_set
 from novelgpt.corpus.tokenizers import NovelTokenizer, load_tokenizer
 from novelgpt.lock import run_lock
