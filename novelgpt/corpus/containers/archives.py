@@ -255,6 +255,8 @@ def zip_entries(archive: zipfile.ZipFile) -> Iterator[tuple[str, zipfile.ZipInfo
         name = member.filename
         if not member.flag_bits & UTF8_NAME:  # zipfile has read them as cp437; Chinese Windows writes GBK
             name = read_name(name.encode("cp437", "replace"))
+        if member.CRC == 0:  # some sites write none
+            del member.CRC
         if not name.endswith(("/", "\\")):
             yield name.replace("\\", "/"), member
 

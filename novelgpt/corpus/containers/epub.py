@@ -7,22 +7,35 @@ The cover, contents pages and pages of pictures have no text of the story. Witho
 natural order of their names; a page that is missing or in no encoding is left out, both with a warning.
 """
 
+import itertools
 import posixpath
 import re
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 from novelgpt.corpus.containers.archives import open_zip, read_packed
-from novelgpt.corpus.containers.markup import Block, Page, decode_markup, join_text, read_attributes, read_tokens
-from novelgpt.corpus.containers.sections import Binder, Section, key_of
+from novelgpt.corpus.containers.markup import (
+    Block,
+    Page,
+    decode_markup,
+    is_menu,
+    join_text,
+    read_attributes,
+    read_tokens,
+)
+from novelgpt.corpus.containers.sections import SENTENCE_ENDS, Binder, Section, is_line, is_listing, key_of
 from novelgpt.messages import EXIT_INPUT, UserError, warn
 
 PAGES = (".xhtml", ".html", ".htm")
 PAGE_TYPES = ("application/xhtml+xml", "text/html", "application/x-dtbook+xml", "text/x-oeb1-document")
 FONT_ALGORITHMS = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
-FEW_LINKS = 3  # of a page that may still be one of text
-CONTENTS_SHARE = 0.5  # of a contents page, in links or in titles of chapters
+FEW_ENTRIES, MAX_GAP = 3, 2  # of a list of chapters; paragraphs from one entry to the next
+FEW_LINES = 5  # above and below such a list
+NO_TITLE = ("。", "；")  # at the end of a paragraph
+MAX_STRETCH = 50_000  # characters of several pages under one title
+LOWEST = 9  # the depth of a title that is in no navigation
 SHOWN = 3  # missing pages named in a warning
 
 
@@ -158,18 +171,31 @@ def bind_pages(package: Package) -> list[Section]:
     by_page: dict[str, list[Point]] = {}
     for point in points:
         by_page.setdefault(point.page, []).append(point)
+    pages = []
     for path in package.pages:
-        if path in package.guides:
-            continue
-        page = read_page(package, path, missing)
+        page = read_page(package, path, missing) if path not in package.guides else None
         own = by_page.get(path, [])
-        if page is None or is_contents(page.blocks, titles, len(own)):
-            continue
+        if page:
+            page.blocks = drop_contents(page.blocks, titles - {key_of(point.title) for point in own})
+            pages.append((page, own))
+    for page, own in divide_long_stretches(pages):
         add_page(binder, page, own)
     if missing:
         shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")
         warn(f"{package.name}: {len(missing)} of {len(package.pages)} pages are missing or cannot be read: {shown}")
-    return binder.finish()
+    return [section for section in binder.finish() if not is_listing(section)]
+
+
+def divide_long_stretches(pages: list[tuple[Page, list[Point]]]) -> Iterator[tuple[Page, list[Point]]]:
+    """Yield the pages with their points; where a point is followed by far too long a text, pages that begin with a
+    title get one of their own: such a navigation is not finished."""
+    starts = [number for number, (_, own) in enumerate(pages) if own or number == 0] + [len(pages)]
+    for start, end in itertools.pairwise(starts):
+        length = sum(len(block.text) for page, _ in pages[start:end] for block in page.blocks)
+        for page, own in pages[start:end]:
+            if length > MAX_STRETCH and not own and page.blocks and is_line(page.blocks[0].text):
+                own = [Point(page.blocks[0].text, LOWEST, "", "")]
+            yield page, own
 
 
 def read_page(package: Package, path: str, missing: list[str]) -> Page | None:
@@ -184,14 +210,28 @@ def read_page(package: Package, path: str, missing: list[str]) -> Page | None:
     return None
 
 
-def is_contents(blocks: list[Block], titles: set[str], num_points: int) -> bool:
-    """Say whether a page lists the chapters: mostly links, or mostly their titles."""
-    linked = [block for block in blocks if block.linked]
-    length = sum(len(block.text) for block in blocks)
-    if len(linked) >= FEW_LINKS and sum(block.linked for block in linked) > CONTENTS_SHARE * length:
-        return True
-    listed = sum(key_of(block.text) in titles for block in blocks)
-    return listed - num_points >= FEW_LINKS and listed > CONTENTS_SHARE * len(blocks)
+def drop_contents(blocks: list[Block], titles: set[str]) -> list[Block]:
+    """Empty the lists of chapters on a page, links or titles one below the other; sentences in between stay.
+
+    Args:
+        blocks: the paragraphs of the page.
+        titles: keys of the titles of other pages.
+    """
+    is_entry = [
+        (is_menu(block) or key_of(block.text) in titles) and not block.text.endswith(NO_TITLE) for block in blocks
+    ]
+    groups: list[list[int]] = []
+    for number in itertools.compress(range(len(blocks)), is_entry):
+        if groups and number - groups[-1][-1] <= MAX_GAP:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    listed = {number for group in groups if len(group) >= FEW_ENTRIES for number in range(group[0], group[-1] + 1)}
+    # what is left of a page that has no sentence is the head of the list
+    is_story = [block.text[-1] in SENTENCE_ENDS and not entry for block, entry in zip(blocks, is_entry, strict=True)]
+    if listed and not any(is_story) and len(blocks) - len(listed) <= FEW_LINES:
+        return []
+    return [Block("") if number in listed and not is_story[number] else block for number, block in enumerate(blocks)]
 
 
 def add_page(binder: Binder, page: Page, points: list[Point]) -> None:

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 
-from novelgpt.corpus.containers.markup import Block, Page, decode_markup
+from novelgpt.corpus.containers.markup import Block, Page, decode_markup, is_menu
 from novelgpt.corpus.containers.sections import Binder, Section
 from novelgpt.messages import EXIT_INPUT, UserError
 
@@ -11,7 +11,6 @@ LOOKS_LIKE_HTML = re.compile(
     r"\s*(?:<\?xml[^<>]*>\s*)?(?:<!--.{0,1000}?-->\s*)*<(?:!DOCTYPE\s+html|html|head|body)\b", re.I | re.S
 )
 MENUS = ("nav", "footer", "aside")
-MAX_MENU = 200  # characters of a line of links
 LOWEST = 3  # headings of a lower level stay in the text
 
 
@@ -53,11 +52,6 @@ def read_html(data: bytes | str, name: str) -> list[Section]:
     raise UserError(
         f"{name}: a web page without text, only links or pictures", "save the page of a chapter", EXIT_INPUT
     )
-
-
-def is_menu(block: Block) -> bool:
-    """Say whether a line is mostly links."""
-    return block.linked * 2 > len(block.text) and len(block.text) <= MAX_MENU
 
 
 def title_depths(blocks: list[Block]) -> list[int]:

@@ -36,13 +36,13 @@ LONG_TEXT = 2000  # characters without a tag, in which line breaks are meant
 HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 BLOCKS = {
     *HEADINGS,
-    *"p div li ul ol dl dt dd table tr blockquote section article body html hr br pre center form".split(),
+    *"p div li ul ol dl dt dd table tr td th blockquote section article body html hr br pre center form".split(),
 }
 BLOCKS |= set("fieldset figure figcaption header footer main aside nav address details summary".split())
-CELLS = ("td", "th")
 RAW = ("script", "style", "title", "textarea")  # what is in them is no markup
 LEFT_OUT = {*RAW, *"head template noscript svg iframe object audio video canvas select button rt rp rtc".split()}
 NOTE = re.compile(r"type\s*=\s*.[^\"']*\b(?:foot|end|rear)?note")  # epub:type
+MAX_MENU = 200  # characters of a line of links
 MAX_MARK = 6  # characters of a link to a note, such as [12]
 
 
@@ -172,16 +172,14 @@ class Page:
             self.close()
             self.level = HEADINGS.index(name) + 1 if name in HEADINGS else self.level
             self.preformatted += name == "pre"
-        elif name in CELLS:
-            self.parts.append(" ")
         elif name == "sup":
             self.mark = len(self.parts)
-        if "id" in value or "name" in value:
-            attributes = read_attributes(value)
+        attributes = read_attributes(value)
+        if attributes:
             for key in {attributes.get("id"), attributes.get("name") if name == "a" else None} - {None}:
                 self.anchors.setdefault(key, len(self.blocks) + any(part.strip() for part in self.parts))
         if name == "a":
-            self.in_link = "href" in value
+            self.in_link = "href" in attributes
 
     def end(self, name: str) -> None:
         """Take the end of an element."""
@@ -202,6 +200,11 @@ class Page:
         if text := join_text(self.parts):
             self.blocks.append(Block(text, self.linked, self.level))
         self.parts, self.linked, self.mark = [], 0, 0
+
+
+def is_menu(block: Block) -> bool:
+    """Say whether a line is mostly links."""
+    return block.linked * 2 > len(block.text) and len(block.text) <= MAX_MENU
 
 
 def drop_elements(markup: str, names: set[str]) -> Iterator[tuple[str, str, str]]:

@@ -8,11 +8,13 @@ volume, goes before the next one.
 """
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 from novelgpt.corpus.containers.markup import Block
 
-MAX_TITLE = 80  # characters of a heading on the page that is taken instead of the title of the navigation
+MAX_TITLE, MAX_LINE = 80, 40  # characters of a heading on the page, and of a line, that take the place of a title
+LEAST_KEY, LONG_KEY, SIMILAR = 4, 8, 0.9  # letters of a title; the share of them that two have in common
 SHOWN = 0  # the depth of a title that the page shows: it goes before whatever comes next
 MAX_LINES = 8  # that a title is printed on
 VOLUME = re.compile(r"第.{1,6}[卷部集篇册辑輯冊]|[卷篇].{1,3}\b")
@@ -20,6 +22,9 @@ HAN = re.compile(r"[\u3400-\u9fff]")
 NO_STORY = set(
     "封面 目录 目錄 目次 总目录 總目錄 扉页 扉頁 书名页 cover coverpage contents tableofcontents titlepage".split()
 )
+CONTENTS = ("目录", "目錄", "目次", "contents")
+MAX_COVER = 200  # characters
+SENTENCE_ENDS = "。！？…”」』"
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,16 @@ def key_of(text: str) -> str:
     '第一章山村part1'
     """
     return "".join(filter(str.isalnum, text)).casefold()
+
+
+def is_listing(section: Section) -> bool:
+    """Say whether a section is a contents list or a cover: called so, and without sentences."""
+    lines = section.text.split("\n")
+    names = [key_of(section.title), key_of(lines[0])]
+    is_cover = any(name in NO_STORY for name in names) and len(section.text) <= MAX_COVER
+    if not is_cover and not any(name.endswith(CONTENTS) for name in names):
+        return False
+    return sum(len(line) for line in lines if line[-1] in SENTENCE_ENDS) * 2 < len(section.text)
 
 
 class Binder:
@@ -61,7 +76,7 @@ class Binder:
 
     def add(self, blocks: list[Block]) -> None:
         """Add paragraphs to the section."""
-        self.blocks += blocks
+        self.blocks += [block for block in blocks if block.text]
 
     def close(self) -> None:
         """End the section that is open; one without text leaves its title to the next."""
@@ -82,26 +97,78 @@ class Binder:
 
 
 def settle_title(titles: list[str], blocks: list[Block]) -> tuple[list[str], list[Block]]:
-    """Take the title off the paragraphs that repeat it; a heading there that says more takes its place.
+    """Take titles off the paragraphs that repeat them; a heading there that says more takes a title's place.
 
     >>> settle_title(["第一卷 风起", "山村"], [Block("第一章 山村", level=2), Block("他走了。")])
     (['第一卷 风起', '第一章 山村'], [Block(text='他走了。', linked=0, level=0)])
     """
-    if not titles:
-        return titles, blocks
-    # the page repeats all of the titles, or the last ones, on one line or several
-    wanted = {key_of("".join(titles[start:])) for start in range(len(titles))} - {""}
-    printed = ""
-    for number, block in enumerate(blocks[:MAX_LINES], 1):
+    rest = without_title("".join(titles), blocks) if len(titles) > 1 else blocks
+    settled = []
+    for title in titles:
+        rest = without_title(title, rest)
+        heading, number = fuller_title(title, rest)
+        settled.append(heading)
+        rest = without_title(heading, rest[number:])
+    return settled, rest
+
+
+def without_title(title: str, blocks: list[Block]) -> list[Block]:
+    """Return the paragraphs below a title that stands above them, once or several times, on one line or several."""
+    key = key_of(title)
+    printed, found = "", 0
+    for number, block in enumerate(blocks[:MAX_LINES] if key else [], 1):
         printed += key_of(block.text)
-        if printed in wanted:
-            return settle_title(titles, blocks[number:])
-    # or its headings say more than the navigation, or a part of it
+        if printed and (not printed.replace(key, "") or is_similar(key, printed)):
+            printed, found = "", number
+    rest = blocks[found:]
+    if rest and len(key) >= LEAST_KEY and (text := cut_title(key, rest[0].text)):
+        return [replace(rest[0], text=text), *rest[1:]]
+    return rest
+
+
+def is_similar(title: str, printed: str) -> bool:
+    """Say whether two longer keys are one title, but for a variant of a character or the order of its halves.
+
+    >>> is_similar("第八回柴進門招天下客林沖棒打洪教頭", "第八回柴進門招天下客林冲棒打洪教頭")
+    True
+    """
+    longer = max(len(title), len(printed))
+    return longer >= LONG_KEY and sum((Counter(title) & Counter(printed)).values()) >= SIMILAR * longer
+
+
+def cut_title(key: str, text: str) -> str:
+    """Cut a title and the blank behind it off the line of text that begins with it; "" where none does.
+
+    >>> cut_title("第一章山村", "第一章 山村　　他走了。"), cut_title("山村早晨", "山村早晨的雾")
+    ('他走了。', '')
+    """
+    place, rest = 0, key
+    while rest and place < len(text):
+        sign = text[place].casefold()
+        if sign.isalnum():
+            if not rest.startswith(sign):
+                return ""
+            rest = rest[len(sign) :]
+        place += 1
+    return text[place:].strip() if not rest and text[place : place + 1].isspace() else ""
+
+
+def fuller_title(title: str, blocks: list[Block]) -> tuple[str, int]:
+    """Return what the page prints of a title where it says more, and on how many paragraphs it stands."""
     number = next((number for number, block in enumerate(blocks) if not block.level), len(blocks))
     heading = " ".join(block.text for block in blocks[:number])
-    said, known = key_of(heading), key_of(titles[-1])
+    said, known = key_of(heading), key_of(title)
     if said and said in known:
-        return titles, blocks[number:]
-    if said and len(heading) <= MAX_TITLE and (known in said or (HAN.search(heading) and not HAN.search(titles[-1]))):
-        return [*titles[:-1], heading], blocks[number:]
-    return titles, blocks
+        return title, number
+    if said and len(heading) <= MAX_TITLE and (known in said or (HAN.search(heading) and not HAN.search(title))):
+        return heading, number
+    # a title that was cut off in the navigation: 第二章 童年和少, 第二章 童年和少年时代
+    first = blocks[0].text if blocks else ""
+    if len(known) >= 3 and is_line(first) and key_of(first).startswith(known):
+        return first, 1
+    return title, 0
+
+
+def is_line(text: str) -> bool:
+    """Say whether a paragraph may be a title: short, and without the end of a sentence."""
+    return 0 < len(text) <= MAX_LINE and (text[-1].isalnum() or text[-1] in "）)》」』】？")
