@@ -3,8 +3,9 @@
     python clr_ctrl.py novel.txt
     python clr_ctrl.py books/ more.jsonl --output data/train.json --report report.html
 
-Takes .txt, .json, .jsonl, .csv, each also as .gz, whole folders, and "-" for standard input, in any encoding. Without
-a path it reads data/input.json or data/input.txt, or else the bundled novel.
+Takes .txt, .md, .epub, .docx, .html, .json, .jsonl, .csv, each also as .gz, .zip and .tar of these, whole folders, and
+"-" for standard input, in any encoding. A folder with a file for each chapter is one book. Without a path it reads
+data/input.json or data/input.txt, or else the bundled novel.
 """
 
 import contextlib

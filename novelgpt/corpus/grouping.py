@@ -118,7 +118,32 @@ def group_books(files: dict[str, int], first_line: Callable[[str], str]) -> dict
     grouped: dict[str, list[str]] = {}
     for path in order:
         grouped.setdefault(book_of.get(path, path), []).append(path)
-    return grouped
+    return {book: order_chapters(paths, first_line) for book, paths in grouped.items()}
+
+
+def order_chapters(paths: list[str], first_line: Callable[[str], str]) -> list[str]:
+    """Sort chapters whose names do not count by the numbers in their first lines; others are sorted by their names.
+
+    >>> order_chapters(["山.txt", "城.txt"], {"山.txt": "第二章", "城.txt": "第一章"}.get)
+    ['城.txt', '山.txt']
+    """
+    if len(paths) < 2 or counted_share(paths) >= SHARE:
+        return paths
+    headings = {path: read_heading(first_line(path).strip()) for path in paths}
+    numbers = {path: heading.number for path, heading in headings.items() if heading and heading.number is not None}
+    places = {place: index for index, place in enumerate(dict.fromkeys(path.rpartition("/")[0] for path in paths))}
+    last = max(numbers.values(), default=0) + 1
+
+    def key(path: str) -> tuple[int, int]:
+        return places[path.rpartition("/")[0]], numbers.get(path, -1 if FRONT.match(stem_of(path)) else last)
+
+    return sorted(paths, key=key)
+
+
+def counted_share(paths: Sequence[str]) -> float:
+    """Return the share of files whose names hold numbers that no other has in their folder."""
+    counted = [(path.rpartition("/")[0], tuple(NUMBERS.findall(stem_of(path)))) for path in paths]
+    return len({(place, numbers) for place, numbers in counted if numbers}) / len(paths)
 
 
 def usual_ending(paths: Sequence[str]) -> str:
@@ -161,9 +186,7 @@ def ending_of_chapters(files: dict[str, int], first_line: Callable[[str], str]) 
     numbers = [heading.number for heading in headings if heading and heading.number is not None]
     if len(set(numbers)) < len(numbers) / 2:
         return ""
-    counted = [tuple(NUMBERS.findall(stem_of(path))) for path in paths]
-    different = len({numbers for numbers in counted if numbers})
-    return ending if max(different / len(paths), len(numbers) / len(looked)) >= SHARE else ""
+    return ending if max(counted_share(paths), len(numbers) / len(looked)) >= SHARE else ""
 
 
 def title_of(path: str, text: str) -> str:

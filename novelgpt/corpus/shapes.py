@@ -85,8 +85,6 @@ def find_sections(value: object, fields: Fields, place: str = WHOLE, depth: int 
     >>> find_sections({"data": [{"Title": "第一章", "content": ["他走了。", "天黑了。"]}]}, Fields("a.json"))
     [Section(title='第一章', text='他走了。\\n天黑了。')]
     """
-    if depth > MAX_DEPTH:
-        raise UserError(f"{fields.name}: nested too deep", LIST_HINT, EXIT_INPUT)
     if isinstance(value, list):
         places = (f"item {index}" if place == WHOLE else f"{place}, item {index}" for index in range(len(value)))
         return list_sections(value, list(places), fields, depth)
@@ -156,6 +154,8 @@ def choose_title_key(objects: Sequence[dict], fields: Fields) -> str | None:
 
 def object_sections(item: dict, fields: Fields, place: str, depth: int, title_key: str | None = None) -> list[Section]:
     """List the titled texts of an object: its own text, the texts of what it wraps, or those whose titles are keys."""
+    if depth > MAX_DEPTH:
+        raise UserError(f"{fields.name}: nested too deep", LIST_HINT, EXIT_INPUT)
     key = find_key([*item], fields.text, TEXT_KEYS)
     is_top = place == WHOLE
     title_key = title_key or (choose_title_key([item], fields) if is_top else None)
@@ -167,9 +167,14 @@ def object_sections(item: dict, fields: Fields, place: str, depth: int, title_ke
     # a book or a volume: lists or objects with texts; a volume's title comes before its chapters
     if wrapped := wrapped_values(item):
         inner = [Section(title, "")] if title and not is_top else []
+        inner_key = choose_title_key([value for _, value in wrapped if isinstance(value, dict)], fields)
         for name, value in wrapped:
-            sections = find_sections(value, fields, f"key {printable(name[:SHOWN_KEY])!r}", depth + 1)
-            is_named = len(sections) == 1 and not sections[0].title and HAN.search(name) and isinstance(value, dict)
+            where = f"key {printable(name[:SHOWN_KEY])!r}"
+            if isinstance(value, list):
+                inner += find_sections(value, fields, where, depth + 1)
+                continue
+            sections = object_sections(value, fields, where, depth + 1, inner_key)
+            is_named = len(sections) == 1 and not sections[0].title and HAN.search(name)
             inner += [Section(name, sections[0].text)] if is_named else sections
         return inner
     if key is not None:
