@@ -308,14 +308,12 @@ def bind(sources: Sequence[SourceFile], sizes: Sequence[int], name: str, left_ou
         lines += sum(text.count("\n") + 1 for text in source.documents)
     encodings = sorted({source.decoded.encoding for source in sources})
     is_mixed = len(encodings) > 1
-    decoded = replace(
-        sources[0].decoded,
+    decoded = Decoded(
         text="",
         encoding="mixed" if is_mixed else encodings[0],
         reason=f"its files are in {' and '.join(encodings)}" if is_mixed else sources[0].decoded.reason,
         bad_bytes=sum(source.decoded.bad_bytes for source in sources),
         bad_offsets=tuple(offsets[:MAX_OFFSETS]),
-        segments=(),
         torn_lines=tuple(torn),
     )
     documents = [text for source in sources for text in source.documents]

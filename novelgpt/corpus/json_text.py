@@ -26,7 +26,7 @@ def read_json(text: str, kind: str, fields: Fields, repairs: Counter) -> list[Se
     [Section(title='', text='第一章'), Section(title='', text='第二章')]
     """
     if kind == "json":
-        return find_sections(parse_json(text, fields.name, repairs), fields)
+        return find_sections(parse_json(text, fields.name, repairs), fields, "the whole file")
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     values = [parse_json(line, fields.name, repairs, first_line=number) for number, line in lines]
     return list_sections(values, [f"line {number}" for number, _ in lines], fields)

@@ -31,7 +31,6 @@ NOT_A_WORD = re.compile(r"[\W_]+")
 HAN = re.compile("[\u3400-\u9fff]")
 JSON_TYPES = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
 JSON_TYPES |= {str: "a string", type(None): "null"}
-WHOLE = "the whole file"
 MAX_DEPTH = 8  # of lists and objects around the texts
 MAX_TITLE = 100  # characters
 LONG_TEXT = 100  # characters; a longer value is no author and no address
@@ -70,7 +69,7 @@ def find_key(keys: Sequence[str], asked: str | None, usual: Sequence[str]) -> st
     return next((plain[word] for word in ([plain_key(asked)] if asked else usual) if word in plain), None)
 
 
-def find_sections(value: object, fields: Fields, place: str = WHOLE, depth: int = 0) -> list[Section]:
+def find_sections(value: object, fields: Fields, place: str, depth: int = 0) -> list[Section]:
     """List the titled texts in a value of JSON.
 
     Args:
@@ -82,12 +81,12 @@ def find_sections(value: object, fields: Fields, place: str = WHOLE, depth: int 
     Raises:
         UserError: no texts in it, or something else where a text should be.
 
-    >>> find_sections({"data": [{"Title": "第一章", "content": ["他走了。", "天黑了。"]}]}, Fields("a.json"))
-    [Section(title='第一章', text='他走了。\\n天黑了。')]
+    >>> find_sections({"data": [{"Title": "第一章", "content": ["他走了。"]}]}, Fields("a.json"), "the whole file")
+    [Section(title='第一章', text='他走了。')]
     """
     if isinstance(value, list):
-        places = (f"item {index}" if place == WHOLE else f"{place}, item {index}" for index in range(len(value)))
-        return list_sections(value, list(places), fields, depth)
+        places = [f"{place}, item {index}" if depth else f"item {index}" for index in range(len(value))]
+        return list_sections(value, places, fields, depth)
     if isinstance(value, dict):
         return object_sections(value, fields, place, depth)
     raise wrong_type(fields.name, place, value, "a list of strings")
@@ -157,7 +156,7 @@ def object_sections(item: dict, fields: Fields, place: str, depth: int, title_ke
     if depth > MAX_DEPTH:
         raise UserError(f"{fields.name}: nested too deep", LIST_HINT, EXIT_INPUT)
     key = find_key([*item], fields.text, TEXT_KEYS)
-    is_top = place == WHOLE
+    is_top = depth == 0
     title_key = title_key or (choose_title_key([item], fields) if is_top else None)
     title = item.get(title_key) if title_key else ""
     title = title if isinstance(title, str) else ""
