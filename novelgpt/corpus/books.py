@@ -279,21 +279,20 @@ class Library:
         ):
             bar.leave = False  # on a terminal an error stands alone
             for path in files:
-                if is_large(path):
-                    book = CleanBook(path, self.options)
-                    yield from book
-                    self.facts.append(book.facts)
-                else:
-                    # a book that cannot be read is left out, unless it was named or there is no other
-                    try:
+                # a book that cannot be read is left out, unless it was named or there is no other
+                try:
+                    if is_large(path):
+                        book = CleanBook(path, self.options)
+                        yield from book
+                        facts = book.facts
+                    else:
                         documents, facts = take_book(path)
-                    except UserError as problem:
-                        if path in named or len(self.left_out) + 1 == len(files):
-                            raise
-                        self.left_out.append({"path": path, "error": problem.message})
-                        continue
-                    yield from documents
+                        yield from documents
                     self.facts.append(facts)
+                except UserError as problem:
+                    if path in named or len(self.left_out) + 1 == len(files):
+                        raise
+                    self.left_out.append({"path": path, "error": problem.message})
                 bar.update(file_size(path))
             # raised before the writer has put the file in its place
             if not any(facts.documents for facts in self.facts):

@@ -254,7 +254,7 @@ def decode_together(parts: dict[str, bytes], name: str) -> dict[str, Decoded]:
     Returns:
         Nothing for a file that is decoded on its own: in Unicode, or where together they cannot be read.
     """
-    names = [part for part, data in parts.items() if kind_of(part) in ("txt", None) and not is_unicode(data)]
+    names = [part for part, data in parts.items() if not is_unicode(data) and file_kind(data) is None]
     if len(names) < 2:
         return {}
     try:
@@ -380,7 +380,10 @@ def file_size(path: str) -> int:
 def is_plain_text(path: str) -> bool:
     """Tell whether a book is a file of plain text, by its ending and by what is in it."""
     is_text = kind_of(path) in ("txt", None) and not path.lower().endswith(".gz")
-    return is_text and os.path.isfile(path) and file_kind(path) is None
+    try:
+        return is_text and os.path.isfile(path) and file_kind(path) is None
+    except OSError:  # reading it says why
+        return False
 
 
 def write_documents(path: str | Path, documents: Iterable[str], keep: Callable[[], object] | None = None) -> None:

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from novelgpt.corpus.chapters import read_heading
-from novelgpt.corpus.containers import Section
 from novelgpt.messages import EXIT_INPUT, UserError, printable, warn
 
 # keys without case, blanks, hyphens and underlines, the likeliest first
@@ -37,6 +36,14 @@ LONG_TEXT = 100  # characters; a longer value is no author and no address
 MAX_SHOWN, SHOWN_KEY = 8, 20  # keys in a message, and characters of each
 LIST_HINT = 'write a list of strings: ["第一章 …", "第二章 …"]'
 MIN_PARAGRAPHS, LONG_PARAGRAPH = 20, 300  # strings in a list, characters of the middle one
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a book as its file divides it, most often a chapter."""
+
+    title: str  # "" where there is none
+    text: str  # paragraphs divided by line breaks
 
 
 @dataclass(frozen=True)

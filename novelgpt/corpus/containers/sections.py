@@ -9,9 +9,10 @@ volume, goes before the next one.
 
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from novelgpt.corpus.containers.markup import Block
+from novelgpt.corpus.shapes import Section
 
 MAX_TITLE, MAX_LINE = 80, 40  # characters of a heading on the page, and of a line, that take the place of a title
 LEAST_KEY, LONG_KEY, SIMILAR = 4, 8, 0.9  # letters of a title; the share of them that two have in common
@@ -25,14 +26,6 @@ NO_STORY = set(
 CONTENTS = ("目录", "目錄", "目次", "contents")
 MAX_COVER = 200  # characters
 SENTENCE_ENDS = "。！？…”」』"
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of a book as its file divides it, most often a chapter."""
-
-    title: str  # "" where there is none
-    text: str  # paragraphs divided by line breaks
 
 
 def key_of(text: str) -> str:
