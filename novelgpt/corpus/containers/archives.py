@@ -28,12 +28,14 @@ MAX_BYTES = 512 << 20  # of one file, as it is read into memory
 READ_BYTES = 1 << 20  # at a time
 MAX_NAMES = 200_000  # files of one archive
 UTF8_NAME, ENCRYPTED = 0x800, 0x1  # flags of a file in a zip
-STREAMS = {"gzip": gzip.GzipFile, "bz2": bz2.BZ2File, "xz": lzma.LZMAFile}
+STREAMS = {"gzip": gzip.open, "bz2": bz2.BZ2File, "xz": lzma.LZMAFile}
 ENDINGS = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError)
 DAMAGES += (OSError, OverflowError, RecursionError)
 IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini")
-INSIDE = {"META-INF/container.xml": "epub", "word/document.xml": "docx"}  # what a zip is by a file in it
+# what a zip is by a file in it, or by its first one, whose name stands at this place
+INSIDE = {"META-INF/container.xml": "epub", "word/document.xml": "docx"}
+FIRST_FILES, ZIP_NAME = {b"mimetype": "epub", b"[Content_Types].xml": "docx"}, 30
 DAMAGE_HINT = "fetch or pack it again"
 SIZE_HINT = "unpack it yourself if it really is a book"
 
@@ -87,7 +89,7 @@ def zip_kind(file: BinaryIO, head: bytes) -> str:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
     except (*DAMAGES, NotImplementedError):
-        return "epub" if b"mimetypeapplication/epub" in head else "docx" if b"word/" in head else "zip"
+        return next((kind for name, kind in FIRST_FILES.items() if head.startswith(name, ZIP_NAME)), "zip")
     found = next((kind for name, kind in INSIDE.items() if name in names), "zip")
     return "epub" if found == "zip" and any(name.lower().endswith(".opf") for name in names) else found
 
@@ -108,11 +110,10 @@ def refuse_bomb(size: int, packed: int, name: str) -> None:
         raise UserError(message, SIZE_HINT, EXIT_INPUT)
 
 
-def read_packed(archive: zipfile.ZipFile, path: str, name: str) -> bytes:
+def read_packed(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str) -> bytes:
     """Return the bytes of a file in a zip; UserError as of Archive.read."""
-    member = archive.getinfo(path)
-    refuse_member(member, f"{name}/{path}")
-    with damage_told(f"{name}/{path}"):
+    refuse_member(member, path)
+    with damage_told(path):
         return archive.read(member)
 
 
@@ -125,8 +126,8 @@ class Archive:
         inside: whether it lies in an archive itself; then those in it are refused.
 
     Attributes:
-        names: the files in the order of the archive, without folders and hidden ones; `inner.zip/a.txt` lies in a
-            second archive.
+        sizes: the files in the order of the archive, without folders and hidden ones, and their unpacked bytes;
+            `inner.zip/a.txt` lies in a second archive.
 
     Raises:
         UserError: damaged, or absurdly large.
@@ -149,7 +150,7 @@ class Archive:
             self.file.seek(0)
             with damage_told(self.name):
                 self.members = self.list_members()
-            self.names = [name for own in self.members for name in self.expand(own)]
+            self.sizes = {name: size for own in self.members for name, size in self.expand(own).items()}
         except BaseException:
             self.close()
             raise
@@ -186,14 +187,20 @@ class Archive:
                 raise UserError(f"{self.name}: more than {MAX_NAMES:,} files", SIZE_HINT, EXIT_INPUT)
         return members
 
-    def expand(self, name: str) -> list[str]:
-        """List the files of an archive in this one; itself where it is none, or cannot be read."""
+    @property
+    def names(self) -> list[str]:
+        """The files in the order of the archive."""
+        return [*self.sizes]
+
+    def expand(self, name: str) -> dict[str, int]:
+        """List the files of an archive in this one with their sizes; itself where it is none, or cannot be read."""
+        own = {name: size_of(self.members[name])}
         if self.inside or not name.lower().endswith(ENDINGS):
-            return [name]
+            return own
         try:
-            return [f"{name}/{inner}" for inner in self.open_inner(name).names]
+            return {f"{name}/{inner}": size for inner, size in self.open_inner(name).sizes.items()}
         except UserError:
-            return [name]
+            return own
 
     def open_inner(self, name: str) -> "Archive":
         """Open an archive in this one; the last one stays open."""

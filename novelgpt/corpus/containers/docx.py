@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from novelgpt.corpus.containers.archives import open_zip, read_packed
+from novelgpt.corpus.containers.archives import open_zip, read_packed, zip_entries
 from novelgpt.corpus.containers.markup import Block, decode_markup, drop_elements, read_attributes, read_tokens
 from novelgpt.corpus.containers.sections import Binder, Section
 from novelgpt.messages import EXIT_INPUT, UserError
@@ -36,12 +36,14 @@ def read_docx(data: bytes, name: str) -> list[Section]:
         UserError: damaged, absurdly large, or without text.
     """
     with open_zip(data, name) as archive:
-        names = archive.namelist()
-        path = next((path for path in names if DOCUMENT.fullmatch(path)), None)
+        members = dict(zip_entries(archive))
+        path = next((path for path in members if DOCUMENT.fullmatch(path)), None)
         if path is None:
             raise UserError(f"{name}: a Word file without a document in it", "save it anew in Word", EXIT_INPUT)
-        parts = [part for part in (path, STYLES) if part in names]
-        texts = {part: decode_markup(read_packed(archive, part, name), f"{name}/{part}") for part in parts}
+        parts = {
+            part: read_packed(archive, members[part], f"{name}/{part}") for part in (path, STYLES) if part in members
+        }
+        texts = {part: decode_markup(data, f"{name}/{part}") for part, data in parts.items()}
     levels = read_levels(texts.get(STYLES, ""))
     binder = Binder()
     for text, level in read_paragraphs(texts[path], levels):

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from novelgpt.corpus.containers.archives import open_zip, read_packed
+from novelgpt.corpus.containers.archives import open_zip, read_packed, zip_entries
 from novelgpt.corpus.containers.markup import (
     Block,
     Page,
@@ -60,7 +60,7 @@ class Package:
     def __init__(self, archive: zipfile.ZipFile, name: str):
         self.archive = archive
         self.name = name
-        self.names = dict.fromkeys(archive.namelist())
+        self.names = dict(zip_entries(archive))
         self.folded = {path.casefold(): path for path in self.names}
         self.opf = self.find_opf()
         tokens = [(tag, read_attributes(value)) for kind, tag, value in self.tokens(self.opf) if kind == "start"]
@@ -92,16 +92,16 @@ class Package:
 
     def read(self, path: str) -> bytes:
         """Return the bytes of a file."""
-        return read_packed(self.archive, path, self.name)
+        return read_packed(self.archive, self.names[path], f"{self.name}/{path}")
 
     def resolve(self, href: str, base: str) -> tuple[str, str]:
         """Return the path and the anchor that a link in the file `base` means."""
         path, _, anchor = href.partition("#")
-        for plain in (unquote(path), path):
+        for plain in (path, unquote(path)):
             full = posixpath.normpath(posixpath.join(posixpath.dirname(base), plain)) if path else base
+            full = self.folded.get(full.casefold(), full) if full not in self.names else full
             if full in self.names:
                 break
-            full = self.folded.get(full.casefold(), full)
         return full, unquote(anchor)
 
     def without_spine(self) -> list[str]:
@@ -113,9 +113,7 @@ class Package:
         if not pages:
             raise UserError(f"{self.name}: an EPUB without pages", "fetch it again", EXIT_INPUT)
         warn(f"{self.name}: an EPUB without a spine: its {len(pages)} pages are read in the order of their names")
-        return sorted(
-            pages, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", path)]
-        )
+        return sorted(pages, key=natural_key)
 
     def encrypted_pages(self) -> list[str]:
         """Return the pages that are encrypted; fonts may be."""
@@ -139,6 +137,16 @@ class Package:
                 return points[1:]
             return points
         return []
+
+
+def natural_key(path: str) -> list[str | int]:
+    """Return what sorts names as people do.
+
+    >>> sorted(["10.html", "9.html"], key=natural_key)
+    ['9.html', '10.html']
+    """
+    parts = re.split("([0-9]{1,18})", path)
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)]
 
 
 def read_epub(data: bytes, name: str) -> list[Section]:

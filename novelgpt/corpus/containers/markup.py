@@ -20,11 +20,10 @@ from novelgpt.messages import UserError
 # a tag's name and attributes, also where a quote is missing; or a declaration
 TAG = re.compile(r"""<(/?)([A-Za-z][\w:.-]*)((?:[^<>"']++|"[^"<]*"|'[^'<]*')*+|[^<>]*+)>|<[!?/][^<>]*>""")
 DOCTYPE = re.compile(
-    r"<!DOCTYPE[^\[>]{0,1000}\[.{0,20000}?\]\s*>", re.IGNORECASE | re.DOTALL
-)  # with entities of its own
-ATTRIBUTE = re.compile(r"""([\w:.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
+    r"[^<]*+(?:<\?[^<>]*+>[^<]*+)?<!DOCTYPE[^\[>]*+\[[^\]]*+\]\s*+>", re.IGNORECASE
+)  # with its own entities
+ATTRIBUTE = re.compile(r"""(?<![\w:.-])([\w:.-]++)\s*+=\s*+(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
 UNQUOTED = re.compile(r"=\s*[^\s\"'=<>]+$")  # <a href=/book/> does not end itself
-MAX_ATTRIBUTES = 1 << 16  # characters of one tag that are looked at
 LONG_NUMBER = re.compile(r"&#(?:[0-9]{8,}|[xX][0-9a-fA-F]{7,});?")  # no character has one
 DECLARED = re.compile(rb"""(?:encoding|charset)\s*=\s*["']?([\w-]+)""")
 
@@ -54,9 +53,10 @@ def read_tokens(markup: str) -> Iterator[tuple[str, str, str]]:
     >>> list(read_tokens("<w:t a='1'>1 < 2</w:t>"))
     [('start', 't', " a='1'"), ('text', '', '1 < 2'), ('end', 't', '')]
     """
-    markup = DOCTYPE.sub("", without_comments(markup), count=1)
-    place = 0
-    for match in TAG.finditer(markup):
+    markup = without_comments(markup)
+    head = DOCTYPE.match(markup)
+    place = head.end() if head else 0
+    for match in TAG.finditer(markup, place):
         if match.start() > place:
             yield "text", "", read_entities(markup[place : match.start()])
         place = match.end()
@@ -93,7 +93,7 @@ def read_attributes(value: str) -> dict[str, str]:
     >>> read_attributes(' id="c1" epub:type="toc" href=a.html')
     {'id': 'c1', 'type': 'toc', 'href': 'a.html'}
     """
-    found = ATTRIBUTE.findall(value[:MAX_ATTRIBUTES])
+    found = ATTRIBUTE.findall(value)
     return {name.lower().rpartition(":")[2]: read_entities(a or b or c) for name, a, b, c in found}
 
 
@@ -209,7 +209,7 @@ def is_menu(block: Block) -> bool:
 
 def drop_elements(markup: str, names: set[str]) -> Iterator[tuple[str, str, str]]:
     """Yield the tokens outside of elements of these names and of notes; one that never ends is not dropped."""
-    remaining = Counter(name.lower() for name in re.findall(r"</([A-Za-z]+)\s*>", markup))
+    remaining = Counter(name.lower() for name in re.findall(r"</(?:\w+:)?([A-Za-z]+)\s*>", markup))
     dropped, depth = "", 0
     for token in read_tokens(markup):
         kind, name, value = token
