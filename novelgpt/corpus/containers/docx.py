@@ -18,7 +18,7 @@ from novelgpt.messages import EXIT_INPUT, UserError
 DOCUMENT = re.compile(r"word/document\d*\.xml")
 STYLES = "word/styles.xml"
 HEADING = re.compile(r"(?:heading|标题|標題)\s*([1-9])", re.IGNORECASE)
-CONTENTS = re.compile(r"(?:toc|目录|目錄)\s*[1-9]", re.IGNORECASE)
+CONTENTS = re.compile(r"(?:toc|目录|目錄)\s*(?:[1-9]|heading|标题|標題)", re.IGNORECASE)
 LOWEST = 3  # headings of a lower level stay in the text
 DROPPED = {"del", "movefrom", "fallback", "rt"}
 IS_CONTENTS = 99  # the level of a line of a table of contents
@@ -75,7 +75,7 @@ def read_levels(markup: str) -> dict[str, int]:
             name_style(levels, style, style)
         elif tag == "name":
             name_style(levels, style, word)
-        elif tag == "outlinelvl" and word.isdecimal():
+        elif tag == "outlinelvl" and word.isdecimal() and levels.get(style) != IS_CONTENTS:
             levels[style] = (int(word) + 1) % 10  # level 9 is that of text
         elif tag == "basedon":
             parents[style] = word

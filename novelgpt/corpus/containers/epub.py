@@ -55,6 +55,7 @@ class Package:
     Attributes:
         pages: the pages of the spine in reading order, those that are read by the way last.
         guides: the paths of the navigation.
+        title: the title of the book; "" where the table has none.
     """
 
     def __init__(self, archive: zipfile.ZipFile, name: str):
@@ -63,7 +64,9 @@ class Package:
         self.names = dict(zip_entries(archive))
         self.folded = {path.casefold(): path for path in self.names}
         self.opf = self.find_opf()
-        tokens = [(tag, read_attributes(value)) for kind, tag, value in self.tokens(self.opf) if kind == "start"]
+        opf = self.tokens(self.opf)
+        self.title = next((text for (_, tag, _), (_, _, text) in itertools.pairwise(opf) if tag == "title"), "").strip()
+        tokens = [(tag, read_attributes(value)) for kind, tag, value in opf if kind == "start"]
         self.items = {entry.get("id"): entry for tag, entry in tokens if tag == "item"}
         spine = [entry for tag, entry in tokens if tag == "itemref"]
         spine.sort(key=lambda entry: entry.get("linear") == "no")
@@ -174,7 +177,7 @@ def read_epub(data: bytes, name: str) -> list[Section]:
 
 def bind_pages(package: Package) -> list[Section]:
     """Read all pages and divide them where the navigation points to."""
-    points, binder, missing = package.points(), Binder(), []
+    points, binder, missing = package.points(), Binder(package.title), []
     titles = {key_of(point.title) for point in points} - {""}
     by_page: dict[str, list[Point]] = {}
     for point in points:
@@ -191,7 +194,7 @@ def bind_pages(package: Package) -> list[Section]:
     if missing:
         shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")
         warn(f"{package.name}: {len(missing)} of {len(package.pages)} pages are missing or cannot be read: {shown}")
-    return [section for section in binder.finish() if not is_listing(section)]
+    return [section for section in binder.finish() if not is_listing(section, package.title)]
 
 
 def divide_long_stretches(pages: list[tuple[Page, list[Point]]]) -> Iterator[tuple[Page, list[Point]]]:

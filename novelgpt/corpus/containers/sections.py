@@ -44,11 +44,11 @@ def key_of(text: str) -> str:
     return "".join(filter(str.isalnum, text)).casefold()
 
 
-def is_listing(section: Section) -> bool:
-    """Say whether a section is a contents list or a cover: called so, and without sentences."""
+def is_listing(section: Section, book: str) -> bool:
+    """Say whether a section is a contents list, a cover or a title page: called so, or like the book; no sentences."""
     lines = section.text.split("\n")
-    names = [key_of(section.title), key_of(lines[0])]
-    is_cover = any(name in NO_STORY for name in names) and len(section.text) <= MAX_COVER
+    names = {key_of(section.title), key_of(lines[0])} - {""}
+    is_cover = bool(names & {*NO_STORY, key_of(book)}) and len(section.text) <= MAX_COVER
     if not is_cover and not any(name.endswith(CONTENTS) for name in names):
         return False
     return sum(len(line) for line in lines if line[-1] in SENTENCE_ENDS) * 2 < len(section.text)
@@ -57,11 +57,15 @@ def is_listing(section: Section) -> bool:
 class Binder:
     """Binds what it is given in reading order into sections.
 
+    Args:
+        book: the title of the book, which is no part of that of a section.
+
     Attributes:
         sections: those that are done.
     """
 
-    def __init__(self):
+    def __init__(self, book: str = ""):
+        self.book = book
         self.sections: list[Section] = []
         self.titles: list[tuple[int, str]] = []  # (depth, title) since the last text
         self.blocks: list[Block] = []
@@ -88,7 +92,7 @@ class Binder:
             self.sections.append(Section(" ".join(titles), "\n".join(block.text for block in blocks)))
             self.titles = []
         else:
-            self.titles = [(SHOWN, title) for title in titles if key_of(title) not in NO_STORY]
+            self.titles = [(SHOWN, title) for title in titles if key_of(title) not in {*NO_STORY, key_of(self.book)}]
 
     def finish(self) -> list[Section]:
         """Return all sections."""

@@ -194,12 +194,13 @@ def test_a_truncated_archive_is_refused_in_words(kind):
             ]
 
 
-def test_bombs_are_refused():
-    zeros = b"\0" * (65 << 20)
-    message = ("unpacks to more than 67,108,864 bytes, 100 times its size", "unpack it yourself if it really is a book")
+def test_bombs_are_refused(monkeypatch):
+    monkeypatch.setattr(module, "FREE_BYTES", 1 << 20)
+    zeros = b"\0" * (2 << 20)
+    message = ("unpacks to more than 1,048,576 bytes, 100 times its size", "unpack it yourself if it really is a book")
     assert refusal(make_zip({"a.txt": zeros})) == message
     assert refusal(make_tar({"a.txt": zeros}, "w:bz2")) == message
-    assert refusal(make_zip({f"{number}.txt": zeros[: 9 << 20] for number in range(8)})) == message
+    assert refusal(make_zip({f"{number}.txt": zeros[: 1 << 18] for number in range(8)})) == message
 
 
 def test_a_file_of_four_gigabytes_is_refused(monkeypatch):

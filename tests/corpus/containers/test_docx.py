@@ -12,6 +12,7 @@ STYLES = (
     '<w:style w:styleId="own"><w:basedOn w:val="1"/><w:name w:val="我的标题"/></w:style>'
     '<w:style w:styleId="lvl"><w:pPr><w:outlineLvl w:val="1"/></w:pPr></w:style>'
     '<w:style w:styleId="cn"><w:name w:val="标题 3"/></w:style>'
+    '<w:style w:styleId="TOCHeading"><w:basedOn w:val="1"/><w:outlineLvl w:val="9"/></w:style>'
     '<w:style w:styleId="TOC1"><w:name w:val="toc 1"/></w:style>'
 )
 
@@ -80,9 +81,12 @@ def test_what_was_deleted_is_hidden_or_no_text_is_left_out(left_out):
 
 
 def test_a_table_of_contents_is_left_out():
-    assert sections_of(paragraph("第一章 山村 1", "TOC1") + paragraph("第一章 山村", "1") + paragraph("他走了。")) == [
-        ("第一章 山村", "他走了。")
-    ]
+    assert sections_of(
+        paragraph("目录", "TOCHeading")
+        + paragraph("第一章 山村 1", "TOC1")
+        + paragraph("第一章 山村", "1")
+        + paragraph("他走了。")
+    ) == [("第一章 山村", "他走了。")]
 
 
 def test_cells_and_text_boxes_are_paragraphs_and_a_text_box_is_read_once():

@@ -113,6 +113,14 @@ def test_covers_contents_and_pages_of_pictures_give_nothing():
     assert sections_of(pages, points) == [("第一章 山村", FIRST), ("第二章 天明", SECOND)]
 
 
+def test_the_title_page_of_the_book_is_no_chapter():
+    opf = make_opf(["title.xhtml", *TWO]).replace("<package>", "<package><dc:title>山村旧事</dc:title>")
+    pages = {"title.xhtml": page("<h1>山村旧事</h1><p>某人 著</p>"), **TWO}
+    for points in (POINTS, [("山村旧事", "title.xhtml", []), *POINTS]):
+        for title_page in (pages, {**pages, "title.xhtml": page("<h1>山村旧事</h1>")}):
+            assert read_epub(make_epub(title_page, points, others={"OEBPS/content.opf": opf}), "a.epub") == WHOLE
+
+
 def test_text_on_a_page_with_a_list_of_chapters_stays():
     links = "".join(f'<p><a href="1.xhtml">{title}</a></p>' for title in "甲乙丙丁")
     pages = {"1.xhtml": page(f"<h2>后记</h2><p>{FIRST}</p><p>小标题</p><p>{SECOND}</p>{links}")}
