@@ -48,7 +48,8 @@ def damage_told(name: str) -> Iterator[None]:
     except DAMAGES as problem:
         raise UserError(f"{name}: damaged, or not whole", DAMAGE_HINT, EXIT_INPUT) from problem
     except NotImplementedError as problem:  # a way of packing that Python does not know
-        raise UserError(f"{name}: packed in a way that is not read: {problem}", f"7z x {name}", EXIT_INPUT) from problem
+        message = f"{name}: packed in a way that is not read"
+        raise UserError(message, "pack it again as an ordinary zip", EXIT_INPUT) from problem
 
 
 def open_source(source: str | Path | bytes) -> BinaryIO:

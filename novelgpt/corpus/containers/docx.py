@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 
 from novelgpt.corpus.containers.archives import open_zip, read_packed, zip_entries
 from novelgpt.corpus.containers.markup import Block, decode_markup, drop_elements, read_attributes, read_tokens
-from novelgpt.corpus.containers.sections import Binder, Section
+from novelgpt.corpus.containers.sections import Section, divide_at_headings
 from novelgpt.messages import EXIT_INPUT, UserError
 
 DOCUMENT = re.compile(r"word/document\d*\.xml")
 STYLES = "word/styles.xml"
 HEADING = re.compile(r"(?:heading|标题|標題)\s*([1-9])", re.IGNORECASE)
 CONTENTS = re.compile(r"(?:toc|目录|目錄)\s*(?:[1-9]|heading|标题|標題)", re.IGNORECASE)
-LOWEST = 3  # headings of a lower level stay in the text
 DROPPED = {"del", "movefrom", "fallback", "rt"}
 IS_CONTENTS = 99  # the level of a line of a table of contents
 SIGNS = {"tab": "\t", "br": "\n", "cr": "\n", "nobreakhyphen": "-"}
@@ -45,15 +44,7 @@ def read_docx(data: bytes, name: str) -> list[Section]:
         }
         texts = {part: decode_markup(data, f"{name}/{part}") for part, data in parts.items()}
     levels = read_levels(texts.get(STYLES, ""))
-    binder = Binder()
-    for text, level in read_paragraphs(texts[path], levels):
-        if level == IS_CONTENTS:
-            continue
-        if 1 <= level <= LOWEST:
-            binder.begin(" ".join(text.split()), level)
-        else:
-            binder.add([Block(line.strip()) for line in text.split("\n") if line.strip()])
-    if sections := binder.finish():
+    if sections := divide_at_headings(list(read_blocks(texts[path], levels))):
         return sections
     raise UserError(f"{name}: a Word file without text, only pictures", "give the novel as text", EXIT_INPUT)
 
@@ -103,6 +94,14 @@ class Paragraph:
 
     parts: list[str] = field(default_factory=list)
     level: int = 0
+
+
+def read_blocks(markup: str, levels: dict[str, int]) -> Iterator[Block]:
+    """Yield the lines of all paragraphs, those of a table of contents left out; a heading is one line."""
+    for text, level in read_paragraphs(markup, levels):
+        if level != IS_CONTENTS:
+            lines = text.split("\n") if level == 0 else [" ".join(text.split())]
+            yield from (Block(line.strip(), level=level) for line in lines if line.strip())
 
 
 def read_paragraphs(markup: str, levels: dict[str, int]) -> Iterator[tuple[str, int]]:

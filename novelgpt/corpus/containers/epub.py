@@ -171,7 +171,7 @@ def read_epub(data: bytes, name: str) -> list[Section]:
             raise UserError(message, "get it without protection", EXIT_INPUT)
         sections = bind_pages(package)
     if not sections:
-        raise UserError(f"{name}: an EPUB without text, only pictures", f"ebook-convert {name} book.txt", EXIT_INPUT)
+        raise UserError(f"{name}: an EPUB without text, only pictures", "give the novel as text", EXIT_INPUT)
     return sections
 
 

@@ -1,17 +1,15 @@
 """A page of the web -> its sections: menus, scripts and forms left out, divided at its headings."""
 
 import re
-from collections import Counter
 
-from novelgpt.corpus.containers.markup import Block, Page, decode_markup, is_menu
-from novelgpt.corpus.containers.sections import Binder, Section
+from novelgpt.corpus.containers.markup import Page, decode_markup, is_menu
+from novelgpt.corpus.containers.sections import Section, divide_at_headings
 from novelgpt.messages import EXIT_INPUT, UserError
 
 LOOKS_LIKE_HTML = re.compile(
     r"\s*(?:<\?xml[^<>]*>\s*)?(?:<!--.{0,1000}?-->\s*)*<(?:!DOCTYPE\s+html|html|head|body)\b", re.I | re.S
 )
 MENUS = ("nav", "footer", "aside")
-LOWEST = 3  # headings of a lower level stay in the text
 
 
 def is_html(text: str) -> bool:
@@ -40,26 +38,8 @@ def read_html(data: bytes | str, name: str) -> list[Section]:
     [Section(title='第一章', text='他走了。')]
     """
     page = Page(data if isinstance(data, str) else decode_markup(data, name), MENUS)
-    blocks = [block for block in page.blocks if not is_menu(block)]
-    binder = Binder()
-    for block, depth in zip(blocks, title_depths(blocks), strict=True):
-        if depth:
-            binder.begin(block.text, depth)
-        else:
-            binder.add([block])
-    if sections := binder.finish():
+    if sections := divide_at_headings([block for block in page.blocks if not is_menu(block)]):
         return sections
     raise UserError(
         f"{name}: a web page without text, only links or pictures", "save the page of a chapter", EXIT_INPUT
     )
-
-
-def title_depths(blocks: list[Block]) -> list[int]:
-    """Return the level of each heading that divides the text, 0 for all other lines.
-
-    A heading that stands alone on its level above others is the title of the book, and no part of the first chapter's.
-    """
-    counts = Counter(block.level for block in blocks if block.level)
-    top = min(counts, default=0)
-    is_book = counts[top] == 1 and any(counts[level] > 1 for level in range(top + 1, LOWEST + 1))
-    return [block.level if block.level <= LOWEST and not (is_book and block.level == top) else 0 for block in blocks]

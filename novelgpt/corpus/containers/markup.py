@@ -209,7 +209,7 @@ def is_menu(block: Block) -> bool:
 
 def drop_elements(markup: str, names: set[str]) -> Iterator[tuple[str, str, str]]:
     """Yield the tokens outside of elements of these names and of notes; one that never ends is not dropped."""
-    remaining = Counter(name.lower() for name in re.findall(r"</(?:\w+:)?([A-Za-z]+)\s*>", markup))
+    remaining = Counter(match[1].lower() for match in re.finditer(r"</(?:\w+:)?([A-Za-z]+)\s*>", markup))
     dropped, depth = "", 0
     for token in read_tokens(markup):
         kind, name, value = token

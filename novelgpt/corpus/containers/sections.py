@@ -7,6 +7,7 @@ A title that the page repeats above its text is not repeated in the text; a titl
 volume, goes before the next one.
 """
 
+import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from novelgpt.corpus.containers.markup import Block
 
 MAX_TITLE, MAX_LINE = 80, 40  # characters of a heading on the page, and of a line, that take the place of a title
 LEAST_KEY, LONG_KEY, SIMILAR = 4, 8, 0.9  # letters of a title; the share of them that two have in common
+LOWEST = 3  # headings of a lower level stay in the text
 SHOWN = 0  # the depth of a title that the page shows: it goes before whatever comes next
 MAX_LINES = 8  # that a title is printed on
 VOLUME = re.compile(r"第.{1,6}[卷部集篇册辑輯冊]|[卷篇].{1,3}\b")
@@ -98,6 +100,27 @@ class Binder:
         """Return all sections."""
         self.close()
         return self.sections
+
+
+def divide_at_headings(blocks: list[Block]) -> list[Section]:
+    """Divide a text at its headings of the three upper levels.
+
+    A heading that stands alone on its level above others is the title of the book, and no part of the first chapter's.
+
+    >>> divide_at_headings([Block("一", level=2), Block("甲。"), Block("二", level=2), Block("乙。")])
+    [Section(title='一', text='甲。'), Section(title='二', text='乙。')]
+    """
+    is_title = [0 < block.level <= LOWEST and len(block.text) <= MAX_TITLE for block in blocks]
+    counts = Counter(block.level for block in itertools.compress(blocks, is_title))
+    top = min(counts, default=0)
+    is_book = counts[top] == 1 and any(counts[level] > 1 for level in range(top + 1, LOWEST + 1))
+    binder = Binder()
+    for block, title in zip(blocks, is_title, strict=True):
+        if title and not (is_book and block.level == top):
+            binder.begin(block.text, block.level)
+        else:
+            binder.add([block])
+    return binder.finish()
 
 
 def settle_title(titles: list[str], blocks: list[Block]) -> tuple[list[str], list[Block]]:

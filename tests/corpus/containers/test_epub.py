@@ -234,7 +234,7 @@ def test_what_is_no_whole_epub_is_refused_in_words():
     assert refusal(b"PK\x03\x04" + b"x" * 100) == damaged
     assert refusal(make_zip({"a.txt": "字"})) == ("a.epub: an EPUB without pages", "fetch it again")
     pictures = make_epub({"1.xhtml": page('<img src="a.png"/>')})
-    assert refusal(pictures) == ("a.epub: an EPUB without text, only pictures", "ebook-convert a.epub book.txt")
+    assert refusal(pictures) == ("a.epub: an EPUB without text, only pictures", "give the novel as text")
 
 
 def test_a_bomb_is_refused():
