@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from novelgpt.corpus.containers.archives import open_zip, read_packed, zip_entries
-from novelgpt.corpus.containers.markup import Block, decode_markup, drop_elements, read_attributes, read_tokens
-from novelgpt.corpus.containers.sections import Section, divide_at_headings
+from novelgpt.corpus.containers.markup import decode_markup, drop_elements, read_attributes, read_tokens
+from novelgpt.corpus.containers.sections import Block, Section, divide_at_headings
 from novelgpt.messages import EXIT_INPUT, UserError
 
 DOCUMENT = re.compile(r"word/document\d*\.xml")

@@ -16,16 +16,9 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from novelgpt.corpus.containers.archives import open_zip, read_packed, zip_entries
-from novelgpt.corpus.containers.markup import (
-    Block,
-    Page,
-    decode_markup,
-    is_menu,
-    join_text,
-    read_attributes,
-    read_tokens,
-)
-from novelgpt.corpus.containers.sections import SENTENCE_ENDS, Binder, Section, is_line, is_listing, key_of
+from novelgpt.corpus.containers.html import Page, is_menu
+from novelgpt.corpus.containers.markup import decode_markup, join_text, read_attributes, read_tokens
+from novelgpt.corpus.containers.sections import SENTENCE_ENDS, Binder, Block, Section, is_line, is_listing, key_of
 from novelgpt.messages import EXIT_INPUT, UserError, warn
 
 PAGES = (".xhtml", ".html", ".htm")

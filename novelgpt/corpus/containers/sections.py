@@ -12,8 +12,6 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from novelgpt.corpus.containers.markup import Block
-
 MAX_TITLE, MAX_LINE = 80, 40  # characters of a heading on the page, and of a line, that take the place of a title
 LEAST_KEY, LONG_KEY, SIMILAR = 4, 8, 0.9  # letters of a title; the share of them that two have in common
 LOWEST = 3  # headings of a lower level stay in the text
@@ -27,6 +25,15 @@ NO_STORY = set(
 CONTENTS = ("目录", "目錄", "目次", "contents")
 MAX_COVER = 200  # characters
 SENTENCE_ENDS = "。！？…”」』"
+
+
+@dataclass
+class Block:
+    """A paragraph of a page."""
+
+    text: str
+    linked: int = 0  # characters of it that are links
+    level: int = 0  # 1 to 6 in a heading
 
 
 @dataclass(frozen=True)
