@@ -11,6 +11,7 @@ from novelgpt.messages import EXIT_INPUT, UserError
 
 HEAD_BYTES = 512  # within which all of this stands: the header of a tar
 SIGNATURES = (  # what a file is, where in it, and what stands there
+    ("odt", 30, (b"mimetypeapplication/vnd.oasis.opendocument",)),  # a zip, too
     ("zip", 0, (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08PK")),
     ("gzip", 0, (b"\x1f\x8b\x08",)),
     ("tar", 257, (b"ustar\0", b"ustar  \0")),
@@ -45,6 +46,7 @@ NAMES = {
     "mobi": "a Kindle book (mobi, azw3)",
     "kfx": "a Kindle book (kfx, azw)",
     "doc": "an old Office file (doc, xls) or one with a password",
+    "odt": "an OpenDocument file (odt)",
     "rtf": "an RTF file",
     "chm": "a CHM file of web pages",
     "lit": "a Microsoft Reader book (lit)",
@@ -63,8 +65,7 @@ COMMANDS = {  # what makes text of a file, or takes the files out of it; {stem}:
     "7z": "7z x {book}",
     "rar": "unrar x {book}",
     "pdf": "pdftotext -layout {book} {stem}.txt",
-    "doc": "soffice --headless --convert-to txt:Text {book}",
-    "rtf": "soffice --headless --convert-to txt:Text {book}",
+    **dict.fromkeys(("doc", "rtf", "odt"), "soffice --headless --convert-to txt:Text {book}"),
     "djvu": "djvutxt {book} {stem}.txt",
     "sqlite": "sqlite3 {book} .dump",
     "picture": "tesseract {book} {stem} -l chi_sim",

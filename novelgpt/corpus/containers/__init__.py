@@ -1,10 +1,10 @@
 """E-books, office files, web pages and archives -> sections of text; by the standard library alone.
 
-markup     tags and texts of HTML and XML, and the paragraphs of a page
+markup     tags and texts of HTML and XML
 sections   titles and paragraphs in reading order -> sections
 epub       .epub, in the order of its spine, divided by its navigation
 docx       .docx, divided by its headings
-html       one page of the web, without its menus
+html       the paragraphs of a page; one of the web, without its menus
 archives   .zip and .tar, packed or not
 """
 

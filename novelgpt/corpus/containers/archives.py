@@ -33,7 +33,9 @@ ENDINGS = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar
 DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError)
 DAMAGES += (OSError, OverflowError, RecursionError)
 IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini")
-INSIDE = {"META-INF/container.xml": "epub", "word/document.xml": "docx"}  # what a zip is by a file in it
+# what a zip is by a file in it, or by its first one, whose name stands at this place
+INSIDE = {"META-INF/container.xml": "epub", "word/document.xml": "docx"}
+FIRST_FILES, ZIP_NAME = {b"mimetype": "epub", b"[Content_Types].xml": "docx"}, 30
 DAMAGE_HINT = "fetch or pack it again"
 SIZE_HINT = "unpack it yourself if it really is a book"
 
@@ -46,7 +48,8 @@ def damage_told(name: str) -> Iterator[None]:
     except DAMAGES as problem:
         raise UserError(f"{name}: damaged, or not whole", DAMAGE_HINT, EXIT_INPUT) from problem
     except NotImplementedError as problem:  # a way of packing that Python does not know
-        raise UserError(f"{name}: packed in a way that is not read: {problem}", f"7z x {name}", EXIT_INPUT) from problem
+        message = f"{name}: packed in a way that is not read"
+        raise UserError(message, "pack it again as an ordinary zip", EXIT_INPUT) from problem
 
 
 def open_source(source: str | Path | bytes) -> BinaryIO:
@@ -87,7 +90,7 @@ def zip_kind(file: BinaryIO, head: bytes) -> str:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
     except (*DAMAGES, NotImplementedError):
-        return "epub" if b"mimetypeapplication/epub" in head else "docx" if b"word/" in head else "zip"
+        return next((kind for name, kind in FIRST_FILES.items() if head.startswith(name, ZIP_NAME)), "zip")
     found = next((kind for name, kind in INSIDE.items() if name in names), "zip")
     return "epub" if found == "zip" and any(name.lower().endswith(".opf") for name in names) else found
 
@@ -108,11 +111,10 @@ def refuse_bomb(size: int, packed: int, name: str) -> None:
         raise UserError(message, SIZE_HINT, EXIT_INPUT)
 
 
-def read_packed(archive: zipfile.ZipFile, path: str, name: str) -> bytes:
+def read_packed(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str) -> bytes:
     """Return the bytes of a file in a zip; UserError as of Archive.read."""
-    member = archive.getinfo(path)
-    refuse_member(member, f"{name}/{path}")
-    with damage_told(f"{name}/{path}"):
+    refuse_member(member, path)
+    with damage_told(path):
         return archive.read(member)
 
 

@@ -10,16 +10,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from novelgpt.corpus.containers.archives import open_zip, read_packed
-from novelgpt.corpus.containers.markup import Block, decode_markup, drop_elements, read_attributes, read_tokens
-from novelgpt.corpus.containers.sections import Binder, Section
+from novelgpt.corpus.containers.archives import open_zip, read_packed, zip_entries
+from novelgpt.corpus.containers.markup import decode_markup, drop_elements, read_attributes, read_tokens
+from novelgpt.corpus.containers.sections import Block, Section, divide_at_headings
 from novelgpt.messages import EXIT_INPUT, UserError
 
 DOCUMENT = re.compile(r"word/document\d*\.xml")
 STYLES = "word/styles.xml"
 HEADING = re.compile(r"(?:heading|标题|標題)\s*([1-9])", re.IGNORECASE)
-CONTENTS = re.compile(r"(?:toc|目录|目錄)\s*[1-9]", re.IGNORECASE)
-LOWEST = 3  # headings of a lower level stay in the text
+CONTENTS = re.compile(r"(?:toc|目录|目錄)\s*(?:[1-9]|heading|标题|標題)", re.IGNORECASE)
 DROPPED = {"del", "movefrom", "fallback", "rt"}
 IS_CONTENTS = 99  # the level of a line of a table of contents
 SIGNS = {"tab": "\t", "br": "\n", "cr": "\n", "nobreakhyphen": "-"}
@@ -36,22 +35,16 @@ def read_docx(data: bytes, name: str) -> list[Section]:
         UserError: damaged, absurdly large, or without text.
     """
     with open_zip(data, name) as archive:
-        names = archive.namelist()
-        path = next((path for path in names if DOCUMENT.fullmatch(path)), None)
+        members = dict(zip_entries(archive))
+        path = next((path for path in members if DOCUMENT.fullmatch(path)), None)
         if path is None:
             raise UserError(f"{name}: a Word file without a document in it", "save it anew in Word", EXIT_INPUT)
-        parts = [part for part in (path, STYLES) if part in names]
-        texts = {part: decode_markup(read_packed(archive, part, name), f"{name}/{part}") for part in parts}
+        parts = {
+            part: read_packed(archive, members[part], f"{name}/{part}") for part in (path, STYLES) if part in members
+        }
+        texts = {part: decode_markup(data, f"{name}/{part}") for part, data in parts.items()}
     levels = read_levels(texts.get(STYLES, ""))
-    binder = Binder()
-    for text, level in read_paragraphs(texts[path], levels):
-        if level == IS_CONTENTS:
-            continue
-        if 1 <= level <= LOWEST:
-            binder.begin(" ".join(text.split()), level)
-        else:
-            binder.add([Block(line.strip()) for line in text.split("\n") if line.strip()])
-    if sections := binder.finish():
+    if sections := divide_at_headings(list(read_blocks(texts[path], levels))):
         return sections
     raise UserError(f"{name}: a Word file without text, only pictures", "give the novel as text", EXIT_INPUT)
 
@@ -73,7 +66,7 @@ def read_levels(markup: str) -> dict[str, int]:
             name_style(levels, style, style)
         elif tag == "name":
             name_style(levels, style, word)
-        elif tag == "outlinelvl" and word.isdecimal():
+        elif tag == "outlinelvl" and word.isdecimal() and levels.get(style) != IS_CONTENTS:
             levels[style] = (int(word) + 1) % 10  # level 9 is that of text
         elif tag == "basedon":
             parents[style] = word
@@ -101,6 +94,14 @@ class Paragraph:
 
     parts: list[str] = field(default_factory=list)
     level: int = 0
+
+
+def read_blocks(markup: str, levels: dict[str, int]) -> Iterator[Block]:
+    """Yield the lines of all paragraphs, those of a table of contents left out; a heading is one line."""
+    for text, level in read_paragraphs(markup, levels):
+        if level != IS_CONTENTS:
+            lines = text.split("\n") if level == 0 else [" ".join(text.split())]
+            yield from (Block(line.strip(), level=level) for line in lines if line.strip())
 
 
 def read_paragraphs(markup: str, levels: dict[str, int]) -> Iterator[tuple[str, int]]:

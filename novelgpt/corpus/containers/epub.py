@@ -15,17 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from novelgpt.corpus.containers.archives import open_zip, read_packed
-from novelgpt.corpus.containers.markup import (
-    Block,
-    Page,
-    decode_markup,
-    is_menu,
-    join_text,
-    read_attributes,
-    read_tokens,
-)
-from novelgpt.corpus.containers.sections import SENTENCE_ENDS, Binder, Section, is_line, is_listing, key_of
+from novelgpt.corpus.containers.archives import open_zip, read_packed, zip_entries
+from novelgpt.corpus.containers.html import Page, is_menu
+from novelgpt.corpus.containers.markup import decode_markup, join_text, read_attributes, read_tokens
+from novelgpt.corpus.containers.sections import SENTENCE_ENDS, Binder, Block, Section, is_line, is_listing, key_of
 from novelgpt.messages import EXIT_INPUT, UserError, warn
 
 PAGES = (".xhtml", ".html", ".htm")
@@ -55,15 +48,18 @@ class Package:
     Attributes:
         pages: the pages of the spine in reading order, those that are read by the way last.
         guides: the paths of the navigation.
+        title: the title of the book; "" where the table has none.
     """
 
     def __init__(self, archive: zipfile.ZipFile, name: str):
         self.archive = archive
         self.name = name
-        self.names = dict.fromkeys(archive.namelist())
+        self.names = dict(zip_entries(archive))
         self.folded = {path.casefold(): path for path in self.names}
         self.opf = self.find_opf()
-        tokens = [(tag, read_attributes(value)) for kind, tag, value in self.tokens(self.opf) if kind == "start"]
+        opf = self.tokens(self.opf)
+        self.title = next((text for (_, tag, _), (_, _, text) in itertools.pairwise(opf) if tag == "title"), "").strip()
+        tokens = [(tag, read_attributes(value)) for kind, tag, value in opf if kind == "start"]
         self.items = {entry.get("id"): entry for tag, entry in tokens if tag == "item"}
         spine = [entry for tag, entry in tokens if tag == "itemref"]
         spine.sort(key=lambda entry: entry.get("linear") == "no")
@@ -92,16 +88,16 @@ class Package:
 
     def read(self, path: str) -> bytes:
         """Return the bytes of a file."""
-        return read_packed(self.archive, path, self.name)
+        return read_packed(self.archive, self.names[path], f"{self.name}/{path}")
 
     def resolve(self, href: str, base: str) -> tuple[str, str]:
         """Return the path and the anchor that a link in the file `base` means."""
         path, _, anchor = href.partition("#")
-        for plain in (unquote(path), path):
+        for plain in (path, unquote(path)):
             full = posixpath.normpath(posixpath.join(posixpath.dirname(base), plain)) if path else base
+            full = self.folded.get(full.casefold(), full) if full not in self.names else full
             if full in self.names:
                 break
-            full = self.folded.get(full.casefold(), full)
         return full, unquote(anchor)
 
     def without_spine(self) -> list[str]:
@@ -113,9 +109,7 @@ class Package:
         if not pages:
             raise UserError(f"{self.name}: an EPUB without pages", "fetch it again", EXIT_INPUT)
         warn(f"{self.name}: an EPUB without a spine: its {len(pages)} pages are read in the order of their names")
-        return sorted(
-            pages, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", path)]
-        )
+        return sorted(pages, key=natural_key)
 
     def encrypted_pages(self) -> list[str]:
         """Return the pages that are encrypted; fonts may be."""
@@ -141,6 +135,16 @@ class Package:
         return []
 
 
+def natural_key(path: str) -> list[str | int]:
+    """Return what sorts names as people do.
+
+    >>> sorted(["10.html", "9.html"], key=natural_key)
+    ['9.html', '10.html']
+    """
+    parts = re.split("([0-9]{1,18})", path)
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)]
+
+
 def read_epub(data: bytes, name: str) -> list[Section]:
     """Read an EPUB.
 
@@ -160,13 +164,13 @@ def read_epub(data: bytes, name: str) -> list[Section]:
             raise UserError(message, "get it without protection", EXIT_INPUT)
         sections = bind_pages(package)
     if not sections:
-        raise UserError(f"{name}: an EPUB without text, only pictures", f"ebook-convert {name} book.txt", EXIT_INPUT)
+        raise UserError(f"{name}: an EPUB without text, only pictures", "give the novel as text", EXIT_INPUT)
     return sections
 
 
 def bind_pages(package: Package) -> list[Section]:
     """Read all pages and divide them where the navigation points to."""
-    points, binder, missing = package.points(), Binder(), []
+    points, binder, missing = package.points(), Binder(package.title), []
     titles = {key_of(point.title) for point in points} - {""}
     by_page: dict[str, list[Point]] = {}
     for point in points:
@@ -183,7 +187,7 @@ def bind_pages(package: Package) -> list[Section]:
     if missing:
         shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")
         warn(f"{package.name}: {len(missing)} of {len(package.pages)} pages are missing or cannot be read: {shown}")
-    return [section for section in binder.finish() if not is_listing(section)]
+    return [section for section in binder.finish() if not is_listing(section, package.title)]
 
 
 def divide_long_stretches(pages: list[tuple[Page, list[Point]]]) -> Iterator[tuple[Page, list[Point]]]:

@@ -7,15 +7,16 @@ A title that the page repeats above its text is not repeated in the text; a titl
 volume, goes before the next one.
 """
 
+import itertools
 import re
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from novelgpt.corpus.containers.markup import Block
 from novelgpt.corpus.shapes import Section
 
 MAX_TITLE, MAX_LINE = 80, 40  # characters of a heading on the page, and of a line, that take the place of a title
 LEAST_KEY, LONG_KEY, SIMILAR = 4, 8, 0.9  # letters of a title; the share of them that two have in common
+LOWEST = 3  # headings of a lower level stay in the text
 SHOWN = 0  # the depth of a title that the page shows: it goes before whatever comes next
 MAX_LINES = 8  # that a title is printed on
 VOLUME = re.compile(r"第.{1,6}[卷部集篇册辑輯冊]|[卷篇].{1,3}\b")
@@ -28,6 +29,15 @@ MAX_COVER = 200  # characters
 SENTENCE_ENDS = "。！？…”」』"
 
 
+@dataclass
+class Block:
+    """A paragraph of a page."""
+
+    text: str
+    linked: int = 0  # characters of it that are links
+    level: int = 0  # 1 to 6 in a heading
+
+
 def key_of(text: str) -> str:
     """Return the letters and digits of a title, by which two are compared.
 
@@ -37,11 +47,11 @@ def key_of(text: str) -> str:
     return "".join(filter(str.isalnum, text)).casefold()
 
 
-def is_listing(section: Section) -> bool:
-    """Say whether a section is a contents list or a cover: called so, and without sentences."""
+def is_listing(section: Section, book: str) -> bool:
+    """Say whether a section is a contents list, a cover or a title page: called so, or like the book; no sentences."""
     lines = section.text.split("\n")
-    names = [key_of(section.title), key_of(lines[0])]
-    is_cover = any(name in NO_STORY for name in names) and len(section.text) <= MAX_COVER
+    names = {key_of(section.title), key_of(lines[0])} - {""}
+    is_cover = bool(names & {*NO_STORY, key_of(book)}) and len(section.text) <= MAX_COVER
     if not is_cover and not any(name.endswith(CONTENTS) for name in names):
         return False
     return sum(len(line) for line in lines if line[-1] in SENTENCE_ENDS) * 2 < len(section.text)
@@ -50,11 +60,15 @@ def is_listing(section: Section) -> bool:
 class Binder:
     """Binds what it is given in reading order into sections.
 
+    Args:
+        book: the title of the book, which is no part of that of a section.
+
     Attributes:
         sections: those that are done.
     """
 
-    def __init__(self):
+    def __init__(self, book: str = ""):
+        self.book = book
         self.sections: list[Section] = []
         self.titles: list[tuple[int, str]] = []  # (depth, title) since the last text
         self.blocks: list[Block] = []
@@ -81,12 +95,33 @@ class Binder:
             self.sections.append(Section(" ".join(titles), "\n".join(block.text for block in blocks)))
             self.titles = []
         else:
-            self.titles = [(SHOWN, title) for title in titles if key_of(title) not in NO_STORY]
+            self.titles = [(SHOWN, title) for title in titles if key_of(title) not in {*NO_STORY, key_of(self.book)}]
 
     def finish(self) -> list[Section]:
         """Return all sections."""
         self.close()
         return self.sections
+
+
+def divide_at_headings(blocks: list[Block]) -> list[Section]:
+    """Divide a text at its headings of the three upper levels.
+
+    A heading that stands alone on its level above others is the title of the book, and no part of the first chapter's.
+
+    >>> divide_at_headings([Block("一", level=2), Block("甲。"), Block("二", level=2), Block("乙。")])
+    [Section(title='一', text='甲。'), Section(title='二', text='乙。')]
+    """
+    is_title = [0 < block.level <= LOWEST and len(block.text) <= MAX_TITLE for block in blocks]
+    counts = Counter(block.level for block in itertools.compress(blocks, is_title))
+    top = min(counts, default=0)
+    is_book = counts[top] == 1 and any(counts[level] > 1 for level in range(top + 1, LOWEST + 1))
+    binder = Binder()
+    for block, title in zip(blocks, is_title, strict=True):
+        if title and not (is_book and block.level == top):
+            binder.begin(block.text, block.level)
+        else:
+            binder.add([block])
+    return binder.finish()
 
 
 def settle_title(titles: list[str], blocks: list[Block]) -> tuple[list[str], list[Block]]:
