@@ -14,8 +14,8 @@ from novelgpt.messages import COMMANDS
 
 COMMAND = re.compile(rf"python ({'|'.join(map(re.escape, COMMANDS))})((?: [^;,，()\n]+)?)")
 FLAG = re.compile(r"(?<!\S)--(?:no-)?([a-z]\w*)")
-# what is no option of ours: of pip, hf and torchrun, and what stands before a switch that is off
-FOREIGN = {"local", "index", "nproc_per_node", "no"}
+# what is no option of ours: of pip, hf, torchrun and soffice, and what stands before a switch that is off
+FOREIGN = {"local", "index", "nproc_per_node", "headless", "convert", "no"}
 
 
 def printed_texts() -> dict[str, str]:

@@ -30,15 +30,14 @@ MAX_TIES, MAX_CHAIN, LEAST_COMMENTS = 16, 12, 5  # a thousand lines; modules; pe
 # A wing is imported from outside through its __init__ alone.
 WINGS = [
     "cli",
+    "corpus.chapters",
+    "corpus.containers",
     "corpus.encodings",
     "corpus.notices",
     "corpus.tokenizers",
     "corpus.pieces",
-    "network",
-    "compute",
-    "evaluation",
 ]
-WINGS += ["conversion", "corpus.notices", "pages"]
+WINGS += ["network", "compute", "evaluation", "conversion", "pages"]
 WINGS = [f"novelgpt.{wing}" for wing in WINGS]
 
 # Imports run from a floor to its own level or a lower one.

@@ -3,8 +3,9 @@
     python clr_ctrl.py novel.txt
     python clr_ctrl.py books/ more.jsonl --output data/train.json --report report.html
 
-Takes .txt, .json, .jsonl, .csv, each also as .gz, whole folders, and "-" for standard input, in any encoding. Without
-a path it reads data/input.json or data/input.txt, or else the bundled novel.
+Takes .txt, .md, .epub, .docx, .html, .json, .jsonl, .csv, each also as .gz, .zip and .tar of these, whole folders, and
+"-" for standard input, in any encoding. A folder with a file for each chapter is one book. Without a path it reads
+data/input.json or data/input.txt, or else the bundled novel.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 OWN_NOVELS = ("data/input.json", "data/input.txt")
 SAMPLE = "data/sample/novel.txt"
 VOCABULARY = "cache/vocab_small.txt"
+MAX_WARNINGS = 10  # of files left out
 
 
 def build_parser() -> Parser[CleanOptions]:
@@ -95,6 +97,25 @@ def check_outputs(options: CleanOptions, report: Path) -> None:
             raise UserError(f"{words}: the same file as {other}", "give each a file of its own", EXIT_USAGE)
 
 
+def warn_of(options: CleanOptions, library) -> None:
+    """Warn of the files that a Library left out, and of expressions that match nothing."""
+    from novelgpt.corpus.doctor import report_path
+
+    left_out = [entry["error"] for entry in library.left_out] + [why for book in library.facts for why in book.left_out]
+    for error in left_out[:MAX_WARNINGS]:
+        warn(f"left out: {error}")
+    if len(left_out) > MAX_WARNINGS:
+        warn(f"left out: {len(left_out) - MAX_WARNINGS:,} more files, all in {report_path(options.output)}")
+    reasons = {notice["reason"] for facts in library.facts for notice in facts.notices}
+    for pattern in options.drop:
+        if f"--drop {pattern}" not in reasons:
+            warn(f"--drop {pattern}: no line contains it")
+    if options.chapters not in (None, "none"):
+        for facts in library.facts:
+            if not facts.chapters:
+                warn(f"{facts.name}: no line matches --chapters {options.chapters}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Clean the novels and write documents and report."""
     options = build_parser().parse_options(argv)
@@ -113,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traditional_to_simplified=options.traditional_to_simplified,
             encoding=options.encoding,
             field=options.field,
+            title_field=options.title_field,
             vocabulary_path=ready_file(VOCABULARY),
         )
     )
@@ -139,16 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(line)
     if titles:
         say(titles.describe())
-    for entry in library.left_out:
-        warn(f"left out: {entry['error']}")
-    reasons = {notice["reason"] for facts in library.facts for notice in facts.notices}
-    for pattern in options.drop:
-        if f"--drop {pattern}" not in reasons:
-            warn(f"--drop {pattern}: no line contains it")
-    if options.chapters not in (None, "none"):
-        for facts in library.facts:
-            if not facts.chapters:
-                warn(f"{facts.name}: no line matches --chapters {options.chapters}")
+    warn_of(options, library)
     written = [f"{options.output} ({report.documents:,} documents)", str(report_path(options.output))]
     say(f"written: {', '.join(written + list(filter(None, (options.report, options.titles))))}")
     return 0

@@ -12,26 +12,35 @@ import contextlib
 import itertools
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from novelgpt.corpus.chapters import Chapters, check_numbers, choose_headings, split_chapters
+from novelgpt.corpus.chapters import (
+    BrokenLines,
+    Chapters,
+    break_lines,
+    check_numbers,
+    choose_headings,
+    find_second_books,
+    matching_headings,
+    part_lines,
+    split_chapters,
+)
 from novelgpt.corpus.cleaning import Cleaned, clean_text
 from novelgpt.corpus.doctor import BookFacts
 from novelgpt.corpus.documents import (
     MAX_PROCESSES,
-    STANDARD_INPUT,
     SourceFile,
-    find_inputs,
+    join_paragraphs,
     kind_of,
     read_documents,
     stream_text,
     write_documents,
 )
-from novelgpt.corpus.headings import HEADING_START, Heading, find_headings, matching_headings, volume_of
-from novelgpt.corpus.long_lines import SENTENCE_END, BrokenLines, break_lines
+from novelgpt.corpus.headings import HEADING_START, SENTENCE_END, Heading, volume_of
+from novelgpt.corpus.inputs import STANDARD_INPUT, file_size, find_inputs, is_plain_text
 from novelgpt.corpus.notices import Notice, find_dropped, find_notices, remove_notices
 from novelgpt.corpus.signs import Examination
 from novelgpt.messages import UserError, progress_bar, say
@@ -54,7 +63,8 @@ class CleaningOptions:
     width: str | None = None  # None, "half" or "full"
     traditional_to_simplified: bool = False
     encoding: str | None = None  # forced encoding; None detects it
-    field: str | None = None  # key or column of the text; None tries `text`, then `content`
+    field: str | None = None  # key or column of the text; None tries `text`, `content` and the like
+    title_field: str | None = None  # key or column of the title; None tries `title`, `chapter_name` and the like
     vocabulary_path: str | Path | None = None  # its characters are expected; GB2312's if there is no such file
 
 
@@ -76,6 +86,7 @@ class CleanBook:
         self.notices: list[dict] = []
         self.removed: list[dict] = []
         self.lengths: list[dict] = []
+        self.second_books: list[int] = []
         self.characters_in = self.num_blocks = 0
 
     def __iter__(self) -> Iterator[str]:
@@ -87,8 +98,12 @@ class CleanBook:
                 self.num_blocks += 1
             self.finish(SourceFile([], "txt", stream.decoded, {}, self.path), self.describe_blocks())
         else:
-            source = read_documents(self.path, encoding=self.options.encoding, field=self.options.field)
-            chapters = self.prepare(source.documents, single=source.kind == "txt")
+            asked = self.options
+            source = join_paragraphs(
+                read_documents(self.path, encoding=asked.encoding, field=asked.field, title_field=asked.title_field)
+            )
+            titles = () if source.is_whole else source.titles
+            chapters = self.prepare(source.documents, single=source.is_whole, titles=titles)
             yield from chapters.documents
             self.finish(source, chapters.how)
 
@@ -105,46 +120,41 @@ class CleanBook:
         [{'line': 3, 'text': '(本章完)', 'reason': 'end-of-chapter mark', 'kept': ''}]
         """
         receipt, broken, starts = clean_all(texts, self.options, single=single)
-        titled = {start for start, title in zip(starts, titles, strict=False) if title}
         notices = find_dropped(broken.lines, self.options.drop)
         lines = remove_notices(broken.lines, notices)
-        found = self.find_headings(lines)
-        headings = self.choose_headings(lines, found, titled)
 
         # advertisements stand close to headings; where lines change with them, headings may come and go
         if not self.options.keep_ads:
-            near = {heading.line - 1 for heading in headings}
-            removed = find_notices(lines, near, () if single else starts)
-            lines = remove_notices(lines, removed)
-            changed = {notice.line for notice in removed}
-            kept = [heading for heading in found if heading.line not in changed]
-            found = sorted([*kept, *self.find_headings(lines, changed)], key=lambda heading: heading.line)
-            headings = self.choose_headings(lines, found, titled)
-            notices = sorted([*notices, *removed], key=lambda notice: notice.line)
-        chapters = split_chapters(lines, starts=(broken.starts if single else starts) or None, headings=headings)
+            near = {heading.line - 1 for heading in self.choose_headings(lines, starts, titles)}
+            found = find_notices(lines, near, () if single else starts)
+            lines = remove_notices(lines, found)
+            notices = sorted([*notices, *found], key=lambda notice: notice.line)
+        for notice in notices:
+            notice.line = broken.numbers[notice.line - 1]
+        broken, starts = part_lines(lines, broken, starts)
+        headings = self.choose_headings(broken.lines, starts, titles)
+        others = find_second_books(broken.lines, headings) if single else []
+        borders = broken.starts or ([0, *(line - 1 for line in others)] if others else None)
+        chapters = split_chapters(broken.lines, starts=borders if single else starts, headings=headings)
 
         # the clean lines are examined; their numbers stay those of the file
         before = self.signs.num_lines
         dropped = {line - 1 for line, _, _ in chapters.removed}
-        lines = ["" if index in dropped else line for index, line in enumerate(lines)]
+        lines = ["" if index in dropped else line for index, line in enumerate(broken.lines)]
         self.signs.add(lines, chapters.documents, broken.numbers)
         self.characters_in += sum(map(len, texts))
+        self.second_books += [before + broken.numbers[line - 1] for line in others]
         self.note_changes(receipt, notices, chapters, before, broken.numbers)
         return chapters
 
-    def find_headings(self, lines: Sequence[str], numbers: Iterable[int] | None = None) -> list[Heading]:
-        """Find the lines that may be headings by themselves, or those that match the reader's expression."""
-        if self.options.chapters is None:
-            return find_headings(lines, numbers)
+    def choose_headings(self, lines: list[str], starts: Sequence[int], titles: Sequence[str]) -> list[Heading]:
+        """Choose the headings that divide: those of the reader's expression, or as chapters.choose_headings does."""
         if self.options.chapters == NO_CHAPTERS:
             return []
-        return matching_headings(lines, self.options.chapters, numbers)
-
-    def choose_headings(self, lines: Sequence[str], found: Sequence[Heading], titled: Collection[int]) -> list[Heading]:
-        """Choose the headings that divide: all that the reader's expression finds, or else as choose_headings does."""
         if self.options.chapters is not None:
-            return list(found)
-        return choose_headings(lines, found, titled)
+            return matching_headings(lines, self.options.chapters)
+        titled = {start for start, title in zip(starts, titles, strict=False) if title}
+        return choose_headings(lines, titled)
 
     def note_changes(
         self, receipt: Cleaned, notices: list[Notice], chapters: Chapters, before: int, numbers: Sequence[int]
@@ -152,7 +162,7 @@ class CleanBook:
         """Add what was changed in a part of the book, whose line 1 comes after `before` lines of the file."""
         # what the cleaning changed, what was removed, and the documents that are left
         self.receipt.add(receipt, before)
-        self.notices += [{**vars(notice), "line": before + numbers[notice.line - 1]} for notice in notices]
+        self.notices += [{**vars(notice), "line": before + notice.line} for notice in notices]
         for line, text, reason in chapters.removed:
             self.removed.append({"line": before + numbers[line - 1], "text": text, "reason": reason})
         for line, heading, document in zip(chapters.lines, chapters.headings, chapters.documents, strict=True):
@@ -182,6 +192,7 @@ class CleanBook:
             segments=[list(segment) for segment in decoded.segments],
             torn_lines=list(decoded.torn_lines),
             repairs=source.repairs,
+            left_out=source.left_out,
             characters_in=self.characters_in,
             characters=sum(entry["characters"] for entry in self.lengths),
             documents=len(self.lengths),
@@ -195,6 +206,7 @@ class CleanBook:
             how=how,
             chapters=sum(bool(entry["heading"]) for entry in self.lengths),
             **vars(numbers),
+            second_books=self.second_books,
             headings_removed=self.removed,
             lengths=self.lengths,
             **self.signs.facts(),
@@ -278,21 +290,20 @@ class Library:
         ):
             bar.leave = False  # on a terminal an error stands alone
             for path in files:
-                if is_large(path):
-                    book = CleanBook(path, self.options)
-                    yield from book
-                    self.facts.append(book.facts)
-                else:
-                    # a book that cannot be read is left out, unless it was named or there is no other
-                    try:
+                # a book that cannot be read is left out, unless it was named or there is no other
+                try:
+                    if is_large(path):
+                        book = CleanBook(path, self.options)
+                        yield from book
+                        facts = book.facts
+                    else:
                         documents, facts = take_book(path)
-                    except UserError as problem:
-                        if path in named or len(self.left_out) + 1 == len(files):
-                            raise
-                        self.left_out.append({"path": path, "error": problem.message})
-                        continue
-                    yield from documents
+                        yield from documents
                     self.facts.append(facts)
+                except UserError as problem:
+                    if path in named or len(self.left_out) + 1 == len(files):
+                        raise
+                    self.left_out.append({"path": path, "error": problem.message})
                 bar.update(file_size(path))
             # raised before the writer has put the file in its place
             if not any(facts.documents for facts in self.facts):
@@ -350,11 +361,6 @@ def find_cut(text: str) -> int:
     return len(text)
 
 
-def file_size(path: str) -> int:
-    """Give the size of a file in bytes; 0 for standard input or a missing file."""
-    return os.path.getsize(path) if os.path.isfile(path) else 0
-
-
 def is_large(path: str) -> bool:
     """Tell whether a file is a text to be read in blocks."""
-    return file_size(path) > LARGE_TEXT and kind_of(path) in ("txt", None) and not path.lower().endswith(".gz")
+    return file_size(path) > LARGE_TEXT and is_plain_text(path)

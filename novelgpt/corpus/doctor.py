@@ -43,7 +43,7 @@ class BookFacts:
 
     # how the file was read
     name: str  # its path, or "standard input"
-    kind: str  # txt, json, jsonl or csv
+    kind: str  # txt, json, jsonl, csv, epub, docx, html or folder
     encoding: str
     reason: str  # why this encoding
     bad_bytes: int  # dropped, as they are not part of any character
@@ -51,6 +51,7 @@ class BookFacts:
     segments: list[list]  # [first line, last line, encoding] of each part of a file in several encodings
     torn_lines: list[int]  # partly in another encoding
     repairs: dict[str, int]  # repaired faults of JSON, by kind
+    left_out: list[str]  # why files of a folder that is a book are not in it
 
     # how the text was cleaned and divided
     characters_in: int
@@ -66,6 +67,7 @@ class BookFacts:
     missing: list[int]  # chapter numbers, as are the next two
     repeated: list[int]
     out_of_order: list[int]
+    second_books: list[int]  # lines at which another book begins
     headings_removed: list[dict]  # line, text, reason: listed in a table of contents, or doubled
     lengths: list[dict]  # line, heading, number, characters of each document
 
@@ -152,6 +154,7 @@ def find_faults(facts: BookFacts) -> list[str]:
         (facts.missing, f"chapters missing: {list_numbers(facts.missing, 6)}"),
         (facts.repeated, f"chapters repeated: {list_numbers(facts.repeated, 6)}"),
         (facts.out_of_order, f"chapters out of order: {list_numbers(facts.out_of_order, 6)}"),
+        (facts.second_books, f"another book begins at line {list_numbers(facts.second_books, 6)}"),
         (repeated > REPEATED_SHARE * characters, f"{repeated / characters:.1%} of the text stands twice"),
         (lost > LOST_SHARE * characters, f"{lost / characters:.1%} of the characters are outside {against}"),
         (unusual, f"{len(unusual):,} headings of an unusual kind such as 「{(unusual or [''])[0]}」"),
@@ -177,6 +180,7 @@ def find_remarks(facts: BookFacts) -> list[str]:
     """List what a reader of a good book may want to look at."""
     repeated = facts.repeated_passages["passages"]
     found = (
+        (facts.left_out, f"files left out: {len(facts.left_out):,}"),
         (facts.gaps, f"missing characters (〓 or □): {facts.gaps:,}"),
         (facts.masked, f"words hidden by ** or ××: {facts.masked:,}"),
         (repeated, f"paragraphs that stand more than once: {repeated:,}"),

@@ -10,10 +10,8 @@ Other kinds of headings are told by the whole book only: families.py.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from novelgpt.corpus.patterns import matching_lines
 
 MAX_HEADING = 45  # characters, a volume in front not counted
 MAX_VOLUME = 35  # characters of the volume in front
@@ -48,6 +46,19 @@ FRONT = re.compile(
 HEADING_START = re.compile(rf"[\n\r]\s*(?=[^\s第]{{0,12}}\s*{COUNTED}[回章节節集话話][^\n\r]{{0,40}}[\n\r])")
 INNER = re.compile(rf"{COUNTED}[回章节節话話]")
 END_OF_VOLUME = re.compile(r"^\s*[（(【\[]?(?:[全已]?[完终終]|[完终終]结|[结結]束)\W*$")
+SENTENCE_END = re.compile(r"[。！？!?…][”’」』）)]*")
+# what is a heading only among others that are like it
+ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
+NUMBERED = re.compile(
+    rf"^(?P<prefix>[^\d①-⑳{CHINESE_NUMBER}\s，。！？；：“”…（(【\[][^\d①-⑳{CHINESE_NUMBER}，。！？；：“”…（(【\[]{{0,11}}|)"
+    rf"(?P<open>[【\[(（〔〖《]?)\s*(?P<number>\d{{1,5}}|[{CHINESE_NUMBER}]+|[①-⑳])(?P<close>\s*[】\])）〕〗》]|)"
+    rf"(?P<unit>[{CHAPTER_UNITS}]?)(?P<point>[\s、.．:：,，·‧・\-—_|｜>]*)(?P<title>.*)$"
+)
+ROMAN_NUMBER = re.compile(r"^(?P<number>[IVXLC]{1,7})(?:[\s.、．]+(?P<title>.*))?$")
+CHAPTER = re.compile(rf"^(?P<prefix>.*?){COUNTED}(?P<unit>[回章节節话話幕])(?P<title>.*)$")
+VOLUME_CHAPTER = re.compile(rf"^(?P<prefix>.*?){COUNTED}(?P<unit>[集卷部篇])(?P<title>.*)$")
+SENTENCE = re.compile("[。！？；“”「」：，…]")
+DIGIT = re.compile(rf"[\d{CHINESE_NUMBER}]+")
 NO_HEADING_END = tuple("。．；，：;,:、")
 
 
@@ -60,6 +71,14 @@ class Heading:
     number: int | None  # None for 楔子, 尾声 and the like
     unit: str  # 回, 章, …, or what a family's headings share; empty for a heading without a number
     title: str  # what follows the number
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a book as its file divides it, most often a chapter."""
+
+    title: str  # "" where there is none
+    text: str  # paragraphs divided by line breaks
 
 
 def parse_number(text: str) -> int:
@@ -111,6 +130,53 @@ def read_heading(line: str, number: int = 0) -> Heading | None:
     return Heading(number, line, None, "", line) if UNNUMBERED.match(line) else None
 
 
+def read_numbered(line: str, number: int = 0) -> tuple[Heading, tuple] | None:
+    """Read a line as a numbered heading of any family, and give the key of the family; None where it is none.
+
+    >>> lines = ("（十二）", "part 3 门", "2|【02】", "卷之一　香客", "XIV", "番外 第8章，雪")
+    >>> [read_numbered(line)[0].number for line in lines]
+    [12, 3, 2, 1, 14, 8]
+    >>> read_numbered("一个人走来") is None
+    True
+    """
+    for pattern in (CHAPTER, VOLUME_CHAPTER):
+        if match := pattern.match(line):
+            prefix = DIGIT.sub("", match["prefix"])
+            if len(match["number"]) <= MAX_NUMBER and not SENTENCE.search(prefix):
+                key = ("第", match["unit"], "".join(re.findall(r"\w", prefix))[:2])
+                return Heading(number, line, parse_number(match["number"]), match["unit"], match["title"].strip()), key
+    if match := ROMAN_NUMBER.match(line):
+        return Heading(number, line, parse_roman(match["number"]), "I", match["title"] or ""), ("I", "")
+    match = NUMBERED.match(line)
+    if not match or len(match["number"]) > MAX_NUMBER or len(match["title"]) > MAX_HEADING:
+        return None
+    return read_loosely(match, line, number)
+
+
+def read_loosely(match: re.Match[str], line: str, number: int) -> tuple[Heading, tuple] | None:
+    """Read a match of NUMBERED; None where the number is a part of a sentence."""
+    prefix, title = match["prefix"].strip("、 \u3000.-_之").casefold(), match["title"]
+    kind = "0" if match["number"].isdigit() else "一"
+    # what parts the number from the title: a bracket, a unit, a point, a blank; digits may stand right before a title
+    is_parted = match["close"] or match["unit"] or match["point"] or not title or title[0] in "（(【[《"
+    is_direct = not is_parted and kind == "0" and len(title) <= MAX_HEADING // 2 and not SENTENCE.search(title)
+    if not (is_parted or is_direct) or "。" in title or (not prefix and match["point"].strip() in ("，", ",")):
+        return None
+    style = (match["open"], match["unit"], "" if prefix else "direct" if is_direct else match["point"].strip()[:1])
+    heading = Heading(number, line, parse_number(match["number"]), match["unit"] or prefix or kind, title)
+    return heading, (prefix, kind, *style)
+
+
+def parse_roman(text: str) -> int:
+    """Read a Roman number.
+
+    >>> [parse_roman(text) for text in ("III", "XIV", "XLIX")]
+    [3, 14, 49]
+    """
+    values = [ROMAN[char] for char in text]
+    return sum(-one if one < two else one for one, two in zip(values, [*values[1:], 0], strict=True))
+
+
 def volume_of(heading: str) -> str:
     """Give what a heading says of the volume in front of its number, or "".
 
@@ -121,41 +187,19 @@ def volume_of(heading: str) -> str:
     return (match["volume"] or "").strip() if match else ""
 
 
-def find_headings(lines: Sequence[str], numbers: Iterable[int] | None = None) -> list[Heading]:
+def find_headings(lines: Sequence[str]) -> list[Heading]:
     """Find the lines of a clean text that look like headings, tables of contents and doubled ones included.
-
-    Args:
-        lines: the lines, edges stripped.
-        numbers: the lines to look at, from 1, in the order of the result; None for all.
 
     >>> [(heading.line, heading.number) for heading in find_headings(["第一章 山村", "他走了。", "第2章"])]
     [(1, 1), (3, 2)]
     """
-    asked = enumerate(lines, 1) if numbers is None else ((number, lines[number - 1]) for number in numbers)
     return [
         heading
-        for number, line in asked
+        for number, line in enumerate(lines, 1)
         if 1 < len(line) <= MAX_HEADING + MAX_VOLUME
         and ("第" in line or UNNUMBERED.match(line))
         and (heading := read_heading(line, number))
     ]
-
-
-def matching_headings(lines: Sequence[str], expression: str, numbers: Iterable[int] | None = None) -> list[Heading]:
-    """Find the lines that match a reader's expression, with the first number in each; numbers: as for find_headings.
-
-    >>> matching_headings(["卷首", "【三】门", "他走了。"], "^【")
-    [Heading(line=2, text='【三】门', number=3, unit='回', title='【三】门')]
-    """
-    asked = range(1, len(lines) + 1) if numbers is None else sorted(numbers)
-    found = matching_lines(expression, [lines[number - 1] for number in asked])
-    headings = []
-    for number in (asked[place] for place in found if lines[asked[place] - 1]):
-        line = lines[number - 1]
-        counted = re.search(f"[{NUMBER}]+", line)
-        value = parse_number(counted.group()) if counted and len(counted.group()) <= MAX_NUMBER else None
-        headings.append(Heading(number, line, value, CHAPTER_UNITS[0] if value is not None else "", line))
-    return headings
 
 
 def dividing_headings(headings: Sequence[Heading]) -> list[Heading]:

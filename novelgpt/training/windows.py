@@ -23,8 +23,7 @@ from typing import Protocol
 
 import numpy as np
 
-from novelgpt.corpus.families import read_numbered
-from novelgpt.corpus.headings import read_heading
+from novelgpt.corpus.headings import read_heading, read_numbered
 from novelgpt.evaluation import NOT_SCORED, compare_losses, evaluation_batches, score_ngram
 
 FRESH_READINGS = 4  # readings of a text that teach about as much as new text (arXiv 2305.16264)

@@ -1,17 +1,25 @@
 """Malformed inputs: whatever is handed in, the answer is a result or a message, at once, and no half file."""
 
+import contextlib
+import io
 import json
 import random
 import shutil
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import STORY
+from containers_made import make_docx, make_epub, make_tar, make_zip, page
 
 import clr_ctrl
 from novelgpt.cli import run
+from novelgpt.corpus.archives import Archive, file_kind
+from novelgpt.corpus.containers import read_docx, read_epub, read_html
+from novelgpt.corpus.documents import decode_page
+from novelgpt.corpus.headings import Section
 from novelgpt.corpus.pieces import open_pieces, write_pieces
 from novelgpt.corpus.tokenizer import load_tokenizer
 from novelgpt.corpus.tokenizers.base import save_vocabulary
@@ -81,6 +89,66 @@ def fuzz_clean(count: int, folder: Path, capsys) -> None:
         assert "\x1b" not in said
 
 
+def container_seeds() -> list[bytes]:
+    """Return containers of every kind, packed and bare, so that damage reaches what is in them."""
+    body = "".join(f"<h2 id='a'>{text[:9]}</h2><p class=b>{text}<br/>&nbsp;&#x4e00;</p>" for text in STORY)
+    epub = make_epub(
+        {"1.xhtml": page(body), "2.xhtml": page(body)}, [(STORY[0][:9], "1.xhtml#a", [("二", "2.xhtml", [])])]
+    )
+    docx = make_docx("".join(f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>" for text in STORY))
+    files = {"一.txt": TEXT, "二/三.html": page(body), "四.epub": epub, "五.zip": make_zip({"a.txt": TEXT})}
+    bare = [make_zip(read_zip(data), 0) for data in (epub, docx)]
+    tars = [make_tar(files, mode) for mode in ("w", "w:gz", "w:bz2", "w:xz")]
+    return [
+        epub,
+        docx,
+        *bare,
+        make_zip(files),
+        make_zip(files, 0),
+        *tars,
+        page(body).encode(),
+        page(body).encode("gbk"),
+    ]
+
+
+def read_zip(data: bytes) -> dict[str, bytes]:
+    """Return the files of a zip."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def read_container(data: bytes) -> None:
+    """Read all there is in a container, as whatever it may be; a file that is refused leaves the others."""
+    kind = file_kind(data)
+    if kind in ("zip", "tar"):
+        with Archive(data, "in.zip") as archive:
+            for name in archive.names:
+                with contextlib.suppress(UserError):
+                    assert isinstance(archive.read(name), bytes)
+        return
+    reader = {"epub": read_epub, "docx": read_docx}.get(kind)
+    sections = reader(data, "in", decode_page) if reader else read_html(decode_page(data, "in"), "in")
+    assert sections and all(isinstance(section, Section) and section.text for section in sections)
+
+
+def fuzz_containers(count: int) -> None:
+    """Read that many malformed containers: damaged, cut, or the beginning of one and the end of another."""
+    draw = random.Random(4)
+    seeds = container_seeds()
+    for _ in range(count):
+        data = draw.choice(seeds)
+        if draw.random() < 0.2:
+            other = draw.choice(seeds)
+            data = data[: draw.randrange(len(data))] + other[draw.randrange(len(other)) :]
+        data = mutate(data, draw)
+        began = time.process_time()
+        try:
+            read_container(data)
+        except UserError as problem:
+            assert problem.code == 3
+        assert time.process_time() - began < SECONDS
+
+
 def fuzz_vocabularies(count: int, folder: Path) -> None:
     """Load that many malformed vocabularies; one that loads must still round-trip."""
     draw = random.Random(2)
@@ -137,7 +205,8 @@ def fuzz(share: float, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("os.fsync", lambda _handle: None)
     for name in ("clean", "vocabularies", "pieces"):
         (tmp_path / name).mkdir()
-    fuzz_clean(int(10_000 * share), tmp_path / "clean", capsys)
+    fuzz_clean(int(7_000 * share), tmp_path / "clean", capsys)
+    fuzz_containers(int(3_000 * share))
     fuzz_vocabularies(int(6_000 * share), tmp_path / "vocabularies")
     fuzz_pieces(int(4_000 * share), tmp_path / "pieces")
 

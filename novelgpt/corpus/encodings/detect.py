@@ -16,6 +16,7 @@ from novelgpt.corpus.encodings import repair
 from novelgpt.corpus.encodings.likelihood import has_strange_lines, is_plausible, score
 from novelgpt.corpus.encodings.mixed import decode_mixed
 from novelgpt.corpus.encodings.repair import DOUBLE_BYTE, WIDE, display_name, drop_bad_bytes, family_of
+from novelgpt.corpus.signatures import NAMES, container_kind, converting_command
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable
 
 BYTE_ORDER_MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
@@ -24,14 +25,6 @@ BYTE_ORDER_MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
-SIGNATURES = (  # of files that are no text: where in the file, what stands there, what the file is
-    (0, b"PK\x03\x04", "a zip file (docx, epub)"),
-    (0, b"%PDF-", "a PDF file"),
-    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Word file"),
-    (60, b"BOOKMOBI", "a mobi e-book"),
-    (0, b"Rar!\x1a\x07", "a rar file"),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7z file"),
 )
 CANDIDATES = ("utf-8", *DOUBLE_BYTE, "utf-16-le", "utf-16-be")
 
@@ -111,11 +104,9 @@ def decode_bytes(data: bytes, encoding: str | None = None, *, name: str = "input
 
 
 def refuse_foreign(head: bytes, name: str) -> None:
-    """Raise where the beginning of a file tells that it is no text."""
-    for place, mark, kind in SIGNATURES:
-        if head[place : place + len(mark)] == mark:
-            hint = "save it as .txt (Word: as plain text; an e-book: with calibre; an archive: unpack it) and give that"
-            raise UserError(f"{name}: {kind}, not text", hint, EXIT_INPUT)
+    """Raise UserError where the beginning of a file tells that it is no text; the hint is what makes text of it."""
+    if kind := container_kind(head):
+        raise UserError(f"{name}: {NAMES[kind]}, not text", converting_command(kind, name), EXIT_INPUT)
 
 
 def sample_of(text: str) -> str:

@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from novelgpt.corpus.chapters import VOLUME_LINE
 from novelgpt.corpus.folding import pair_pattern, simplify_site_words
+from novelgpt.corpus.headings import VOLUME_LINE
 from novelgpt.corpus.notices.lines import (
     EDGE,
     HAN,

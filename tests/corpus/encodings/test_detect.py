@@ -206,27 +206,32 @@ def test_bytes_valid_in_utf_8_by_chance_are_not_taken_for_it():
         decode_bytes("联通".encode("gbk"))
 
 
-FOREIGN_HINT = "save it as .txt (Word: as plain text; an e-book: with calibre; an archive: unpack it) and give that"
-
-
 @pytest.mark.parametrize(
-    ("head", "kind"),
+    ("head", "kind", "hint"),
     [
-        (b"PK\x03\x04\x14\0\x06\0", "a zip file (docx, epub)"),
-        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3", "a PDF file"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Word file"),
-        ("水浒传".encode().ljust(60, b"\0") + b"BOOKMOBI", "a mobi e-book"),
-        (b"Rar!\x1a\x07\x01\0", "a rar file"),
-        (b"7z\xbc\xaf\x27\x1c\0\x04", "a 7z file"),
+        (b"PK\x03\x04\x14\0\x06\0", "a zip archive", "unzip a -d a"),
+        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3", "a PDF file", "pdftotext -layout a a.txt"),
+        (
+            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+            "an old Office file (doc, xls) or one with a password",
+            "soffice --headless --convert-to txt:Text a",
+        ),
+        (
+            "水浒传".encode().ljust(60, b"\0") + b"BOOKMOBI",
+            "a Kindle book (mobi, azw3)",
+            "ebook-convert a a.txt  # from Calibre",
+        ),
+        (b"Rar!\x1a\x07\x01\0", "a rar archive", "unrar x a"),
+        (b"7z\xbc\xaf\x27\x1c\0\x04", "a 7z archive", "7z x a"),
     ],
 )
 @pytest.mark.parametrize("encoding", [None, "gb18030"])
-def test_what_is_no_text_is_named_by_its_first_bytes(head, kind, encoding):
+def test_what_is_no_text_is_named_by_its_first_bytes(head, kind, hint, encoding):
     data = head + bytes(range(256)) * 9
     for read in (lambda: decode_bytes(data, encoding, name="a"), lambda: list(TextStream(iter([data]), "a", encoding))):
         with pytest.raises(UserError) as caught:
             read()
-        assert (caught.value.message, caught.value.hint) == (f"a: {kind}, not text", FOREIGN_HINT)
+        assert (caught.value.message, caught.value.hint) == (f"a: {kind}, not text", hint)
 
 
 def test_an_empty_file_is_refused():

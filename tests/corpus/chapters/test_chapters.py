@@ -3,7 +3,7 @@
 import pytest
 from conftest import read_novel
 
-from novelgpt.corpus.chapters import ChapterNumbers, Chapters, check_numbers, split_chapters
+from novelgpt.corpus.chapters.splitting import ChapterNumbers, Chapters, check_numbers, split_chapters
 from novelgpt.corpus.cleaning import clean_text
 from novelgpt.corpus.headings import find_headings, parse_number, read_heading, volume_of
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from novelgpt.corpus.chapters import split_chapters
-from novelgpt.corpus.contents import CONTENTS, listed_headings
+from novelgpt.corpus.chapters.contents import CONTENTS, listed_headings
+from novelgpt.corpus.chapters.splitting import split_chapters
 
 PAGE = "他推开门，外面下着雪，山路上一个人也没有。" * 20
 TITLES = ["山村", "旅途", "重逢", "归来", "尾声"]

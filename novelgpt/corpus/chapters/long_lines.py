@@ -11,16 +11,16 @@ left where it is.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
-from novelgpt.corpus.families import rising_rows
-from novelgpt.corpus.headings import COUNTED, MAX_NUMBER, find_headings, parse_number
+from novelgpt.corpus.chapters.families import rising_rows
+from novelgpt.corpus.headings import COUNTED, MAX_NUMBER, SENTENCE_END, find_headings, parse_number
 
 LONG_LINE = 10_000  # characters; a shorter line is a paragraph
 PART = 3_000  # characters of a part that ends with a sentence
 HEADING = re.compile(rf"(?:^|(?<=[\s。！？!?…”’」』）)])){COUNTED}[回章节節集](?![合课課目日])")
 TITLE = re.compile(r"\s*(?:[^\s，。！？：；、“”「」…]{1,30}(?=\s)\s*){1,3}")
 MAX_TITLE = 40  # characters
-SENTENCE_END = re.compile(r"[。！？!?…][”’」』）)]*")
 
 
 @dataclass
@@ -56,6 +56,21 @@ def break_lines(lines: Sequence[str], *, single: bool) -> BrokenLines:
     for number, line in enumerate(lines, 1):
         add_parts(broken, [(part, None) for part in break_at_sentences(line)], number)
     return broken
+
+
+def part_lines(lines: Sequence[str], broken: BrokenLines, starts: Sequence[int]) -> tuple[BrokenLines, list[int]]:
+    """Give the parts of lines that hold a newline by now lines of their own; starts: indices that move with them.
+
+    >>> part_lines(["山", "水\\n人", "雪"], BrokenLines(["山", "水<p>人", "雪"], [1, 2, 3]), [0, 2])
+    (BrokenLines(lines=['山', '水', '人', '雪'], numbers=[1, 2, 2, 3], starts={}), [0, 3])
+    """
+    parted = [line.split("\n") for line in lines]
+    places = [0, *accumulate(map(len, parted))]
+    numbers = [number for number, parts in zip(broken.numbers, parted, strict=True) for _ in parts]
+    moved = {places[start]: chapter for start, chapter in broken.starts.items()}
+    return BrokenLines([part for parts in parted for part in parts], numbers, moved), [
+        places[start] for start in starts
+    ]
 
 
 def add_parts(broken: BrokenLines, parts: Sequence[tuple[str, int | None]], number: int) -> None:

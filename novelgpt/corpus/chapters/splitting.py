@@ -9,13 +9,14 @@ is a document of its own. A text without headings is split where blank lines par
 parts of about 3,000 characters, and the result says so.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from statistics import median
 
-from novelgpt.corpus.contents import drop_contents, drop_doubled, find_contents, listed_headings, text_below
-from novelgpt.corpus.families import (
+from novelgpt.corpus.chapters.contents import drop_contents, drop_doubled, find_contents, listed_headings, text_below
+from novelgpt.corpus.chapters.families import (
     LONG_PIECE,
     add_unnumbered,
     choose_family,
@@ -24,9 +25,20 @@ from novelgpt.corpus.families import (
     leaves_too_much,
     mean_piece,
     piece_lengths,
+)
+from novelgpt.corpus.headings import (
+    CHAPTER_UNITS,
+    MAX_NUMBER,
+    NUMBER,
+    VOLUME_LINE,
+    Heading,
+    dividing_headings,
+    find_headings,
+    parse_number,
+    read_heading,
     read_numbered,
 )
-from novelgpt.corpus.headings import VOLUME_LINE, Heading, dividing_headings, find_headings, read_heading
+from novelgpt.corpus.patterns import matching_lines
 
 EVEN_PART = 3_000  # characters of a part of a text without headings
 SECTION = (1_500, 60_000)  # characters of the middle and the longest section between blank lines that are chapters
@@ -49,19 +61,17 @@ class Chapters:
         return [heading for heading in self.headings if heading]
 
 
-def choose_headings(
-    lines: Sequence[str], found: Sequence[Heading] | None = None, titled: Collection[int] = ()
-) -> list[Heading]:
+def choose_headings(lines: Sequence[str], titled: Collection[int] = ()) -> list[Heading]:
     """Choose the headings that divide a text; tables of contents and doubled ones are still among them.
 
     Args:
         lines: edges stripped.
-        found: what find_headings gives for these lines; None finds them.
         titled: indices of lines that are headings by what the file says, as the navigation of an e-book does.
     """
-    headings = drop_end_marks(dividing_headings(find_headings(lines) if found is None else found))
+    headings = drop_end_marks(dividing_headings(find_headings(lines)))
     if titled:
-        given = {index + 1: title_heading(lines[index], index + 1) for index in titled if lines[index]}
+        named = (index for index in titled if names_chapter(lines, index, titled))
+        given = {index + 1: title_heading(lines[index], index + 1) for index in named}
         chosen = {heading.line: heading for heading in headings} | given
         return [chosen[line] for line in sorted(chosen)]
     headings = divide_better(lines, headings)
@@ -92,6 +102,28 @@ def long_pieces(lines: Sequence[str], headings: Sequence[Heading]) -> list[tuple
     borders = [0, *(heading.line for heading in headings), len(lines)]
     pieces = zip(pairwise(borders), piece_lengths(lines, headings), strict=True)
     return [(start, end - (end < len(lines))) for (start, end), length in pieces if length > LONG_PIECE]
+
+
+def names_chapter(lines: Sequence[str], index: int, titled: Collection[int]) -> bool:
+    """Tell whether a titled line names a chapter: no volume whose first chapter follows at once."""
+    below = next((place for place in range(index + 1, len(lines)) if lines[place]), None)
+    return bool(lines[index]) and not (VOLUME_LINE.match(lines[index]) and below in titled)
+
+
+def matching_headings(lines: Sequence[str], expression: str) -> list[Heading]:
+    """Find the lines that match a reader's expression, with the first number in each.
+
+    >>> matching_headings(["卷首", "【三】门", "他走了。"], "^【")
+    [Heading(line=2, text='【三】门', number=3, unit='回', title='【三】门')]
+    """
+    headings = []
+    for index in matching_lines(expression, lines):
+        counted = re.search(f"[{NUMBER}]{{1,{MAX_NUMBER}}}", lines[index])
+        number = parse_number(counted.group()) if counted else None
+        if lines[index]:
+            unit = CHAPTER_UNITS[0] if counted else ""
+            headings.append(Heading(index + 1, lines[index], number, unit, lines[index]))
+    return headings
 
 
 def title_heading(line: str, number: int) -> Heading:

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from novelgpt.corpus.books import CleanBook, CleaningOptions
-from novelgpt.corpus.chapters import split_chapters
+from novelgpt.corpus.chapters.splitting import split_chapters
 
 SENTENCES = [
     "他推开门，外面下着雪，山路上一个人也没有。",

@@ -18,7 +18,6 @@ from statistics import median
 
 from novelgpt.corpus.headings import (
     CHAPTER_UNITS,
-    CHINESE_NUMBER,
     COUNTED,
     FRONT,
     MAX_HEADING,
@@ -26,6 +25,7 @@ from novelgpt.corpus.headings import (
     UNNUMBERED,
     Heading,
     parse_number,
+    read_numbered,
 )
 
 MIN_CHAPTER = 200  # characters from one heading to the next
@@ -38,21 +38,10 @@ SENSIBLE = (800, 50_000)  # characters of a chapter
 LONG_PIECE = 60_000  # characters; a longer one may hold chapters whose headings were not found
 FAR_LONGER = 20  # than the middle one
 MAX_FRONT = 0.1  # of the text, before the first heading
-ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
-NUMBERED = re.compile(
-    rf"^(?P<prefix>[^\d①-⑳{CHINESE_NUMBER}\s，。！？；：“”…（(【\[][^\d①-⑳{CHINESE_NUMBER}，。！？；：“”…（(【\[]{{0,11}}|)"
-    rf"(?P<open>[【\[(（〔〖《]?)\s*(?P<number>\d{{1,5}}|[{CHINESE_NUMBER}]+|[①-⑳])(?P<close>\s*[】\])）〕〗》]|)"
-    rf"(?P<unit>[{CHAPTER_UNITS}]?)(?P<point>[\s、.．:：,，·‧・\-—_|｜>]*)(?P<title>.*)$"
-)
-ROMAN_NUMBER = re.compile(r"^(?P<number>[IVXLC]{1,7})(?:[\s.、．]+(?P<title>.*))?$")
-CHAPTER = re.compile(rf"^(?P<prefix>.*?){COUNTED}(?P<unit>[回章节節话話幕])(?P<title>.*)$")
-VOLUME_CHAPTER = re.compile(rf"^(?P<prefix>.*?){COUNTED}(?P<unit>[集卷部篇])(?P<title>.*)$")
 INTO_TEXT = re.compile(rf"^{COUNTED}(?P<unit>[回章节節])\s")  # a heading that runs into the text behind it
 NO_SIGN = re.escape("，。！？：；、“”‘’「」『』《》（）()【】〖〗[]…—-～~.,!?:;'\"<>/")
 SIGNED = re.compile(rf"^(?P<sign>ˇ|[^\w\s{NO_SIGN}])[\s、]*(?P<title>.*\w.*)$")
-SENTENCE = re.compile("[。！？；“”「」：，…]")
 PART = re.compile(r"[（(][上中下一二三四五六\d]{1,2}[)）]$|(?<![\w])[上中下]$")  # of a chapter
-DIGIT = re.compile(rf"[\d{CHINESE_NUMBER}]+")
 END_MARK = re.compile(r"^\s*[（(【\[]?(?:[全已]?[完终終]|[完终終]结|[结結]束)(?![\u4e00-\u9fff])")
 THE_END = re.compile(r"^\W*(?:[全本正]?[文书書篇]?\s?[完终終]|[完终終][结結]|end|the end)\W*$", re.IGNORECASE)
 
@@ -81,53 +70,6 @@ class Family:
         again = self.counted and any(one.number >= two.number for one, two in pairwise(self.headings))
         is_sensible = low <= median(self.lengths) <= high and not leaves_too_much(self.lengths)
         return is_sensible, not again, len(self.headings)
-
-
-def read_numbered(line: str, number: int = 0) -> tuple[Heading, tuple] | None:
-    """Read a line as a numbered heading of any family, and give the key of the family; None where it is none.
-
-    >>> lines = ("（十二）", "part 3 门", "2|【02】", "卷之一　香客", "XIV", "番外 第8章，雪")
-    >>> [read_numbered(line)[0].number for line in lines]
-    [12, 3, 2, 1, 14, 8]
-    >>> read_numbered("一个人走来") is None
-    True
-    """
-    for pattern in (CHAPTER, VOLUME_CHAPTER):
-        if match := pattern.match(line):
-            prefix = DIGIT.sub("", match["prefix"])
-            if len(match["number"]) <= MAX_NUMBER and not SENTENCE.search(prefix):
-                key = ("第", match["unit"], "".join(re.findall(r"\w", prefix))[:2])
-                return Heading(number, line, parse_number(match["number"]), match["unit"], match["title"].strip()), key
-    if match := ROMAN_NUMBER.match(line):
-        return Heading(number, line, parse_roman(match["number"]), "I", match["title"] or ""), ("I", "")
-    match = NUMBERED.match(line)
-    if not match or len(match["number"]) > MAX_NUMBER or len(match["title"]) > MAX_HEADING:
-        return None
-    return read_loosely(match, line, number)
-
-
-def read_loosely(match: re.Match[str], line: str, number: int) -> tuple[Heading, tuple] | None:
-    """Read a match of NUMBERED; None where the number is a part of a sentence."""
-    prefix, title = match["prefix"].strip("、 \u3000.-_之").casefold(), match["title"]
-    kind = "0" if match["number"].isdigit() else "一"
-    # what parts the number from the title: a bracket, a unit, a point, a blank; digits may stand right before a title
-    is_parted = match["close"] or match["unit"] or match["point"] or not title or title[0] in "（(【[《"
-    is_direct = not is_parted and kind == "0" and len(title) <= MAX_HEADING // 2 and not SENTENCE.search(title)
-    if not (is_parted or is_direct) or "。" in title or (not prefix and match["point"].strip() in ("，", ",")):
-        return None
-    style = (match["open"], match["unit"], "" if prefix else "direct" if is_direct else match["point"].strip()[:1])
-    heading = Heading(number, line, parse_number(match["number"]), match["unit"] or prefix or kind, title)
-    return heading, (prefix, kind, *style)
-
-
-def parse_roman(text: str) -> int:
-    """Read a Roman number.
-
-    >>> [parse_roman(text) for text in ("III", "XIV", "XLIX")]
-    [3, 14, 49]
-    """
-    values = [ROMAN[char] for char in text]
-    return sum(-one if one < two else one for one, two in zip(values, [*values[1:], 0], strict=True))
 
 
 def find_candidates(lines: Sequence[str]) -> Iterator[Candidate]:

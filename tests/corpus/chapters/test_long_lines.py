@@ -3,10 +3,10 @@
 import pytest
 from conftest import read_novel
 
-from novelgpt.corpus.chapters import split_chapters
+from novelgpt.corpus.chapters.families import rising_rows
+from novelgpt.corpus.chapters.long_lines import break_lines
+from novelgpt.corpus.chapters.splitting import split_chapters
 from novelgpt.corpus.cleaning import clean_text
-from novelgpt.corpus.families import rising_rows
-from novelgpt.corpus.long_lines import break_lines
 
 STORY = "他推开门，外面下着雪，山路上一个人也没有。"
 NUMBERS = "一二三四五六七八九"
