@@ -168,28 +168,30 @@ class SourceFile:
     name: str  # its path, or "standard input"
 
 
-def read_text(path: str | Path, encoding: str | None = None) -> Decoded:
-    """Read a file, `.gz` too, or standard input ("-") as one text; an encoding of None is detected, or refused."""
-    return decode_bytes(b"".join(read_blocks(path)), encoding, name=name_of(path))
+def read_text(path: str | Path, encoding: str | None = None, *, force: bool = False) -> Decoded:
+    """Read a file, `.gz` too, or standard input ("-") as one text; encoding and force as for decode_bytes."""
+    return decode_bytes(b"".join(read_blocks(path)), encoding, force=force, name=name_of(path))
 
 
-def stream_text(path: str | Path, encoding: str | None = None) -> TextStream:
+def stream_text(path: str | Path, encoding: str | None = None, *, force: bool = False) -> TextStream:
     """Read a text file of any size in blocks of up to a million characters; see read_text and TextStream."""
-    return TextStream(read_blocks(path), name_of(path), encoding)
+    return TextStream(read_blocks(path), name_of(path), encoding, force=force)
 
 
-def read_documents(path: str | Path, *, encoding: str | None = None, field: str | None = None) -> SourceFile:
+def read_documents(
+    path: str | Path, *, encoding: str | None = None, force: bool = False, field: str | None = None
+) -> SourceFile:
     """Read one file, whatever its encoding and kind; one of unknown ending is taken as plain text.
 
     Args:
-        path, encoding: as for read_text.
+        path, encoding, force: as for read_text.
         field: the key or column that holds the text; None tries `text`, then `content`.
 
     Raises:
         UserError: unreadable, undecided encoding, faulty JSON, or an item that is no text.
     """
     name = name_of(path)
-    decoded = read_text(path, encoding)
+    decoded = read_text(path, encoding, force=force)
     if not decoded.text.strip():
         raise UserError(f"{name}: only blanks, expected the text of a novel", "give another file", EXIT_INPUT)
     # the ending tells the kind, but some .json files hold JSON Lines
@@ -211,12 +213,10 @@ def read_documents(path: str | Path, *, encoding: str | None = None, field: str 
     return SourceFile(documents, kind, decoded, dict(repairs), name)
 
 
-def read_sources(
-    paths: Iterable[str | Path], *, encoding: str | None = None, field: str | None = None
-) -> Iterator[SourceFile]:
+def read_sources(paths: Iterable[str | Path], *, field: str | None = None) -> Iterator[SourceFile]:
     """Read files, whole folders and standard input one after another; see find_inputs and read_documents."""
     for path in find_inputs(paths):
-        yield read_documents(path, encoding=encoding, field=field)
+        yield read_documents(path, field=field)
 
 
 def read_corpus(path: str | Path, *, field: str | None = None) -> Iterator[str]:
