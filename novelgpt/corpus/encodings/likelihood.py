@@ -36,7 +36,7 @@ FREQUENT_TRADITIONAL = (
     "彎德懷戲戶拋掛採掃換擊據擔擺擾斷時晉暫曉書東楚極榮樂橋檢歐歷殘毀汙決況淚淨減湯溫滅滿漢濟濕灣為烏無煙爲犧狀猶"
 )
 COMMON_PUNCTUATION = "，。“”「」：？！、"
-OTHER_PUNCTUATION = "；…—『』《》（）·‘’〈〉【】〔〕．～－　"
+OTHER_PUNCTUATION = "；…—『』《》（）·‘’〈〉【】〔〕．～－–―　"
 TWINS = "∕﹨▓￭"  # what the two kinds of Big5 read where the other one reads the like
 
 BAD_BYTE = -20.0  # nats for a byte that is no part of a character
@@ -46,6 +46,7 @@ PLAUSIBLE = -9.7  # nats per character beyond ASCII; prose lies near -7, wrong r
 STRANGE_LINE = -10.0  # the same for a single line, which is then looked at again
 CHANGE_NATS = 25.0  # cost of a change of encoding, from one line to the next or within one
 STRANGE_RUN, STRANGE_RUN_NATS = 12, -10.5  # neighbouring characters, and nats for each of them
+MANY_KINDS = 20  # of characters; prose has more
 MIN_CHARACTERS = 4  # beyond ASCII; a line of fewer is not judged
 LETTER, IN_WORD = -13.3, -7.0  # nats of a foreign letter: alone, and behind another one of its word
 AGAIN = -5.0  # nats of a sign behind itself
@@ -178,15 +179,16 @@ def nonsense_share(text: str) -> float:
 
 
 def is_prose(text: str) -> bool:
-    """Say whether a text reads as Chinese prose by its words: half of its signs at least are Chinese characters.
+    """Say whether a text reads as Chinese by its words: half of its signs are Chinese characters, and not the same few.
 
     >>> is_prose("他说：“我走了。”"), is_prose("“…”〕〕")
     (True, False)
     """
     codes = unicode_codes(text)
     counted = int(((codes > 0x7F) & (codes != 0x3000)).sum())
-    num_han = int(((codes >= 0x3400) & (codes < 0xA000)).sum())
-    return num_han > 0 and 2 * num_han >= counted and is_plausible(text)
+    han = codes[(codes >= 0x3400) & (codes < 0xA000)]
+    is_varied = len(np.unique(han)) >= min(len(han) / 2, MANY_KINDS)
+    return len(han) > 0 and 2 * len(han) >= counted and is_varied and is_plausible(text)
 
 
 @functools.cache

@@ -229,7 +229,7 @@ def test_greek_beside_a_lost_byte_stays_greek():
 
 
 def test_an_english_book_with_a_few_chinese_words_is_in_one_encoding():
-    page = "“I don’t know,” he said… “Let’s go—it’s late.” She didn’t answer.\n" * 8
+    page = "“I don’t know,” he said… “Let’s go—it’s late.” She – she didn’t answer.\nNo one – no one – did.\n" * 8
     text = "哈利的故事，英文本，由他们的朋友录入。\n" + page * 200
     decoded = decode_bytes(text.encode("gb18030"))
     assert (decoded.text, decoded.encoding, decoded.segments) == (text, "gb18030", ())
