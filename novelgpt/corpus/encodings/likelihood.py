@@ -216,10 +216,10 @@ def pair_alphabets(codec: str) -> bytes:
 
 
 def sliding_sums(values: np.ndarray, width: int) -> np.ndarray:
-    """Sum `width` values from each place on: float64 (num_values,), zeros taken beyond the end."""
-    totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    sums = totals[-1] - totals[:-1]
-    sums[: max(0, len(values) - width)] = totals[width:-1] - totals[: max(0, len(values) - width)]
+    """Sum a few `width` values from each place on: float32 (num_values,), zeros taken beyond the end."""
+    sums = values.astype(np.float32)
+    for step in range(1, min(width, len(values))):
+        sums[:-step] += values[step:]
     return sums
 
 
@@ -258,15 +258,15 @@ def likeliest_path(scores: np.ndarray) -> np.ndarray:
     [0, 0, 1, 1, 1]
     """
     # forward: the best sum that ends in each state, and the state it came from
-    best, came_from = scores[0].copy(), np.zeros(scores.shape, np.int64)
-    for number, row in enumerate(scores[1:], 1):
-        leader = int(best.argmax())
-        change = best[leader] - CHANGE_NATS
-        came_from[number] = np.where(best >= change, np.arange(len(best)), leader)
-        best = np.maximum(best, change) + row
+    first, *rows = scores.tolist()  # plain numbers: for so few states they are faster than arrays
+    best, came_from = first, []
+    for row in rows:
+        change = max(best) - CHANGE_NATS
+        leader = best.index(max(best))
+        came_from.append([which if nats >= change else leader for which, nats in enumerate(best)])
+        best = [max(nats, change) + own for nats, own in zip(best, row, strict=True)]
     # backward: from the best last state along what it came from
-    path = np.zeros(len(scores), np.int64)
-    path[-1] = best.argmax()
-    for number in range(len(scores) - 1, 0, -1):
-        path[number - 1] = came_from[number, path[number]]
-    return path
+    path = [best.index(max(best))]
+    for states in reversed(came_from):
+        path.append(states[path[-1]])
+    return np.array(path[::-1])

@@ -19,6 +19,7 @@ from novelgpt.corpus.encodings.likelihood import CHANGE_NATS, is_plausible, is_p
 RUN = 4  # neighbouring characters
 RUN_NATS = -11.5  # nats per character in a run that reads as nothing
 RARE_NATS = -9.0  # nats that no character of such a run reaches
+PROSE_RUN, PROSE_NATS = 6, -8.5  # neighbouring characters, and nats for each of them where they may be prose
 INNER_NATS = 40.0  # nats by which another encoding must explain a stretch better
 CLEAR_NATS = 100.0  # the same where the main encoding reads it as Chinese, too
 
@@ -38,6 +39,16 @@ def is_foreign(raw: bytes, codec: str, main: str) -> bool:
     return score(reading) > score(main_reading) + (CLEAR_NATS if is_plausible(main_reading) else INNER_NATS)
 
 
+def has_prose(raw: bytes, codec: str) -> bool:
+    """Say whether some run within bytes reads as Chinese in a codec, whatever stands before it."""
+    for skip in (0, 1) if codec != "utf-8" else (0,):
+        text = raw[skip:].decode(codec, "surrogateescape")
+        nats = np.where(likelihood.unicode_codes(text) > 0x7F, nats_of(text), RUN_NATS)
+        if (sliding_sums(nats, PROSE_RUN)[: 1 - PROSE_RUN] > PROSE_NATS * PROSE_RUN).any():
+            return True
+    return False
+
+
 def read_by_turns(raw: bytes, codecs: tuple[str, ...]) -> tuple[str, list[int]] | None:
     """Read a line in several encodings, the main one first: text and offsets of bad bytes; None if it is in that alone.
 
@@ -45,6 +56,8 @@ def read_by_turns(raw: bytes, codecs: tuple[str, ...]) -> tuple[str, list[int]] 
     >>> read_by_turns(line, ("gb18030", "utf-8", "big5hkscs"))
     ('却说玄德见了，天下大勢，分久必合', [])
     """
+    if not any(has_prose(raw, codec) for codec in codecs[1:]):
+        return None
     parts, bad, start, is_torn = [], [], 0, False
     for size, codec in stretches(raw, codecs):
         text, offsets = repair.read_as(raw[start : start + size], codec)

@@ -16,7 +16,7 @@ from novelgpt.corpus.encodings import likelihood
 from novelgpt.corpus.encodings.likelihood import ASTRAL, nats_table, sliding_sums, unicode_codes
 
 WIDE = {"utf-16-le": "<u2", "utf-16-be": ">u2", "utf-32-le": "<u4", "utf-32-be": ">u4"}
-JUDGED = 8  # neighbouring characters beyond ASCII that are judged together
+JUDGED = 8  # neighbouring units that are judged together
 NONSENSE = -11.5  # nats per character; units out of step lie below
 TAIL = 1 << 12  # bytes by which the step at the end of a block is judged
 GROUP = 8  # units; so closely the offset is followed before its changes are placed exactly
@@ -32,9 +32,8 @@ def read_wide(data: bytes, codec: str) -> tuple[str, list[int]]:
     >>> text.replace("\\udc80", ""), offsets
     ('他们来到了山脚下的小，天色已经晚了。', [20])
     """
-    text, offsets = read_units(data, codec)
-    if is_in_step(text):
-        return text, offsets
+    if is_in_step(data, codec):
+        return read_units(data, codec)
     texts, offsets, end = [], [], 0
     for start, stop in stretches(data, codec):
         part, bad = read_units(data[start:stop], codec)
@@ -44,12 +43,13 @@ def read_wide(data: bytes, codec: str) -> tuple[str, list[int]]:
     return "".join(texts) + "\udc80" * (len(data) - end), offsets + list(range(end, len(data)))
 
 
-def is_in_step(text: str) -> bool:
-    """Say whether no JUDGED neighbours in a reading are a run that reads as nothing."""
-    codes = unicode_codes(text)
-    counted = (codes > 0x7F) & (codes != 0x3000)
-    sums = sliding_sums(nats_table()[np.minimum(codes, ASTRAL)] * counted, JUDGED)
-    return not (sums < NONSENSE * JUDGED)[sliding_sums(counted, JUDGED) > JUDGED - 0.5].any()
+def is_in_step(data: bytes, codec: str) -> bool:
+    """Say whether no JUDGED neighbours read as nothing from the first byte on, and far better from another one."""
+    own = sliding_sums(unit_nats(data, codec, 0), JUDGED)
+    places = np.flatnonzero(own < NONSENSE * JUDGED)
+    others = range(1, np.dtype(WIDE[codec]).itemsize) if len(places) else ()
+    better = own[places] + likelihood.CHANGE_NATS
+    return not any((sliding_sums(unit_nats(data, codec, offset), JUDGED)[places] > better).any() for offset in others)
 
 
 def read_units(data: bytes, codec: str) -> tuple[str, list[int]]:
