@@ -6,7 +6,7 @@
 import codecs
 
 from novelgpt.corpus.encodings import repair
-from novelgpt.corpus.encodings.likelihood import score
+from novelgpt.corpus.encodings.likelihood import score, unicode_codes
 from novelgpt.corpus.encodings.repair import DOUBLE_BYTE, display_name, drop_bad_bytes, family_of
 from novelgpt.corpus.encodings.wide import WIDE, read_whole_units
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable
@@ -99,9 +99,13 @@ def strange_share(data: bytes) -> float:
 
 def choose_big5(data: bytes) -> str:
     """Choose the kind of Big5: Windows's unless Hong Kong's, which knows more characters, reads something better."""
-    windows, hong_kong = (repair.plain_reading(data, codec) for codec in ("cp950", "big5hkscs"))
-    is_better = windows != hong_kong and score(hong_kong) > score(windows) + 0.1
-    return "big5hkscs" if is_better else "cp950"
+    windows = repair.plain_reading(data, "cp950")
+    codes = unicode_codes(windows)
+    # where the two differ Windows's reads bad bytes, kana, Russian letters or numbers in circles
+    ranges = ((0xDC80, 0xDD00), (0x3041, 0x3100), (0x3005, 0x3006), (0x401, 0x452), (0x2460, 0x247D))
+    if not any((codes - first < end - first).any() for first, end in ranges):
+        return "cp950"
+    return "big5hkscs" if score(repair.plain_reading(data, "big5hkscs")) > score(windows) + 0.1 else "cp950"
 
 
 def is_utf8(data: bytes) -> bool:

@@ -58,7 +58,7 @@ CATEGORY_NATS = {"L": -13.5, "M": -15.0, "N": -12.0, "P": -11.0, "S": -11.5, "Z"
 def char_nats(char: str) -> float:
     """Give the log-probability of a character that is neither frequent nor in a level of a Chinese standard."""
     code = ord(char)
-    if 0xD800 <= code < 0xE000:
+    if 0xD800 <= code < 0xE000 or code == 0xFFFD:
         return BAD_BYTE
     if 0xE000 <= code < 0xF900:
         return -13.0  # user-defined characters occur in real books
