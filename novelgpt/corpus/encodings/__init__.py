@@ -3,8 +3,7 @@
 likelihood   how much a text looks like Chinese prose, in nats: the evidence
 repair       bytes read in one encoding, with faults around lost and changed bytes repaired
 wide         the same for UTF-16 and UTF-32
-turns        lines whose encoding changes midway
-mixed        files whose lines are in several encodings
+mixed        files whose lines are in several encodings, and lines that change theirs midway
 candidates   which encoding it is
 detect       decode_bytes for a whole file, TextStream for one larger than the memory
 """

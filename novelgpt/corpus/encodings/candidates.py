@@ -8,7 +8,7 @@ import codecs
 from novelgpt.corpus.encodings import repair
 from novelgpt.corpus.encodings.likelihood import score, unicode_codes
 from novelgpt.corpus.encodings.repair import DOUBLE_BYTE, display_name, drop_bad_bytes, family_of
-from novelgpt.corpus.encodings.wide import WIDE, read_whole_units
+from novelgpt.corpus.encodings.wide import WIDE, read_whole_units, read_wide
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable
 
 BYTE_ORDER_MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
@@ -140,9 +140,9 @@ def reading_score(data: bytes, codec: str) -> float:
 
 
 def read_as(data: bytes, codec: str) -> tuple[str, list[int]]:
-    """Decode with one codec as repair.read_as does; UserError: a forced one cannot read the bytes at all."""
+    """Decode with one codec as repair and wide do; UserError: a forced one cannot read the bytes at all."""
     try:
-        return repair.read_as(data, codec)
+        return read_wide(data, codec) if codec in WIDE else repair.read_as(data, codec)
     except UnicodeError as problem:
         message = f"--encoding {codec}: the bytes do not fit it at all"
         raise UserError(message, "leave out --encoding to have it detected", EXIT_INPUT) from problem

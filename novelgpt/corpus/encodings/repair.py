@@ -18,7 +18,6 @@ import numpy as np
 
 from novelgpt.corpus.encodings import likelihood
 from novelgpt.corpus.encodings.likelihood import BAD_BYTE, nats_of, score, sliding_sums, unicode_codes
-from novelgpt.corpus.encodings.wide import WIDE, read_wide
 
 DOUBLE_BYTE = ("gb18030", "cp950", "big5hkscs")
 FAMILIES = {"cp950": "big5", "big5hkscs": "big5", "gbk": "gb18030", "gb2312": "gb18030"}
@@ -62,13 +61,11 @@ def display_name(codec: str) -> str:
 
 
 def read_as(data: bytes, codec: str) -> tuple[str, list[int]]:
-    """Decode with one codec: the text, a lone surrogate for each bad byte (or wide unit), and the bad bytes' offsets.
+    """Decode with one codec: the text, a lone surrogate for each bad byte, and the bad bytes' offsets.
 
     Raises:
         UnicodeError: a forced codec cannot read the bytes at all.
     """
-    if codec in WIDE:
-        return read_wide(data, codec)
     if codec in DOUBLE_BYTE:
         return read_double_byte(data, codec)
     with contextlib.suppress(UnicodeError):
