@@ -118,8 +118,8 @@ def describe_mixture(segments: Sequence[tuple[int, int, str]]) -> str:
 
 def no_chinese(name: str, codec: str, text: str) -> UserError:
     """Make the error for a file that does not read as Chinese even in the likeliest codec, as `text`."""
-    nearest = f"the nearest, {family_of(codec)}, reads 「{sample_of(text)}」"
-    message = f"{name}: not Chinese text in any known encoding; {nearest}"
+    shown = sample_of(text)
+    message = f"{name}: not Chinese text in any known encoding; the nearest, {family_of(codec)}, reads 「{shown}」"
     return UserError(message, "--encoding NAME if you know it, for example --encoding shift_jis", EXIT_INPUT)
 
 
