@@ -306,6 +306,7 @@ class EvaluateOptions:
     text: str | None = option(None, "score this sentence instead")
     # how it is read and measured
     encoding: str | None = python(None, "encoding of text_path; detected if not given")
+    force_encoding: bool = python(False, "obey --encoding even where it reads nonsense")
     stride: int | None = python(None, "tokens between windows, at most the context (default half of it)", whole(1))
     batch_size: int = python(8, "windows per pass", whole(1))
     per_chapter: bool = python(False, "score every chapter by itself too")
