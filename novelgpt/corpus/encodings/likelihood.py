@@ -225,8 +225,8 @@ def sliding_sums(values: np.ndarray, width: int) -> np.ndarray:
 
 def line_sums(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Sum one value a character, (num_chars,), over each line of the text with these code points: (num_lines,)."""
-    totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    return np.diff(totals[line_ends(codes)], prepend=0.0)
+    starts = np.append(0, line_ends(codes)[:-1])
+    return np.add.reduceat(values, starts, dtype=np.float64) if len(values) else np.zeros(1)
 
 
 def line_ends(codes: np.ndarray) -> np.ndarray:
