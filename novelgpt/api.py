@@ -167,7 +167,8 @@ def evaluate(
     facts = {"model": str(model)} if isinstance(model, (str, Path)) else {}
     if options.baseline or (text is None and path is None):
         warn_of_other_text(model, pieces)
-    texts = measure.find_texts(text, path, os.fspath(pieces), encoding=options.encoding, **facts)
+    reading = {"encoding": options.encoding, "force_encoding": options.force_encoding}
+    texts = measure.find_texts(text, path, os.fspath(pieces), **reading, **facts)
     page = functools.partial(write_surprise_page, options.html) if options.html else None
     report = measure.report(texts, per_chapter=options.per_chapter, page=page, **facts)
     return report | measure.baseline(texts, os.fspath(pieces), report["loss"]) if options.baseline else report

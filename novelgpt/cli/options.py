@@ -175,6 +175,7 @@ class CleanOptions:
     book: str | None = option(None, BOOK, book_name, metavar="NAME")
     output: str = option("data/train.json", "the clean documents", metavar="FILE", in_book="train.json")
     encoding: str | None = option(None, "encoding of the input; detected if not given", metavar="NAME")
+    force_encoding: bool = option(False, "obey --encoding even where it reads nonsense")
     field: str | None = option(None, "key or column of the text; text, 正文 … if not given", metavar="NAME")
     title_field: str | None = option(None, "key or column of the title; title, 章节 … if not given", metavar="NAME")
     # what is done to the text
@@ -244,6 +245,7 @@ class EvaluateOptions:
     text: str | None = option(None, "score this sentence instead")
     # how it is read and measured
     encoding: str | None = python(None, "encoding of text_path; detected if not given")
+    force_encoding: bool = python(False, "obey --encoding even where it reads nonsense")
     stride: int | None = python(None, "tokens between windows, at most the context (default half of it)", whole(1))
     batch_size: int = python(8, "windows per pass", whole(1))
     per_chapter: bool = python(False, "score every chapter by itself too")

@@ -133,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             width=options.width,
             traditional_to_simplified=options.traditional_to_simplified,
             encoding=options.encoding,
+            force_encoding=options.force_encoding,
             field=options.field,
             title_field=options.title_field,
             vocabulary_path=ready_file(VOCABULARY),

@@ -43,7 +43,7 @@ from novelgpt.corpus.headings import HEADING_START, SENTENCE_END, Heading, volum
 from novelgpt.corpus.inputs import STANDARD_INPUT, file_size, find_inputs, is_plain_text
 from novelgpt.corpus.notices import Notice, find_dropped, find_notices, remove_notices
 from novelgpt.corpus.signs import Examination
-from novelgpt.messages import UserError, progress_bar, say
+from novelgpt.messages import EXIT_USAGE, UserError, progress_bar, say
 
 PassThrough = Callable[[Iterator[str]], Iterator[str]]
 LARGE_TEXT = 64 << 20  # bytes; a larger text is read in blocks
@@ -62,10 +62,16 @@ class CleaningOptions:
     keep_private: bool = False  # leave private-use characters in
     width: str | None = None  # None, "half" or "full"
     traditional_to_simplified: bool = False
-    encoding: str | None = None  # forced encoding; None detects it
+    encoding: str | None = None  # of the input; None detects it
+    force_encoding: bool = False  # obey encoding even where it reads nonsense
     field: str | None = None  # key or column of the text; None tries `text`, `content` and the like
     title_field: str | None = None  # key or column of the title; None tries `title`, `chapter_name` and the like
     vocabulary_path: str | Path | None = None  # its characters are expected; GB2312's if there is no such file
+
+    def __post_init__(self):
+        if self.force_encoding and self.encoding is None:
+            message = "--force_encoding: has no meaning without --encoding"
+            raise UserError(message, "--encoding gb18030 --force_encoding", EXIT_USAGE)
 
 
 class CleanBook:
@@ -92,16 +98,16 @@ class CleanBook:
     def __iter__(self) -> Iterator[str]:
         if is_large(self.path):
             # block by block: a document is handed on before the next block is read
-            stream = stream_text(self.path, self.options.encoding)
+            stream = stream_text(self.path, self.options.encoding, force=self.options.force_encoding)
             for block in cut_blocks(stream, size=BLOCK_CHARACTERS):
                 yield from self.prepare([block], single=True).documents
                 self.num_blocks += 1
             self.finish(SourceFile([], "txt", stream.decoded, {}, self.path), self.describe_blocks())
         else:
             asked = self.options
-            source = join_paragraphs(
-                read_documents(self.path, encoding=asked.encoding, field=asked.field, title_field=asked.title_field)
-            )
+            how = {"encoding": asked.encoding, "force": asked.force_encoding}
+            source = read_documents(self.path, **how, field=asked.field, title_field=asked.title_field)
+            source = join_paragraphs(source)
             titles = () if source.is_whole else source.titles
             chapters = self.prepare(source.documents, single=source.is_whole, titles=titles)
             yield from chapters.documents
@@ -243,7 +249,8 @@ def prepare_whole(path: str, options: CleaningOptions) -> tuple[list[str], BookF
 def read_book(path: str, options: CleaningOptions) -> list[str]:
     """Return the documents of a file as training sees them: a .json's as they are, any other cleaned, and said so."""
     if kind_of(path) == "json":
-        return read_documents(path, encoding=options.encoding, field=options.field).documents
+        how = {"encoding": options.encoding, "force": options.force_encoding}
+        return read_documents(path, **how, field=options.field).documents
     documents, facts = prepare_whole(path, options)
     left_out = sum(not notice["kept"] for notice in facts.notices) + len(facts.headings_removed)
     size = f"{facts.documents:,} documents, {facts.characters:,} characters"

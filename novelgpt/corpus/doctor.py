@@ -29,6 +29,7 @@ ENCODING_NAMES = {
     "big5": "Big5",
     "utf-16-le": "UTF-16 LE",
     "utf-16-be": "UTF-16 BE",
+    "cp1252": "Windows-1252",
 }
 
 
@@ -49,7 +50,7 @@ class BookFacts:
     bad_bytes: int  # dropped, as they are not part of any character
     bad_offsets: list[int]  # places of the first of them in the file
     segments: list[list]  # [first line, last line, encoding] of each part of a file in several encodings
-    torn_lines: list[int]  # partly in another encoding
+    torn_lines: list[int]  # garbled, or partly in another encoding
     repairs: dict[str, int]  # repaired faults of JSON, by kind
     left_out: list[str]  # why files of a folder that is a book are not in it
 
@@ -150,7 +151,7 @@ def find_faults(facts: BookFacts) -> list[str]:
     repeated, lost, against = facts.repeated_passages["characters"], facts.lost["characters"], facts.lost["against"]
     found = (
         (facts.bad_bytes, f"{facts.bad_bytes:,} bad bytes"),
-        (facts.torn_lines, f"lines partly in another encoding: {list_numbers(facts.torn_lines, 6)}"),
+        (facts.torn_lines, f"lines garbled or in two encodings: {list_numbers(facts.torn_lines, 6)}"),
         (facts.missing, f"chapters missing: {list_numbers(facts.missing, 6)}"),
         (facts.repeated, f"chapters repeated: {list_numbers(facts.repeated, 6)}"),
         (facts.out_of_order, f"chapters out of order: {list_numbers(facts.out_of_order, 6)}"),

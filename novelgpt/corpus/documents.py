@@ -76,47 +76,52 @@ class SourceFile:
     left_out: list[str] = field(default_factory=list)  # why files of a folder are left out
 
 
-def read_text(path: str | Path, encoding: str | None = None) -> Decoded:
-    """Read a file, `.gz` too, or standard input ("-") as one text; an encoding of None is detected, or refused."""
-    return decode_bytes(b"".join(read_blocks(path)), encoding, name=name_of(path))
+def read_text(path: str | Path, encoding: str | None = None, *, force: bool = False) -> Decoded:
+    """Read a file, `.gz` too, or standard input ("-") as one text; encoding and force as for decode_bytes."""
+    return decode_bytes(b"".join(read_blocks(path)), encoding, force=force, name=name_of(path))
 
 
-def stream_text(path: str | Path, encoding: str | None = None) -> TextStream:
+def stream_text(path: str | Path, encoding: str | None = None, *, force: bool = False) -> TextStream:
     """Read a text file of any size in blocks of up to a million characters; see read_text and TextStream."""
-    return TextStream(read_blocks(path), name_of(path), encoding)
+    return TextStream(read_blocks(path), name_of(path), encoding, force=force)
 
 
 def read_documents(
-    path: str | Path, *, encoding: str | None = None, field: str | None = None, title_field: str | None = None
+    path: str | Path,
+    *,
+    encoding: str | None = None,
+    force: bool = False,
+    field: str | None = None,
+    title_field: str | None = None,
 ) -> SourceFile:
     """Read one book, whatever its encoding and kind; a file of unknown ending is taken as plain text.
 
     Args:
-        path, encoding: as for read_text; the path may be a folder with a file for each chapter.
+        path, encoding, force: as for read_text; the path may be a folder with a file for each chapter.
         field: the key or column that holds the text; None tries `text`, `content` and the like.
         title_field: the same of the title; "" takes none.
 
     Raises:
         UserError: unreadable, undecided encoding, faulty JSON, or an item that is no text.
     """
-    fields = Fields(name_of(path), field, title_field)
+    fields = Fields(name_of(path), field, title_field, encoding, force)
     if os.path.isdir(path):
-        return read_shelf(Folder(path), "", fields, encoding)
+        return read_shelf(Folder(path), "", fields)
     if member := split_member(path):
         with ArchiveShelf(member[0], member[0]) as shelf:
-            return read_shelf(shelf, member[1], fields, encoding)
+            return read_shelf(shelf, member[1], fields)
     data = b"".join(read_blocks(path))
     if file_kind(data) in ("zip", "tar"):
         with ArchiveShelf(data, fields.name) as shelf:
-            return read_shelf(shelf, "", fields, encoding)
+            return read_shelf(shelf, "", fields)
     kind = None if str(path) == STANDARD_INPUT else kind_of(path) or "txt"
-    return read_file(data, kind, fields, encoding)
+    return read_file(data, kind, fields)
 
 
-def read_shelf(shelf: Shelf, place: str, fields: Fields, encoding: str | None) -> SourceFile:
+def read_shelf(shelf: Shelf, place: str, fields: Fields) -> SourceFile:
     """Read a book in a folder or an archive: the file of this path, or the folder of chapters, "" for all there is."""
     if place in shelf.files:
-        return read_file(shelf.read(place), kind_of(place), fields, encoding)
+        return read_file(shelf.read(place), kind_of(place), fields)
     books = shelf.books()
     if place not in books and (place or isinstance(shelf, Folder)):
         raise cannot_read(fields.name, IsADirectoryError())
@@ -124,19 +129,16 @@ def read_shelf(shelf: Shelf, place: str, fields: Fields, encoding: str | None) -
     if not names:
         message = f"{fields.name}: nothing to read, expected at least one novel"
         raise UserError(message, f"give another file than {fields.name}", EXIT_INPUT)
-    return read_chapters(shelf, names, fields, encoding)
+    return read_chapters(shelf, names, fields)
 
 
-def read_file(
-    data: bytes, kind: str | None, fields: Fields, encoding: str | None = None, decoded: Decoded | None = None
-) -> SourceFile:
+def read_file(data: bytes, kind: str | None, fields: Fields, decoded: Decoded | None = None) -> SourceFile:
     """Read the bytes of one file.
 
     Args:
         data: the bytes.
         kind: what kind_of says; None tells it by its beginning.
-        fields: the name of the file, and the keys or columns to take.
-        encoding: forced encoding; None detects it.
+        fields: the name of the file, and what is asked of it.
         decoded: how the bytes read, where that is known.
 
     Raises:
@@ -152,7 +154,7 @@ def read_file(
         kind, decoded = inside, Decoded("", "utf-8", "as its format has it")
         sections = (read_epub if kind == "epub" else read_docx)(data, fields.name, decode_page)
     else:
-        decoded = decoded or decode_bytes(data, encoding, name=fields.name)
+        decoded = decoded or decode_bytes(data, fields.encoding, force=fields.force, name=fields.name)
         kind = kind_of_text(decoded.text, kind, fields.name)
         sections = read_sections(decoded.text, kind, fields, repairs)
     if not sections:
@@ -222,14 +224,13 @@ def tidy_section(section: Section, repairs: Counter) -> Section:
     return join_title(Section(title, text))
 
 
-def read_chapters(shelf: Shelf, names: Sequence[str], fields: Fields, encoding: str | None) -> SourceFile:
+def read_chapters(shelf: Shelf, names: Sequence[str], fields: Fields) -> SourceFile:
     """Read the files of one book; places in it count through all of them.
 
     Args:
         shelf: the folder or archive where they are.
         names: their paths there, in order.
-        fields: the name of the book, and the keys or columns to take.
-        encoding: forced encoding; None detects it.
+        fields: the name of the book, and what is asked of its files.
 
     Raises:
         UserError: none of them can be read.
@@ -246,13 +247,13 @@ def read_chapters(shelf: Shelf, names: Sequence[str], fields: Fields, encoding: 
         except UserError as problem:
             left_out.append(problem.message)
 
-    together = decode_together(parts, fields.name) if encoding is None else {}
+    together = decode_together(parts, fields.name) if fields.encoding is None else {}
     sources: list[SourceFile] = []
     sizes: list[int] = []  # bytes
     for name, data in parts.items():
         own = replace(fields, name=f"{shelf.name}/{name}")
         try:
-            source = read_file(data, kind_of(name) or "txt", own, encoding, together.get(name))
+            source = read_file(data, kind_of(name) or "txt", own, together.get(name))
             sources.append(
                 source if len(source.documents) > 1 or any(source.titles) else with_title(source, shelf, name)
             )
@@ -344,12 +345,10 @@ def join_paragraphs(source: SourceFile) -> SourceFile:
     return replace(source, documents=["\n".join(source.documents)], titles=[""], is_whole=True)
 
 
-def read_sources(
-    paths: Iterable[str | Path], *, encoding: str | None = None, field: str | None = None
-) -> Iterator[SourceFile]:
+def read_sources(paths: Iterable[str | Path], *, field: str | None = None) -> Iterator[SourceFile]:
     """Read files, whole folders and standard input one after another; see find_inputs and read_documents."""
     for path in find_inputs(paths):
-        yield read_documents(path, encoding=encoding, field=field)
+        yield read_documents(path, field=field)
 
 
 def read_corpus(path: str | Path, *, field: str | None = None) -> Iterator[str]:

@@ -40,11 +40,13 @@ MIN_PARAGRAPHS, LONG_PARAGRAPH = 20, 300  # strings in a list, characters of the
 
 @dataclass(frozen=True)
 class Fields:
-    """Where texts and titles are looked for."""
+    """What is asked of a file: where texts and titles are looked for, and how its bytes are read."""
 
     name: str  # of the file, for messages
     text: str | None = None  # key or column that was asked for; None: any of TEXT_KEYS
     title: str | None = None  # the same of the title; "" for none
+    encoding: str | None = None  # of the bytes; None detects it
+    force: bool = False  # obey the encoding even where it reads nonsense
 
 
 def plain_key(key: str) -> str:

@@ -88,6 +88,7 @@ class Measure:
         pieces: str | Path,
         *,
         encoding: str | None = None,
+        force_encoding: bool = False,
         model: str | None = None,
     ) -> list[Text]:
         """Return the texts to score: the sentence, the file, each file of the folder, else what training held out.
@@ -103,7 +104,7 @@ class Measure:
             return [make_text("--text", [text] if isinstance(text, str) else list(text), self.tokenizer)]
         if path:
             paths = [path] if isinstance(path, (str, Path)) else list(path)
-            cleaning = CleaningOptions(encoding=encoding)
+            cleaning = CleaningOptions(encoding=encoding, force_encoding=force_encoding)
             return [make_text(name_of(name), read_book(name, cleaning), self.tokenizer) for name in find_inputs(paths)]
         return [held_out(pieces, self.tokenizer, model)]
 

@@ -61,7 +61,11 @@ ROLES = [
         {"sampling": True},
         "temperature topk topp min_p repetition_penalty penalty_window no_repeat_ngram_size bad_words keep_head",
     ),
-    (EvaluateOptions, {"python": True}, "encoding stride batch_size precision device per_chapter baseline html"),
+    (
+        EvaluateOptions,
+        {"python": True},
+        "encoding force_encoding stride batch_size precision device per_chapter baseline html",
+    ),
 ]
 
 

@@ -103,7 +103,7 @@ def test_every_fact_of_the_report_is_on_the_page():
         *("book.txt", "Big5", "reads as Chinese", "usable: look at it", "gone.txt", "no such file", "4115 headings"),
         *("missing | 41–43", "repeated | 51", "out of order | 61", "lines 4,104 to 4,105 | UTF-16"),
         *("repaired: double bytes | 4,106", "characters read | 4,107", "characters kept | 4,108", "bad bytes | 4,103"),
-        "lines partly in another encoding | 4140",
+        "lines garbled or in two encodings | 4140",
         *("documents | 4,109", "chapters | 4,116", "tabs | 4,110 | line 4,112: 前 | line 4,113: 后", "U+200B | 4,111"),
         *("Removed lines: 2", "4,114 | address | 来网站看书 → 看书", "4,117 | contents | 目录"),
         *("4,118 | 第一章 | 4,119", "4,120 | — | 4,121", "第一章: 4,119", "line 4120: 4,121"),

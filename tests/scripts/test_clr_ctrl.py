@@ -167,9 +167,18 @@ def test_a_wrong_encoding_is_refused_and_nothing_is_replaced(capsys):
     assert run(clr_ctrl.main, ["novel.txt", "--encoding", "big5", "--output", "out.json"]) == EXIT_INPUT
     said = capsys.readouterr().err
     assert said.startswith("error: novel.txt: --encoding big5 reads 「")
-    assert said.endswith("」, gb18030 reads 「《九井灵潮》 作者：novelgpt 项」\n\nhint: --encoding gb18030\n")
+    assert "」, gb18030 reads 「《九井灵潮》 作者：novelgpt 项」, " in said
+    assert said.endswith("\n\nhint: --encoding gb18030, or --encoding big5 --force_encoding\n")
     assert Path("out.json").read_text(encoding="utf-8") == "kept"
     assert len(clean("novel.txt", "--encoding", "gb18030")) == 27
+    assert "山" not in "".join(clean("novel.txt", "--encoding", "big5", "--force_encoding"))
+
+
+def test_force_encoding_has_no_meaning_without_an_encoding(capsys):
+    Path("novel.txt").write_text(NOVEL, encoding="utf-8")
+    assert run(clr_ctrl.main, ["novel.txt", "--force_encoding"]) == EXIT_USAGE
+    expected = "error: --force_encoding: has no meaning without --encoding"
+    assert capsys.readouterr().err == f"{expected}\n\nhint: --encoding gb18030 --force_encoding\n"
 
 
 def test_a_folder_counts_the_book_that_is_left_out_in_its_verdict(capsys):
@@ -186,8 +195,8 @@ def test_a_book_with_a_line_in_two_encodings_is_kept_and_the_verdict_names_the_l
     chapters = [f"第{number}章 山村\n{line}{number}\n".encode("big5") * 9 for number in range(1, 30)]
     Path("novel.txt").write_bytes(b"".join(chapters) + line.encode("big5") + other.encode("gb18030") + b"\n")
     documents = clean("novel.txt")
-    assert documents[-1].split("\n")[-1].startswith(line) and "〓" in documents[-1]
-    assert "bad bytes; lines partly in another encoding: 523; " in capsys.readouterr().err
+    assert documents[-1].split("\n")[-1] == line + other
+    assert "look at: lines garbled or in two encodings: 523; " in capsys.readouterr().err
 
 
 @needs_novels

@@ -2,8 +2,10 @@
 
 likelihood   how much a text looks like Chinese prose, in nats: the evidence
 repair       bytes read in one encoding, with faults around lost and changed bytes repaired
-mixed        files whose lines are in several encodings
-detect       which encoding it is: decode_bytes for a whole file, TextStream for one larger than the memory
+wide         the same for UTF-16 and UTF-32
+mixed        files whose lines are in several encodings, and lines that change theirs midway
+candidates   which encoding it is
+detect       decode_bytes for a whole file, TextStream for one larger than the memory
 """
 
 from novelgpt.corpus.encodings.detect import Decoded, TextStream, decode_bytes

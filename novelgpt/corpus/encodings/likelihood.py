@@ -36,26 +36,34 @@ FREQUENT_TRADITIONAL = (
     "彎德懷戲戶拋掛採掃換擊據擔擺擾斷時晉暫曉書東楚極榮樂橋檢歐歷殘毀汙決況淚淨減湯溫滅滿漢濟濕灣為烏無煙爲犧狀猶"
 )
 COMMON_PUNCTUATION = "，。“”「」：？！、"
-OTHER_PUNCTUATION = "；…—『』《》（）·‘’〈〉【】〔〕．～－　"
+OTHER_PUNCTUATION = "；…—『』《》（）·‘’〈〉【】〔〕．～－–―　"
+TWINS = "∕﹨▓￭"  # what the two kinds of Big5 read where the other one reads the like
 
 BAD_BYTE = -20.0  # nats for a byte that is no part of a character
 ASTRAL = 0x10000  # the one table entry for every code point beyond the basic plane
 PROBE = 1 << 16  # characters that are enough to judge a text
 PLAUSIBLE = -9.7  # nats per character beyond ASCII; prose lies near -7, wrong readings below -10.5
 STRANGE_LINE = -10.0  # the same for a single line, which is then looked at again
+CHANGE_NATS = 25.0  # cost of a change of encoding, from one line to the next or within one
+STRANGE_RUN, STRANGE_RUN_NATS = 12, -10.5  # neighbouring characters, and nats for each of them
+MANY_KINDS = 20  # of characters; prose has more
 MIN_CHARACTERS = 4  # beyond ASCII; a line of fewer is not judged
+LETTER, IN_WORD = -13.3, -7.0  # nats of a foreign letter: alone, and behind another one of its word
+AGAIN = -5.0  # nats of a sign behind itself
+LATIN = 1  # the other alphabets whose words stand in Chinese books are Greek, Cyrillic and kana
+ALPHABETS = ((0xC0, 0x250, LATIN), (0x370, 0x400, 2), (0x400, 0x530, 3), (0x3041, 0x3100, 4))
 CATEGORY_NATS = {"L": -13.5, "M": -15.0, "N": -12.0, "P": -11.0, "S": -11.5, "Z": -11.0, "Cc": -16.0, "Cf": -12.0}
 
 
 def char_nats(char: str) -> float:
     """Give the log-probability of a character that is neither frequent nor in a level of a Chinese standard."""
     code = ord(char)
-    if 0xD800 <= code < 0xE000:
+    if 0xD800 <= code < 0xE000 or code == 0xFFFD:
         return BAD_BYTE
     if 0xE000 <= code < 0xF900:
         return -13.0  # user-defined characters occur in real books
     if 0x3040 <= code < 0x3100:
-        return -12.0  # kana
+        return LETTER if char.isalpha() else -12.0  # kana
     if 0x4E00 <= code < 0xA000:
         return -15.5
     if 0xFF01 <= code < 0xFF5F:
@@ -89,7 +97,8 @@ def nats_table() -> np.ndarray:
     for chars, stretch in ((FREQUENT_TRADITIONAL, 4), (FREQUENT, 1)):
         for rank, char in reversed(list(enumerate(chars))):
             table[ord(char)] = -2.2 - math.log(stretch * rank + 8)
-    for nats, chars in ((-4.5, COMMON_PUNCTUATION), (-6.5, OTHER_PUNCTUATION), (-4.0, " \n\r\u3000"), (-6.0, "\t")):
+    signs = [(-4.5, COMMON_PUNCTUATION), (-6.5, OTHER_PUNCTUATION), (-9.0, TWINS)]
+    for nats, chars in (*signs, (-4.0, " \n\r\u3000"), (-6.0, "\t")):
         table[[ord(char) for char in chars]] = nats
     return table
 
@@ -111,13 +120,36 @@ def unicode_codes(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
+@functools.cache
+def alphabet_table() -> np.ndarray:
+    """Tabulate the alphabet of each foreign letter by its code point, 0 for all others: uint8 (12545,)."""
+    table = np.zeros(ALPHABETS[-1][1] + 1, np.uint8)
+    for first, end, alphabet in ALPHABETS:
+        table[first:end] = [alphabet * chr(code).isalpha() for code in range(first, end)]
+    return table
+
+
 def nats_of(text: str) -> np.ndarray:
     """Return the log-probability of each character in nats: float32 (len(text),).
 
-    >>> nats_of("的燚").round().tolist()
-    [-4.0, -13.0]
+    A foreign letter is a surprise, but behind another of its alphabet, or a Latin one behind ASCII, it is not; nor is
+    a sign behind itself.
+
+    >>> nats_of("的燚").round().tolist(), nats_of("мир").round().tolist(), nats_of("○○○").round().tolist()
+    ([-4.0, -13.0], [-14.0, -7.0, -7.0], [-12.0, -5.0, -5.0])
     """
-    return nats_table()[np.minimum(unicode_codes(text), ASTRAL)]
+    codes = unicode_codes(text)
+    nats, table = nats_table()[np.minimum(codes, ASTRAL)], alphabet_table()
+    again = np.flatnonzero((codes[1:] == codes[:-1]) & (codes[1:] > 0x7F)) + 1
+    nats[again] = np.maximum(nats[again], np.where(codes[again] >> 11 == 0xD800 >> 11, BAD_BYTE, AGAIN))
+    # unsigned: what lies below a range wraps around
+    places = np.flatnonzero((codes[1:] - 0xC0 < 0x470) | (codes[1:] - 0x3041 < 0xBF)) + 1
+    if len(places):
+        own, before = table[codes[places]], codes[places - 1]
+        ascii_before = (before < 0x80) & (before >= 0x41)
+        joined = np.where(own == LATIN, ascii_before, table[np.minimum(before, len(table) - 1)] == own)
+        nats[places[joined & (own > 0)]] = IN_WORD
+    return nats
 
 
 def score(text: str) -> float:
@@ -136,8 +168,27 @@ def is_plausible(text: str) -> bool:
     (True, False, True)
     """
     codes = unicode_codes(text[:PROBE])
-    counted = (codes > 0x7F) & (codes != 0x3000)
-    return float(nats_of(text[:PROBE])[counted].sum()) >= PLAUSIBLE * int(counted.sum())
+    counted = codes[(codes > 0x7F) & (codes != 0x3000)]
+    return float(nats_table()[np.minimum(counted, ASTRAL)].sum()) >= PLAUSIBLE * len(counted)
+
+
+def nonsense_share(text: str) -> float:
+    """Return the share, 0 to 1, of a text that does not read as Chinese, measured in stretches of PROBE characters."""
+    starts = range(0, len(text), PROBE)
+    return sum(not is_plausible(text[start:]) for start in starts) / max(1, len(starts))
+
+
+def is_prose(text: str) -> bool:
+    """Say whether a text reads as Chinese by its words: half of its signs are Chinese characters, and not the same few.
+
+    >>> is_prose("他说：“我走了。”"), is_prose("“…”〕〕")
+    (True, False)
+    """
+    codes = unicode_codes(text)
+    counted = int(((codes > 0x7F) & (codes != 0x3000)).sum())
+    han = codes[(codes >= 0x3400) & (codes < 0xA000)]
+    is_varied = len(np.unique(han)) >= min(len(han) / 2, MANY_KINDS)
+    return len(han) > 0 and 2 * len(han) >= counted and is_varied and is_plausible(text)
 
 
 @functools.cache
@@ -152,17 +203,30 @@ def pair_nats(codec: str) -> list[float]:
     return table
 
 
+@functools.cache
+def pair_alphabets(codec: str) -> bytes:
+    """Tabulate the alphabet of a codec's two-byte characters by lead * 256 + trail; 0 where it is no foreign letter."""
+    table, alphabets = bytearray(65536), alphabet_table()
+    for lead in range(0xA1, 0xC9):  # GB18030 and Big5 have their Greek and Russian letters there
+        for trail in range(0x40, 0xFF):
+            char = bytes([lead, trail]).decode(codec, "ignore")
+            if len(char) == 1 and 0x370 <= ord(char) < len(alphabets):
+                table[lead * 256 + trail] = alphabets[ord(char)]
+    return bytes(table)
+
+
 def sliding_sums(values: np.ndarray, width: int) -> np.ndarray:
-    """Sum `width` values from each place on: float64 (num_values,), zeros taken beyond the end."""
-    totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    ends = np.minimum(np.arange(len(values)) + width, len(values))
-    return totals[ends] - totals[:-1]
+    """Sum a few `width` values from each place on: float32 (num_values,), zeros taken beyond the end."""
+    sums = values.astype(np.float32)
+    for step in range(1, min(width, len(values))):
+        sums[:-step] += values[step:]
+    return sums
 
 
 def line_sums(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Sum one value a character, (num_chars,), over each line of the text with these code points: (num_lines,)."""
-    totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    return np.diff(totals[line_ends(codes)], prepend=0.0)
+    starts = np.append(0, line_ends(codes)[:-1])
+    return np.add.reduceat(values, starts, dtype=np.float64) if len(values) else np.zeros(1)
 
 
 def line_ends(codes: np.ndarray) -> np.ndarray:
@@ -173,12 +237,36 @@ def line_ends(codes: np.ndarray) -> np.ndarray:
 
 
 def has_strange_lines(text: str) -> bool:
-    """Say whether some line does not read as Chinese.
+    """Say whether some line, or a long run within one, does not read as Chinese.
 
     >>> has_strange_lines("却说玄德\\n蠓縫湮狟\\n")
     True
     """
     codes = unicode_codes(text)
     counted = (codes > 0x7F) & (codes != 0x3000)
-    sums, counts = line_sums(nats_of(text) * counted, codes), line_sums(counted, codes)
+    nats = nats_of(text) * counted
+    if (sliding_sums(nats, STRANGE_RUN) < STRANGE_RUN_NATS * STRANGE_RUN).any():
+        return True
+    sums, counts = line_sums(nats, codes), line_sums(counted, codes)
     return bool(((counts >= MIN_CHARACTERS) & (sums < STRANGE_LINE * counts)).any())
+
+
+def likeliest_path(scores: np.ndarray) -> np.ndarray:
+    """Choose each line's state (num_lines,) by its nats (num_lines, num_states), less the costs of changes.
+
+    >>> likeliest_path(np.array([[-70.0, -140], [-31, -35], [-190, -110], [-25, -22], [-320, -180]])).tolist()
+    [0, 0, 1, 1, 1]
+    """
+    # forward: the best sum that ends in each state, and the state it came from
+    first, *rows = scores.tolist()  # plain numbers: for so few states they are faster than arrays
+    best, came_from = first, []
+    for row in rows:
+        change = max(best) - CHANGE_NATS
+        leader = best.index(max(best))
+        came_from.append([which if nats >= change else leader for which, nats in enumerate(best)])
+        best = [max(nats, change) + own for nats, own in zip(best, row, strict=True)]
+    # backward: from the best last state along what it came from
+    path = [best.index(max(best))]
+    for states in reversed(came_from):
+        path.append(states[path[-1]])
+    return np.array(path[::-1])

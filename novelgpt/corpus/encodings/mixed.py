@@ -7,6 +7,14 @@ change (the Viterbi algorithm), so that short lines follow their neighbours::
     GB18030     -70  -31 -190  -25 -320     nats
     Big5       -140  -35 -110  -22 -180
     chosen       GB   GB Big5 Big5 Big5
+
+A line that is still garbled may change its encoding midway. Its bytes are parsed by dynamic programming as in
+repair.py, but in several encodings at once, with the same cost for each change::
+
+    bytes     C4E3BAC3 | A741A66EA140B14DA67E
+    GB18030   你好       ЙΖ釦盋甀          no prose
+    Big5      斕疑       你好，專年         no better than the first half in GB18030
+    by turns  你好       你好，專年
 """
 
 import itertools
@@ -16,19 +24,27 @@ from typing import NamedTuple
 import numpy as np
 
 from novelgpt.corpus.encodings import likelihood, repair
-from novelgpt.corpus.encodings.likelihood import nats_of, score, sliding_sums, unicode_codes
+from novelgpt.corpus.encodings.likelihood import (
+    CHANGE_NATS,
+    is_plausible,
+    is_prose,
+    likeliest_path,
+    nats_of,
+    score,
+    sliding_sums,
+    unicode_codes,
+)
 from novelgpt.corpus.encodings.repair import family_of
-from novelgpt.messages import EXIT_INPUT, UserError
 
 BAD_RUN = re.compile("[\udc80-\udcff]+")
-MAX_TORN_SHARE = 0.01  # of a file's bytes, in lines that change their encoding midway
+GARBLED = 4  # places in a line that read as nothing
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-CHANGE_NATS = 25.0  # cost of a change of encoding from one line to the next
 RUN = 4  # neighbouring characters
 RUN_NATS = -11.5  # nats per character in a run that reads as nothing
 RARE_NATS = -9.0  # nats that no character of such a run reaches
-INNER_NATS = 40.0  # nats by which changes of encoding must explain a stretch better, their cost apart
-AROUND = 16  # characters on either side of such a run that are parsed with it
+PROSE_RUN, PROSE_NATS = 6, -8.5  # neighbouring characters, and nats for each of them where they may be prose
+INNER_NATS = 40.0  # nats by which another encoding must explain a stretch better
+CLEAR_NATS = 100.0  # the same where the main encoding reads it as Chinese, too
 
 
 class Reading(NamedTuple):
@@ -36,19 +52,16 @@ class Reading(NamedTuple):
 
     text: str
     bad_offsets: list[int]
-    segments: tuple[tuple[int, int, str], ...]  # (first line from 1, last line, encoding); none in a single encoding
-    torn_lines: list[int]  # from 1; partly in another encoding, with U+FFFD for what cannot be read there
+    segments: tuple[tuple[int, int, str], ...] = ()  # (first line from 1, last line, codec); none in a single encoding
+    torn_lines: tuple[int, ...] = ()  # from 1; garbled, or partly in another encoding: U+FFFD for what cannot be read
 
 
-def decode_mixed(data: bytes, main: str, text: str, bad_offsets: list[int], name: str) -> Reading:
+def decode_mixed(data: bytes, main: str, text: str, bad_offsets: list[int]) -> Reading:
     """Decode a file line by line in several encodings.
 
     Args:
-        data, name: the file, and its name for messages.
+        data: the file.
         main, text, bad_offsets: the codec that reads most of it, and its reading in that codec.
-
-    Raises:
-        UserError: more than MAX_TORN_SHARE of the bytes are in torn lines.
     """
     codecs = (main, *(codec for codec in ("utf-8", "gb18030", "big5hkscs") if family_of(codec) != family_of(main)))
     lines = data.splitlines(keepends=True)
@@ -58,18 +71,16 @@ def decode_mixed(data: bytes, main: str, text: str, bad_offsets: list[int], name
     texts, bad, torn, start = [], [], [], 0
     for first, last, codec in found:
         raw = b"".join(lines[first : last + 1])
-        part, offsets = (text, bad_offsets) if len(found) == 1 else repair.read_as(raw, codec)
-        part, numbers = mark_torn_lines(lines[first : last + 1], part, (codec, *codecs))
+        reading = (text, bad_offsets) if len(found) == 1 and codec == main else repair.read_as(raw, codec)
+        order = (codec, *(other for other in codecs if other != codec))
+        part, offsets, numbers = read_torn_lines(lines[first : last + 1], *reading, order)
         torn += [first + number for number in numbers]
         texts.append(part)
         bad += [start + offset for offset in offsets]
         start += len(raw)
-    if sum(len(lines[number - 1]) for number in torn) > MAX_TORN_SHARE * len(data):
-        place = sum(map(len, lines[: torn[0] - 1]))
-        message = f"{name}: line {torn[0]:,} (from byte {place:,}) changes encoding midway, expected one per line"
-        raise UserError(message, f"--encoding {family_of(main)}", EXIT_INPUT)
-    segments = [(first + 1, last + 1, family_of(codec)) for first, last, codec in found if len(found) > 1]
-    return Reading("".join(texts), bad, tuple(segments), torn)
+    is_mixed = len(found) > 1 or found[0][2] != main
+    segments = [(first + 1, last + 1, family_of(codec)) for first, last, codec in found if is_mixed]
+    return Reading("".join(texts), bad, tuple(segments), tuple(torn))
 
 
 def choose_segments(data: bytes, lines: list[bytes], codecs: tuple[str, ...], text: str) -> list[tuple[int, int, str]]:
@@ -84,17 +95,37 @@ def choose_segments(data: bytes, lines: list[bytes], codecs: tuple[str, ...], te
     return found
 
 
-def mark_torn_lines(lines: list[bytes], text: str, codecs: tuple[str, ...]) -> tuple[str, list[int]]:
-    """Find the lines of a segment, from 1, that are partly in another encoding than its own, the first of the codecs.
+def read_torn_lines(
+    lines: list[bytes], text: str, bad_offsets: list[int], codecs: tuple[str, ...]
+) -> tuple[str, list[int], list[int]]:
+    """Read the lines of a segment that are garbled or partly in another encoding than its own, the first of the codecs.
 
-    Returns them with the text, in which U+FFFD stands for each run of their bad bytes.
+    Returns the text, in which U+FFFD stands for each run of their bad bytes, the offsets of all bad bytes, and the
+    numbers of these lines, from 1.
     """
-    readings, torn = split_lines(text), []
+    readings, torn, bad = split_lines(text), [], bad_offsets
+    starts = list(itertools.accumulate(map(len, lines), initial=0))
     for index in lines_with_rare_runs(text):
-        if changes_inside(lines[index], readings[index], codecs[0], codecs[1:]):
-            readings[index] = BAD_RUN.sub("\ufffd", readings[index])
-            torn.append(index + 1)
-    return "".join(readings) if torn else text, torn
+        if turned := read_by_turns(lines[index], codecs):
+            start, end = starts[index : index + 2]
+            bad = [place for place in bad if not start <= place < end] + [start + offset for offset in turned[1]]
+            readings[index] = turned[0]
+        elif not is_garbled(readings[index]):
+            continue
+        readings[index] = BAD_RUN.sub("\ufffd", readings[index])
+        torn.append(index + 1)
+    return "".join(readings) if torn else text, sorted(bad), torn
+
+
+def is_garbled(line: str) -> bool:
+    """Say whether a line has bad bytes and, apart from them, characters that read as nothing."""
+    return repair.has_bad_bytes(line) and len(strange_places(nats_of(repair.drop_bad_bytes(line)))) >= GARBLED
+
+
+def lines_with_rare_runs(text: str) -> list[int]:
+    """Number the lines, from 0, that hold a run of characters none of which is frequent."""
+    codes = unicode_codes(text)
+    return np.unique(np.searchsorted(likelihood.line_ends(codes), strange_places(nats_of(text)), side="right")).tolist()
 
 
 def split_lines(text: str) -> list[str]:
@@ -111,46 +142,11 @@ def find_segments(data: bytes, codecs: tuple[str, ...], text: str) -> list[tuple
     scores = []
     for codec in codecs:
         if codec != codecs[0]:
-            text = data.decode(codec, "surrogateescape") if codec == "utf-8" else repair.plain_reading(data, codec)
+            text = data.decode(codec, "replace")  # far faster than lone surrogates, and as unlikely
         scores.append(likelihood.line_sums(nats_of(text), unicode_codes(text)))
     path = likeliest_path(np.stack(scores, axis=1))  # (num_lines,)
     borders = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
     return [(start, end - 1, codecs[path[start]]) for start, end in itertools.pairwise(borders)]
-
-
-def likeliest_path(scores: np.ndarray) -> np.ndarray:
-    """Choose each line's state (num_lines,) by its nats (num_lines, num_states), less the costs of changes.
-
-    >>> likeliest_path(np.array([[-70.0, -140], [-31, -35], [-190, -110], [-25, -22], [-320, -180]])).tolist()
-    [0, 0, 1, 1, 1]
-    """
-    # forward: the best sum that ends in each state, and the state it came from
-    best, came_from = scores[0].copy(), np.zeros(scores.shape, np.int64)
-    for number, row in enumerate(scores[1:], 1):
-        leader = int(best.argmax())
-        change = best[leader] - CHANGE_NATS
-        came_from[number] = np.where(best >= change, np.arange(len(best)), leader)
-        best = np.maximum(best, change) + row
-    # backward: from the best last state along what it came from
-    path = np.zeros(len(scores), np.int64)
-    path[-1] = best.argmax()
-    for number in range(len(scores) - 1, 0, -1):
-        path[number - 1] = came_from[number, path[number]]
-    return path
-
-
-def is_foreign(raw: bytes, codec: str, main: str) -> bool:
-    """Say whether a segment reads as Chinese in a codec and does not in the file's main encoding."""
-    reading, main_reading = (raw.decode(name, "ignore") for name in (codec, main))
-    if not likelihood.is_plausible(reading):
-        return False
-    return not likelihood.is_plausible(main_reading) or score(reading) > score(main_reading) + 100
-
-
-def lines_with_rare_runs(text: str) -> list[int]:
-    """Number the lines, from 0, that hold a run of characters none of which is frequent."""
-    codes = unicode_codes(text)
-    return np.unique(np.searchsorted(likelihood.line_ends(codes), strange_places(nats_of(text)), side="right")).tolist()
 
 
 def strange_places(nats: np.ndarray) -> np.ndarray:
@@ -159,47 +155,135 @@ def strange_places(nats: np.ndarray) -> np.ndarray:
     return np.flatnonzero(rare & (sliding_sums(nats, RUN) < RUN * RUN_NATS))
 
 
-def changes_inside(raw: bytes, text: str, codec: str, codecs: tuple[str, ...]) -> bool:
-    """Say whether some stretch of a line, read as `text` in a codec, is clearly likelier in several by turns."""
-    sizes = repair.char_sizes(unicode_codes(text), codec)  # bytes
-    ends = np.append(0, np.cumsum(sizes))  # of each character, after a leading 0
-    checked = 0  # characters
-    for place in strange_places(nats_of(text)).tolist():
-        if place >= checked:
-            checked = place + AROUND
-            part = raw[ends[max(0, place - AROUND)] : ends[min(place + 2 * AROUND, len(text))]]
-            if turns_score(part, codecs) > turns_score(part, (codec,)) + INNER_NATS:
-                return True
+def is_foreign(raw: bytes, codec: str, main: str) -> bool:
+    """Say whether bytes read as Chinese in a codec, by far better than in the main one."""
+    reading, main_reading = (raw.decode(name, "surrogateescape") for name in (codec, main))
+    # of two double-byte encodings each reads something: signs and rules of one are words of the other
+    if not (is_plausible(reading) if "utf-8" in (codec, main) else is_prose(reading)):
+        return False
+    return score(reading) > score(main_reading) + (CLEAR_NATS if is_plausible(main_reading) else INNER_NATS)
+
+
+def has_prose(raw: bytes, codec: str) -> bool:
+    """Say whether some run within bytes reads as Chinese in a codec, whatever stands before it."""
+    for skip in (0, 1) if codec != "utf-8" else (0,):
+        text = raw[skip:].decode(codec, "surrogateescape")
+        nats = np.where(unicode_codes(text) > 0x7F, nats_of(text), RUN_NATS)
+        if (sliding_sums(nats, PROSE_RUN)[: 1 - PROSE_RUN] > PROSE_NATS * PROSE_RUN).any():
+            return True
     return False
 
 
-def turns_score(data: bytes, codecs: tuple[str, ...]) -> float:
-    """Score the likeliest parse of bytes in which encodings may take turns, at CHANGE_NATS a turn.
+def read_by_turns(raw: bytes, codecs: tuple[str, ...]) -> tuple[str, list[int]] | None:
+    """Read a line in several encodings, the main one first: text and offsets of bad bytes; None if it is in that alone.
 
-    >>> line = "却说玄德见了".encode() + "天下大势，分久必合".encode("gb18030")
-    >>> turns_score(line, ("utf-8", "gb18030")) > turns_score(line, ("gb18030",)) + 20
-    True
+    >>> line = "却说玄德见了".encode("gb18030") + "，天下大勢，分久必合".encode("big5")
+    >>> read_by_turns(line, ("gb18030", "utf-8", "big5hkscs"))
+    ('却说玄德见了，天下大勢，分久必合', [])
     """
-    table, single = likelihood.nats_list(), likelihood.byte_nats()
+    if not any(has_prose(raw, codec) for codec in codecs[1:]):
+        return None
+    parts, bad, start, is_torn = [], [], 0, False
+    for size, codec in stretches(raw, codecs):
+        text, offsets = repair.read_as(raw[start : start + size], codec)
+        parts.append(text)
+        bad += [start + offset for offset in offsets]
+        start, is_torn = start + size, is_torn or codec != codecs[0]
+    return ("".join(parts), bad) if is_torn else None
+
+
+def stretches(raw: bytes, codecs: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Divide a line, perhaps a whole book, into stretches, (bytes, codec), as long as each codec is believed."""
+    found, start = [], 0
+    while start < len(raw):
+        section = raw[start : start + repair.SECTION]
+        last = start + len(section) == len(raw)
+        used = 0 if last else sound_bytes(section, codecs[0])
+        turns = [(used, codecs[0])] if used else believed(section, parse_turns(section, codecs), codecs[0], last=last)
+        found += turns
+        start += sum(size for size, _ in turns)
+    return join_turns(found)
+
+
+def sound_bytes(section: bytes, codec: str) -> int:
+    """Count the bytes of the whole characters of a section in one codec; 0 if something in it is strange."""
+    sound = repair.sound_reading(section, codec)
+    return sound[1] if sound and not len(strange_places(nats_of(sound[0]))) else 0
+
+
+def believed(section: bytes, steps: list[tuple[int, str]], main: str, *, last: bool) -> list[tuple[int, str]]:
+    """Join the steps of a parse, but give back to the main codec what is not clearly in another.
+
+    The end of a section may lie inside a character: unless it is the last, the next one parses it again.
+    """
+    if not last:
+        ends = itertools.accumulate(size for size, _ in steps)
+        steps = [step for step, end in zip(steps, ends, strict=True) if end <= len(section) - repair.OVERLAP]
+    turns, start = [], 0
+    for size, codec in join_turns(steps):
+        is_main = codec == main or not is_foreign(section[start : start + size], codec, main)
+        turns.append((size, main if is_main else codec))
+        start += size
+    return join_turns(turns)
+
+
+def join_turns(turns: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Join neighbouring stretches of one codec.
+
+    >>> join_turns([(2, "big5"), (1, "big5"), (2, "gb18030")])
+    [(3, 'big5'), (2, 'gb18030')]
+    """
+    groups = itertools.groupby(turns, key=lambda turn: turn[1])
+    return [(sum(size for size, _ in group), codec) for codec, group in groups]
+
+
+def parse_turns(data: bytes, codecs: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Parse bytes in encodings that take turns, at CHANGE_NATS a turn: (bytes, codec) of each step, the likeliest."""
     pairs = [likelihood.pair_nats(codec) if codec != "utf-8" else None for codec in codecs]
     best = [[0.0] * (len(data) + 1) for _ in codecs]  # nats before each byte, by encoding
-    bad_at = [-1] * len(codecs)  # where each codec's latest bad byte ended
-    for end, byte in enumerate(data, 1):
-        for which, (sums, pair) in enumerate(zip(best, pairs, strict=True)):
-            lone = nats = sums[end - 1] + single[byte] + repair.AFTER_BAD * (byte >= 0x80 and bad_at[which] == end - 1)
-            # a character of two bytes, or one of UTF-8 with three: E0 to EF, then two of 80 to BF
-            if pair is not None:
-                if byte >= 0x40 and end >= 2:
-                    nats = max(nats, sums[end - 2] + pair[data[end - 2] << 8 | byte])
-            elif 0x80 <= byte < 0xC0 and end >= 3 and data[end - 3] >> 4 == 14 and data[end - 2] >> 6 == 2:
-                code = (data[end - 3] & 15) << 12 | (data[end - 2] & 63) << 6 | byte & 63
-                nats = max(nats, sums[end - 3] + table[code])
-            if nats == lone and byte >= 0x80:
-                bad_at[which] = end
-            sums[end] = nats
-        # any encoding may take over from the best one
-        change = max(sums[end] for sums in best) - CHANGE_NATS
-        for sums in best:
+    width = [[0] * (len(data) + 1) for _ in codecs]  # bytes of the last step; 0: another encoding's parse is taken over
+    leader = [0] * (len(data) + 1)  # the best encoding before each byte
+    for end in range(1, len(data) + 1):
+        for which, codec in enumerate(codecs):
+            step = utf8_step if codec == "utf-8" else pair_step
+            best[which][end], width[which][end] = step(data, end, best[which], width[which], pairs[which])
+        leader[end] = max(range(len(codecs)), key=lambda which: best[which][end])
+        change = best[leader[end]][end] - CHANGE_NATS
+        for sums, steps in zip(best, width, strict=True):
             if sums[end] < change:
-                sums[end] = change
-    return max(sums[-1] for sums in best)
+                sums[end], steps[end] = change, 0
+    # back along the likeliest parse
+    found, end, which = [], len(data), leader[-1]
+    while end:
+        size = width[which][end]
+        if size:
+            found.append((size, codecs[which]))
+            end -= size
+        else:
+            which = leader[end]
+    return found[::-1]
+
+
+def byte_step(data: bytes, end: int, best: list[float], width: list[int]) -> tuple[float, int]:
+    """Give nats and size of a parse whose last step is one byte: ASCII, or a bad one, likelier behind another."""
+    byte = data[end - 1]
+    is_run = byte >= 0x80 and width[end - 1] == 1 and data[end - 2] >= 0x80
+    return best[end - 1] + likelihood.byte_nats()[byte] + repair.AFTER_BAD * is_run, 1
+
+
+def pair_step(data: bytes, end: int, best: list[float], width: list[int], pairs: list[float]) -> tuple[float, int]:
+    """Give nats and size of the likeliest parse that ends here in a double-byte encoding."""
+    single = byte_step(data, end, best, width)
+    if end < 2 or data[end - 1] < 0x40:
+        return single
+    return max(single, (best[end - 2] + pairs[data[end - 2] << 8 | data[end - 1]], 2))
+
+
+def utf8_step(data: bytes, end: int, best: list[float], width: list[int], _pairs: None) -> tuple[float, int]:
+    """Give nats and size of the likeliest parse that ends here in UTF-8."""
+    single = byte_step(data, end, best, width)
+    for size in (2, 3, 4) if data[end - 1] >> 6 == 2 else ():
+        char = data[max(0, end - size) : end].decode("utf-8", "ignore")
+        if len(char) == 1 and len(char.encode()) == size:
+            return max(single, (best[end - size] + likelihood.nats_list()[min(ord(char), likelihood.ASTRAL)], size))
+    return single

@@ -17,12 +17,17 @@ import contextlib
 import numpy as np
 
 from novelgpt.corpus.encodings import likelihood
-from novelgpt.corpus.encodings.likelihood import nats_of, score, sliding_sums, unicode_codes
+from novelgpt.corpus.encodings.likelihood import BAD_BYTE, nats_of, score, sliding_sums, unicode_codes
 
 DOUBLE_BYTE = ("gb18030", "cp950", "big5hkscs")
-WIDE = {"utf-16-le": "<u2", "utf-16-be": ">u2", "utf-32-le": "<u4", "utf-32-be": ">u4"}
 FAMILIES = {"cp950": "big5", "big5hkscs": "big5", "gbk": "gb18030", "gb2312": "gb18030"}
-DISPLAY_NAMES = {"utf-8": "UTF-8", "gb18030": "GB18030", "big5": "Big5", "mixed": "in any of its encodings"}
+DISPLAY_NAMES = {
+    "utf-8": "UTF-8",
+    "gb18030": "GB18030",
+    "big5": "Big5",
+    "cp1252": "Windows-1252",
+    "mixed": "in any of its encodings",
+}
 
 QUAD_NATS = -17.0  # a four-byte character of GB18030
 CUT_NATS = -8.0  # an unfinished character at the end of the file, where downloads stop
@@ -38,7 +43,7 @@ GAIN = 2.0  # nats by which a parse with bad bytes must beat a reading without
 SHIFT_GAIN = 60.0  # the same where nothing but the gain speaks for a shift: about ten characters that become likely
 ESCAPES = "".join(map(chr, range(0xDC80, 0xDD00)))  # what stands for the bytes 80 to FF where they fit nowhere
 # Python's big5hkscs decodes these codes differently from Windows and the browsers.
-WINDOWS_SYMBOLS = str.maketrans("•､‾∼♁☉¥¢£", "‧﹑¯～⊕⊙￥￠￡")
+WINDOWS_SYMBOLS = str.maketrans("•､‾∼♁☉¥¢£⼳", "‧﹑¯～⊕⊙￥￠￡幺")
 
 
 def family_of(codec: str) -> str:
@@ -56,38 +61,17 @@ def display_name(codec: str) -> str:
 
 
 def read_as(data: bytes, codec: str) -> tuple[str, list[int]]:
-    """Decode with one codec: the text, a lone surrogate for each bad byte (or wide unit), and the bad bytes' offsets.
+    """Decode with one codec: the text, a lone surrogate for each bad byte, and the bad bytes' offsets.
 
     Raises:
         UnicodeError: a forced codec cannot read the bytes at all.
     """
-    if codec in WIDE:
-        return read_wide(data, codec)
     if codec in DOUBLE_BYTE:
         return read_double_byte(data, codec)
     with contextlib.suppress(UnicodeError):
         return data.decode(codec), []
     text = data.decode(codec, "surrogateescape")
     return text, bad_offsets(text, codec)
-
-
-def read_wide(data: bytes, codec: str) -> tuple[str, list[int]]:
-    """Decode UTF-16 or UTF-32; half a character at the end and lone surrogates are bad bytes."""
-    kind = np.dtype(WIDE[codec])
-    whole = len(data) // kind.itemsize * kind.itemsize  # bytes, without an unfinished unit at the end
-    if kind.itemsize == 4:
-        units = np.frombuffer(data[:whole], kind)
-        units = np.where(units > 0x10FFFF, 0xDC80, units).astype("<u4")
-        text = units.tobytes().decode("utf-32-le", "surrogatepass")
-    else:
-        text = data[:whole].decode(codec, "surrogatepass")
-    codes = unicode_codes(text)
-    bad = np.flatnonzero(is_bad(codes))
-    # A character beyond the basic plane takes two units of UTF-16.
-    sizes = np.where((codes >= 0x10000) & (kind.itemsize == 2), 4, kind.itemsize)  # bytes
-    starts = (np.cumsum(sizes) - sizes)[bad]
-    offsets = [int(start) + byte for start in starts for byte in range(kind.itemsize)]
-    return text + "\udc80" * (len(data) - whole), offsets + list(range(whole, len(data)))
 
 
 def bad_offsets(text: str, codec: str) -> list[int]:
@@ -220,7 +204,7 @@ def best_parse(data: bytes, codec: str, *, final: bool = False) -> tuple[list[in
     >>> best_parse("大A势".encode("gb18030"), "gb18030")[0]
     [2, 1, 2]
     """
-    pairs, single = likelihood.pair_nats(codec), likelihood.byte_nats()
+    pairs, single, alphabets = likelihood.pair_nats(codec), likelihood.byte_nats(), likelihood.pair_alphabets(codec)
     best = [0.0] * (len(data) + 1)  # nats of the likeliest parse that ends before each byte
     width = [0] * (len(data) + 1)  # bytes of that parse's last step
     for end, byte in enumerate(data, 1):
@@ -231,8 +215,17 @@ def best_parse(data: bytes, codec: str, *, final: bool = False) -> tuple[list[in
         best[end], width[end] = nats, 1
         # a character of two bytes, or of four, whose second and fourth byte are digits
         if byte >= 0x40:
-            if end >= 2 and (nats := best[end - 2] + pairs[data[end - 2] << 8 | byte]) > best[end]:
-                best[end], width[end] = nats, 2
+            pair = data[end - 2] << 8 | byte if end >= 2 else 0
+            nats = pairs[pair]
+            # a sign behind itself, and a foreign letter that goes on with a word, are no surprise
+            if BAD_BYTE < nats < likelihood.AGAIN and width[end - 2] == 2:
+                before = data[end - 4] << 8 | data[end - 3]
+                if before == pair:
+                    nats = likelihood.AGAIN
+                elif alphabets[pair] and alphabets[before] == alphabets[pair]:
+                    nats = likelihood.IN_WORD
+            if best[end - 2] + nats > best[end]:
+                best[end], width[end] = best[end - 2] + nats, 2
         elif byte >= 0x30 and codec == "gb18030" and is_quad(data[max(0, end - 4) : end]):
             best[end], width[end] = best[end - 4] + QUAD_NATS, 4
     # the file may end inside a character
