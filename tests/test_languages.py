@@ -40,7 +40,7 @@ ELSEWHERE = (
     "models {} GB", "checkpoints {} GB", "use {}", "here {}", "{} loss {}", "still improving at {}",
     "step {}/{} epoch {} loss {}", "measuring: step {} of {}, {} s each …",
     "--max_hours {} is over", "--until {} is past", "'text' or 'content'",
-    "{} characters read", "bits per character", "scored tokens", "unknown tokens", "held out of {}",
+    "{} characters read", "bits per character", "scored tokens", "unknown tokens", "held out of {}", "item {}",
     *(f"page\x04{word}" for word in ("missing", "repeated", "tabs", "indents", "address")),
     *(f"page\x04{word}" for word in ("accuracy", "loss", "model", "perplexity", "stride", "window")),
 )  # fmt: skip

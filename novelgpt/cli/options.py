@@ -243,7 +243,8 @@ class CleanOptions:
     book: str | None = option(None, BOOK, book_name, metavar="NAME")
     output: str = option("data/train.json", "the clean documents", metavar="FILE", in_book="train.json")
     encoding: str | None = option(None, "encoding of the input; detected if not given", metavar="NAME")
-    field: str | None = option(None, "key or column of the text; text or content if not given", metavar="NAME")
+    field: str | None = option(None, "key or column of the text; text, 正文 … if not given", metavar="NAME")
+    title_field: str | None = option(None, "key or column of the title; title, 章节 … if not given", metavar="NAME")
     # what is done to the text
     keep_ads: bool = option(False, "leave advertisements and site lines in")
     drop: tuple[str, ...] = option(

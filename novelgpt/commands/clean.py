@@ -3,8 +3,9 @@
     python clr_ctrl.py novel.txt
     python clr_ctrl.py books/ more.jsonl --output data/train.json --report report.html
 
-Takes .txt, .json, .jsonl, .csv, each also as .gz, whole folders, and "-" for standard input, in any encoding. Without
-a path it reads data/input.json or data/input.txt, or else the bundled novel.
+Takes .txt, .md, .epub, .docx, .html, .json, .jsonl, .csv, each also as .gz, .zip and .tar of these, whole folders, and
+"-" for standard input, in any encoding. A folder with a file for each chapter is one book. Without a path it reads
+data/input.json or data/input.txt, or else the bundled novel.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 OWN_NOVELS = ("data/input.json", "data/input.txt")
 SAMPLE = "data/sample/novel.txt"
 VOCABULARY = "cache/vocab_small.txt"
+MAX_WARNINGS = 10  # of files left out
 
 
 def build_parser() -> Parser[CleanOptions]:
@@ -112,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traditional_to_simplified=options.traditional_to_simplified,
             encoding=options.encoding,
             field=options.field,
+            title_field=options.title_field,
             vocabulary_path=ready_file(VOCABULARY),
         )
     )
@@ -138,8 +141,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(line)
     if titles:
         say(titles.describe())
-    for entry in library.left_out:
-        warn(f"left out: {entry['error']}")
+    left_out = [entry["error"] for entry in library.left_out] + [why for book in library.facts for why in book.left_out]
+    for error in left_out[:MAX_WARNINGS]:
+        warn(f"left out: {error}")
+    if len(left_out) > MAX_WARNINGS:
+        warn(f"left out: {len(left_out) - MAX_WARNINGS:,} more files, all in {report_path(options.output)}")
     reasons = {notice["reason"] for facts in library.facts for notice in facts.notices}
     for pattern in options.drop:
         if f"--drop {pattern}" not in reasons:

@@ -20,6 +20,7 @@ from pathlib import Path
 from novelgpt.corpus.chapters import (
     HEADING_START,
     Chapters,
+    Heading,
     check_numbers,
     dividing_headings,
     find_headings,
@@ -32,7 +33,10 @@ from novelgpt.corpus.documents import (
     MAX_PROCESSES,
     STANDARD_INPUT,
     SourceFile,
+    file_size,
     find_inputs,
+    is_plain_text,
+    join_paragraphs,
     kind_of,
     read_documents,
     stream_text,
@@ -59,7 +63,8 @@ class CleaningOptions:
     width: str | None = None  # None, "half" or "full"
     traditional_to_simplified: bool = False
     encoding: str | None = None  # forced encoding; None detects it
-    field: str | None = None  # key or column of the text; None tries `text`, then `content`
+    field: str | None = None  # key or column of the text; None tries `text`, `content` and the like
+    title_field: str | None = None  # key or column of the title; None tries `title`, `chapter_name` and the like
     vocabulary_path: str | Path | None = None  # its characters are expected; GB2312's if there is no such file
 
 
@@ -92,15 +97,20 @@ class CleanBook:
                 self.num_blocks += 1
             self.finish(SourceFile([], "txt", stream.decoded, {}, self.path), self.describe_blocks())
         else:
-            source = read_documents(self.path, encoding=self.options.encoding, field=self.options.field)
-            chapters = self.prepare(source.documents, single=source.kind == "txt")
+            asked = self.options
+            source = join_paragraphs(
+                read_documents(self.path, encoding=asked.encoding, field=asked.field, title_field=asked.title_field)
+            )
+            titles = () if source.is_whole else source.titles
+            chapters = self.prepare(source.documents, single=source.is_whole, titles=titles)
             yield from chapters.documents
             self.finish(source, chapters.how)
 
-    def prepare(self, texts: Sequence[str], *, single: bool) -> Chapters:
+    def prepare(self, texts: Sequence[str], *, single: bool, titles: Sequence[str] = ()) -> Chapters:
         """Clean the next texts of the book, divide them into documents and note what was done.
 
         A single text, a file or a block of one, may be divided even without headings; the elements of a list are not.
+        The first line of a text that has a title, not "", is its heading.
 
         >>> book = CleanBook("novel.txt", CleaningOptions())
         >>> book.prepare(["第一章 山村\\r\\n　　他走了。\\n(本章完)\\n第二章 城\\n她来了。"], single=True).documents
@@ -123,6 +133,13 @@ class CleanBook:
             headings = sorted([*kept, *find_headings(lines, changed)], key=lambda heading: heading.line)
             notices = sorted([*notices, *found], key=lambda notice: notice.line)
         chapters = split_chapters(lines, starts=None if single else starts, headings=dividing_headings(headings))
+        given = {start + 1 for start, title in zip(starts, titles, strict=False) if title}
+        chapters.headings = [
+            Heading(line, text := document.partition("\n")[0], None, "", text)
+            if not heading and line in given
+            else heading
+            for line, heading, document in zip(chapters.lines, chapters.headings, chapters.documents, strict=True)
+        ]
 
         # the clean lines are examined; their numbers stay those of the file
         before = self.signs.num_lines
@@ -167,6 +184,7 @@ class CleanBook:
             segments=[list(segment) for segment in decoded.segments],
             torn_lines=list(decoded.torn_lines),
             repairs=source.repairs,
+            left_out=source.left_out,
             characters_in=self.characters_in,
             characters=sum(entry["characters"] for entry in self.lengths),
             documents=len(self.lengths),
@@ -261,21 +279,20 @@ class Library:
         ):
             bar.leave = False  # on a terminal an error stands alone
             for path in files:
-                if is_large(path):
-                    book = CleanBook(path, self.options)
-                    yield from book
-                    self.facts.append(book.facts)
-                else:
-                    # a book that cannot be read is left out, unless it was named or there is no other
-                    try:
+                # a book that cannot be read is left out, unless it was named or there is no other
+                try:
+                    if is_large(path):
+                        book = CleanBook(path, self.options)
+                        yield from book
+                        facts = book.facts
+                    else:
                         documents, facts = take_book(path)
-                    except UserError as problem:
-                        if path in named or len(self.left_out) + 1 == len(files):
-                            raise
-                        self.left_out.append({"path": path, "error": problem.message})
-                        continue
-                    yield from documents
+                        yield from documents
                     self.facts.append(facts)
+                except UserError as problem:
+                    if path in named or len(self.left_out) + 1 == len(files):
+                        raise
+                    self.left_out.append({"path": path, "error": problem.message})
                 bar.update(file_size(path))
             # raised before the writer has put the file in its place
             if not any(facts.documents for facts in self.facts):
@@ -333,11 +350,6 @@ def find_cut(text: str) -> int:
     return len(text)
 
 
-def file_size(path: str) -> int:
-    """Give the size of a file in bytes; 0 for standard input or a missing file."""
-    return os.path.getsize(path) if os.path.isfile(path) else 0
-
-
 def is_large(path: str) -> bool:
     """Tell whether a file is a text to be read in blocks."""
-    return file_size(path) > LARGE_TEXT and kind_of(path) in ("txt", None) and not path.lower().endswith(".gz")
+    return file_size(path) > LARGE_TEXT and is_plain_text(path)

@@ -37,7 +37,7 @@ class BookFacts:
 
     # how the file was read
     name: str  # its path, or "standard input"
-    kind: str  # txt, json, jsonl or csv
+    kind: str  # txt, json, jsonl, csv, epub, docx, html or folder
     encoding: str
     reason: str  # why this encoding
     bad_bytes: int  # dropped, as they are not part of any character
@@ -45,6 +45,7 @@ class BookFacts:
     segments: list[list]  # [first line, last line, encoding] of each part of a file in several encodings
     torn_lines: list[int]  # partly in another encoding
     repairs: dict[str, int]  # repaired faults of JSON, by kind
+    left_out: list[str]  # why files of a folder that is a book are not in it
 
     # how the text was cleaned and divided
     characters_in: int
@@ -155,6 +156,7 @@ def find_remarks(facts: BookFacts) -> list[str]:
     longest = max((entry["characters"] for entry in facts.lengths), default=0)
     repeated = facts.repeated_passages["passages"]
     found = (
+        (facts.left_out, f"files left out: {len(facts.left_out):,}"),
         (facts.gaps, f"missing characters (〓 or □): {facts.gaps:,}"),
         (facts.masked, f"words hidden by ** or ××: {facts.masked:,}"),
         (repeated, f"paragraphs that stand more than once: {repeated:,}"),

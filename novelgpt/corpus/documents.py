@@ -1,171 +1,76 @@
-"""Paths as a user gives them -> documents (strings), and documents -> `data/train.json`.
+"""Books -> documents (strings), and documents -> `data/train.json`.
 
-    paths ── find_inputs ──> files ── read_blocks ──> bytes ── decode_bytes ──> text ── by kind ──> documents
+    path ── read_blocks ──> bytes ── decode_bytes ──> text ── by kind ──> titled texts ──> documents
 
-These kinds of files are read, each also packed as `.gz`::
+These kinds of books are read, files also packed as `.gz`::
 
-    .txt     one document: the whole text
-    .json    a list of strings, or of objects with `text`, `content` or the field asked for
-    .jsonl   a string or such an object on each line
-    .csv     a table with a heading line and a column `text`, `content`, the one asked for, or the only one
+    .txt .md   one document: the whole text
+    .json      a list of strings, or of objects with title and text; see shapes.py for all the shapes
+    .jsonl     a string or such an object on each line
+    .csv       a table with columns of titles and texts
+    .epub .docx .html    the sections of an e-book, an office file, a web page; see containers/
+    folder .zip .tar     a file for each chapter, or several books; see grouping.py
 
 What is written is always a JSON list of strings, one on each line.
 """
 
-import contextlib
-import csv
-import gzip
 import hashlib
 import io
-import itertools
 import json
 import os
 import re
 import shlex
-import sys
-import zlib
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
+from novelgpt.corpus.containers import file_kind, is_html, read_docx, read_epub, read_html
 from novelgpt.corpus.encodings import Decoded, TextStream, decode_bytes
-from novelgpt.files import atomic_writer, ready_file
-from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable, warn
+from novelgpt.corpus.inputs import (
+    STANDARD_INPUT,
+    ArchiveShelf,
+    Folder,
+    Shelf,
+    cannot_read,
+    find_inputs,
+    kind_of,
+    name_of,
+    read_blocks,
+    some_of,
+    split_member,
+    unpack,
+)
+from novelgpt.corpus.json_text import json_kind, read_json
+from novelgpt.corpus.shapes import Fields, Section, are_paragraphs, join_title
+from novelgpt.corpus.tables import read_table
+from novelgpt.files import atomic_writer
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, warn
 
-FILE_KINDS = {".txt": "txt", ".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
-STANDARD_INPUT, MAX_PROCESSES = "-", 61  # of a pool: Windows waits for no more at once
-READ_BYTES = 1 << 20  # read at a time
-MAX_RATIO = 100  # unpacked to packed size; books pack 2 to 5 times
-FREE_BYTES = 64 << 20  # up to this unpacked size any ratio is believed
-FIELDS = ("text", "content")
+MAX_PROCESSES = 61  # of a pool: Windows waits for no more at once
 # standard input has no ending: how a text begins tells what it is
-LOOKS_LIKE_JSON = re.compile(r'\s*\[\s*["{\]]')
+LOOKS_LIKE_JSON = re.compile(r'\s*\[\s*["{\[\]]')
 LOOKS_LIKE_JSONL = re.compile(r'\s*\{\s*"')
-JSON_TYPES = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
-JSON_TYPES |= {str: "a string", type(None): "null"}
-BACKSLASH = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|(\\)')
-STRING = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
-CONTROL = re.compile(r"[\x00-\x1f]")
 SURROGATE = re.compile("[\ud800-\udfff]")  # no file can hold one alone
-MAX_DIGITS = 30  # of a number in JSON
-AROUND = 10  # characters shown on either side of a fault
-
-
-def kind_of(path: str | Path) -> str | None:
-    """Tell the kind of a file by its ending, `.gz` aside; None for an unknown ending.
-
-    >>> kind_of("斗破.TXT.gz"), kind_of("cover.jpg")
-    ('txt', None)
-    """
-    return FILE_KINDS.get(os.path.splitext(str(path).lower().removesuffix(".gz"))[1])
-
-
-def find_inputs(paths: Iterable[str | Path]) -> list[str]:
-    """List the files that paths stand for: files as given, folders searched through in sorted order, "-" as it is.
-
-    In folders, files of unknown endings are left out with a warning, hidden ones without.
-
-    Raises:
-        UserError: a path does not exist, or there is nothing to read.
-    """
-    # in a folder lie covers and notes as well: only known endings are read there
-    found, skipped = [], []
-    for path in map(str, paths):
-        if path == STANDARD_INPUT or not os.path.isdir(path):
-            found.append(path)
-            continue
-        for name in walk_files(path):
-            (found if kind_of(name) else skipped).append(name)
-    if skipped:
-        shown = ", ".join(skipped[:5]) + (f" and {len(skipped) - 5} more" if len(skipped) > 5 else "")
-        warn(f"left out, not {', '.join(FILE_KINDS)} or .gz of these: {shown}")
-    if not found:
-        message = f"{', '.join(map(str, paths)) or 'no path'}: nothing to read, expected at least one novel"
-        raise UserError(message, "put the novel there as .txt, .json, .jsonl or .csv", EXIT_INPUT)
-    return list(dict.fromkeys(found))
-
-
-def walk_files(folder: str) -> Iterator[str]:
-    """Yield the files below a folder in sorted order, hidden ones left out; links to folders are not followed."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(place, name) for name in sorted(names) if not name.startswith("."))
-
-
-def read_blocks(path: str | Path) -> Iterator[bytes]:
-    """Yield the bytes of a file, or of standard input, in blocks of at most 1 MiB; `.gz` is unpacked.
-
-    Raises:
-        UserError: missing, a folder, unreadable, a damaged or absurdly well packed .gz.
-    """
-    name = name_of(path)
-    try:
-        if str(path) == STANDARD_INPUT:
-            while block := sys.stdin.buffer.read(READ_BYTES):
-                yield block
-            return
-        with open(ready_file(path), "rb") as file:
-            packed = str(path).lower().endswith(".gz")
-            yield from unpack(file, name) if packed else iter(lambda: file.read(READ_BYTES), b"")
-    except (OSError, EOFError, zlib.error) as problem:
-        if not isinstance(problem, OSError) or isinstance(problem, gzip.BadGzipFile):
-            raise UserError(f"{name}: damaged .gz file: {problem}", "fetch or pack it again", EXIT_INPUT) from problem
-        reason = "a folder, expected a file" if isinstance(problem, IsADirectoryError) else problem.strerror
-        raise UserError(f"{name}: cannot be read: {reason}", "give a file that can be read", EXIT_INPUT) from problem
-
-
-def name_of(path: str | Path) -> str:
-    """Name a path for people."""
-    return "standard input" if str(path) == STANDARD_INPUT else str(path)
-
-
-def unpack(file, name: str) -> Iterator[bytes]:
-    """Yield the unpacked blocks of an open .gz file; a file that unpacks to an absurd size is refused."""
-    size, limit = 0, max(FREE_BYTES, MAX_RATIO * os.fstat(file.fileno()).st_size)
-    with gzip.GzipFile(fileobj=file) as unpacked:
-        while block := unpacked.read(READ_BYTES):
-            size += len(block)
-            if size > limit:
-                message = f"{name}: unpacks to more than {limit:,} bytes, {MAX_RATIO} times its size"
-                raise UserError(message, "unpack it yourself if it really is a book", EXIT_INPUT)
-            yield block
-
-
-def source_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a corpus: of a file's bytes, or of the names and hashes of a folder's files.
-
-    Raises:
-        UserError: nothing there, or standard input, which cannot be compared later.
-    """
-    if str(path) == STANDARD_INPUT:
-        message = "--raw_data_path -: standard input cannot be read again later, expected a file"
-        raise UserError(message, "--raw_data_path data/train.json", EXIT_USAGE)
-    hashes = {name: hash_file(name) for name in find_inputs([path])}
-    if list(hashes) == [str(path)]:
-        return hashes[str(path)]
-    lines = [f"{Path(name).relative_to(path).as_posix()} {digest}\n" for name, digest in hashes.items()]
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def hash_file(name: str) -> str:
-    """Return the SHA-256 of what read_blocks yields of a file."""
-    digest = hashlib.sha256()
-    for block in read_blocks(name):
-        digest.update(block)
-    return digest.hexdigest()
+BETWEEN = "\n\x1e\x1e\n"  # between chapters that are decoded together
+UNICODE_MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16 and UTF-32
+MAX_OFFSETS = 5  # bad bytes reported with their places
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """What one input file holds."""
+    """What one book holds."""
 
     documents: list[str]
-    kind: str  # txt, json, jsonl or csv
+    kind: str  # as kind_of says, or folder
     decoded: Decoded  # how its bytes were read
     repairs: dict[str, int]  # number of repaired faults, by kind
     name: str  # its path, or "standard input"
+    titles: list[str] = field(default_factory=list)  # of each document, its first line; "" where there is none
+    is_whole: bool = False  # one text, which may be divided into chapters
+    left_out: list[str] = field(default_factory=list)  # why files of a folder are left out
 
 
 def read_text(path: str | Path, encoding: str | None = None) -> Decoded:
@@ -178,37 +83,249 @@ def stream_text(path: str | Path, encoding: str | None = None) -> TextStream:
     return TextStream(read_blocks(path), name_of(path), encoding)
 
 
-def read_documents(path: str | Path, *, encoding: str | None = None, field: str | None = None) -> SourceFile:
-    """Read one file, whatever its encoding and kind; one of unknown ending is taken as plain text.
+def read_documents(
+    path: str | Path, *, encoding: str | None = None, field: str | None = None, title_field: str | None = None
+) -> SourceFile:
+    """Read one book, whatever its encoding and kind; a file of unknown ending is taken as plain text.
 
     Args:
-        path, encoding: as for read_text.
-        field: the key or column that holds the text; None tries `text`, then `content`.
+        path, encoding: as for read_text; the path may be a folder with a file for each chapter.
+        field: the key or column that holds the text; None tries `text`, `content` and the like.
+        title_field: the same of the title; "" takes none.
 
     Raises:
         UserError: unreadable, undecided encoding, faulty JSON, or an item that is no text.
     """
-    name = name_of(path)
-    decoded = read_text(path, encoding)
-    if not decoded.text.strip():
+    fields = Fields(name_of(path), field, title_field)
+    if os.path.isdir(path):
+        return read_shelf(Folder(path), "", fields, encoding)
+    if member := split_member(path):
+        with ArchiveShelf(member[0], member[0]) as shelf:
+            return read_shelf(shelf, member[1], fields, encoding)
+    data = b"".join(read_blocks(path))
+    if file_kind(data) in ("zip", "tar"):
+        with ArchiveShelf(data, fields.name) as shelf:
+            return read_shelf(shelf, "", fields, encoding)
+    kind = None if str(path) == STANDARD_INPUT else kind_of(path) or "txt"
+    return read_file(data, kind, fields, encoding)
+
+
+def read_shelf(shelf: Shelf, place: str, fields: Fields, encoding: str | None) -> SourceFile:
+    """Read a book in a folder or an archive: the file of this path, or the folder of chapters, "" for all there is."""
+    if place in shelf.files:
+        return read_file(shelf.read(place), kind_of(place), fields, encoding)
+    books = shelf.books()
+    if place not in books and (place or isinstance(shelf, Folder)):
+        raise cannot_read(fields.name, IsADirectoryError())
+    names = books.get(place) or [name for names in books.values() for name in names]
+    if not names:
+        message = f"{fields.name}: nothing to read, expected at least one novel"
+        raise UserError(message, f"give another file than {fields.name}", EXIT_INPUT)
+    return read_chapters(shelf, names, fields, encoding)
+
+
+def read_file(
+    data: bytes, kind: str | None, fields: Fields, encoding: str | None = None, decoded: Decoded | None = None
+) -> SourceFile:
+    """Read the bytes of one file.
+
+    Args:
+        data: the bytes.
+        kind: what kind_of says; None tells it by its beginning.
+        fields: the name of the file, and the keys or columns to take.
+        encoding: forced encoding; None detects it.
+        decoded: how the bytes read, where that is known.
+
+    Raises:
+        UserError: undecided encoding, faulty JSON, an item that is no text, or no text at all.
+    """
+    # what is in a file tells its kind better than its ending
+    inside = file_kind(data)
+    if inside == "gzip":
+        data = b"".join(unpack(io.BytesIO(data), fields.name, len(data)))
+        inside = file_kind(data)
+    repairs: Counter = Counter()
+    if inside in ("epub", "docx"):
+        kind, decoded = inside, Decoded("", "utf-8", "as its format has it")
+        sections = (read_epub if kind == "epub" else read_docx)(data, fields.name)
+    else:
+        decoded = decoded or decode_bytes(data, encoding, name=fields.name)
+        kind = kind_of_text(decoded.text, kind, fields.name)
+        sections = read_sections(decoded.text, kind, fields, repairs)
+    if not sections:
+        raise UserError(f"{fields.name}: no document in it, expected at least one", "give another file", EXIT_INPUT)
+    if fields.title and kind in ("json", "jsonl", "csv") and not any(section.title for section in sections):
+        message = f"{fields.name}: --title_field {fields.title}: no text has such a title"
+        raise UserError(message, f"python clr_ctrl.py {shlex.quote(fields.name)}", EXIT_INPUT)
+    if fields.title == "":
+        sections = [Section("", section.text) for section in sections]
+    # a book without any title in it is one text; the texts of a list stay apart
+    is_list = kind in ("jsonl", "csv") or (kind == "json" and decoded.text.lstrip().startswith("["))
+    if kind in ("epub", "docx", "html") and not any(section.title for section in sections):
+        sections = [Section("", "\n".join(section.text for section in sections))]
+    is_whole = len(sections) == 1 and not is_list
+    joined = sections if kind == "txt" else [tidy_section(section, repairs) for section in sections]
+    documents, titles = [section.text for section in joined], [section.title for section in joined]
+    return SourceFile(documents, kind, decoded, dict(repairs), fields.name, titles, is_whole)
+
+
+def kind_of_text(text: str, kind: str | None, name: str) -> str:
+    """Tell the kind of a text by its ending, or its beginning where that is better; kind: by its ending."""
+    if not text.strip():
         raise UserError(f"{name}: only blanks, expected the text of a novel", "give another file", EXIT_INPUT)
-    # the ending tells the kind, but some .json files hold JSON Lines
-    kind = guess_kind(decoded.text) if str(path) == STANDARD_INPUT else kind_of(path) or "txt"
-    if kind == "json" and is_json_lines(decoded.text):
-        kind = "jsonl"
+    if kind in ("html", "txt", None) and is_html(text):
+        return "html"
+    if kind in (None, "epub", "docx", "archive"):
+        kind = guess_kind(text)
+    # some .json files hold JSON Lines, and the other way round
+    return json_kind(text, kind) if kind in ("json", "jsonl") else kind
+
+
+def read_sections(text: str, kind: str, fields: Fields, repairs: Counter) -> list[Section]:
+    """List the titled texts in a text of this kind."""
     if kind == "txt":
-        return SourceFile([decoded.text], kind, decoded, {}, name)
-    repairs = Counter()
-    readers = {"json": read_json_list, "jsonl": read_json_lines, "csv": read_table}
-    documents = []
-    for text in readers[kind](decoded.text, name, field, repairs):
-        kept, lone = SURROGATE.subn("", text)
-        documents.append(kept)
-        if lone:
-            repairs["lone surrogates"] += lone
-    if not documents:
-        raise UserError(f"{name}: no document in it, expected at least one", "give another file", EXIT_INPUT)
-    return SourceFile(documents, kind, decoded, dict(repairs), name)
+        return [Section("", text)]
+    if kind in ("html", "csv"):
+        return read_html(text, fields.name) if kind == "html" else read_table(text, fields)
+    return read_json(text, kind, fields, repairs)
+
+
+def guess_kind(text: str) -> str:
+    """Tell what standard input holds by how it begins.
+
+    >>> guess_kind('["第一章"]'), guess_kind('{"text": "第一章"}'), guess_kind("[红楼梦 / 曹雪芹 著]")
+    ('json', 'jsonl', 'txt')
+    """
+    return "json" if LOOKS_LIKE_JSON.match(text) else "jsonl" if LOOKS_LIKE_JSONL.match(text) else "txt"
+
+
+def tidy_section(section: Section, repairs: Counter) -> Section:
+    """Write the title as the first line of the text, without what no file can hold."""
+    (title, first), (text, second) = (SURROGATE.subn("", part) for part in (section.title, section.text))
+    repairs += Counter({"lone surrogates": first + second})
+    return join_title(Section(title, text))
+
+
+def read_chapters(shelf: Shelf, names: Sequence[str], fields: Fields, encoding: str | None) -> SourceFile:
+    """Read the files of one book; places in it count through all of them.
+
+    Args:
+        shelf: the folder or archive where they are.
+        names: their paths there, in order.
+        fields: the name of the book, and the keys or columns to take.
+        encoding: forced encoding; None detects it.
+
+    Raises:
+        UserError: none of them can be read.
+    """
+    parts: dict[str, bytes] = {}
+    left_out: list[str] = []
+    for name in names:
+        path = f"{shelf.name}/{name}"
+        try:
+            if (data := shelf.read(name)).strip():
+                parts[name] = data
+            else:
+                left_out.append(f"{path}: empty, expected a chapter")
+        except UserError as problem:
+            left_out.append(problem.message)
+
+    together = decode_together(parts, fields.name) if encoding is None else {}
+    sources: list[SourceFile] = []
+    sizes: list[int] = []  # bytes
+    for name, data in parts.items():
+        own = replace(fields, name=f"{shelf.name}/{name}")
+        try:
+            source = read_file(data, kind_of(name) or "txt", own, encoding, together.get(name))
+            sources.append(
+                source if len(source.documents) > 1 or any(source.titles) else with_title(source, shelf, name)
+            )
+            sizes.append(len(data))
+        except UserError as problem:
+            left_out.append(problem.message)
+    if not sources:
+        raise UserError(left_out[0], f"give another folder than {fields.name}", EXIT_INPUT)
+    return bind(sources, sizes, fields.name, left_out)
+
+
+def decode_together(parts: dict[str, bytes], name: str) -> dict[str, Decoded]:
+    """Decode the texts that are in no Unicode as one, which tells their encoding better; by name.
+
+    Returns:
+        Nothing for a file that is decoded on its own: in Unicode, or where together they cannot be read.
+    """
+    names = [part for part, data in parts.items() if not is_unicode(data) and file_kind(data) is None]
+    if len(names) < 2:
+        return {}
+    try:
+        whole = decode_bytes(BETWEEN.encode().join(parts[part] for part in names), name=name)
+    except UserError:
+        return {}
+    texts = whole.text.split(BETWEEN)
+    if len(texts) != len(names):
+        return {}
+    decoded = [Decoded(text, whole.encoding, whole.reason) for text in texts]
+    # places in all of them become places in one
+    starts = [0, *accumulate(len(parts[part]) + len(BETWEEN) for part in names)]  # bytes
+    for offset in whole.bad_offsets:
+        index = bisect_right(starts, offset) - 1
+        places = (*decoded[index].bad_offsets, offset - starts[index])
+        decoded[index] = replace(decoded[index], bad_offsets=places)
+    first = next((index for index, one in enumerate(decoded) if one.bad_offsets), 0)
+    decoded[first] = replace(decoded[first], bad_bytes=whole.bad_bytes)
+    starts = [0, *accumulate(text.count("\n") + BETWEEN.count("\n") for text in texts)]  # lines
+    for line in whole.torn_lines:
+        index = bisect_right(starts, line - 1) - 1
+        decoded[index] = replace(decoded[index], torn_lines=(*decoded[index].torn_lines, line - starts[index]))
+    return dict(zip(names, decoded, strict=True))
+
+
+def is_unicode(data: bytes) -> bool:
+    """Tell whether bytes are UTF-8 without a fault, or UTF-16 or UTF-32 with a mark."""
+    try:
+        return data.startswith(UNICODE_MARKS) or bool(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
+
+
+def with_title(source: SourceFile, shelf: Shelf, name: str) -> SourceFile:
+    """Give a chapter its title: its first line where that is a heading, else by the file's name."""
+    (text,) = source.documents
+    section = join_title(Section(shelf.title_of(name, text), text))
+    return replace(source, documents=[section.text], titles=[section.title])
+
+
+def bind(sources: Sequence[SourceFile], sizes: Sequence[int], name: str, left_out: list[str]) -> SourceFile:
+    """Put the chapters of a book together; sizes: of their files in bytes."""
+    repairs: Counter = Counter()
+    offsets, torn = [], []
+    before = lines = 0  # bytes and lines of the chapters so far
+    for source, size in zip(sources, sizes, strict=True):
+        repairs.update(source.repairs)
+        offsets += [before + offset for offset in source.decoded.bad_offsets]
+        torn += [lines + line for line in source.decoded.torn_lines]
+        before += size
+        lines += sum(text.count("\n") + 1 for text in source.documents)
+    encodings = sorted({source.decoded.encoding for source in sources})
+    is_mixed = len(encodings) > 1
+    decoded = Decoded(
+        text="",
+        encoding="mixed" if is_mixed else encodings[0],
+        reason=f"its files are in {' and '.join(encodings)}" if is_mixed else sources[0].decoded.reason,
+        bad_bytes=sum(source.decoded.bad_bytes for source in sources),
+        bad_offsets=tuple(offsets[:MAX_OFFSETS]),
+        torn_lines=tuple(torn),
+    )
+    documents = [text for source in sources for text in source.documents]
+    titles = [title for source in sources for title in source.titles]
+    return SourceFile(documents, "folder", decoded, dict(repairs), name, titles, left_out=left_out)
+
+
+def join_paragraphs(source: SourceFile) -> SourceFile:
+    """Make one text of a list that holds a string for each paragraph; any other source stays as it is."""
+    if source.kind in ("txt", "folder") or any(source.titles) or not are_paragraphs(source.documents):
+        return source
+    return replace(source, documents=["\n".join(source.documents)], titles=[""], is_whole=True)
 
 
 def read_sources(
@@ -222,171 +339,51 @@ def read_sources(
 def read_corpus(path: str | Path, *, field: str | None = None) -> Iterator[str]:
     """Yield the documents of a corpus file, or of a folder's files in order, and report what was repaired."""
     for source in read_sources([path], field=field):
+        if source.left_out:
+            warn(f"{source.name}: left out {some_of(source.left_out)}")
         if source.repairs:
             warn(f"{source.name}: repaired {', '.join(f'{name} ({count})' for name, count in source.repairs.items())}")
         yield from source.documents
 
 
-def guess_kind(text: str) -> str:
-    """Tell what standard input holds by how it begins.
+def source_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a corpus: of a file's bytes, or of the names and hashes of a folder's files.
 
-    >>> guess_kind('["第一章"]'), guess_kind('{"text": "第一章"}'), guess_kind("[红楼梦 / 曹雪芹 著]")
-    ('json', 'jsonl', 'txt')
+    Raises:
+        UserError: nothing there, or standard input, which cannot be compared later.
     """
-    return "json" if LOOKS_LIKE_JSON.match(text) else "jsonl" if LOOKS_LIKE_JSONL.match(text) else "txt"
+    if str(path) == STANDARD_INPUT:
+        message = "--raw_data_path -: standard input cannot be read again later, expected a file"
+        raise UserError(message, "--raw_data_path data/train.json", EXIT_USAGE)
+    if not os.path.isdir(path):
+        return hash_file(path)
+    names = Folder(path).names()
+    lines = [f"{name} {hash_file(os.path.join(path, name))}\n" for name in names]
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def is_json_lines(text: str) -> bool:
-    """Say whether a .json file holds one object on each line instead of a list."""
-    first, _, rest = text.strip().partition("\n")
-    if not first.startswith(("{", '"')) or not rest:
+def hash_file(name: str | Path) -> str:
+    """Return the SHA-256 of what read_blocks yields of a file."""
+    digest = hashlib.sha256()
+    for block in read_blocks(name):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def file_size(path: str) -> int:
+    """Give the size of a book in bytes; 0 for standard input, a missing file and a part of an archive."""
+    if os.path.isdir(path):
+        return sum(Folder(path).files.values())
+    return os.path.getsize(path) if os.path.isfile(path) else 0
+
+
+def is_plain_text(path: str) -> bool:
+    """Tell whether a book is a file of plain text, by its ending and by what is in it."""
+    is_text = kind_of(path) in ("txt", None) and not path.lower().endswith(".gz")
+    try:
+        return is_text and os.path.isfile(path) and file_kind(path) is None
+    except OSError:  # reading it says why
         return False
-    with contextlib.suppress(ValueError, RecursionError):
-        return isinstance(json.loads(first, strict=False), dict | str)
-    return False
-
-
-def read_json_list(text: str, name: str, field: str | None, repairs: Counter) -> Iterator[str]:
-    """Yield the texts of a JSON list."""
-    value = parse_json(text, name, repairs)
-    if not isinstance(value, list):
-        raise wrong_type(name, "the whole file", value, "a list of strings")
-    # each item is checked, so that a message can name the first that is no text
-    for index, item in enumerate(value):
-        yield take_text(item, f"item {index}", name, field)
-
-
-def read_json_lines(text: str, name: str, field: str | None, repairs: Counter) -> Iterator[str]:
-    """Yield the text of each line's JSON value; blank lines are skipped."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield take_text(parse_json(line, name, repairs, first_line=number), f"line {number}", name, field)
-
-
-def take_text(item: object, place: str, name: str, field: str | None) -> str:
-    """Take the text out of one item of a list: itself, or the value of its text field."""
-    if isinstance(item, str):
-        return item
-    # an object: the field asked for, or the first of the usual ones
-    if not isinstance(item, dict):
-        raise wrong_type(name, place, item, "a string or an object with a text")
-    key = choose_field(item, field, name, place)
-    if not isinstance(item[key], str):
-        raise wrong_type(name, f"{place}, key {key!r}", item[key], "a string")
-    return item[key]
-
-
-def choose_field(texts: Mapping[str, object], field: str | None, name: str, place: str) -> str:
-    """Choose the key of the text: the one asked for, or the first of the usual ones; place: "" in a table."""
-    wanted = (field,) if field else FIELDS
-    if key := next((key for key in wanted if key in texts), None):
-        return key
-    lengths = {key: len(text) for key, text in texts.items() if isinstance(text, str)}  # the longest is the likeliest
-    found = printable(", ".join(key[:20] for key in [*texts][:8]) or "no key")
-    expected = " or ".join(map(repr, wanted))
-    table = f"{name}: found the columns {found}, expected {expected}"
-    message = f"{name}: {place}: found {found}, expected {expected}" if place else table
-    path = name.replace(name_of(STANDARD_INPUT), STANDARD_INPUT)
-    words = ["python", "clr_ctrl.py", path, "--field", max(lengths, key=lengths.get, default="text")]
-    raise UserError(message, shlex.join(words), EXIT_INPUT)
-
-
-def wrong_type(name: str, place: str, value: object, expected: str) -> UserError:
-    """Make the error for a JSON value of the wrong type."""
-    hint = 'write a list of strings: ["第一章 …", "第二章 …"]'
-    return UserError(f"{name}: {place}: found {JSON_TYPES[type(value)]}, expected {expected}", hint, EXIT_INPUT)
-
-
-def parse_json(text: str, name: str, repairs: Counter, *, first_line: int = 1) -> object:
-    r"""Parse one JSON value that begins on this line of the file; raw control characters in strings and lone
-    backslashes are repaired and counted, anything else is an error with line, column and the text around it.
-
-    >>> repairs = Counter()
-    >>> parse_json('["第一章\\-\n他说"]', "a.json", repairs), repairs
-    (['第一章\\-\n他说'], Counter({'raw control characters': 1, 'lone backslashes': 1}))
-    """
-    # most files are sound: they are parsed once, strictly
-    with contextlib.suppress(json.JSONDecodeError):
-        return load_strictly(text, name, strict=True)
-
-    # a lone backslash is doubled; control characters inside strings are what `strict=False` lets pass
-    lone = [match.start() for match in BACKSLASH.finditer(text) if match.group(1)]
-    repaired = BACKSLASH.sub(lambda match: "\\\\" if match.group(1) else match.group(), text) if lone else text
-    try:
-        value = load_strictly(repaired, name, strict=False)
-    except json.JSONDecodeError as problem:
-        # the place in the text as it came: every doubled backslash before it counts once
-        place = next(place for place in range(problem.pos, -1, -1) if place + bisect_left(lone, place) <= problem.pos)
-        raise syntax_error(text, place, problem.msg, name, first_line) from problem
-    controls = sum(len(CONTROL.findall(match.group())) for match in STRING.finditer(repaired))
-    repairs.update(+Counter({"raw control characters": controls, "lone backslashes": len(lone)}))  # without zeros
-    return value
-
-
-def load_strictly(text: str, name: str, *, strict: bool) -> object:
-    """Parse JSON; refuse NaN, repeated keys, long numbers and deep nesting, but raise a syntax error as it is."""
-    try:
-        return json.loads(
-            text, strict=strict, parse_constant=refuse_constant, parse_int=read_int, object_pairs_hook=read_object
-        )
-    except json.JSONDecodeError:
-        raise
-    except (ValueError, RecursionError) as problem:
-        reason = problem if isinstance(problem, ValueError) else "nested too deep"
-        hint = f'write {name} as a list of strings: ["第一章 …", "第二章 …"]'
-        raise UserError(f"{name}: {reason}", hint, EXIT_INPUT) from problem
-
-
-def refuse_constant(word: str) -> None:
-    """Refuse NaN and Infinity."""
-    raise ValueError(f"found {word}, which is not JSON")
-
-
-def read_int(digits: str) -> int:
-    """Read a number of sane length."""
-    if len(digits) > MAX_DIGITS:
-        raise ValueError(f"found a number of {len(digits):,} digits, expected at most {MAX_DIGITS}")
-    return int(digits)
-
-
-def read_object(pairs: list[tuple[str, object]]) -> dict:
-    """Make a dict of an object whose keys all differ."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"found the key {printable(key[:40])!r} twice in one object")
-    return value
-
-
-def syntax_error(text: str, place: int, message: str, name: str, first_line: int) -> UserError:
-    """Make the error that shows where JSON stops being JSON."""
-    line = text.count("\n", 0, place)  # lines before it
-    column = place - (text.rfind("\n", 0, place) + 1) + 1
-    around = text[max(0, place - AROUND) : place + AROUND]
-    message = f"{name}: not JSON at line {first_line + line} column {column}: {message}: {printable(around)!r}"
-    return UserError(message, f"correct that place, or give the novel as plain text: {name.rsplit('.', 1)[0]}.txt")
-
-
-def read_table(text: str, name: str, field: str | None, repairs: Counter) -> Iterator[str]:
-    """Yield the cells of a table's text column; its first line names the columns."""
-    former = csv.field_size_limit(max(len(text), 1))  # a cell may hold a whole book; the limit is global
-    try:
-        rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-        heading, first = next(rows), next(rows, [])  # column names, and the first document
-        texts = dict(itertools.zip_longest(heading, first[: len(heading)], fillvalue=""))
-        single = len(heading) == 1 and not field  # a single column needs no name
-        column = 0 if single else heading.index(choose_field(texts, field, name, ""))
-        for row in itertools.chain([first], rows):
-            if row and len(row) <= column:
-                message = f"{name}: line {rows.line_num}: found {len(row)} cells, expected {len(heading)}"
-                raise UserError(message, "quote the cells that hold commas or line breaks", EXIT_INPUT)
-            if row:
-                yield row[column]
-    except csv.Error as problem:
-        message = f"{name}: line {rows.line_num}: not a table: {problem}"
-        raise UserError(message, "quote the cells that hold commas or line breaks", EXIT_INPUT) from problem
-    finally:
-        csv.field_size_limit(former)
 
 
 def write_documents(path: str | Path, documents: Iterable[str], keep: Callable[[], object] | None = None) -> None:

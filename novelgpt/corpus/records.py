@@ -146,7 +146,7 @@ def read_records(path: str | Path, column: str | None = None) -> list[str]:
         raise UserError(f"{path}: no such file of records", hint, EXIT_INPUT)
     # the option has another name here than in clr_ctrl.py
     try:
-        source = read_documents(path, field=column)
+        source = read_documents(path, field=column, title_field="")  # a record is its text alone
     except UserError as problem:
         hint = re.sub("^.*--field", "--text_column", problem.hint)
         raise UserError(problem.message, hint, problem.code) from problem

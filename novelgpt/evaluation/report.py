@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from novelgpt.corpus.books import CleaningOptions, read_book
-from novelgpt.corpus.documents import find_inputs, name_of
+from novelgpt.corpus.inputs import find_inputs, name_of
 from novelgpt.corpus.pieces import TokenStream, open_pieces
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.evaluation.evaluation import (

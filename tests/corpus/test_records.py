@@ -50,13 +50,13 @@ def test_a_file_that_is_not_there_names_the_command_that_makes_one(tmp_path):
 
 
 def test_a_column_that_is_not_there_and_one_of_a_text_file_are_refused(tmp_path):
-    (tmp_path / "a.csv").write_text("number,body\n1,井里有水\n", encoding="utf-8")
+    (tmp_path / "a.csv").write_text("number,story\n1,井里有水\n", encoding="utf-8")
     (tmp_path / "a.txt").write_text("井里有水\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
         read_records(tmp_path / "a.csv")
     assert str(caught.value) == (
-        f"error: {tmp_path}/a.csv: found the columns number, body, expected 'text' or 'content'\n\n"
-        "hint: --text_column body"
+        f"error: {tmp_path}/a.csv: found the columns number, story, expected 'text' or 'content'\n\n"
+        "hint: --text_column story"
     )
     with pytest.raises(UserError) as caught:
         read_records(tmp_path / "a.txt", "body")

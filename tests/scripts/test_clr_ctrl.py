@@ -234,6 +234,16 @@ def test_a_folder_of_books_is_one_run_and_an_unreadable_book_is_named(capsys):
     assert f"warning: left out: {error}\n" in capsys.readouterr().err
 
 
+def test_a_large_book_that_cannot_be_read_does_not_stop_the_others(monkeypatch):
+    monkeypatch.setattr(books, "LARGE_TEXT", 1_000)
+    Path("books").mkdir()
+    Path("books/b.txt").write_text(NOVEL, encoding="utf-8")
+    Path("books/a.txt").write_bytes(bytes(range(128, 256)) * 100)
+    assert clean("books") == CLEAN
+    (left,) = json.loads(Path("out.report.json").read_text(encoding="utf-8"))["left_out"]
+    assert left == {"path": "books/a.txt", "error": "books/a.txt: GB18030 at first, something else from byte 0 on"}
+
+
 def test_a_folder_without_a_readable_book_is_an_error(capsys):
     Path("books").mkdir()
     for name in "ab":

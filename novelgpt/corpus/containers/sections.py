@@ -12,6 +12,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from novelgpt.corpus.shapes import Section
+
 MAX_TITLE, MAX_LINE = 80, 40  # characters of a heading on the page, and of a line, that take the place of a title
 LEAST_KEY, LONG_KEY, SIMILAR = 4, 8, 0.9  # letters of a title; the share of them that two have in common
 LOWEST = 3  # headings of a lower level stay in the text
@@ -34,14 +36,6 @@ class Block:
     text: str
     linked: int = 0  # characters of it that are links
     level: int = 0  # 1 to 6 in a heading
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of a book as its file divides it, most often a chapter."""
-
-    title: str  # "" where there is none
-    text: str  # paragraphs divided by line breaks
 
 
 def key_of(text: str) -> str:
