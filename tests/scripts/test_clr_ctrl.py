@@ -250,7 +250,8 @@ def test_a_large_book_that_cannot_be_read_does_not_stop_the_others(monkeypatch):
     Path("books/a.txt").write_bytes(bytes(range(128, 256)) * 100)
     assert clean("books") == CLEAN
     (left,) = json.loads(Path("out.report.json").read_text(encoding="utf-8"))["left_out"]
-    assert left == {"path": "books/a.txt", "error": "books/a.txt: GB18030 at first, something else from byte 0 on"}
+    assert left["path"] == "books/a.txt"
+    assert left["error"].startswith("books/a.txt: not Chinese text in any known encoding; the nearest, gb18030, reads")
 
 
 def test_a_folder_without_a_readable_book_is_an_error(capsys):

@@ -235,7 +235,9 @@ def drop_contents(blocks: list[Block], titles: set[str]) -> list[Block]:
     listed = {number for group in groups if len(group) >= FEW_ENTRIES for number in range(group[0], group[-1] + 1)}
     # what is left of a page that has no sentence is the head of the list
     is_story = [block.text[-1] in SENTENCE_ENDS and not entry for block, entry in zip(blocks, is_entry, strict=True)]
-    if listed and not any(is_story) and len(blocks) - len(listed) <= FEW_LINES:
+    if not any(is_story) and (
+        (listed and len(blocks) - len(listed) <= FEW_LINES) or (any(is_entry) and is_entry.count(False) <= 1)
+    ):
         return []
     return [Block("") if number in listed and not is_story[number] else block for number, block in enumerate(blocks)]
 

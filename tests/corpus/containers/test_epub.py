@@ -128,6 +128,12 @@ def test_the_title_page_of_the_book_is_no_chapter():
             )
 
 
+def test_a_page_that_leads_to_one_chapter_only_is_the_title_of_a_volume():
+    pages = {"v.xhtml": page("<h1>第一卷 风起</h1><p><a href='1.xhtml'>第一章 山村</a></p>"), **TWO}
+    points = [("第一卷 风起", "v.xhtml", POINTS), ("完", "2.xhtml", [])]
+    assert sections_of(pages, points)[0] == ("第一卷 风起 第一章 山村", FIRST)
+
+
 def test_text_on_a_page_with_a_list_of_chapters_stays():
     links = "".join(f'<p><a href="1.xhtml">{title}</a></p>' for title in "甲乙丙丁")
     pages = {"1.xhtml": page(f"<h2>后记</h2><p>{FIRST}</p><p>小标题</p><p>{SECOND}</p>{links}")}
