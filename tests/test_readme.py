@@ -221,7 +221,7 @@ def test_the_quick_commands_run_as_printed_and_leave_what_the_text_says(walked):
     assert "CLS" not in "".join(samples)
 
 
-JSON_OF_ANOTHER_KEY = '[{"body": "第一章"}]'
+JSON_OF_ANOTHER_KEY = '[{"words": "第一章"}]'
 HELD_OPEN = "hold the lock"
 # message: (folder, command, files written before). The folders are a fresh checkout and the walked one.
 CAUSES = {
@@ -241,7 +241,7 @@ CAUSES = {
         "clr_ctrl.py chapters.json",
         {"chapters.json": '["第一章", "第二'.encode()},
     ),
-    "error: chapters.json: item 0: found body, expected 'text' or 'content'": (
+    "error: chapters.json: item 0: found words, expected 'text' or 'content'": (
         "fresh",
         "clr_ctrl.py chapters.json",
         {"chapters.json": JSON_OF_ANOTHER_KEY.encode()},

@@ -16,7 +16,7 @@ MIN_CHAPTERS = 10  # that a book must have before another one begins
 TITLE_PAGE = 30  # lines in front of a chapter 1 in which a title page is looked for
 MAX_LINE = 40  # characters of a line on a title page
 AUTHOR = re.compile(r"^[\W_]*(?:作者|著者|原著|作 者|文)\s*[:：]\s*\S|^\S.{0,30}[\s/／·]+\S{2,6}\s*[著撰]$")
-TITLE = re.compile(r"^[\W_]*《[^《》]{1,30}》[^。，！？]{0,15}$|^(?:书名|書名)\s*[:：]")
+TITLE = re.compile(r"^[\W_]*《[^《》]{1,30}》[^。，！？完终]{0,15}$|^(?:书名|書名)\s*[:：]")
 
 
 def find_second_books(lines: Sequence[str], headings: Sequence[Heading]) -> list[int]:

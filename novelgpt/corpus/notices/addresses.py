@@ -53,6 +53,16 @@ SENTENCES = re.compile("[。！？…”’」』，：；!?]")
 LITTLE = 4  # Chinese characters
 
 
+def heading_without(line: str, spans: list[tuple[int, int]]) -> str:
+    """Return a heading without its addresses, and without what a site says behind them.
+
+    >>> heading_without("第一章 山【http://www.abc.com】小说网最新章节", [(6, 24)])
+    '第一章 山'
+    """
+    title, behind = line[: spans[0][0]].rstrip("[【（( "), line[spans[-1][1] :]
+    return title if is_site_text(behind) else close_gaps(cut_spans(line, spans))
+
+
 def find_addresses(book: BookLines) -> Iterator[Notice]:
     """Find web addresses and decide whether the line, the sentence around or only the address goes."""
     # folding is slow: only lines with a letter are looked at
@@ -65,7 +75,7 @@ def find_addresses(book: BookLines) -> Iterator[Notice]:
     for index, spans in found.items():
         line = book.lines[index]
         if index in book.headings:
-            yield book.notice(index, "address in a heading", close_gaps(cut_spans(line, spans)))
+            yield book.notice(index, "address in a heading", heading_without(line, spans))
             continue
         plain = cut_spans(line, spans)
         about_site = not is_quoted(plain) and is_site_text(plain)
