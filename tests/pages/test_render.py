@@ -54,11 +54,11 @@ class Page(HTMLParser):
             self.texts.append(" ".join(data.split()))
 
 
-def clean(folder, monkeypatch, text: str) -> tuple[dict, str]:
+def clean(folder, monkeypatch, text: str, *flags: str) -> tuple[dict, str]:
     """Clean a novel by the script; return the JSON report and the page."""
     monkeypatch.chdir(folder)
     (folder / "novel.txt").write_text(text, encoding="utf-8")
-    assert clr_ctrl.main(["novel.txt", "--output", "train.json", "--report", "report.html"]) == 0
+    assert clr_ctrl.main(["novel.txt", "--output", "train.json", "--report", "report.html", *flags]) == 0
     report = json.loads((folder / "train.report.json").read_text(encoding="utf-8"))
     return report, (folder / "report.html").read_text(encoding="utf-8")
 
@@ -142,21 +142,22 @@ def test_several_books_have_a_verdict_for_all():
 
 
 def test_the_page_of_a_novel_loads_nothing_and_escapes_what_the_book_says(tmp_path, monkeypatch):
-    chapters = "".join(f"第{number}章 山村<b>\n{SENTENCE * 3}{chr(0x4E00 + number)}\n" for number in (1, 2, 4))
+    chapters = "".join(f"第{number}章 山村<3\n{SENTENCE * 3}{chr(0x4E00 + number)}\n" for number in (1, 2, 4))
     extra = f"{SCRIPT}Ж\nwww.example.com<img src=x>小说\n"
     _, text = clean(tmp_path, monkeypatch, f"{chapters}\x07{extra}\n(本章完)\n")
     page = Page(text)
     assert page.addresses == []
-    assert page.tags["script"] == page.tags["img"] == page.tags["b"] == page.tags["link"] == 0
+    assert page.tags["script"] == page.tags["img"] == page.tags["link"] == 0
     assert page.tags["svg"] == 1 and page.tags["rect"] == 3
     assert 'name="viewport"' in text and "http://" not in text and "https://" not in text
-    assert "第1章 山村&lt;b&gt;: 74" in text
+    assert "第1章 山村&lt;3: 73" in text
     assert "\\x07" in text and "\x07" not in text
 
 
 def test_a_hostile_chapter_title_is_harmless_on_both_pages(tmp_path, monkeypatch):
     title = f"第1章 {SCRIPT}\"&'"
-    report, text = clean(tmp_path, monkeypatch, f"{title}\n{SENTENCE}\n第2章 乙\n{SENTENCE}\n")
+    novel = f"{title}\n{SENTENCE}\n第2章 乙\n{SENTENCE}\n"
+    report, text = clean(tmp_path, monkeypatch, novel, "--keep_ads")  # otherwise the tags go
     assert report["books"][0]["lengths"][0]["heading"] == title
     chapter = [Span(char, 1.0) for char in f"{title}\n{SENTENCE}"]
     for page in (text, surprise_page(title, [(title, title)], [chapter])):

@@ -406,6 +406,7 @@ def test_a_stream_counts_bad_bytes_with_their_places(tmp_path):
     assert len(text) == len(SIMPLIFIED * 5000) - 1
 
 
+@pytest.mark.sweep
 def test_a_stream_that_changes_its_encoding_is_read_on(tmp_path):
     first, second = SIMPLIFIED * 3000, TRADITIONAL * 6000
     path = tmp_path / "novel.txt"
