@@ -106,6 +106,7 @@ def test_a_worker_that_fails_is_left_out_of_the_race(monkeypatch, capsys):
     assert "smallest x 4 hf_fp32: failed\nno room" in capsys.readouterr().err
 
 
+@pytest.mark.sweep
 def test_texts_are_written_in_turn_and_absent_engines_are_named(warm_python, tmp_path):
     (tmp_path / "tiny.json").write_text(json.dumps({"n_layer": 1, "n_embd": 32, "n_head": 2, "n_positions": 64}))
     words = ["--device", "cpu", "--model_config", str(tmp_path / "tiny.json"), "--length", "5", "--rounds", "1"]

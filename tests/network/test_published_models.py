@@ -204,6 +204,7 @@ def greedy_of_transformers(folder: Path, prefix: str, length: int) -> str:
     return tokenizer.decode(ids, skip_special_tokens=True)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("writer", [publish_old, publish_new])
 def test_a_published_model_is_fine_tuned_evaluated_and_sampled(theirs, tmp_path, capsys, writer):
     folder = writer(tmp_path / "theirs", theirs)

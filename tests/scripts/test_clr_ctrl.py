@@ -200,6 +200,7 @@ def test_a_book_with_a_line_in_two_encodings_is_kept_and_the_verdict_names_the_l
 
 
 @needs_novels
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", NOVELS)
 def test_the_output_cleaned_again_is_the_same(name):
     first = clean(str(CORPORA / name))

@@ -149,7 +149,7 @@ def test_a_token_that_is_no_name_in_brackets_is_refused(tiny_options):
     assert caught.value.code == 2
 
 
-@pytest.mark.parametrize("start", ["scratch", "pretrained", "published"])
+@pytest.mark.parametrize("start", ["scratch", "pretrained", pytest.param("published", marks=pytest.mark.sweep)])
 def test_added_tokens_are_in_pieces_and_model_folder_and_the_run_goes_on_bit_for_bit(
     tiny_options, pretrained, tmp_path, start
 ):

@@ -60,6 +60,7 @@ def test_few_windows_uneven_micro_batches_and_a_save_that_one_process_asks_for_c
         assert_same_losses(case, cases[0])
 
 
+@pytest.mark.sweep
 def test_two_processes_that_stopped_go_on_with_the_same_losses_and_a_finished_run_stays(make_case, warm_python):
     sizes = {"batch_size": 4, "stride": 8, "epochs": 2, "log_step": 4}
     whole, stopped = make_case("whole", 1, **sizes), make_case("stopped", 2, stop_at=6, **sizes)
@@ -124,6 +125,7 @@ def test_every_process_reads_where_the_run_stopped_when_the_first_one_has_saved_
     run_cases(warm_python, [{**case, "is_slow": True}])
 
 
+@pytest.mark.sweep
 def test_all_processes_split_a_batch_that_does_not_fit_into_the_memory_of_one(make_case, warm_python):
     sizes = {"batch_size": 8, "stride": 8, "epochs": 1}
     whole, split = make_case("whole", 1, **sizes), make_case("split", 2, **sizes)

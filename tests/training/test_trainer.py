@@ -78,6 +78,7 @@ def test_a_checkpoint_that_was_moved_goes_on(tiny_options, finished, tmp_path):
     assert result_of(moved.output_path) == result_of(finished().output_path)
 
 
+@pytest.mark.sweep
 def test_a_batch_of_8_equals_two_of_4_accumulated_over_20_steps(tiny_options, tmp_path):
     options = tiny_options(batch_size=8, stride=4, epochs=4, log_step=1)
     assert fit(options)
