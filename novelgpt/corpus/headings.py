@@ -25,7 +25,10 @@ PLAIN_NUMBER = str.maketrans(dict(zip("壹贰叁肆伍陆柒捌玖拾佰仟", "�
 CHAPTER_UNITS = "回章节節集话話幕"
 UNIT_LEVELS = ("回章", "节節集話话幕", "卷部篇")  # the first level of which there are headings divides the text
 COUNTED = rf"第\s*(?P<number>[{NUMBER}](?:\s*[{NUMBER}])*)\s*"
-VOLUME = rf"(?:[上中下][卷部册冊篇]|正文|卷\s?[{NUMBER}]+|第\s?[{NUMBER}]+\s?(?:部分|[卷部集篇册冊]))"
+BLANK = " \u3000"  # in a clean line
+VOLUME = (
+    rf"(?:[上中下][卷部册冊篇]|正文|卷[{BLANK}]?[{NUMBER}]+|第[{BLANK}]?[{NUMBER}]+[{BLANK}]?(?:部分|[卷部集篇册冊]))"
+)
 DECORATION = r"[#＃*＊=＝\-【\[(（《<☆★◆■●、\s]*"
 HEADING = re.compile(
     rf"^{DECORATION}(?P<volume>{VOLUME}(?:[\s:：·【][^\n。！？]{{0,20}}?)?\s*)?{COUNTED}"
@@ -33,9 +36,10 @@ HEADING = re.compile(
     re.MULTILINE,
 )
 VOLUME_LINE = re.compile(rf"^{DECORATION}{VOLUME}(?:[\s:：·][^\n。，；！？]{{0,20}})?[】\])）》>]*$")
+# blanks are written out, so that in a whole text nothing runs into the next line
 UNNUMBERED = re.compile(
-    rf"^[☆★◆■●、\s]*(?:{VOLUME}\s*)?(?:楔\s?子|序章|序幕|引\s?子|尾\s?[声聲]|[终終]章|[后後]\s?[记記]|大[结結]局|番外[^\s。，！？：；“”]{{0,6}})"
-    r"(?:[\s:：][^\n。，；]{0,25})?$",
+    rf"^[☆★◆■●、{BLANK}]*(?:{VOLUME}[{BLANK}]*)?(?:楔[{BLANK}]?子|序章|序幕|引[{BLANK}]?子|尾[{BLANK}]?[声聲]|[终終]章"
+    rf"|[后後][{BLANK}]?[记記]|大[结結]局|番外[^\s。，！？：；“”]{{0,6}})(?:[{BLANK}:：][^\n。，；]{{0,25}})?$",
     re.MULTILINE,
 )
 # headings of what stands before the first chapter
@@ -54,6 +58,7 @@ NUMBERED = re.compile(
     rf"(?P<open>[【\[(（〔〖《]?)\s*(?P<number>\d{{1,5}}|[{CHINESE_NUMBER}]+|[①-⑳])(?P<close>\s*[】\])）〕〗》]|)"
     rf"(?P<unit>[{CHAPTER_UNITS}]?)(?P<point>[\s、.．:：,，·‧・\-—_|｜>]*)(?P<title>.*)$"
 )
+FIRST_NUMBER = re.compile(rf".{{0,14}}?[\d①-⑳{CHINESE_NUMBER}]")  # quicker than what follows it
 ROMAN_NUMBER = re.compile(r"^(?P<number>[IVXLC]{1,7})(?:[\s.、．]+(?P<title>.*))?$")
 CHAPTER = re.compile(rf"^(?P<prefix>.*?){COUNTED}(?P<unit>[回章节節话話幕])(?P<title>.*)$")
 VOLUME_CHAPTER = re.compile(rf"^(?P<prefix>.*?){COUNTED}(?P<unit>[集卷部篇])(?P<title>.*)$")
@@ -139,7 +144,7 @@ def read_numbered(line: str, number: int = 0) -> tuple[Heading, tuple] | None:
     >>> read_numbered("一个人走来") is None
     True
     """
-    for pattern in (CHAPTER, VOLUME_CHAPTER):
+    for pattern in (CHAPTER, VOLUME_CHAPTER) if "第" in line else ():
         if match := pattern.match(line):
             prefix = DIGIT.sub("", match["prefix"])
             if len(match["number"]) <= MAX_NUMBER and not SENTENCE.search(prefix):
@@ -147,7 +152,7 @@ def read_numbered(line: str, number: int = 0) -> tuple[Heading, tuple] | None:
                 return Heading(number, line, parse_number(match["number"]), match["unit"], match["title"].strip()), key
     if match := ROMAN_NUMBER.match(line):
         return Heading(number, line, parse_roman(match["number"]), "I", match["title"] or ""), ("I", "")
-    match = NUMBERED.match(line)
+    match = NUMBERED.match(line) if FIRST_NUMBER.match(line) else None
     if not match or len(match["number"]) > MAX_NUMBER or len(match["title"]) > MAX_HEADING:
         return None
     return read_loosely(match, line, number)
@@ -193,13 +198,29 @@ def find_headings(lines: Sequence[str]) -> list[Heading]:
     >>> [(heading.line, heading.number) for heading in find_headings(["第一章 山村", "他走了。", "第2章"])]
     [(1, 1), (3, 2)]
     """
+    unnumbered = set(unnumbered_lines(lines))
     return [
         heading
         for number, line in enumerate(lines, 1)
-        if 1 < len(line) <= MAX_HEADING + MAX_VOLUME
-        and ("第" in line or UNNUMBERED.match(line))
+        if ("第" in line or number in unnumbered)
+        and 1 < len(line) <= MAX_HEADING + MAX_VOLUME
         and (heading := read_heading(line, number))
     ]
+
+
+def unnumbered_lines(lines: Sequence[str]) -> list[int]:
+    """List the lines, from 1, that begin with one of the words that stand for a number.
+
+    >>> unnumbered_lines(["楔子", "他走了。", "后记"])
+    [1, 3]
+    """
+    # one search over the whole text
+    text, found, number, last = "\n".join(lines), [], 1, 0
+    for match in UNNUMBERED.finditer(text):
+        number += text.count("\n", last, match.start())
+        last = match.start()
+        found.append(number)
+    return found
 
 
 def dividing_headings(headings: Sequence[Heading]) -> list[Heading]:

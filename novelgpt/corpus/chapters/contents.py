@@ -92,11 +92,18 @@ def plain_heading(line: str, number: int) -> Heading:
 def text_below(lines: list[str], headings: list[Heading]) -> list[int]:
     """Count the characters between each heading and the next, volume lines and the word 目录 left out."""
     ends = [heading.line - 1 for heading in headings[1:]] + [len(lines)]
-    below = (lines[heading.line : end] for heading, end in zip(headings, ends, strict=True))
-    return [
-        sum(len(line) for line in part if line and not VOLUME_LINE.match(line) and not CONTENTS_WORD.match(line))
-        for part in below
-    ]
+    return [count_text(lines, heading.line, end) for heading, end in zip(headings, ends, strict=True)]
+
+
+def count_text(lines: Sequence[str], start: int, end: int) -> int:
+    """Count the characters of these lines, volume lines and the word 目录 left out, until it is enough."""
+    total = 0
+    for line in lines[start:end]:
+        if line and not VOLUME_LINE.match(line) and not CONTENTS_WORD.match(line):
+            total += len(line)
+        if total > MAX_BETWEEN:
+            break
+    return total
 
 
 def drop_contents(lines: list[str], headings: list[Heading], removed: list[tuple[int, str, str]]) -> list[Heading]:

@@ -22,10 +22,11 @@ from novelgpt.corpus.headings import (
     FRONT,
     MAX_HEADING,
     MAX_NUMBER,
-    UNNUMBERED,
     Heading,
     parse_number,
+    read_heading,
     read_numbered,
+    unnumbered_lines,
 )
 
 MIN_CHAPTER = 200  # characters from one heading to the next
@@ -170,11 +171,10 @@ def choose_family(lines: Sequence[str]) -> list[Heading]:
 
 def add_unnumbered(lines: Sequence[str], headings: Sequence[Heading], *, first: int) -> list[Heading]:
     """Add the headings that have no number: 楔子, 后记 and the like, before the line of the first chapter also 序."""
-    chosen = {heading.line: heading for heading in headings}
-    for number, line in enumerate(lines, 1):
-        is_short = line and number not in chosen and len(line) <= MAX_HEADING
-        if is_short and (UNNUMBERED.match(line) or (number < first and FRONT.match(line))):
-            chosen[number] = Heading(number, line, None, "", line)
+    front = [number for number, line in enumerate(lines[: max(0, first - 1)], 1) if line and FRONT.match(line)]
+    short = [number for number in [*front, *unnumbered_lines(lines)] if len(lines[number - 1]) <= MAX_HEADING]
+    chosen = {number: Heading(number, lines[number - 1], None, "", lines[number - 1]) for number in short}
+    chosen |= {heading.line: heading for heading in headings}
     return [chosen[number] for number in sorted(chosen)]
 
 
@@ -230,13 +230,11 @@ def fill_gaps(lines: Sequence[str], headings: Sequence[Heading]) -> list[Heading
     if not gaps:
         return list(headings)
     kinds, known = {kind_of_unit(heading) for heading in numbered}, {heading.line for heading in headings}
-    weak = [pair for pair in weak_headings(lines, known) if kind_of_unit(pair[0]) in kinds or pair[0].unit == "第"]
     filled = Filled(sorted(known), [0, *accumulate(map(len, lines))])
     keys = {found[1] for heading in numbered if (found := read_numbered(lines[heading.line - 1]))}
-    places = [heading.line for heading, _ in weak]
     for first, last, numbers, least in gaps:
         # in the order of the numbers; the next one is not far
-        between = weak[bisect_right(places, first) : bisect_right(places, last - 1)]
+        between = [pair for pair in weak_headings(lines, first, last - 1, kinds) if pair[0].line not in known]
         former = numbers[0] - 1
         for heading, key in between:
             if former < heading.number <= min(former + MAX_STEP, numbers[-1]) and filled.add(heading, key, least):
@@ -244,16 +242,28 @@ def fill_gaps(lines: Sequence[str], headings: Sequence[Heading]) -> list[Heading
         # a single wrong number, where the line is like the headings around it
         if former < numbers[0] == numbers[-1]:
             any(filled.add(heading, key, MIN_CHAPTER) for heading, key in between if key in keys)
-    # a prefix that has proved itself, and the parts of a chapter behind its first
+    if max(filled.keys.values(), default=0) >= MIN_ROW or not all(map(is_usual, numbered)):
+        add_likenesses(filled, numbered, keys, weak_headings(lines, 0, len(lines), kinds))
+    return sorted([*headings, *filled.headings], key=lambda heading: heading.line)
+
+
+def is_usual(heading: Heading) -> bool:
+    """Tell whether a heading is one by itself."""
+    return read_heading(heading.text) is not None
+
+
+def add_likenesses(
+    filled: "Filled", numbered: Sequence[Heading], keys: Collection[tuple], weak: Iterator[tuple[Heading, tuple]]
+) -> None:
+    """Add the headings with a prefix that has proved itself, and the parts of a chapter behind its first."""
     numbers = {heading.line: heading.number for heading in [*numbered, *filled.headings]}
-    order = sorted(numbers)
+    order, known = sorted(numbers), set(filled.lines)
     for heading, key in weak:
         place = bisect_right(order, heading.line)
         former = numbers[order[place - 1]] if place else None
         is_part = key in keys and heading.number == former and PART.search(heading.title)
-        if filled.keys[key] >= MIN_ROW or is_part:
+        if heading.line not in known and (filled.keys[key] >= MIN_ROW or is_part):
             filled.add(heading, key, MIN_CHAPTER)
-    return sorted([*headings, *filled.headings], key=lambda heading: heading.line)
 
 
 @dataclass
@@ -279,15 +289,19 @@ class Filled:
         return True
 
 
-def weak_headings(lines: Sequence[str], known: Collection[int]) -> Iterator[tuple[Heading, tuple]]:
-    """Yield the lines that are headings only where their number is missing, with their keys."""
-    for number, line in enumerate(lines, 1):
-        if not line or number in known:
+def weak_headings(
+    lines: Sequence[str], start: int, end: int, kinds: Collection[str]
+) -> Iterator[tuple[Heading, tuple]]:
+    """Yield the lines, by index, that are headings of these kinds where their number is missing, with their keys."""
+    for number in range(start + 1, end + 1):
+        line = lines[number - 1]
+        if not line:
             continue
         if len(line) <= 2 * MAX_HEADING:
-            if found := read_numbered(line, number):
+            found = read_numbered(line, number)
+            if found and (kind_of_unit(found[0]) in kinds or found[0].unit == "第"):
                 yield found
-        elif (match := INTO_TEXT.match(line)) and len(match["number"]) <= MAX_NUMBER:
+        elif (match := INTO_TEXT.match(line)) and len(match["number"]) <= MAX_NUMBER and match["unit"] in kinds:
             text = " ".join(line.split(maxsplit=2)[:2])[:MAX_HEADING]
             yield Heading(number, text, parse_number(match["number"]), match["unit"], ""), ("第", match["unit"], "")
 

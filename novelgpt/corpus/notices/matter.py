@@ -100,17 +100,15 @@ def find_recurring(book: BookLines) -> Iterator[Notice]:
     if len(book.headings) < 5:
         return
     # lines of one shape differ in their digits only: dates and chapter numbers
-    short = [index for index in sorted(book.border - book.headings) if 6 <= len(book.lines[index]) <= MAX_NOTICE]
-    shapes = {i: re.sub(r"\d+", "0", book.lines[i]) for i in short if len(HAN.findall(book.lines[i])) >= 6}
+    lines = {index: book.lines[index] for index in sorted(book.border - book.headings)}
+    short = {i: line for i, line in lines.items() if 6 <= len(line) <= MAX_NOTICE and not line.endswith(SENTENCE_ENDS)}
+    shapes = {i: re.sub(r"\d+", "0", line) for i, line in short.items() if len(HAN.findall(line)) >= 6}
     counts = Counter(shapes.values())  # chapters at whose border a shape stands
     least = max(5, len(book.headings) / 3)
     for index, shape in shapes.items():
         line = book.lines[index]
         if counts[shape] >= least and not (
-            is_speech(line)
-            or line.endswith(SENTENCE_ENDS)
-            or FORMULA.search(simplify_site_words(line))
-            or VOLUME_LINE.match(line)
+            is_speech(line) or FORMULA.search(simplify_site_words(line)) or VOLUME_LINE.match(line)
         ):
             yield book.notice(index, f"recurs at the border of {counts[shape]} chapters")
 
