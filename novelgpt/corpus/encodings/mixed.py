@@ -19,6 +19,7 @@ repair.py, but in several encodings at once, with the same cost for each change:
 
 import itertools
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,7 @@ from novelgpt.corpus.encodings.repair import family_of
 BAD_RUN = re.compile("[\udc80-\udcff]+")
 GARBLED = 4  # places in a line that read as nothing
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+BLOCK = 1 << 20  # bytes, at least, of a block of lines
 RUN = 4  # neighbouring characters
 RUN_NATS = -11.5  # nats per character in a run that reads as nothing
 RARE_NATS = -9.0  # nats that no character of such a run reaches
@@ -70,14 +72,14 @@ def decode_mixed(data: bytes, main: str, text: str, bad_offsets: list[int]) -> R
     # each segment is read in its own encoding; a file of a single one has been read already
     texts, bad, torn, start = [], [], [], 0
     for first, last, codec in found:
-        raw = b"".join(lines[first : last + 1])
-        reading = (text, bad_offsets) if len(found) == 1 and codec == main else repair.read_as(raw, codec)
+        is_read = len(found) == 1 and codec == main
+        reading = (text, bad_offsets) if is_read else repair.read_as(b"".join(lines[first : last + 1]), codec)
         order = (codec, *(other for other in codecs if other != codec))
         part, offsets, numbers = read_torn_lines(lines[first : last + 1], *reading, order)
         torn += [first + number for number in numbers]
         texts.append(part)
         bad += [start + offset for offset in offsets]
-        start += len(raw)
+        start += sum(map(len, lines[first : last + 1]))
     is_mixed = len(found) > 1 or found[0][2] != main
     segments = [(first + 1, last + 1, family_of(codec)) for first, last, codec in found if is_mixed]
     return Reading("".join(texts), bad, tuple(segments), tuple(torn))
@@ -103,9 +105,12 @@ def read_torn_lines(
     Returns the text, in which U+FFFD stands for each run of their bad bytes, the offsets of all bad bytes, and the
     numbers of these lines, from 1.
     """
+    places = lines_with_rare_runs(text)
+    if not places:
+        return text, bad_offsets, []
     readings, torn, bad = split_lines(text), [], bad_offsets
     starts = list(itertools.accumulate(map(len, lines), initial=0))
-    for index in lines_with_rare_runs(text):
+    for index in places:
         if turned := read_by_turns(lines[index], codecs):
             start, end = starts[index : index + 2]
             bad = [place for place in bad if not start <= place < end] + [start + offset for offset in turned[1]]
@@ -137,13 +142,26 @@ def split_lines(text: str) -> list[str]:
     return LINE.findall(text)
 
 
+def line_blocks(data: bytes) -> Iterator[bytes]:
+    r"""Yield the bytes in blocks of whole lines, so that the scores of a few characters at a time are held.
+
+    >>> [len(block) for block in line_blocks(b"a" * (BLOCK + 1) + b"\nb")] == [BLOCK + 2, 1]
+    True
+    """
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start + BLOCK) + 1 or len(data)
+        yield data[start:end]
+        start = end
+
+
 def find_segments(data: bytes, codecs: tuple[str, ...], text: str) -> list[tuple[int, int, str]]:
     """List the segments, (first line from 0, last line, codec), of a file that the first codec has read as `text`."""
-    scores = []
-    for codec in codecs:
-        if codec != codecs[0]:
-            text = data.decode(codec, "replace")  # far faster than lone surrogates, and as unlikely
-        scores.append(likelihood.line_sums(nats_of(text), unicode_codes(text)))
+    scores = [likelihood.line_sums(nats_of(text), unicode_codes(text))]
+    for codec in codecs[1:]:
+        # "replace" is far faster than lone surrogates, and as unlikely
+        parts = (block.decode(codec, "replace") for block in line_blocks(data))
+        scores.append(np.concatenate([likelihood.line_sums(nats_of(part), unicode_codes(part)) for part in parts]))
     path = likeliest_path(np.stack(scores, axis=1))  # (num_lines,)
     borders = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
     return [(start, end - 1, codecs[path[start]]) for start, end in itertools.pairwise(borders)]
