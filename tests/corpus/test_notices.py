@@ -414,3 +414,10 @@ def test_removing_keeps_the_line_numbers():
         Notice(3, "他www.a.com走", "address in a story line", "他走"),
     ]
     assert remove_notices(["第一章", "(本章完)", "他www.a.com走"], notices) == ["第一章", "", "他走"]
+
+
+def test_a_heading_loses_what_a_site_says_behind_its_address_however_long_the_line_is():
+    site = "【http://www.abcd58.com】一五八云盘搜索资源，搜小说，搜电影就是好用，快来看看最新章节吧，天天都有，永远免费"
+    lines = ["第一章 山", STORY, f"第二章 水{site}", STORY]
+    (notice,) = find_notices(lines, {0})
+    assert (notice.line, notice.reason, notice.kept) == (3, "address in a heading", "第二章 水")

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from novelgpt.corpus.folding import fold
+from novelgpt.corpus.headings import read_heading
 from novelgpt.corpus.notices.lines import (
     CLAUSE,
     CLOSE,
@@ -59,7 +60,7 @@ def heading_without(line: str, spans: list[tuple[int, int]]) -> str:
     >>> heading_without("第一章 山【http://www.abc.com】小说网最新章节", [(6, 24)])
     '第一章 山'
     """
-    title, behind = line[: spans[0][0]].rstrip("[【（( "), line[spans[-1][1] :]
+    title, behind = line[: spans[0][0]].rstrip(f"{LEFT} "), line[spans[-1][1] :]
     return title if is_site_text(behind) else close_gaps(cut_spans(line, spans))
 
 
@@ -74,7 +75,7 @@ def find_addresses(book: BookLines) -> Iterator[Notice]:
     sites = Counter(site_key(book.lines[index][start:end]) for index, spans in found.items() for start, end in spans)
     for index, spans in found.items():
         line = book.lines[index]
-        if index in book.headings:
+        if index in book.headings or read_heading(line[: spans[0][0]].rstrip(f"{LEFT} ")):
             yield book.notice(index, "address in a heading", heading_without(line, spans))
             continue
         plain = cut_spans(line, spans)
