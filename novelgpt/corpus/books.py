@@ -141,7 +141,8 @@ class CleanBook:
         headings = self.choose_headings(broken.lines, starts, titles)
         others = find_second_books(broken.lines, headings) if single else []
         borders = broken.starts or ([0, *(line - 1 for line in others)] if others else None)
-        chapters = split_chapters(broken.lines, starts=borders if single else starts, headings=headings)
+        even, borders = self.options.chapters == NO_CHAPTERS, borders if single else starts
+        chapters = split_chapters(broken.lines, starts=borders, headings=headings, even=even)
 
         # the clean lines are examined; their numbers stay those of the file
         before = self.signs.num_lines

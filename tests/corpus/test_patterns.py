@@ -27,6 +27,8 @@ def test_the_readers_expression_decides_what_is_a_heading():
 
 def test_no_chapters_gives_parts_of_even_length_at_paragraph_ends():
     chapters = "\n".join(f"第{number}章 山\n" + "\n".join([f"{number}{STORY}"] * 200) for number in range(1, 6))
+    spaced = clean(chapters.replace("\n第", "\n\n\n第"), chapters="none")  # blank lines part chapters, but not here
+    assert spaced.chapters.how == "no chapter headings: split into 7 even parts"
     book = clean(chapters, chapters="none")
     assert book.chapters.found == []
     assert book.chapters.how == "no chapter headings: split into 7 even parts"  # 22,000 characters

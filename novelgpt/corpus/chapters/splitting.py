@@ -36,7 +36,6 @@ from novelgpt.corpus.headings import (
     find_headings,
     parse_number,
     read_heading,
-    read_numbered,
 )
 from novelgpt.corpus.patterns import matching_lines
 
@@ -129,13 +128,10 @@ def matching_headings(lines: Sequence[str], expression: str) -> list[Heading]:
 def title_heading(line: str, number: int) -> Heading:
     """Make the heading of a line, of this number, that is one by what the file says.
 
-    >>> title_heading("缘起", 7), title_heading("3 门", 9).number
+    >>> title_heading("缘起", 7), title_heading("第3章 门", 9).number
     (Heading(line=7, text='缘起', number=None, unit='', title='缘起'), 3)
     """
-    if heading := read_heading(line, number):
-        return heading
-    numbered = read_numbered(line, number)
-    return numbered[0] if numbered else Heading(number, line, None, "", line)
+    return read_heading(line, number) or Heading(number, line, None, "", line)
 
 
 def split_chapters(
@@ -143,6 +139,7 @@ def split_chapters(
     *,
     starts: Sequence[int] | Mapping[int, int] | None = None,
     headings: list[Heading] | None = None,
+    even: bool = False,
 ) -> Chapters:
     r"""Split a clean text into documents without blank lines; a text of blanks gives none.
 
@@ -152,6 +149,7 @@ def split_chapters(
             whether there are headings or not; or those of the lines that begin with the number of a chapter but have
             no heading of their own, and that number. None for the text of one file.
         headings: what choose_headings gives for these lines; None finds them.
+        even: a text without headings is divided into even parts, whatever its blank lines part.
 
     >>> split_chapters("序言\n\n第一章 山村\n他走了。\n\n第二章 城\n她来了。").documents
     ['序言', '第一章 山村\n他走了。', '第二章 城\n她来了。']
@@ -167,7 +165,7 @@ def split_chapters(
         if counted:
             borders.setdefault(0, None)
             result.how = f"{len(counted):,} chapters whose headings run into the text"
-        fill_documents(lines, borders if starts else dict.fromkeys(divide_plain(lines, result)), result)
+        fill_documents(lines, borders if starts else dict.fromkeys(divide_plain(lines, result, even=even)), result)
         return result
 
     # what is listed or stands twice goes first; the headings left are the borders, beside those there were before
@@ -213,14 +211,14 @@ def place_volumes(lines: list[str], headings: list[Heading]) -> dict[int, Headin
     return starts
 
 
-def divide_plain(lines: list[str], result: Chapters) -> list[int]:
+def divide_plain(lines: list[str], result: Chapters, *, even: bool = False) -> list[int]:
     """Choose where documents start in a text without headings."""
     total = sum(map(len, lines))
     if total <= EVEN_PART or sum(map(bool, lines)) == 1:
         result.how = "no chapter headings: kept as one document"
         return [0]
     # the smallest gap that parts chapters
-    for gap in (1, 2, 3):
+    for gap in () if even else (1, 2, 3):
         starts = section_starts(lines, gap)
         lengths = [sum(map(len, lines[start:end])) for start, end in pairwise([*starts, len(lines)])]
         if len(starts) >= 2 and median(lengths) >= SECTION[0] and max(lengths) <= SECTION[1]:
