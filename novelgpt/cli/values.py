@@ -96,4 +96,4 @@ def check_expression(expression: str, text: str) -> None:
     try:
         re.compile(expression)
     except re.error as problem:
-        raise argparse.ArgumentTypeError(f"found {text!r}, not a regular expression: {problem}") from problem
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a regular expression: {problem}") from problem

@@ -150,7 +150,7 @@ def test_lines_are_dropped_by_text_or_expression_and_stand_in_the_report(capsys)
 @pytest.mark.parametrize(
     ("pattern", "fault"),
     [
-        ("/(/", "not a regular expression: missing ), unterminated subpattern at position 0"),
+        ("/(/", "expected a regular expression: missing ), unterminated subpattern at position 0"),
         ("", "expected a text or a /regular expression/"),
         ("//", "expected a text or a /regular expression/"),
     ],
