@@ -72,7 +72,10 @@ def test_the_files_hold_what_the_format_says(tmp_path):
     assert opened.manifest == manifest
 
 
-@pytest.mark.parametrize("count", range(1, 51))
+@pytest.mark.parametrize(
+    "count",
+    [number if number % 10 in (1, 2) else pytest.param(number, marks=pytest.mark.sweep) for number in range(1, 51)],
+)
 def test_documents_and_pieces_of_every_number_partition_the_tokens(tmp_path, count, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     documents = chapters(count)
