@@ -151,6 +151,8 @@ def read_file(data: bytes, kind: str | None, fields: Fields, decoded: Decoded | 
         inside = file_kind(data)
     repairs: Counter = Counter()
     if inside in ("epub", "docx"):
+        if fields.encoding:
+            warn(f"{fields.name}: --encoding has no effect, its format says how it reads")
         kind, decoded = inside, Decoded("", "utf-8", "as its format has it")
         sections = (read_epub if kind == "epub" else read_docx)(data, fields.name, decode_page)
     else:

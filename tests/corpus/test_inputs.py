@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from containers_made import make_docx
 
 from novelgpt.cli import run
 from novelgpt.commands import clean
@@ -378,3 +379,11 @@ def test_a_folder_without_rights_is_named(capsys, monkeypatch):
     monkeypatch.setattr(inputs.os, "scandir", refuse)
     assert find_inputs(["books"]) == ["books/a.txt"]
     assert capsys.readouterr().err == "warning: left out, cannot be read: books/closed\n"
+
+
+def test_an_encoding_for_an_e_book_is_said_to_have_no_effect(capsys):
+    Path("a.docx").write_bytes(make_docx("<w:p><w:r><w:t>他走了。</w:t></w:r></w:p>"))
+    assert read_documents("a.docx", encoding="big5").documents == ["他走了。"]
+    assert capsys.readouterr().err == "warning: a.docx: --encoding has no effect, its format says how it reads\n"
+    read_documents("a.docx")
+    assert capsys.readouterr().err == ""
