@@ -33,7 +33,6 @@ BOOKKEEPING_PAIRS = """更新 字数 发布 发表 上传 首发 本章 待续 �
 上一 下一 前一 后一 上页 下页 前页 后页 上章 前章 后章 回首 回目"""
 BOOK_LINE = re.compile(r"^[\[【][^\[\]【】]{1,40}[/／][^\[\]【】]{1,30}著\s*[\]】]$")
 BOX = re.compile("[┏┓┗┛╔╗╚╝]")
-MAX_BOX = 30  # lines
 RULE = re.compile(r"^(?:[-=_*—─━~～#＊＝－·•+]\s?){6,}$|^[-=_*—─━~～#＊＝－]{3,}[^\W_]{1,12}[-=_*—─━~～#＊＝－]{3,}$")
 # The storytellers' formulas recur at the border of chapters by right.
 FORMULA = re.compile("分解|正是|[诗词歌赋]曰|有诗|话说|却说|且说|后事|如何|听")
