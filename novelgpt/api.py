@@ -144,7 +144,7 @@ def evaluate(
     Returns:
         Plain JSON values: loss and nats_per_character in nats, perplexity, accuracy (0 to 1), bits_per_character (None
         for an empty text), scored_tokens, tokens, characters, unknown_tokens, the protocol (window, stride, batch_size,
-        precision), and texts, chapters, ngram_loss where asked for.
+        precision), and texts, chapters, baselines, ngram_loss, ngram_nats_per_character where asked for.
 
     Raises:
         UserError: no such model or text, or an option out of its range.

@@ -1,12 +1,18 @@
-"""An interpolated Kneser-Ney 4-gram of the training tokens, in numpy: a network that loses to it has failed.
+"""Interpolated Kneser-Ney counts of any order, in numpy: of the training text alone, or going on while a text is read.
 
 ::
 
-    p(w | abc) = (max(c(abcw) - d, 0) + d · types(abc) · p(w | bc)) / c(abc)        orders 4, 3, 2, 1, then 1 / V
+    p(w | abc) = (max(c(abcw) - d, 0) + d · types(abc) · p(w | bc)) / c(abc)        the longest order first, then 1 / V
 
-Order 4 counts how often an n-gram occurs, the lower orders how many different tokens stand before it; d is n1 / (n1 +
-2 n2) of each order, where nk is the number of n-grams counted k times (Kneser and Ney 1995; Chen and Goodman 1999).
-An n-gram is one uint64 with 16 bits a token, so looking it up is a binary search.
+The longest order counts how often an n-gram occurs, the others how many different tokens stand before it; d is n1 / (n1
++ 2 n2) of each order, where nk is the number of n-grams that the training text counts k times (Kneser and Ney 1995;
+Chen and Goodman 1999). An n-gram is the rank of (rank of its first n - 1 tokens, last token), so every order and every
+vocabulary fits::
+
+    tokens      甲 乙 丙 | 甲 乙        one text and the beginning of another; an n-gram lies inside one of them
+    1-grams      1  2  3    1  2
+    2-grams      0  1  2    0  1        0 where a text is younger than that
+    new          -  ✓  ✓    -  -        where a 2-gram stands for the first time, its last token is counted as a 1-gram
 """
 
 from collections.abc import Sequence
@@ -14,125 +20,149 @@ from typing import NamedTuple
 
 import numpy as np
 
-from novelgpt.evaluation.evaluation import Evaluation
-from novelgpt.messages import say
-
-BITS = 16  # of a key, a token
-ORDER = 64 // BITS  # tokens of the longest n-gram
-MAX_VOCABULARY = 1 << BITS
-MAX_TOKENS = 20_000_000  # a longer training text is not worth the time and memory of a yardstick
-CLOSE = 0.02  # nats per token that do not count as a difference
-
 
 class Level(NamedTuple):
-    """The counts of one order n."""
+    """The n-grams of one order at every place of the texts, (N,) each."""
 
-    keys: np.ndarray  # uint64 (K,), ascending; the distinct n-grams
-    counts: np.ndarray  # float64 (K,), of occurrences or of distinct tokens before
-    histories: np.ndarray  # uint64 (H,), ascending; the distinct first n - 1 tokens
-    totals: np.ndarray  # float64 (H,), sum of the counts with that history
-    types: np.ndarray  # float64 (H,), number of n-grams with that history
-    discount: float  # taken off every count, 0 to 1
+    histories: np.ndarray  # int32, which n - 1 tokens stand before; from 1 on, 0 where fewer do
+    grams: np.ndarray  # int32, which n tokens end here; from 1 on, 0 where fewer do
+    new: np.ndarray  # bool, whether that n-gram ends here for the first time
 
 
-def window_keys(ids: np.ndarray, length: int) -> np.ndarray:
-    """Return every n-gram of ids (N,) below 65,536 as one uint64 (N - length + 1,), the last token in the lowest bits.
+class Found(NamedTuple):
+    """What the counts of one order say at some places, (S,) each."""
 
-    >>> window_keys(np.array([1, 2, 3]), 2).tolist() == [1 << 16 | 2, 2 << 16 | 3]
-    True
-    """
-    # move what is there up by one token and put the next one below, for all places at once
-    count = max(0, len(ids) - length + 1)
-    keys = np.zeros(count, np.uint64)
-    for place in range(length):
-        keys = keys << np.uint64(BITS) | ids[place : place + count].astype(np.uint64)
-    return keys
+    counts: np.ndarray  # int64, of the n-gram
+    totals: np.ndarray  # int64, of all n-grams with its history
+    types: np.ndarray  # int64, how many those are
 
 
-def make_level(keys: np.ndarray, counts: np.ndarray) -> Level:
-    """Add up the histories of an order's n-grams (K,), ascending, and find its discount."""
-    # keys ascend, so those with one history (all but the last token) lie side by side
-    histories, first, types = np.unique(keys >> np.uint64(BITS), return_index=True, return_counts=True)
-    once, twice = int((counts == 1).sum()), int((counts == 2).sum())
-    discount = once / (once + 2 * twice) if once else 0.5  # a text of few n-grams may have none that occurs once
-    totals = np.add.reduceat(counts, first) if len(first) else counts
-    return Level(keys, counts.astype(float), histories, totals.astype(float), types.astype(float), discount)
-
-
-def fit_ngram(ids: np.ndarray) -> list[Level]:
-    """Count a training text of token ids (N,) below 65,536; return the levels of order 1, 2, 3, 4.
-
-    >>> [len(level.keys) for level in fit_ngram(np.array([5, 6, 5, 6, 7]))]
-    [3, 3, 2, 2]
-    """
-    assert int(ids.max(initial=0)) < MAX_VOCABULARY
-    keys, counts = np.unique(window_keys(ids, ORDER), return_counts=True)
-    levels = [make_level(keys, counts)]
-    for length in range(ORDER - 1, 0, -1):
-        # cut the first token off each distinct longer n-gram: a suffix is left once for each token seen before it
-        mask = np.uint64((1 << BITS * length) - 1)
-        levels.append(make_level(*np.unique(keys & mask, return_counts=True)))
-        keys = np.unique(window_keys(ids, length))
-    return levels[::-1]
-
-
-def look_up(keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each wanted number its place among ascending keys, and whether it is there.
-
-    >>> look_up(np.array([3, 5]), np.array([5, 4]))[1].tolist()
-    [True, False]
-    """
-    places = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-    return places, keys[places] == wanted
-
-
-def ngram_nll(levels: Sequence[Level], ids: np.ndarray, vocab_size: int) -> np.ndarray:
-    """Return what each of ids (N,) but the first costs after those before it: nats, float64 (N - 1,)."""
-    # from the shortest order to the longest: each mixes its own counts with the chance that the order below gave
-    chance = np.full(len(ids), 1 / vocab_size)  # (N,); all that is left for a token never seen in training
-    for length, level in enumerate(levels, start=1):
-        if not len(level.keys) or len(ids) < length:
-            break
-        lower = chance[length - 1 :]  # (N - length + 1,); the first tokens have a shorter history
-        wanted = window_keys(ids, length)
-        places, found = look_up(level.keys, wanted)
-        counts = np.where(found, level.counts[places], 0)
-        # a history that was never seen leaves the lower order's chance as it is
-        places, known = look_up(level.histories, wanted >> np.uint64(BITS))
-        kept = np.maximum(counts - level.discount, 0) + level.discount * level.types[places] * lower
-        chance[length - 1 :] = np.where(known, kept / level.totals[places], lower)
-    return -np.log(chance[1:])
-
-
-def score_ngram(train: Sequence[int], text: Sequence[int], *, vocab_size: int, characters: int) -> Evaluation | None:
-    """Score a text by a 4-gram of the training tokens.
+def rank_grams(tokens: np.ndarray, ages: np.ndarray, order: int) -> list[Level]:
+    """Number the n-grams of every order up to one.
 
     Args:
-        train: the tokens to count, the same that the network was trained on, as a TokenStream or an array has them.
-        text: the tokens to score, all but the first.
-        vocab_size, characters: how many tokens there are, and characters of the text.
+        tokens: (N,), texts one after another.
+        ages: (N,), tokens of its text that stand before each; 0 begins a text.
 
-    Returns:
-        The evaluation; None, with a line that says so, where counting would take too long or ids do not fit.
+    >>> [level.grams.tolist() for level in rank_grams(np.array([5, 6, 7, 5, 6]), np.array([0, 1, 2, 0, 1]), 2)]
+    [[1, 2, 3, 1, 2], [0, 1, 2, 0, 1]]
     """
-    if len(train) > MAX_TOKENS or vocab_size > MAX_VOCABULARY:
-        sizes = f"{len(train):,} training tokens of a vocabulary of {vocab_size:,}"
-        say(f"4-gram: left out for {sizes}; at most {MAX_TOKENS:,} and {MAX_VOCABULARY:,} are counted")
-        return None
-    nats = ngram_nll(fit_ngram(train[:]), text[:], vocab_size)
-    return Evaluation(float(nats.sum()), len(nats), len(text), characters)
+    levels, size = [], int(tokens.max(initial=0)) + 1
+    histories = np.ones(len(tokens), np.int32)  # no token stands before a 1-gram: all have the same history
+    for length in range(1, order + 1):
+        places = np.flatnonzero(ages >= length - 1)
+        keys = histories[places].astype(np.int64) * size + tokens[places]
+        _, first, ranks = np.unique(keys, return_index=True, return_inverse=True)
+        grams, new = np.zeros(len(tokens), np.int32), np.zeros(len(tokens), bool)
+        grams[places], new[places[first]] = ranks + 1, True
+        levels.append(Level(histories, grams, new))
+        # what ends one place before is what the next order has in front of its last token
+        histories = np.where(ages > 0, np.roll(grams, 1), 0)
+    return levels
 
 
-def compare_losses(loss: float, ngram: float, *, advice: str) -> str:
-    """Say how a network's loss compares with the 4-gram's, both in nats per token, with advice where it is no better.
+def count_earlier(keys: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """Return how many marked places (N,) with the same key stand before each place, int64 (N,).
 
-    >>> compare_losses(3.5, 4.0, advice="train longer")
-    '0.5000 better than counting what follows what (4-gram: 4.0000)'
-    >>> compare_losses(4.3, 4.0, advice="train longer")
-    '0.3000 worse than counting what follows what (4-gram: 4.0000): train longer'
+    >>> count_earlier(np.array([3, 3, 8, 3]), np.array([True, True, True, False])).tolist()
+    [0, 1, 0, 2]
     """
-    if loss < ngram - CLOSE:
-        return f"{ngram - loss:.4f} better than counting what follows what (4-gram: {ngram:.4f})"
-    if loss < ngram + CLOSE:
-        return f"no better than counting what follows what (4-gram: {ngram:.4f}): {advice}"
-    return f"{loss - ngram:.4f} worse than counting what follows what (4-gram: {ngram:.4f}): {advice}"
+    order = np.argsort(keys, kind="stable")  # equal keys side by side, in reading order
+    ranked, marked = keys[order], marks[order].astype(np.int64)
+    earlier = np.cumsum(marked) - marked
+    starts = np.flatnonzero(np.diff(ranked, prepend=-1))
+    result = np.empty(len(keys), np.int64)
+    result[order] = earlier - np.repeat(earlier[starts], np.diff(starts, append=len(keys)))
+    return result
+
+
+class Counts:
+    """A training text and texts to score, counted.
+
+    The counts of a place are those of the training text, and `online` those of all tokens before it too: each token is
+    scored first and learnt then, at every order, through all texts in their order. Discounts are the training text's.
+    """
+
+    def __init__(self, train: np.ndarray, texts: Sequence[np.ndarray], *, vocab_size: int, order: int):
+        """Number all n-grams.
+
+        Args:
+            train: token ids (N,).
+            texts: token ids of each; no n-gram reaches from one into the next.
+            vocab_size: how many tokens there are; any number.
+            order: tokens of the longest n-gram, 1 or more.
+        """
+        parts = [train, *texts]
+        self.tokens = np.concatenate(parts).astype(np.int32)
+        self.ages = np.concatenate([np.arange(len(part), dtype=np.int32) for part in parts])
+        self.start, self.vocab_size = len(train), vocab_size  # place of the first token to score
+        self.levels = rank_grams(self.tokens, self.ages, order)
+
+    def counted(self, length: int, order: int) -> np.ndarray:
+        """Return at which places (N,) an n-gram of some length is counted, under a longest order."""
+        return self.levels[length - 1].grams > 0 if length == order else self.levels[length].new
+
+    def count_training(self, length: int, order: int) -> tuple[np.ndarray, float]:
+        """Return how often the training text counts each n-gram (G,), and the discount."""
+        grams = self.levels[length - 1].grams
+        learnt = grams[: self.start][self.counted(length, order)[: self.start]]
+        counts = np.bincount(learnt, minlength=int(grams.max(initial=0)) + 1)
+        once, twice = int((counts == 1).sum()), int((counts == 2).sum())
+        return counts, once / (once + 2 * twice) if once else 0.5  # a short text may have none that occurs once
+
+    def find(self, length: int, counts: np.ndarray, counted: np.ndarray, *, online: bool) -> Found:
+        """Look the n-grams of all places to score up in the training text's counts (G,)."""
+        level = self.levels[length - 1]
+        owner = np.zeros(len(counts), np.int32)  # (G,), the history of each n-gram
+        owner[level.grams] = level.histories
+        size = int(level.histories.max(initial=0)) + 1
+        totals = np.bincount(level.histories[: self.start][counted[: self.start]], minlength=size)
+        types = np.bincount(owner[counts > 0], minlength=size)
+        histories, grams, learnt = (part[self.start :] for part in (level.histories, level.grams, counted))
+        found = Found(counts[grams], totals[histories], types[histories])
+        if not online:
+            return found
+
+        # what the texts have added by then; an n-gram is a new type where it is counted for the first time
+        seen = found.counts + count_earlier(grams, learnt)
+        fresh = learnt & (seen == 0)
+        more = (count_earlier(histories, marks) for marks in (learnt, fresh))
+        return Found(seen, *(old + new for old, new in zip(found[1:], more, strict=True)))
+
+    def score(self, order: int, *, online: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Return the chance of every token of the texts, and how often the longest known history was counted.
+
+        Args:
+            order: tokens of the longest n-gram, at most that of the counts.
+            online: learn each token after it was scored.
+
+        Returns:
+            float64 and int64 (S,), for the texts one after another; the first token of a text has no history.
+        """
+        # from the shortest order to the longest: each mixes its own counts with the chance that the order below gave
+        chances = np.full(len(self.tokens) - self.start, 1 / self.vocab_size)  # all that is left for an unseen token
+        support = np.zeros(len(chances), np.int64)
+        for length in range(1, order + 1):
+            counts, discount = self.count_training(length, order)
+            found = self.find(length, counts, self.counted(length, order), online=online)
+            kept = np.maximum(found.counts - discount, 0) + discount * found.types * chances
+            # a history that was never seen leaves the lower order's chance as it is
+            known = found.totals > 0
+            chances = np.where(known, kept / np.maximum(found.totals, 1), chances)
+            support = np.where(known & (length > 1), found.totals, support)
+        return chances, support
+
+    def chances_at(self, place: int, order: int, *, online: bool = False) -> np.ndarray:
+        """Return the chances of all tokens (V,) at a place of the texts laid end to end, as score has them."""
+        place += self.start
+        end = place if online else self.start
+        chances = np.full(self.vocab_size, 1 / self.vocab_size)
+        for length in range(1, min(order, self.ages[place] + 1) + 1):
+            histories = self.levels[length - 1].histories
+            followed = self.counted(length, order)[:end] & (histories[:end] == histories[place])
+            counts = np.bincount(self.tokens[:end][followed], minlength=self.vocab_size)
+            discount = self.count_training(length, order)[1]
+            if counts.any():
+                kept = np.maximum(counts - discount, 0) + discount * np.count_nonzero(counts) * chances
+                chances = kept / counts.sum()
+        return chances

@@ -29,7 +29,7 @@ from novelgpt.evaluation.evaluation import (
     score_batches,
     scored_places,
 )
-from novelgpt.evaluation.ngram import compare_losses, score_ngram
+from novelgpt.evaluation.yardsticks import compare_losses, measure_counting
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
 
 HEADING = 40  # characters
@@ -186,17 +186,23 @@ class Measure:
         return unknown
 
     def baseline(self, texts: list[Text], pieces_folder: str | Path, loss: float) -> dict:
-        """Score the same texts by a 4-gram of the training pieces; return its figures for the report."""
+        """Score the same tokens by counting the training pieces; return the figures for the report.
+
+        Returns:
+            baselines: nats per token of each yardstick, see yardsticks.py; ngram_loss and ngram_nats_per_character:
+            those of its 4-grams. None for each where nothing is scored or there is too much to count.
+        """
         # token ids mean the same in text and pieces only under one vocabulary
         pieces = open_pieces(pieces_folder, expect={"vocabulary_sha256": self.tokenizer.fingerprint})
-        # the texts laid end to end: all tokens but the very first are scored
-        stream = TokenStream([text.stream.read() for text in texts])
-        characters = sum(text.characters for text in texts)
-        ngram = score_ngram(pieces.train, stream, vocab_size=self.tokenizer.vocab_size, characters=characters)
-        if ngram is None:
-            return {"ngram_loss": None, "ngram_nats_per_character": None}
-        say(compare_losses(loss, ngram.loss, advice="train longer, or on more text"))
-        return {"ngram_loss": ngram.loss, "ngram_nats_per_character": ngram.nats_per_character}
+        streams = [text.stream for text in texts]
+        protocol = {"window": self.cut["window"], "stride": self.cut["stride"]}  # tokens
+        counting = measure_counting(pieces.train, streams, vocab_size=self.tokenizer.vocab_size, **protocol)
+        if counting is None:
+            return {"baselines": None, "ngram_loss": None, "ngram_nats_per_character": None}
+        say(compare_losses(loss, counting, advice="train longer, or on more text"))
+        nats, characters = counting["kn4"] * sum(map(len, streams)), sum(text.characters for text in texts)
+        per_character = nats / characters if characters else None
+        return {"baselines": counting, "ngram_loss": counting["kn4"], "ngram_nats_per_character": per_character}
 
 
 def make_text(name: str, documents: list[str], tokenizer: NovelTokenizer) -> Text:

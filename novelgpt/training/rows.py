@@ -83,7 +83,7 @@ class RowData:
             yield make_rows(self.valid, rows, self.block_size)
 
     def compare_with_ngram(self, loss: float, vocab_size: int, advice: str) -> None:
-        return None  # a 4-gram counts streams of text, not records
+        return None  # streams of text are counted, not records
 
     def identity(self) -> dict:
         return {"corpus": self.source["sha256"], **self.settings}

@@ -373,7 +373,7 @@ def describe_outcome(progress: Progress, run: Run) -> str:
 
 
 def compare_with_ngram(progress: Progress, run: Run, advice: str) -> str:
-    """Return how the best held-out loss stands to a 4-gram's, as the end of a sentence; nothing where none is known."""
+    """Return how the best held-out loss stands to counting, as the end of a sentence; nothing where none is known."""
     if progress.best_loss is None:
         return ""
     words = run.data.compare_with_ngram(progress.best_loss, run.tokenizer.vocab_size, advice)

@@ -24,7 +24,7 @@ from typing import Protocol
 import numpy as np
 
 from novelgpt.corpus.headings import read_heading, read_numbered
-from novelgpt.evaluation import NOT_SCORED, compare_losses, evaluation_batches, score_ngram
+from novelgpt.evaluation import NOT_SCORED, compare_losses, evaluation_batches, measure_counting
 
 FRESH_READINGS = 4  # readings of a text that teach about as much as new text (arXiv 2305.16264)
 REPLACED = 0.15  # share of the inputs
@@ -208,9 +208,9 @@ class TrainingData(Protocol):
         """Yield the held-out text in batches that score every token once."""
 
     def compare_with_ngram(self, loss: float, vocab_size: int, advice: str) -> str | None:
-        """Compare a held-out loss with a 4-gram of the training text, with advice for a loss that is no better.
+        """Compare a held-out loss with counts of the training text, with advice for a loss that is no better.
 
-        None where there is no 4-gram or it takes too long.
+        None where nothing is counted or it takes too long.
         """
 
     # what run.json and the model folders keep, as plain JSON values
@@ -286,9 +286,9 @@ class WindowData:
         return (Batch(*part) for part in rows)
 
     def compare_with_ngram(self, loss: float, vocab_size: int, advice: str) -> str | None:
-        sizes = {"vocab_size": vocab_size, "characters": self.valid_characters}
-        ngram = score_ngram(self.pieces.train, self.pieces.valid, **sizes)
-        return None if ngram is None else compare_losses(loss, ngram.loss, advice=advice)
+        sizes = {"vocab_size": vocab_size, "window": self.window, "stride": self.stride}
+        counting = measure_counting(self.pieces.train, [self.pieces.valid], **sizes)
+        return None if counting is None else compare_losses(loss, counting, advice=advice)
 
     def identity(self) -> dict:
         manifest = self.pieces.manifest
