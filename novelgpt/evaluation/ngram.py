@@ -152,17 +152,17 @@ class Counts:
             support = np.where(known & (length > 1), found.totals, support)
         return chances, support
 
-    def chances_at(self, place: int, order: int, *, online: bool = False) -> np.ndarray:
-        """Return the chances of all tokens (V,) at a place of the texts laid end to end, as score has them."""
-        place += self.start
-        end = place if online else self.start
-        chances = np.full(self.vocab_size, 1 / self.vocab_size)
-        for length in range(1, min(order, self.ages[place] + 1) + 1):
-            histories = self.levels[length - 1].histories
-            followed = self.counted(length, order)[:end] & (histories[:end] == histories[place])
-            counts = np.bincount(self.tokens[:end][followed], minlength=self.vocab_size)
-            discount = self.count_training(length, order)[1]
-            if counts.any():
-                kept = np.maximum(counts - discount, 0) + discount * np.count_nonzero(counts) * chances
-                chances = kept / counts.sum()
+    def chances_at(self, places: Sequence[int], order: int, *, online: bool = False) -> np.ndarray:
+        """Return the chances of all tokens (P, V) at places (P,) of the texts laid end to end, as score has them."""
+        chances = np.full((len(places), self.vocab_size), 1 / self.vocab_size)
+        for length in range(1, order + 1):
+            histories, counted = self.levels[length - 1].histories, self.counted(length, order)
+            _, discount = self.count_training(length, order)
+            for row, place in zip(chances, np.asarray(places) + self.start, strict=True):
+                end = place if online else self.start
+                followed = counted[:end] & (histories[:end] == histories[place])
+                counts = np.bincount(self.tokens[:end][followed], minlength=self.vocab_size)
+                if counts.any():
+                    kept = np.maximum(counts - discount, 0) + discount * np.count_nonzero(counts) * row
+                    row[:] = kept / counts.sum()
         return chances
