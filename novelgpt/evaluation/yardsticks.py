@@ -23,7 +23,7 @@ from novelgpt.messages import say
 MAX_TOKENS = 20_000_000  # more are not worth the time and memory of a yardstick
 CLOSE = 0.02  # nats per token that do not count as a difference
 # Measured on the last tenth of five novels, decays of 50 to 400 tokens and weights of 0.03 to 0.16: what is best for
-# each of them is better by 0.025 nats at most, and by 0.004 where the counting goes on
+# each of them is better by 0.03 nats at most, and by 0.004 where the counting goes on
 DECAY = 100  # tokens
 WEIGHT = 0.08  # of the cache, 0 to 1
 BUCKETS = (1, 4, 16)  # of times that a history was counted: never, 1 to 3, 4 to 15, more
