@@ -1,9 +1,11 @@
-"""Measure how much one book teaches: the ancestor's recipe, ours, and a 4-gram, at equal steps on the same split.
+"""Measure how much one book teaches: the ancestor's recipe, ours, and counting, at equal steps on the same split.
 
     python bench/bench_learning.py
     python bench/bench_learning.py --novel my_novel.txt --epochs 15 --seeds 1
+    python bench/bench_learning.py --hours 1
 
-Both recipes are presets of train.py (config/train_seed.yaml, config/train_novel.yaml); network, windows, number of
+With hours it trains once, on the network that train.py --hours chooses, from the raw file on: see hours.py. Without,
+both recipes are presets of train.py (config/train_seed.yaml, config/train_novel.yaml); network, windows, number of
 steps and order of the seeds are the same. The last tenth of the chapters is held out. The last line is JSON; losses are
 nats per character.
 """
@@ -11,7 +13,6 @@ nats per character.
 import argparse
 import functools
 import json
-import math
 import statistics
 import sys
 import tempfile
@@ -24,11 +25,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
+import hours
+
 import clr_ctrl
 import make_vocab
 import train
-from novelgpt.corpus.pieces import Pieces, TokenStream, tokenize_corpus
-from novelgpt.evaluation import evaluation_batches, score_batches
+from novelgpt.corpus.pieces import Pieces, TokenStream, open_pieces, tokenize_corpus
+from novelgpt.evaluation import count_texts, evaluation_batches, score_batches
 from novelgpt.files import write_json
 from novelgpt.network import score_tokens
 from novelgpt.training.engine import Run
@@ -72,7 +75,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--epochs", type=int, default=2, help="passes over the book, the same for both recipes")
     add("--stride", type=int, default=64, help="tokens between windows of 64")
     add("--seeds", type=int, default=3, help="runs of each recipe")
-    add("--threads", type=int, default=1)
+    add("--threads", type=int, help="default: 1; with hours 2")
+    add("--hours", type=float, help="train once for so many hours of the clock, from the raw file to the model")
+    add("--seed", type=int, default=0, help="of the run of hours")
+    add("--folder", help="where the run of hours and the nats of its tokens stay; default: nowhere")
+    add("--train", default="", metavar="WORDS", help="further words for the train.py of hours, in one string")
     add("--quick", action="store_true", help="the bundled novel, one seed: does it run at all")
     return parser
 
@@ -125,11 +132,14 @@ def learn(preset: str, folder: Path, options: argparse.Namespace, seed: int) -> 
     return result | {"steps": run.total_steps, "seconds": round(time.perf_counter() - start)}
 
 
-def score_by_ngram(folder: Path, options: argparse.Namespace) -> float:
-    """Return the 4-gram's nats per character on the same split."""
-    run = open_run("novel", folder, options, 0)
-    ngram = run.data.score_ngram(run.tokenizer.vocab_size)
-    return ngram.nats_per_character if ngram else math.nan  # a book of 20 million tokens is not counted
+def score_by_counting(folder: Path) -> dict[str, float]:
+    """Return the nats per character of every yardstick on the same split."""
+    pieces = open_pieces(folder / "pieces")
+    chances = count_texts(pieces.train, [pieces.valid], vocab_size=pieces.manifest["vocabulary"]["size"])
+    if chances is None:  # more than 20 million tokens are not counted
+        return {}
+    valid = pieces.manifest["valid"]
+    return {name: float(nats.mean()) * valid["tokens"] / valid["characters"] for name, nats in chances.nats().items()}
 
 
 def reach(curve: list[tuple[int, float]], loss: float) -> int | None:
@@ -155,31 +165,44 @@ def compare(results: list[dict]) -> dict:
     return figures | {"nats_lower": round(lower, 4), "losses": losses}
 
 
-def print_table(results: list[dict], ngram: float) -> None:
+def print_table(results: list[dict], counting: dict[str, float]) -> None:
     """Print the curves side by side, then the losses on all of the held-out text."""
     for result in results:
         points = " ".join(f"{step}:{loss:.3f}" for step, loss in result["curve"])
         print(f"{result['preset']:5} seed {result['seed']} {result['seconds']:5} s  {result['loss']:.4f}  {points}")
-    print(f"4-gram              {ngram:.4f} nats per character")
+    for name, loss in counting.items():
+        print(f"{name:18} {loss:.4f} nats per character")
+
+
+def compare_recipes(options: argparse.Namespace, folder: Path) -> dict:
+    """Train both recipes once a seed, and print how they did."""
+    prepare(options.novel, folder)
+    counting, results = score_by_counting(folder), []
+    for seed in range(options.seeds):
+        for preset in PRESETS:
+            results.append(learn(preset, folder, options, seed))
+            print_table(results[-1:], counting)
+    yardsticks = {name: round(loss, 4) for name, loss in counting.items()}
+    return compare(results) | {"steps": results[0]["steps"], **yardsticks}
+
+
+def learn_for_hours(options: argparse.Namespace, folder: Path) -> dict:
+    """Train once for so many hours, and print the three tracks beside counting."""
+    more = {"seed": options.seed, "threads": options.threads, "more": options.train.split()}
+    return hours.report(folder, hours.make_model(options.novel, options.hours, folder, **more))
 
 
 def main() -> int:
     """Measure, print, end with one line of JSON."""
     options = build_parser().parse_args()
+    options.threads = options.threads or (2 if options.hours else 1)
     if options.quick:
         options.novel, options.seeds, options.epochs = str(BUNDLED), 1, 1
     torch.set_num_threads(options.threads)
+    measure = learn_for_hours if options.hours else compare_recipes
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        prepare(options.novel, folder)
-        ngram = score_by_ngram(folder, options)
-        results = []
-        for seed in range(options.seeds):
-            for preset in PRESETS:
-                results.append(learn(preset, folder, options, seed))
-                print_table(results[-1:], ngram)
-    facts = {"novel": Path(options.novel).name, "steps": results[0]["steps"], "ngram_nats": round(ngram, 4)}
-    print(json.dumps(compare(results) | facts | {"torch": torch.__version__}))
+        figures = measure(options, Path(options.folder or name).resolve())
+    print(json.dumps(figures | {"novel": Path(options.novel).name, "torch": torch.__version__}))
     return 0
 
 
