@@ -39,7 +39,15 @@ from novelgpt.network import (
     describe_model,
     read_model_config,
 )
-from novelgpt.training.adapting import choose_tokenizer, choose_vocabulary, describe_added, load_pretrained
+from novelgpt.training.adapting import (
+    add_lora,
+    choose_tokenizer,
+    choose_vocabulary,
+    describe_added,
+    describe_lora,
+    load_pretrained,
+    lora_identity,
+)
 from novelgpt.training.checks import (
     ONLY_WINDOWS,
     asked_precision,
@@ -49,7 +57,6 @@ from novelgpt.training.checks import (
     reads_rows,
 )
 from novelgpt.training.engine import Run
-from novelgpt.training.lora import add_lora, describe_lora, lora_identity
 from novelgpt.training.memory import check_weights_fit
 from novelgpt.training.optim import default_lr, default_optimizer, default_weight_decay, lr_at, warmup_count
 from novelgpt.training.parallel import World, first_process_alone, join_world, telling_errors_once, wait_for_first

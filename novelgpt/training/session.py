@@ -23,6 +23,7 @@ from novelgpt.cli import GenerateOptions, TrainOptions, book_places, spell_comma
 from novelgpt.files import remove_leftovers
 from novelgpt.lock import LOCK
 from novelgpt.messages import EXIT_DONE, EXIT_STATE, UserError, say, warn
+from novelgpt.training.adapting import plain_model
 from novelgpt.training.checkpoint import (
     FOLDER,
     Progress,
@@ -36,7 +37,6 @@ from novelgpt.training.checkpoint import (
 from novelgpt.training.engine import Run
 from novelgpt.training.keeping import BEST, FINAL, adopt_best, final_step, is_over, is_written
 from novelgpt.training.log import Watch, format_duration
-from novelgpt.training.lora import plain_model
 from novelgpt.training.parallel import explaining_losses, leaving_world, telling_errors_once, wait_for_all
 from novelgpt.training.preflight import check_disk, describe_long_warmup, print_plan
 from novelgpt.training.run import (
