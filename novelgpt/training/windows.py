@@ -18,6 +18,7 @@ random ones. docs/LOG.md has the measurements.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from itertools import pairwise
 from typing import Protocol
 
@@ -285,9 +286,13 @@ class WindowData:
         rows = evaluation_batches(self.pieces.valid, self.window, self.stride, self.batch_size)
         return (Batch(*part) for part in rows)
 
+    @cached_property
+    def count_ngram(self) -> Callable:
+        """Score the held-out text by counts of the training text, once however often it is asked for."""
+        return cache(partial(score_ngram, self.pieces.train, self.pieces.valid))
+
     def compare_with_ngram(self, loss: float, vocab_size: int, advice: str) -> str | None:
-        sizes = {"vocab_size": vocab_size, "characters": self.valid_characters}
-        ngram = score_ngram(self.pieces.train, self.pieces.valid, **sizes)
+        ngram = self.count_ngram(vocab_size=vocab_size, characters=self.valid_characters)
         return None if ngram is None else compare_losses(loss, ngram.loss, advice=advice)
 
     def identity(self) -> dict:
