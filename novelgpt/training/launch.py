@@ -57,15 +57,19 @@ def count_processes(options: TrainOptions, command: Sequence[str] | None) -> int
     return count if mode == "processes" or sys.platform != "win32" else 1
 
 
-def launch(command: Sequence[str], count: int, began: float) -> int:
-    """Run a command that began then as so many processes; return the exit status of the first that failed, else 0.
+def launch(command: Sequence[str], count: int, began: float | None = None) -> int:
+    """Run a command as so many processes; return the exit status of the first that failed, else 0.
+
+    Args:
+        command, count: its words, how many.
+        began: what time.monotonic() showed when it started, from where hours count; None for now.
 
     Raises:
         UserError: one was killed; the others are ended.
     """
     from torch.distributed import TCPStore
 
-    environment = {**os.environ, IS_RANK: "1", BEGAN: repr(began)}
+    environment = {**os.environ, IS_RANK: "1", BEGAN: repr(began or time.monotonic())}
     environment |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     # as torchrun does, this process keeps the store through which they meet, so that it outlives each of them
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)

@@ -1,10 +1,11 @@
 """One call of train.py from beginning to end: prepare, resume or start, train, report how it went."""
 
+import contextlib
 import math
 import os
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -61,8 +62,7 @@ def train(
             was no command line.
         watch: called with every record of the log.
         exit_at_second: whether a second signal ends the process at once.
-        began: what the clock showed when the command started, from where hours count; None for now.
-        clock: seconds, that hours go by.
+        began, clock: what hours go by, and what it showed when the command started; None for when it is loaded.
 
     Returns:
         Exit status: 0 when the run is finished or its time is up, 128 + signal when it was asked to stop.
@@ -70,7 +70,6 @@ def train(
     Raises:
         UserError: anything the user can repair.
     """
-    started = clock() if began is None else began
     deadline, limit = find_deadline(options, time.monotonic())
     # a process that ends with this call parts from the others; another call under torchrun would need them again
     with StopSignals(deadline=deadline, limit=limit, exit_at_second=exit_at_second) as stop:
@@ -92,14 +91,10 @@ def train(
             # the steps: to the end, or until a signal or the clock stops them
             began = time.monotonic()
             first = read_progress(checkpoint).step if checkpoint else 0
-            trainer = Trainer(run, stop, sample=sampler(run), watch=watch, clock=clock, began=started)
+            trainer = Trainer(run, stop, sample=sampler(run), watch=watch, clock=clock, began=began)
             try:
-                with explaining_losses(run.world):
+                with explaining_losses(run.world), forgetting_if_too_short(run):
                     trainer.fit(checkpoint)
-            except TooShort:
-                if run.world.is_main and checkpoint is None:  # nothing is left that other hours could not go on from
-                    (run.options.output_path / RUN_FILE).unlink()
-                raise
             except Stopped:
                 wait_for_all(run.world)  # the first process has saved
                 taken = {"steps": trainer.progress.step - first, "seconds": time.monotonic() - began}
@@ -140,6 +135,17 @@ def begin(run: Run) -> Path | None:
     if words := describe_long_warmup(run):
         warn(words)
     return checkpoint
+
+
+@contextlib.contextmanager
+def forgetting_if_too_short(run: Run) -> Iterator[None]:
+    """Let a run that had too few hours from its beginning leave no settings that would refuse more of them."""
+    try:
+        yield
+    except TooShort:
+        if run.world.is_main and not list_checkpoints(run.options.output_path):
+            (run.options.output_path / RUN_FILE).unlink()
+        raise
 
 
 def find_deadline(options: TrainOptions, began: float) -> tuple[float | None, str]:
@@ -350,9 +356,9 @@ def describe_outcome(progress: Progress, run: Run) -> str:
     then = place - 1 if hours is None else max(place - 1, place / 2)  # an epoch ago, or half of a run of few
     before = [entry["valid_loss"] for entry in progress.history if entry["epoch"] <= then]
     if before and before[-1] and last and before[-1] - last > 0.02:
-        more = f"still improving at {best}: more epochs would help"
-        more = more if hours is None else f"still improving at {best}: more hours would help"
-        return f"{more}; use {model}"
+        if hours is None:
+            return f"still improving at {best}: more epochs would help; use {model}"
+        return f"still improving at {best}: more hours would help; use {model}"
     return f"nothing more to gain, best at {best}; use {model}"
 
 

@@ -233,7 +233,7 @@ def test_a_run_of_hours_goes_through_epochs_and_keeps_the_best_and_the_last_mode
     assert progress.history[0]["step"] > 1  # the untrained network is not evaluated
 
 
-@pytest.mark.parametrize("questions", [7, 20])
+@pytest.mark.parametrize("questions", [7, 12])
 def test_a_run_of_hours_stopped_again_and_again_ends_bit_for_bit_like_one_left_alone(
     hour_options, fit, tmp_path, questions
 ):
