@@ -240,8 +240,9 @@ def describe_unfinished(folder: Path) -> tuple[str, str] | None:
         return None
     names = [path.name[5:] for path in folder.parent.glob("checkpoints/step-*") if path.name[5:].isdecimal()]
     step, total = max(map(int, names), default=0), former["total_steps"]
-    saved = f"{step:,} steps" if total is None else f"{step:,} of {total:,} steps"  # None: hours end it
-    message = f"{folder}: no such folder: training has not ended, {saved} are saved"
+    message = f"{folder}: no such folder: training has not ended, {step:,} steps are saved"
+    if total is not None:  # no hours end it
+        message = f"{folder}: no such folder: training has not ended, {step:,} of {total:,} steps are saved"
     # a --resume other than auto would begin where that run began
     changes = {} if former["options"].get("resume", "auto") == "auto" else {"resume": "auto"}
     return message, spell_command(former.get("command"), **changes)

@@ -75,8 +75,9 @@ class RunLog:
 
     def move_bar(self, place: float, epoch: int, epochs: int | None, loss: float | None) -> None:
         """Move the bar to a place, with the epoch and the mean loss, where it is known."""
-        words = f"epoch {epoch}" if epochs is None else f"epoch {epoch}/{epochs}"
-        words = words if loss is None else f"{words}, loss {loss:.4f}"
+        words = f"epoch {epoch}/{epochs}" if loss is None else f"epoch {epoch}/{epochs}, loss {loss:.4f}"
+        if epochs is None:
+            words = f"epoch {epoch}" if loss is None else f"epoch {epoch}, loss {loss:.4f}"
         self.bar.set_description_str(shown(words), refresh=False)
         self.bar.update(place - self.bar.n)
 

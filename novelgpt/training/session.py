@@ -89,22 +89,21 @@ def train(
                 return EXIT_DONE
 
             # the steps: to the end, or until a signal or the clock stops them
-            began = time.monotonic()
-            first = read_progress(checkpoint).step if checkpoint else 0
+            entered, first = time.monotonic(), read_progress(checkpoint).step if checkpoint else 0
             trainer = Trainer(run, stop, sample=sampler(run), watch=watch, clock=clock, began=began)
             try:
                 with explaining_losses(run.world), forgetting_if_too_short(run):
                     trainer.fit(checkpoint)
             except Stopped:
                 wait_for_all(run.world)  # the first process has saved
-                taken = {"steps": trainer.progress.step - first, "seconds": time.monotonic() - began}
+                taken = {"steps": trainer.progress.step - first, "seconds": time.monotonic() - entered}
                 report_stop(run, trainer.progress, **taken, reason=stop.reason())
                 return EXIT_DONE if stop.stopped_by is None else 128 + stop.stopped_by
             finally:
                 progress = trainer.progress
                 del trainer  # and with it the wrapped network, which holds the group of processes
             wait_for_all(run.world)
-            report_end(run, progress, seconds=time.monotonic() - began)
+            report_end(run, progress, seconds=time.monotonic() - entered)
             return EXIT_DONE
 
 

@@ -182,13 +182,8 @@ def describe_stop(
         lines.append(f"{progress.skipped} steps were skipped: their loss or gradient was not finite")
 
     # what is left
-    if hours is None:
-        steps = total_steps - progress.step
-        left = (
-            f"{steps:,} steps, about {format_duration(steps * seconds_per_step)}"
-            if seconds_per_step
-            else f"{steps:,} steps"
-        )
-    else:
-        left = format_duration(max(0.0, 3600 * hours - used))
-    return [*lines, f"left: {left}", f"continue with: {command}"]
+    if hours is not None:
+        return [*lines, f"left: {format_duration(max(0.0, 3600 * hours - used))}", f"continue with: {command}"]
+    left = total_steps - progress.step
+    duration = f", about {format_duration(left * seconds_per_step)}" if seconds_per_step else ""
+    return [*lines, f"left: {left:,} steps{duration}", f"continue with: {command}"]
