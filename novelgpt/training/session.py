@@ -354,7 +354,8 @@ def describe_outcome(progress: Progress, run: Run) -> str:
     hours = run.options.hours
     then = place - 1 if hours is None else max(place - 1, place / 2)  # an epoch ago, or half of a run of few
     before = [entry["valid_loss"] for entry in progress.history if entry["epoch"] <= then]
-    if before and before[-1] and last and before[-1] - last > 0.02:
+    is_new = hours is not None and not before  # a run of few hours has been evaluated at its end alone
+    if is_new or (before and before[-1] and last and before[-1] - last > 0.02):
         if hours is None:
             return f"still improving at {best}: more epochs would help; use {model}"
         return f"still improving at {best}: more hours would help; use {model}"

@@ -168,10 +168,15 @@ def describe_stop(
 
     # what has improved
     scored = [entry for entry in progress.history if entry["valid_loss"] is not None]
-    if len(scored) == 1:
+    if len(scored) == 1 and hours is None:
         lines.append(f"held-out loss {scored[0]['valid_loss']:.4f} at the start")
+    elif len(scored) == 1:
+        lines.append(f"held-out loss {scored[0]['valid_loss']:.4f} after epoch {scored[0]['epoch']}")
     elif scored:
         losses = f"held-out loss {scored[0]['valid_loss']:.4f} at the start, {scored[-1]['valid_loss']:.4f} now"
+        if hours is not None:  # which are not spent on an untrained network
+            first, now = scored[0]["valid_loss"], scored[-1]["valid_loss"]
+            losses = f"held-out loss {first:.4f} after epoch {scored[0]['epoch']}, {now:.4f} now"
         best = min(scored, key=lambda entry: entry["valid_loss"])
         lines.append(f"{losses}; best {best['valid_loss']:.4f} after epoch {best['epoch']}")
     sampled = [entry for entry in scored if "sample" in entry]

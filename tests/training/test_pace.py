@@ -279,6 +279,11 @@ def test_a_stopped_run_of_hours_says_what_is_used_and_left():
         "left: 2 h 57 min",
         "continue with: python train.py --hours 4",
     ]
+    progress.history = [{"epoch": 0.21, "step": 64, "valid_loss": 6.0}]
+    assert describe_stop(progress, None, None, hours=4.0, **words)[1] == "held-out loss 6.0000 after epoch 0.21"
+    progress.history += [{"epoch": 2.42, "step": 728, "valid_loss": 4.5}]
+    line = "held-out loss 6.0000 after epoch 0.21, 4.5000 now; best 4.5000 after epoch 2.42"
+    assert describe_stop(progress, None, None, hours=4.0, **words)[1] == line
 
 
 def test_the_first_lines_and_the_plan_of_a_run_of_hours_say_so(hour_options, capsys):
@@ -295,6 +300,7 @@ def test_the_first_lines_and_the_plan_of_a_run_of_hours_say_so(hour_options, cap
     ("losses", "verdict"),
     [
         ([5.0, 4.0, 3.5, 3.2], "still improving at epoch 3.42 (held-out loss 3.2000): more hours would help; use "),
+        ([3.2], "still improving at epoch 3.42 (held-out loss 3.2000): more hours would help; use "),
         ([5.0, 3.2, 3.2, 3.2], "nothing more to gain, best at epoch 0.86 (held-out loss 3.2000); use "),
         ([5.0, 3.2, 3.5, 3.7], "memorising since epoch 0.86 (held-out loss 3.2000); use "),
     ],
@@ -303,7 +309,7 @@ def test_the_verdict_of_a_run_of_hours(hour_options, losses, verdict):
     epochs = [0.5, 0.86, 2.1, 3.42]
     history = [
         {"epoch": epoch, "step": number, "valid_loss": loss}
-        for number, (epoch, loss) in enumerate(zip(epochs, losses, strict=True))
+        for number, (epoch, loss) in enumerate(zip(epochs[-len(losses) :], losses, strict=True))
     ]
     best = history[losses.index(min(losses))]
     progress = Progress(step=3, epoch=4, history=history, clock={"hours": HOURS, "looked": 1.0})
