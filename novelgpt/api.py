@@ -7,11 +7,12 @@ UserError, as everywhere; nothing here ends the process.
 import contextlib
 import functools
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from novelgpt.cli import EvaluateOptions, GenerateOptions, TrainOptions, book_places, names_with, with_changes
+from novelgpt.cli import BEGAN, EvaluateOptions, GenerateOptions, TrainOptions, book_places, names_with, with_changes
 from novelgpt.lock import run_lock
 from novelgpt.messages import EXIT_DONE, EXIT_USAGE, UserError, is_main_process, warn
 
@@ -25,7 +26,7 @@ class TrainResult:
     status: int  # 0: finished or its time is up; 128 + signal: it was asked to stop
     folder: Path  # of the run
     step: int = 0  # optimizer steps done
-    total_steps: int = 0  # of the whole run
+    total_steps: int | None = 0  # of the whole run; None where hours end it
     best_epoch: float | None = None  # of the lowest held-out loss, a fraction within one; None: nothing is held out
     best_loss: float | None = None  # that loss, nats per token
     history: list[dict] = field(default_factory=list)  # one entry per evaluation: epoch, step, valid_loss
@@ -82,6 +83,7 @@ def train(
                        output_dir="build/api", epochs=1, stride=128, sample_length=0, progress=print)
         assert result.finished and result.model.is_dir()
     """
+    began = time.monotonic()
     options = with_changes(options or TrainOptions(), changes, names_with(TrainOptions))
     if command is None:  # a path at its default is one of the book; the command line knows which were given
         given = {name for name, value in vars(options).items() if value != getattr(TrainOptions, name)} | {*changes}
@@ -94,14 +96,15 @@ def train(
         from novelgpt.training.launch import count_processes, launch
 
         if (count := count_processes(options, command)) > 1:
-            return read_result(options, launch(command, count))
+            return read_result(options, launch(command, count, began))
     # the lock comes before torch is loaded, so that a second start is told at once
     with run_lock(options.output_dir) if is_main_process() else contextlib.nullcontext():
         from novelgpt.network import restoring_determinism
         from novelgpt.training.session import train as train_run
 
         with restoring_determinism():
-            status = train_run(options, command=command, watch=progress, exit_at_second=exit_at_second)
+            settings = {"command": command, "watch": progress, "exit_at_second": exit_at_second}
+            status = train_run(options, began=float(os.environ.get(BEGAN, began)), **settings)
     return read_result(options, status)
 
 
@@ -115,7 +118,8 @@ def read_result(options: TrainOptions, status: int = EXIT_DONE) -> TrainResult:
     checkpoints = list_checkpoints(folder)
     if not checkpoints:
         return TrainResult(status, folder)
-    progress, total = read_progress(checkpoints[-1]), read_json(folder / "run.json")["total_steps"]
+    progress, former = read_progress(checkpoints[-1]), read_json(folder / "run.json")
+    total, options = former["total_steps"], replace(options, epochs=former["options"]["epochs"])
     best, finished = (progress.best_epoch, progress.best_loss), is_finished(options, checkpoints[-1])
     return TrainResult(status, folder, progress.step, total, *best, progress.history, finished)
 

@@ -9,10 +9,11 @@ from novelgpt.cli.options import (
     TrainOptions,
     VocabularyOptions,
 )
-from novelgpt.cli.parser import IS_RANK, Parser, run, spell_command
+from novelgpt.cli.parser import BEGAN, IS_RANK, Parser, run, spell_command
 from novelgpt.cli.table import book_places, names_with, with_changes
 
 __all__ = [
+    "BEGAN",
     "IS_RANK",
     "CleanOptions",
     "ConvertOptions",

@@ -93,7 +93,12 @@ class TrainOptions:
     output_dir: str = free(
         "model/", "folder of the run: model folders, checkpoints, run.json, log.jsonl", in_book="model/"
     )
-    epochs: int = changeable(15, "passes over the windows", whole(1, 1_000_000))
+    epochs: int | None = changeable(
+        None, "passes over the windows; default: 15, or as many as the hours allow", whole(1, 1_000_000)
+    )
+    hours: float | None = changeable(
+        None, "train for so many hours, on time from start to final model", real(0, 1000, above=True)
+    )
     batch_size: int = fixed(8, "windows per step, over all devices and micro-batches", whole(1, 1_000_000))
     stride: int | None = fixed(
         None, "tokens from window to window, at most the context; default: half of it", whole(1), only="windows"

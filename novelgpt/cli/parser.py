@@ -41,6 +41,7 @@ from novelgpt.messages import (
 
 Options = TypeVar("Options")
 IS_RANK = "NOVELGPT_RANK"  # set in the environment of the processes that a command of ours has started
+BEGAN = "NOVELGPT_BEGAN"  # set there too: what time.monotonic() showed when that command started
 TRUTHS = {"true": True, "1": True, "false": False, "0": False}  # a switch's value on the command line
 PART = re.compile(r"[!-\u2e7f]+ ?|.[，。；：、！？）”]*")  # what stands on one line: a word, or a wide character
 

@@ -238,9 +238,11 @@ def describe_unfinished(folder: Path) -> tuple[str, str] | None:
     former = read_json(path) if path.is_file() and not is_ended else None
     if not isinstance(former, dict) or not isinstance(former.get("options"), dict) or "total_steps" not in former:
         return None
-    saved = [path.name[5:] for path in folder.parent.glob("checkpoints/step-*") if path.name[5:].isdecimal()]
-    step, total = max(map(int, saved), default=0), former["total_steps"]
-    message = f"{folder}: no such folder: training has not ended, {step:,} of {total:,} steps are saved"
+    names = [path.name[5:] for path in folder.parent.glob("checkpoints/step-*") if path.name[5:].isdecimal()]
+    step, total = max(map(int, names), default=0), former["total_steps"]
+    message = f"{folder}: no such folder: training has not ended, {step:,} steps are saved"
+    if total is not None:  # no hours end it
+        message = f"{folder}: no such folder: training has not ended, {step:,} of {total:,} steps are saved"
     # a --resume other than auto would begin where that run began
     changes = {} if former["options"].get("resume", "auto") == "auto" else {"resume": "auto"}
     return message, spell_command(former.get("command"), **changes)

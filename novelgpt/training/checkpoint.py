@@ -55,6 +55,7 @@ class Progress:
     scaler: dict = field(default_factory=dict)  # state of the fp16 loss scaler
     best_step: int | None = None  # the step of the best held-out loss
     since_best: int = 0  # evaluations since then
+    clock: dict = field(default_factory=dict)  # where a run of hours stands in its time, see pace.ClockPace
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:

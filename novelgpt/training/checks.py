@@ -87,6 +87,7 @@ def check_options(options: TrainOptions) -> None:
     check_lora(options)
     check_place(options)
     check_rows(options)
+    check_hours(options)
     if options.lr_end and options.lr_scheduler == "constant":
         message = f"--lr_end {options.lr_end:g}: a constant rate never reaches it"
         raise UserError(message, "--lr_scheduler linear", EXIT_USAGE)
@@ -94,6 +95,19 @@ def check_options(options: TrainOptions) -> None:
     if options.fp16 and options.precision not in ("auto", "fp16"):
         message = f"--fp16 and --precision {options.precision}: found both, expected one"
         raise UserError(message, "leave --fp16 out", EXIT_USAGE)
+
+
+def check_hours(options: TrainOptions) -> None:
+    """Refuse what counts steps or epochs beside hours, which leave their number open."""
+    if options.hours is None:
+        return
+    for name in ("epochs", "eval_steps"):
+        if value := getattr(options, name):
+            message = f"--{name} {value} and --hours {options.hours:g}: found both, expected one"
+            raise UserError(message, f"leave --{name} out", EXIT_USAGE)
+    if options.warmup_steps >= 1:
+        message = f"--warmup_steps {options.warmup_steps:g}: found a number of steps beside --hours, expected a share"
+        raise UserError(message, "--warmup_steps 0.02", EXIT_USAGE)
 
 
 def check_resolved(options: TrainOptions, *, holds_out: bool) -> None:

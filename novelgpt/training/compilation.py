@@ -22,7 +22,7 @@ LEAST_CAPABILITY = (7, 0)  # of a GPU that Triton makes code for
 MAX_REASON = 200  # characters of a compiler's complaint
 
 
-def should_compile(mode: str, devices: list[torch.device], total_steps: int) -> bool:
+def should_compile(mode: str, devices: list[torch.device], total_steps: float) -> bool:
     """Tell whether torch.compile is asked for ("on"), or "auto" and repays itself: one GPU and a run long enough.
 
     Raises:

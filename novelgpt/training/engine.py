@@ -60,14 +60,14 @@ class Run:
     data: TrainingData
     config: dict  # the checked network config
     window: int  # tokens a row: the network's context, or the block of records
-    epoch_steps: list[int]  # optimizer steps of each epoch
+    epoch_steps: list[int]  # optimizer steps of each epoch; where hours end it, of the first one
     asked: TrainOptions | None = None  # the options as they were given
     command: Sequence[str] | None = None  # that started it, script first
 
     @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return sum(self.epoch_steps)
+    def total_steps(self) -> int | None:
+        """Optimizer steps of the whole run; None where hours end it."""
+        return sum(self.epoch_steps) if self.options.hours is None else None
 
     @property
     def num_parameters(self) -> int:
@@ -80,9 +80,10 @@ class Run:
         return count_parameters(self.model, trainable=True)
 
     @property
-    def warmup(self) -> int:
-        """Steps of the whole run until the rate is at its peak."""
-        return warmup_count(self.options.warmup_steps, self.total_steps)
+    def warmup(self) -> float:
+        """Steps of the whole run until the rate is at its peak; percent of it where hours end it."""
+        share, steps = self.options.warmup_steps, self.total_steps
+        return 100 * share if steps is None else warmup_count(share, steps)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Engine:
         self.loss_module = LossModule(run.model, run.dtype, HEAD_CHUNK[self.device.type])
         self.micro_batches = self.choose_micro_batches()  # as many as the memory wants
         settings = {"mode": options.compile, "world": run.world, "dynamic": None if options.rows else False}
-        settings["wanted"] = compilation.should_compile(options.compile, run.devices, run.total_steps)
+        settings["wanted"] = compilation.should_compile(options.compile, run.devices, run.total_steps or math.inf)
         compilation.compile_if_possible(self.loss_module, self.try_passes, **settings)
 
         # spread over devices and processes

@@ -1,8 +1,9 @@
 """Evaluations -> the model folders that people and other tools use: one an epoch, best_model, final_model.
 
-An evaluation is due at the end of every epoch and, with `--eval_steps N`, at every N-th step within one. The lowest
-held-out loss is best_model. With `--early_stopping_patience K` the run ends after K evaluations without a lower one;
-with `--load_best_model_at_end` final_model is a copy of best_model.
+An evaluation is due at the end of every epoch and, with `--eval_steps N`, at every N-th step within one; with `--hours`
+at about 20 places of the run, and no epoch has a folder of its own. The lowest held-out loss is best_model. With
+`--early_stopping_patience K` the run ends after K evaluations without a lower one; with `--load_best_model_at_end`
+final_model is a copy of best_model.
 """
 
 import math
@@ -15,6 +16,7 @@ import torch
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, UserError, say, warn
 from novelgpt.training.checkpoint import Progress
+from novelgpt.training.stopping import Stopped
 
 FINAL, BEST = "final_model", "best_model"
 
@@ -95,36 +97,26 @@ class ModelKeeper:
             say(f"{self.folder / FINAL}: the weights of {BEST}, step {step:,}")
 
 
-def is_evaluation_due(progress: Progress, *, every: int, epoch_steps: int) -> bool:
-    """Tell whether an evaluation within the epoch is due, every so many steps (0: never), and not done yet.
+def keep_sample(sample: Callable, model: torch.nn.Module, progress: Progress) -> None:
+    """Print a short text that a network writes, and keep it with the last evaluation; failing is a warning.
 
-    >>> is_evaluation_due(Progress(step=4, batch=4), every=2, epoch_steps=6)
-    True
-    >>> is_evaluation_due(Progress(step=6, batch=6), every=2, epoch_steps=6)  # the epoch's own comes now
-    False
+    Raises:
+        Stopped: asked to stop meanwhile.
     """
-    if not every or progress.step % every or not 0 < progress.batch < epoch_steps:
-        return False
-    return not progress.history or progress.history[-1]["step"] != progress.step  # done before the stop
-
-
-def fractional_epoch(progress: Progress, epoch_steps: int) -> float:
-    """Return the epochs done as a number with two decimals.
-
-    >>> fractional_epoch(Progress(epoch=2, batch=3), 6)
-    1.5
-    """
-    return round(progress.epoch - 1 + progress.batch / epoch_steps, 2)
-
-
-def stops_early(progress: Progress, patience: int) -> bool:
-    """Tell whether the held-out loss has stayed above its best for too many evaluations; 0 is endless patience."""
-    return 0 < patience <= progress.since_best
-
-
-def is_over(progress: Progress, *, epochs: int, patience: int) -> bool:
-    """Tell whether no step is left to take."""
-    return progress.epoch > epochs or stops_early(progress, patience)
+    model.eval()
+    try:
+        text = sample(model)
+    except Stopped:
+        raise
+    except Exception as problem:  # whatever it is, the epoch before it is worth more
+        reason = (str(problem).splitlines() or [""])[0]
+        warn(f"epoch {progress.epoch}: no sample: {type(problem).__name__}: {reason}")
+        return
+    finally:
+        model.train()
+    say(f"sample: {text}")
+    if progress.history:
+        progress.history[-1]["sample"] = text
 
 
 def final_step(progress: Progress, *, wants_best: bool) -> int:

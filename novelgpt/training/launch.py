@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from novelgpt.cli import IS_RANK, TrainOptions
+from novelgpt.cli import BEGAN, IS_RANK, TrainOptions
 from novelgpt.messages import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say
 
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # the last two do not exist on Windows
@@ -57,15 +57,20 @@ def count_processes(options: TrainOptions, command: Sequence[str] | None) -> int
     return count if mode == "processes" or sys.platform != "win32" else 1
 
 
-def launch(command: Sequence[str], count: int) -> int:
+def launch(command: Sequence[str], count: int, began: float | None = None) -> int:
     """Run a command as so many processes; return the exit status of the first that failed, else 0.
+
+    Args:
+        command, count: its words, how many.
+        began: what time.monotonic() showed when it started, from where hours count; None for now.
 
     Raises:
         UserError: one was killed; the others are ended.
     """
     from torch.distributed import TCPStore
 
-    environment = {**os.environ, IS_RANK: "1", "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    environment = {**os.environ, IS_RANK: "1", BEGAN: repr(began or time.monotonic())}
+    environment |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     # as torchrun does, this process keeps the store through which they meet, so that it outlives each of them
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from novelgpt.evaluation import Evaluation
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, progress_bar, say, shown, warn
 
 LOG = "log.jsonl"
@@ -20,8 +21,9 @@ class RunLog:
     def __init__(
         self,
         folder: Path,
-        total_steps: int,
+        total_steps: int | None,
         *,
+        hours: float | None = None,
         writer_dir: str | None = None,
         watch: Watch | None = None,
         enabled: bool = True,
@@ -29,7 +31,8 @@ class RunLog:
         """Open the log of a run folder.
 
         Args:
-            folder, total_steps: of the whole run.
+            folder, total_steps: of the whole run; None where hours end it.
+            hours: that it takes; None where steps are counted.
             writer_dir: folder for TensorBoard event files; None for none.
             watch: called with every record.
             enabled: False records nothing, in all processes but the first.
@@ -39,8 +42,12 @@ class RunLog:
         # appended to, never reopened for writing: a resumed run first cuts it back to its checkpoint
         self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (open for the whole run)
         self.writer = open_writer(writer_dir) if writer_dir and enabled else None
-        form = "{n:,}/{total:,} steps |{bar}| {desc}, {remaining} left"  # what matters first: a narrow terminal cuts it
-        self.bar = progress_bar(total_steps, unit="step", enabled=enabled, form=shown(form))
+        # what matters first: a narrow terminal cuts it
+        form = "{n:,}/{total:,} steps |{bar}| {desc}, {remaining} left"
+        if hours is not None:  # the bar counts seconds
+            form = "{percentage:.1f}% |{bar}| {desc}, {remaining} left"
+        total = total_steps if hours is None else 3600 * hours
+        self.bar, self.total_steps = progress_bar(total, unit="step", enabled=enabled, form=shown(form)), total_steps
         self.said_at = time.monotonic() - LINE_SECONDS + FIRST_SECONDS
 
     def __enter__(self) -> "RunLog":
@@ -52,13 +59,13 @@ class RunLog:
         if self.writer:
             self.writer.close()
 
-    def resume(self, *, step: int, length: int) -> None:
-        """Continue after a step: cut the log back to the bytes it then had, so that no step stands in it twice."""
+    def resume(self, *, place: float, length: int) -> None:
+        """Continue from a place of the bar: cut the log back to the bytes it then had, no step is in it twice."""
         if self.enabled:
             self.file.truncate(min(length, self.path.stat().st_size))
 
         # the bar's rate is of this session's steps alone
-        self.bar.initial = self.bar.n = self.bar.last_print_n = step
+        self.bar.initial = self.bar.n = self.bar.last_print_n = place
         self.bar.unpause()
         self.bar.refresh()
 
@@ -66,11 +73,13 @@ class RunLog:
         """Say on the bar what is under way."""
         self.bar.set_description_str(shown(words))
 
-    def move_bar(self, epoch: int, epochs: int, loss: float | None) -> None:
-        """Move the bar by a step, with its epoch and the mean loss, where it is known."""
+    def move_bar(self, place: float, epoch: int, epochs: int | None, loss: float | None) -> None:
+        """Move the bar to a place, with the epoch and the mean loss, where it is known."""
         words = f"epoch {epoch}/{epochs}" if loss is None else f"epoch {epoch}/{epochs}, loss {loss:.4f}"
+        if epochs is None:
+            words = f"epoch {epoch}" if loss is None else f"epoch {epoch}, loss {loss:.4f}"
         self.bar.set_description_str(shown(words), refresh=False)
-        self.bar.update()
+        self.bar.update(place - self.bar.n)
 
     def is_line_due(self) -> bool:
         """Tell whether a person who watches a file has read nothing for minutes."""
@@ -79,7 +88,9 @@ class RunLog:
     def say_step(self, record: dict, *, seconds_left: float, loading_share: float) -> None:
         """Print a record as one line for people, with the share of the time that was spent waiting for data."""
         self.said_at = time.monotonic()
-        step = f"step {record['step']}/{self.bar.total} epoch {record['epoch']}"
+        step = f"step {record['step']} epoch {record['epoch']}"
+        if self.total_steps is not None:
+            step = f"step {record['step']}/{self.total_steps} epoch {record['epoch']}"
         loss = f" loss {record['loss']:.4f}" if "loss" in record else ""
         rate = f"{record['tokens_per_second']:,.0f} tokens/s (data {loading_share:.2%})"
         say(f"{step}{loss} lr {record['lr']:.3g} {rate}, {format_duration(seconds_left)} left")
@@ -156,6 +167,13 @@ class Meter:
     def loading_share(self) -> float:
         """Return the share of the interval that was spent waiting for data, 0 to 1."""
         return self.loading / max(time.monotonic() - self.began, 1e-9)
+
+
+def say_evaluation(result: Evaluation, epoch: float, epochs: int | None) -> None:
+    """Print an evaluation after so many epochs, of a number of them or of as many as the hours allow."""
+    figures = f"held-out loss {result.loss:.4f} perplexity {result.perplexity:.2f}"
+    figures = f"{figures} accuracy {result.accuracy:.2%} bits per character {result.bits_per_character:.4f}"
+    say(f"epoch {epoch} {figures}" if epochs is None else f"epoch {epoch}/{epochs} {figures}")
 
 
 def format_duration(seconds: float) -> str:

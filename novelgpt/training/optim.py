@@ -80,12 +80,12 @@ def warmup_count(warmup: float, total_steps: int) -> int:
 
 
 def lr_at(
-    step: int, total_steps: int, *, peak: float, warmup: int, schedule: str = "linear", end: float = 0.0
+    step: float, total_steps: float, *, peak: float, warmup: float, schedule: str = "linear", end: float = 0.0
 ) -> float:
     """Return the learning rate of a step.
 
     Args:
-        step: counted from 1; total_steps is the last one.
+        step: counted from 1; total_steps is the last one. A run by the clock counts percent instead.
         total_steps: steps of the whole run.
         peak: rate at the end of warm-up.
         warmup: steps that rise linearly from peak / warmup to peak.

@@ -328,6 +328,11 @@ def sum_over_processes(values: list[float], world: World) -> list[float]:
     return tensor.tolist()
 
 
+def of_first_process(number: float, world: World) -> float:
+    """Return a number as the first process has it, in every process, on the CPU."""
+    return sum_over_processes([number if world.is_main else 0.0], world)[0]
+
+
 def largest_of_processes(number: int, world: World) -> int:
     """Return the largest of a number over all processes, on the CPU."""
     if world.size == 1:

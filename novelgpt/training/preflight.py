@@ -1,4 +1,4 @@
-"""Before a run starts: what it would do and take on this machine (`train.py --plan`), and whether the disk has room."""
+"""Before a run starts: what it will do, what it would take here (`train.py --plan`), whether the disk has room."""
 
 import os
 import shutil
@@ -8,15 +8,35 @@ import time
 from novelgpt.cli import spell_command
 from novelgpt.files import ready_file
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, shown, warn
-from novelgpt.network import count_config_parameters, read_model_config
+from novelgpt.network import count_config_parameters, describe_devices, describe_model, read_model_config
 from novelgpt.training.engine import Engine, Run
 from novelgpt.training.log import format_duration
+from novelgpt.training.pace import LOOKS_SHARE
 
 TRIAL_STEPS = 3  # the first one warms up
 CHECKPOINT_BYTES = 12  # a parameter: the weight and two moments in fp32
 MODEL_BYTES = 4  # a parameter
 FEW_TOKENS_PER_PARAMETER = 0.025  # below, a smaller network learns as well (measured on novels of 1 M characters)
 SMALLER = ("config/model_config_laptop.json", "config/model_config_demo.json")
+
+
+def describe_run(run: Run) -> list[str]:
+    """Return the first lines of a run: network, data, steps, device, seed."""
+    options = run.options
+    train_part, held = run.data.describe_counts()
+    rate = f"{options.optimizer} lr {options.lr:g}, weight decay {options.weight_decay:g}, seed {options.seed}"
+    processes = f", {run.world.size} processes" if run.world.size > 1 else ""
+    is_other = options.shard and run.asked.optimizer == "auto" and not options.pretrained_model
+    steps = f"as many as {format_duration(3600 * (options.hours or 0))} allow; epochs of about {run.epoch_steps[0]:,}"
+    if run.total_steps is not None:
+        steps = f"{run.total_steps:,} = {options.epochs} epochs of about {run.epoch_steps[0]:,}"
+    return [
+        *(["--shard: AdamW takes the place of Muon, which needs whole matrices"] if is_other else []),
+        describe_model(run.config, run.tokenizer.vocab_size),
+        f"data: {train_part}; {held} held out",
+        f"steps: {steps}; {run.data.describe_batch()}",
+        f"device: {describe_devices(run.devices)}{processes}, {str(run.dtype).removeprefix('torch.')}; {rate}",
+    ]
 
 
 def print_plan(run: Run) -> None:
@@ -31,15 +51,15 @@ def print_plan(run: Run) -> None:
     # the engine of the run itself: what is shown is what will be
     engine = Engine(run)
     seconds = time_step(run, engine)
+    hours, total = run.options.hours, run.total_steps
     lines = {
         "data": f"{train}; held out {held}",
         "parameters": f"{parameters:,}; {ratio:.3f} tokens a parameter",
         "batches": run.data.describe_batch(),
-        "steps": f"{run.total_steps:,} in {run.options.epochs} epochs of about {run.epoch_steps[0]:,}",
-        "warm-up": f"{run.warmup:,} steps",
+        **describe_steps(run, seconds),
         "memory": describe_memory(engine),
         "time": f"{seconds:.2f} s a step, {format_duration(seconds * run.epoch_steps[0])} an epoch, "
-        f"{format_duration(seconds * run.total_steps)} in all",
+        f"{format_duration(seconds * total if hours is None else 3600 * hours)} in all",
         "disk": ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in predict_disk(run).items()),
     }
     if not run.world.is_main:
@@ -48,6 +68,17 @@ def print_plan(run: Run) -> None:
         print(shown(f"{name + ':':12} {words}"))
     for words in list_advice(run, ratio):
         print(shown(f"{'advice:':12} {words}"))
+
+
+def describe_steps(run: Run, seconds: float) -> dict[str, str]:
+    """Describe how many steps there are and how many of them warm up, where a step takes so many seconds."""
+    hours, a_reading = run.options.hours, run.epoch_steps[0]
+    if hours is None:
+        steps = f"{run.total_steps:,} in {run.options.epochs} epochs of about {a_reading:,}"
+        return {"steps": steps, "warm-up": f"{run.warmup:,} steps"}
+    steps = (1 - LOOKS_SHARE) * 3600 * hours / seconds
+    words = f"about {steps:,.0f} in {steps / a_reading:.1f} epochs of about {a_reading:,}"
+    return {"steps": words, "warm-up": f"{run.warmup:g} % of the time"}
 
 
 def describe_memory(engine: Engine) -> str:
@@ -87,8 +118,10 @@ def list_advice(run: Run, tokens_per_parameter: float) -> list[str]:
 
 def describe_long_warmup(run: Run) -> str | None:
     """Say that the learning rate rises for more than half of the run; None where it does not."""
-    if 2 * run.warmup <= run.total_steps:
+    if 2 * run.warmup <= (100 if run.total_steps is None else run.total_steps):
         return None
+    if run.total_steps is None:
+        return f"--warmup_steps {run.options.warmup_steps:g}: the learning rate rises for more than half of the run"
     words = f"--warmup_steps {run.options.warmup_steps:g}: the learning rate rises for more than half of the run"
     return f"{words}, {run.total_steps:,} steps; --warmup_steps 0.02 is a share of them"
 
@@ -118,7 +151,7 @@ def predict_disk(run: Run) -> dict[str, int]:
     """Predict the bytes a run takes on disk: its model folders and checkpoints, one more than are kept at a time."""
     trained = run.num_trained
     return {
-        "models": (run.options.epochs + 2) * MODEL_BYTES * run.num_parameters,
+        "models": ((run.options.epochs or 0) + 2) * MODEL_BYTES * run.num_parameters,
         "checkpoints": (run.options.save_total_limit + 1) * CHECKPOINT_BYTES * trained,
     }
 

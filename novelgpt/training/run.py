@@ -11,6 +11,7 @@ run.json keeps what the result depends on; an unfinished run is resumed only und
 """
 
 import json
+import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -35,11 +36,17 @@ from novelgpt.network import (
     choose_devices,
     choose_precision,
     compute_deterministically,
-    describe_devices,
-    describe_model,
     read_model_config,
 )
-from novelgpt.training.adapting import choose_tokenizer, choose_vocabulary, describe_added, load_pretrained
+from novelgpt.training.adapting import (
+    add_lora,
+    choose_tokenizer,
+    choose_vocabulary,
+    describe_added,
+    describe_lora,
+    load_pretrained,
+    lora_identity,
+)
 from novelgpt.training.checks import (
     ONLY_WINDOWS,
     asked_precision,
@@ -49,7 +56,6 @@ from novelgpt.training.checks import (
     reads_rows,
 )
 from novelgpt.training.engine import Run
-from novelgpt.training.lora import add_lora, describe_lora, lora_identity
 from novelgpt.training.memory import check_weights_fit
 from novelgpt.training.optim import default_lr, default_optimizer, default_weight_decay, lr_at, warmup_count
 from novelgpt.training.parallel import World, first_process_alone, join_world, telling_errors_once, wait_for_first
@@ -60,6 +66,7 @@ RUN_FILE = "run.json"
 CHANGEABLE = names_with(TrainOptions, resume="changeable")  # may differ when a run is resumed
 FIXED = names_with(TrainOptions, resume="fixed")  # the position in the run means nothing without them
 A_FOLDER_EACH = "(a folder for each book: clr_ctrl.py NOVEL.txt --book NAME, then train.py --raw --book NAME)"
+EPOCHS = 15  # where neither epochs nor hours are given
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
 
 
@@ -113,29 +120,14 @@ def load_run(
         options = replace(options, stride=options.stride or window // 2)
         check_windows(options, len(pieces.train), window)
         data = WindowData(pieces, window, options.stride, options.batch_size, options.seed, options.random_phase)
-    steps = data.count_steps(options.epochs)
+    if options.hours is None:
+        options = replace(options, epochs=options.epochs or EPOCHS)
+    steps = data.count_steps(options.epochs or 1)
 
     # what was left open depends on all of the above
     options = resolve_options(options, n_embd=config["n_embd"], window=window, epoch_steps=steps[0])
     check_resolved(options, holds_out=data.num_valid > 1)
     return Run(options, devices, world, dtype, tokenizer, model.to(devices[0]), data, config, window, steps)
-
-
-def describe_run(run: Run) -> list[str]:
-    """Return the first lines of a run: network, data, steps, device, seed."""
-    options = run.options
-    train_part, held = run.data.describe_counts()
-    steps = f"{run.total_steps:,} = {options.epochs} epochs of about {run.epoch_steps[0]:,}"
-    rate = f"{options.optimizer} lr {options.lr:g}, weight decay {options.weight_decay:g}, seed {options.seed}"
-    processes = f", {run.world.size} processes" if run.world.size > 1 else ""
-    is_other = options.shard and run.asked.optimizer == "auto" and not options.pretrained_model
-    return [
-        *(["--shard: AdamW takes the place of Muon, which needs whole matrices"] if is_other else []),
-        describe_model(run.config, run.tokenizer.vocab_size),
-        f"data: {train_part}; {held} held out",
-        f"steps: {steps}; {run.data.describe_batch()}",
-        f"device: {describe_devices(run.devices)}{processes}, {str(run.dtype).removeprefix('torch.')}; {rate}",
-    ]
 
 
 def resolve_options(options: TrainOptions, *, n_embd: int, window: int, epoch_steps: int) -> TrainOptions:
@@ -152,7 +144,8 @@ def resolve_options(options: TrainOptions, *, n_embd: int, window: int, epoch_st
     if reads_rows(options):
         share = 0.0
     elif share is None:
-        share = default_replacement(options.epochs * window / options.stride, pretrained=pretrained)
+        readings = (options.epochs or math.inf) * window / options.stride  # hours are taken to allow many
+        share = default_replacement(readings, pretrained=pretrained)
     rules = {"optimizer": optimizer, "lr": lr, "weight_decay": decay, "replace_inputs": share}
     return replace(options, rows=reads_rows(options), precision=asked_precision(options), **rules)
 
@@ -354,9 +347,11 @@ def another_book(run: Run, folder: Path, former: dict) -> UserError:
 
 def warn_of_new_rate(run: Run, path: Path, step: int) -> None:
     """Warn where the learning rate goes up at a step because a run is longer now than its former run.json says."""
-    if not path.exists() or (former := read_run_file(path))["total_steps"] == run.total_steps:
+    if not path.exists() or None in (total := (former := read_run_file(path))["total_steps"], run.total_steps):
+        return  # by the clock nothing is known beforehand
+    if total == run.total_steps:
         return
-    was, total, options = former["identity"], former["total_steps"], run.options
+    was, options = former["identity"], run.options
     warmup, then = warmup_count(was["warmup_steps"], total), {"schedule": was["lr_scheduler"], "end": was["lr_end"]}
     before = lr_at(min(step, total), total, peak=was["lr"], warmup=warmup, **then)
     course = {"schedule": options.lr_scheduler, "end": options.lr_end}

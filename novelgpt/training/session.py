@@ -1,18 +1,11 @@
-"""One call of train.py from beginning to end: prepare, resume or start, train, report how it went.
+"""One call of train.py from beginning to end: prepare, resume or start, train, report how it went."""
 
-A run that stops reports what improved, its best sample, what is left and how it is resumed::
-
-    stopped at step 120 of 600, epoch 2 of 10: --max_hours 8 is over
-    held-out loss 5.8068 at the start, 4.0158 now; best 4.0158 after epoch 1
-    sample of epoch 1: 萧炎大喝一声……
-    left: 480 steps, about 3 h 20 min
-    continue with: python train.py --raw
-"""
-
+import contextlib
+import math
 import os
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -23,6 +16,7 @@ from novelgpt.cli import GenerateOptions, TrainOptions, book_places, spell_comma
 from novelgpt.files import remove_leftovers
 from novelgpt.lock import LOCK
 from novelgpt.messages import EXIT_DONE, EXIT_STATE, UserError, say, warn
+from novelgpt.training.adapting import plain_model
 from novelgpt.training.checkpoint import (
     FOLDER,
     Progress,
@@ -34,20 +28,19 @@ from novelgpt.training.checkpoint import (
     set_later_aside,
 )
 from novelgpt.training.engine import Run
-from novelgpt.training.keeping import BEST, FINAL, adopt_best, final_step, is_over, is_written
+from novelgpt.training.keeping import BEST, FINAL, adopt_best, final_step, is_written
 from novelgpt.training.log import Watch, format_duration
-from novelgpt.training.lora import plain_model
+from novelgpt.training.pace import TooShort, is_over
 from novelgpt.training.parallel import explaining_losses, leaving_world, telling_errors_once, wait_for_all
-from novelgpt.training.preflight import check_disk, describe_long_warmup, print_plan
+from novelgpt.training.preflight import check_disk, describe_long_warmup, describe_run, print_plan
 from novelgpt.training.run import (
     RUN_FILE,
     check_identity,
-    describe_run,
     prepare_run,
     warn_of_new_rate,
     write_run_file,
 )
-from novelgpt.training.stopping import Stopped, StopSignals, seconds_until
+from novelgpt.training.stopping import Stopped, StopSignals, describe_stop, seconds_until
 from novelgpt.training.trainer import Trainer
 from novelgpt.writing.generation import generate_text
 
@@ -58,6 +51,8 @@ def train(
     command: Sequence[str] | None = None,
     watch: Watch | None = None,
     exit_at_second: bool = True,
+    began: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> int:
     """Train, or resume a run, as the options say. The caller holds the lock of the run folder.
 
@@ -67,6 +62,7 @@ def train(
             was no command line.
         watch: called with every record of the log.
         exit_at_second: whether a second signal ends the process at once.
+        began, clock: what hours go by, and what it showed when the command started; None for when it is loaded.
 
     Returns:
         Exit status: 0 when the run is finished or its time is up, 128 + signal when it was asked to stop.
@@ -93,22 +89,21 @@ def train(
                 return EXIT_DONE
 
             # the steps: to the end, or until a signal or the clock stops them
-            began = time.monotonic()
-            first = read_progress(checkpoint).step if checkpoint else 0
-            trainer = Trainer(run, stop, sample=sampler(run), watch=watch)
+            entered, first = time.monotonic(), read_progress(checkpoint).step if checkpoint else 0
+            trainer = Trainer(run, stop, sample=sampler(run), watch=watch, clock=clock, began=began)
             try:
-                with explaining_losses(run.world):
+                with explaining_losses(run.world), forgetting_if_too_short(run):
                     trainer.fit(checkpoint)
             except Stopped:
                 wait_for_all(run.world)  # the first process has saved
-                taken = {"steps": trainer.progress.step - first, "seconds": time.monotonic() - began}
+                taken = {"steps": trainer.progress.step - first, "seconds": time.monotonic() - entered}
                 report_stop(run, trainer.progress, **taken, reason=stop.reason())
                 return EXIT_DONE if stop.stopped_by is None else 128 + stop.stopped_by
             finally:
                 progress = trainer.progress
                 del trainer  # and with it the wrapped network, which holds the group of processes
             wait_for_all(run.world)
-            report_end(run, progress, seconds=time.monotonic() - began)
+            report_end(run, progress, seconds=time.monotonic() - entered)
             return EXIT_DONE
 
 
@@ -134,9 +129,22 @@ def begin(run: Run) -> Path | None:
     write_run_file(run)
     for line in describe_run(run):
         say(line)
+    if run.options.hours:  # what the verdict is compared with is counted now, while the time can still be planned
+        run.data.compare_with_ngram(math.inf, run.tokenizer.vocab_size, "")
     if words := describe_long_warmup(run):
         warn(words)
     return checkpoint
+
+
+@contextlib.contextmanager
+def forgetting_if_too_short(run: Run) -> Iterator[None]:
+    """Let a run that had too few hours from its beginning leave no settings that would refuse more of them."""
+    try:
+        yield
+    except TooShort:
+        if run.world.is_main and not list_checkpoints(run.options.output_path):
+            (run.options.output_path / RUN_FILE).unlink()
+        raise
 
 
 def find_deadline(options: TrainOptions, began: float) -> tuple[float | None, str]:
@@ -200,7 +208,8 @@ def run_file_of(checkpoint: Path) -> Path:
 def has_come_to_its_end(folder: Path, options: dict) -> bool:
     """Tell whether the run in a folder has done all that its options, as run.json has them, asked for."""
     checkpoints, patience = list_checkpoints(folder), options.get("early_stopping_patience", 0)
-    return bool(checkpoints) and is_over(read_progress(checkpoints[-1]), epochs=options["epochs"], patience=patience)
+    lengths = {"epochs": options["epochs"], "hours": options.get("hours")}
+    return bool(checkpoints) and is_over(read_progress(checkpoints[-1]), **lengths, patience=patience)
 
 
 def choose_named_checkpoint(run: Run, path: Path, *, set_aside: bool) -> Path:
@@ -229,16 +238,28 @@ def is_finished(options: TrainOptions, checkpoint: Path | None) -> bool:
     # a kill between the last checkpoint and final_model leaves a run that is over and not finished
     progress = read_progress(checkpoint)
     step = final_step(progress, wants_best=options.load_best_model_at_end)
-    is_at_end = is_over(progress, epochs=options.epochs, patience=options.early_stopping_patience)
-    return is_at_end and is_written(options.output_path / FINAL, step)
+    return has_ended(progress, options, patience=options.early_stopping_patience) and is_written(
+        options.output_path / FINAL, step
+    )
+
+
+def has_ended(progress: Progress, options: TrainOptions, *, patience: int = 0) -> bool:
+    """Tell whether no step of a run is left; an early stop counts where its patience is given."""
+    return is_over(progress, epochs=options.epochs, hours=options.hours, patience=patience)
 
 
 def say_finished(run: Run, progress: Progress) -> None:
     """Say that there is nothing left to do, how to write, and how to go on all the same."""
     say(f"{run.options.output_path}: this run is finished; --resume never starts it again")
     say_what_next(progress, run)
-    more = {"epochs": 2 * run.options.epochs} if progress.epoch > run.options.epochs else {"early_stopping_patience": 0}
-    say(f"for more epochs: {going_on(run, **more)}")
+    command = going_on(run, **(twice(run) if has_ended(progress, run.options) else {"early_stopping_patience": 0}))
+    say(f"for more epochs: {command}" if run.options.hours is None else f"for more hours: {command}")
+
+
+def twice(run: Run) -> dict[str, object]:
+    """Return the option that makes a run twice as long."""
+    options = run.options
+    return {"epochs": 2 * options.epochs} if options.hours is None else {"hours": f"{2 * options.hours:g}"}
 
 
 def sampler(run: Run):
@@ -265,46 +286,9 @@ def report_stop(run: Run, progress: Progress, *, steps: int, seconds: float, rea
         changes = {} if run.options.resume == "auto" else {"resume": "auto"}
         words = {"reason": reason, "command": spell_command(run.command, **changes)}
         rate = seconds / steps if steps else None
-        for line in describe_stop(progress, run.total_steps, run.options.epochs, seconds_per_step=rate, **words):
+        sizes = {"epochs": run.options.epochs, "hours": run.options.hours, "seconds_per_step": rate}
+        for line in describe_stop(progress, run.total_steps, **sizes, **words):
             say(line)
-
-
-def describe_stop(
-    progress: Progress,
-    total_steps: int,
-    epochs: int,
-    *,
-    seconds_per_step: float | None,
-    command: str,
-    reason: str = "",
-) -> list[str]:
-    """Return the lines of the summary; seconds_per_step counts evaluations and saves, None when no step was taken.
-
-    >>> describe_stop(Progress(step=2), 6, 3, seconds_per_step=9.0, command="python train.py", reason="SIGTERM")
-    ['stopped at step 2 of 6, epoch 1 of 3: SIGTERM', 'left: 4 steps, about 36 s', 'continue with: python train.py']
-    """
-    place = f"step {progress.step:,} of {total_steps:,}, epoch {min(progress.epoch, epochs)} of {epochs}"
-    lines = [f"stopped at {place}{f': {reason}' if reason else ''}"]
-
-    # what has improved
-    scored = [entry for entry in progress.history if entry["valid_loss"] is not None]
-    if len(scored) == 1:
-        lines.append(f"held-out loss {scored[0]['valid_loss']:.4f} at the start")
-    elif scored:
-        losses = f"held-out loss {scored[0]['valid_loss']:.4f} at the start, {scored[-1]['valid_loss']:.4f} now"
-        best = min(scored, key=lambda entry: entry["valid_loss"])
-        lines.append(f"{losses}; best {best['valid_loss']:.4f} after epoch {best['epoch']}")
-    sampled = [entry for entry in scored if "sample" in entry]
-    if sampled:
-        best = min(sampled, key=lambda entry: (entry["valid_loss"], entry["epoch"]))
-        lines.append(f"sample of epoch {best['epoch']}: {best['sample']}")
-    if progress.skipped:
-        lines.append(f"{progress.skipped} steps were skipped: their loss or gradient was not finite")
-
-    # what is left
-    left = total_steps - progress.step
-    duration = f", about {format_duration(left * seconds_per_step)}" if seconds_per_step else ""
-    return [*lines, f"left: {left:,} steps{duration}", f"continue with: {command}"]
 
 
 def report_end(run: Run, progress: Progress, *, seconds: float) -> None:
@@ -317,7 +301,8 @@ def report_end(run: Run, progress: Progress, *, seconds: float) -> None:
         say(f"{outcome}{compare_with_ngram(progress, run, advice)}")
         say_what_next(progress, run)
         if improves:
-            say(f"for twice as many: {going_on(run, epochs=2 * run.options.epochs)}")
+            command = going_on(run, **twice(run))
+            say(f"for twice as many: {command}" if run.options.hours is None else f"for twice as long: {command}")
 
 
 def say_what_next(progress: Progress, run: Run) -> None:
@@ -326,7 +311,7 @@ def say_what_next(progress: Progress, run: Run) -> None:
         say(f"write with it: {writing_command(best_model(progress, run.options), run.options)}")
 
 
-def going_on(run: Run, **changes: int) -> str:
+def going_on(run: Run, **changes: object) -> str:
     """Spell the command that goes on with a finished run under changed options."""
     allowed = ",".join(dict.fromkeys(filter(None, (*run.options.allow_change.split(","), *changes))))
     return spell_command(run.command, **changes, allow_change=allowed, resume=None)
@@ -361,14 +346,19 @@ def describe_outcome(progress: Progress, run: Run) -> str:
     # the best epoch against the last one; up to 0.02 nats are noise
     last, place = progress.history[-1]["valid_loss"], progress.history[-1]["epoch"]
     best = f"epoch {progress.best_epoch} (held-out loss {progress.best_loss:.4f})"
-    if progress.epoch <= run.options.epochs:
+    if not has_ended(progress, run.options):
         words = f"stopped early: {progress.since_best} evaluations in a row were not better than {best}"
         return f"{words}; use {model}"
-    if progress.best_epoch < run.options.epochs and (last is None or last > progress.best_loss + 0.02):
+    if progress.best_epoch < place and (last is None or last > progress.best_loss + 0.02):
         return f"memorising since {best}; use {model}"
-    before = [entry["valid_loss"] for entry in progress.history if entry["epoch"] <= place - 1]  # an epoch ago
-    if before and before[-1] and last and before[-1] - last > 0.02:
-        return f"still improving at {best}: more epochs would help; use {model}"
+    hours = run.options.hours
+    then = place - 1 if hours is None else max(place - 1, place / 2)  # an epoch ago, or half of a run of few
+    before = [entry["valid_loss"] for entry in progress.history if entry["epoch"] <= then]
+    is_new = hours is not None and not before  # a run of few hours has been evaluated at its end alone
+    if is_new or (before and before[-1] and last and before[-1] - last > 0.02):
+        if hours is None:
+            return f"still improving at {best}: more epochs would help; use {model}"
+        return f"still improving at {best}: more hours would help; use {model}"
     return f"nothing more to gain, best at {best}; use {model}"
 
 

@@ -5,6 +5,14 @@ trainer alone catches it, and saves.
 
 Ctrl-C, SIGTERM and SIGHUP ask once; the second time the process leaves at once, with the last checkpoint intact on the
 disk. SIGUSR1 asks for a checkpoint and lets the run continue.
+
+A run that stops reports what improved, its best sample, what is left and how it is resumed::
+
+    stopped at step 120 of 600, epoch 2 of 10: --max_hours 8 is over
+    held-out loss 5.8068 at the start, 4.0158 now; best 4.0158 after epoch 1
+    sample of epoch 1: 萧炎大喝一声……
+    left: 480 steps, about 3 h 20 min
+    continue with: python train.py --raw
 """
 
 import os
@@ -16,6 +24,8 @@ from datetime import datetime, timedelta
 import torch
 
 from novelgpt.messages import is_main_process, say
+from novelgpt.training.checkpoint import Progress
+from novelgpt.training.log import format_duration
 
 # Windows has neither SIGHUP nor SIGUSR1; SIGBREAK, Ctrl-Break, is there alone
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
@@ -130,3 +140,55 @@ def seconds_until(clock: str, *, now: datetime) -> float:
     if then <= now:  # that time has passed today
         then += timedelta(days=1)
     return (then - now).total_seconds()
+
+
+def describe_stop(
+    progress: Progress,
+    total_steps: int | None,
+    epochs: int | None,
+    *,
+    hours: float | None = None,
+    seconds_per_step: float | None,
+    command: str,
+    reason: str = "",
+) -> list[str]:
+    """Return the lines of the summary; seconds_per_step counts evaluations and saves, None when no step was taken.
+
+    A run has so many steps in so many epochs, or so many hours.
+
+    >>> describe_stop(Progress(step=2), 6, 3, seconds_per_step=9.0, command="python train.py", reason="SIGTERM")
+    ['stopped at step 2 of 6, epoch 1 of 3: SIGTERM', 'left: 4 steps, about 36 s', 'continue with: python train.py']
+    """
+    if hours is None:
+        place = f"step {progress.step:,} of {total_steps:,}, epoch {min(progress.epoch, epochs)} of {epochs}"
+    else:
+        used = progress.clock.get("used", 0.0)
+        place = f"step {progress.step:,}, epoch {progress.epoch}, {format_duration(used)} of {hours:g} h"
+    lines = [f"stopped at {place}{f': {reason}' if reason else ''}"]
+
+    # what has improved
+    scored = [entry for entry in progress.history if entry["valid_loss"] is not None]
+    if len(scored) == 1 and hours is None:
+        lines.append(f"held-out loss {scored[0]['valid_loss']:.4f} at the start")
+    elif len(scored) == 1:
+        lines.append(f"held-out loss {scored[0]['valid_loss']:.4f} after epoch {scored[0]['epoch']}")
+    elif scored:
+        losses = f"held-out loss {scored[0]['valid_loss']:.4f} at the start, {scored[-1]['valid_loss']:.4f} now"
+        if hours is not None:  # which are not spent on an untrained network
+            first, now = scored[0]["valid_loss"], scored[-1]["valid_loss"]
+            losses = f"held-out loss {first:.4f} after epoch {scored[0]['epoch']}, {now:.4f} now"
+        best = min(scored, key=lambda entry: entry["valid_loss"])
+        lines.append(f"{losses}; best {best['valid_loss']:.4f} after epoch {best['epoch']}")
+    sampled = [entry for entry in scored if "sample" in entry]
+    if sampled:
+        best = min(sampled, key=lambda entry: (entry["valid_loss"], entry["epoch"]))
+        lines.append(f"sample of epoch {best['epoch']}: {best['sample']}")
+    if progress.skipped:
+        lines.append(f"{progress.skipped} steps were skipped: their loss or gradient was not finite")
+
+    # what is left
+    if hours is not None:
+        return [*lines, f"left: {format_duration(max(0.0, 3600 * hours - used))}", f"continue with: {command}"]
+    left = total_steps - progress.step
+    duration = f", about {format_duration(left * seconds_per_step)}" if seconds_per_step else ""
+    return [*lines, f"left: {left:,} steps{duration}", f"continue with: {command}"]

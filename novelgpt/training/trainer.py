@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from novelgpt.evaluation import Evaluation, score_batches
-from novelgpt.messages import EXIT_DIVERGED, UserError, say, shown, warn
+from novelgpt.messages import EXIT_DIVERGED, UserError, shown, warn
 from novelgpt.network import model_weights, save_model
 from novelgpt.training.checkpoint import (
     Progress,
@@ -26,22 +26,14 @@ from novelgpt.training.checkpoint import (
     training_weights,
 )
 from novelgpt.training.engine import Engine, Run, StepResult
-from novelgpt.training.keeping import (
-    ModelKeeper,
-    final_step,
-    fractional_epoch,
-    is_evaluation_due,
-    is_over,
-    stops_early,
-)
-from novelgpt.training.log import Meter, RunLog, Watch
+from novelgpt.training.keeping import ModelKeeper, final_step, keep_sample
+from novelgpt.training.log import Meter, RunLog, Watch, say_evaluation
 from novelgpt.training.memory import DoesNotFit
-from novelgpt.training.optim import lr_at
-from novelgpt.training.parallel import World, any_process, largest_of_processes, sum_over_processes
+from novelgpt.training.pace import ClockPace, Pace, StepPace, is_scored
+from novelgpt.training.parallel import World, any_process, largest_of_processes, of_first_process, sum_over_processes
 from novelgpt.training.stopping import Stopped, StopSignals, watch_blocks
 from novelgpt.training.windows import Batch, replace_inputs
 
-UNCHECKED_STEPS = 32  # steps that a GPU may run ahead of the host's look at their losses
 BAD_IN_A_ROW = 3  # steps without a finite loss that end a run
 Sampler = Callable[[torch.nn.Module], str]
 
@@ -49,13 +41,23 @@ Sampler = Callable[[torch.nn.Module], str]
 class Trainer:
     """Holds a run's engine and position, and records what happens."""
 
-    def __init__(self, run: Run, stop: StopSignals, *, sample: Sampler | None = None, watch: Watch | None = None):
+    def __init__(
+        self,
+        run: Run,
+        stop: StopSignals,
+        *,
+        sample: Sampler | None = None,
+        watch: Watch | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        began: float | None = None,
+    ):
         """Make the engine, and open the log of the run folder.
 
         Args:
             run, stop: from prepare_run; asked between micro-batches.
             sample: writes a short text with the network as it stands; None for no samples.
             watch: called with every record of the log.
+            clock, began: what a run of hours goes by, and what it showed when the command started; None for now.
         """
         options, folder, world = run.options, run.options.output_path, run.world
         self.run, self.options, self.stop, self.sample = run, options, stop, sample
@@ -64,14 +66,7 @@ class Trainer:
         self.engine = Engine(run)
         if self.engine.device.type == "cpu" and world.size == 1:
             watch_blocks(run.model, stop)
-        self.lr_share = partial(
-            lr_at,
-            total_steps=run.total_steps,
-            peak=1.0,
-            warmup=run.warmup,
-            schedule=options.lr_scheduler,
-            end=options.lr_end / options.lr if options.lr_end else 0.0,
-        )
+        self.pace = self.choose_pace(clock, clock() if began is None else began)
 
         # what keeps
         self.saver = Saver(folder, save_minutes=options.save_minutes, keep=options.save_total_limit)
@@ -79,7 +74,7 @@ class Trainer:
         self.keeper = ModelKeeper(
             folder, partial(save_model, run.model, run.tokenizer), agree=partial(any_process, world=world), **facts
         )
-        records = {"writer_dir": options.writer_dir, "watch": watch, "enabled": world.is_main}
+        records = {"writer_dir": options.writer_dir, "watch": watch, "enabled": world.is_main, "hours": options.hours}
         self.log = RunLog(folder, run.total_steps, **records)
 
         # where the run stands
@@ -88,39 +83,51 @@ class Trainer:
         self.mean_loss: float | None = None  # nats per token since the last log line, where it costs nothing to know it
         self.unchecked: list[tuple[int, Batch, torch.Tensor]] = []  # steps whose finiteness the host has not looked at
 
+    def choose_pace(self, clock: Callable[[], float], began: float) -> Pace:
+        """Return what decides how fast the run learns when, and when it is over: its epochs, or the first clock."""
+        run, options = self.run, self.options
+        end = options.lr_end / options.lr if options.lr_end else 0.0
+        course = {"schedule": options.lr_scheduler, "end": end, "warmup": run.warmup}
+        course["patience"] = options.early_stopping_patience
+        if options.hours is None:
+            return StepPace(run.epoch_steps, eval_steps=options.eval_steps, **course)
+        sizes = {"num_trained": run.num_trained, "num_parameters": run.num_parameters}
+        sizes |= {"step_tokens": run.data.step_tokens, "num_valid": run.data.num_valid}
+        clocks = {"clock": lambda: of_first_process(clock(), run.world), "began": of_first_process(began, run.world)}
+        return ClockPace(options.hours, run.epoch_steps[0], **clocks, **sizes, **course)
+
     def fit(self, checkpoint: Path | None) -> Progress:
-        """Train to the end of the last epoch, from a checkpoint's folder if one is given.
+        """Train to the end of the last epoch or of the hours, from a checkpoint's folder if one is given.
 
         Returns:
             Where the run ended.
 
         Raises:
             Stopped: a signal or the deadline; the state is saved.
-            UserError: the loss is no longer a number, or the disk refuses.
+            UserError: the loss is no longer a number, the disk refuses, or the hours are too few.
         """
-        run, options = self.run, self.options
+        run, options, pace = self.run, self.options, self.pace
         with self.log, self.saved_when_stopped():
             progress = self.restore(checkpoint)
 
-            # the untrained network is evaluated too: what all later losses are compared with
-            if progress.step == 0 and not progress.history:
+            # the untrained network is evaluated too: what all later losses are compared with; hours have no time for it
+            if pace.has_epochs and progress.step == 0 and not progress.history:
                 self.evaluate(epoch=0)
-
-            while not is_over(progress, epochs=options.epochs, patience=options.early_stopping_patience):
+            while not pace.is_over(progress):
                 batches = run.data.epoch_batches(progress.epoch, skip=progress.batch)
                 run.model.train()
                 self.meter.start()
                 self.evaluate_if_due()  # one that a stop prevented is still due
 
                 for batch in self.meter.timed(batches):
-                    # a run whose held-out loss has stopped falling ends here
-                    if stops_early(progress, options.early_stopping_patience):
+                    # a run whose time is over or whose held-out loss has stopped falling ends here
+                    if pace.is_over(progress):
                         self.save_if_new()
                         break
 
                     # rate: a share of each optimizer's peak
                     step = progress.step + 1
-                    lr_share = self.lr_share(step)
+                    lr_share = pace.lr_share(progress)
 
                     # batch: some inputs are replaced, so that a text read many times is not learned by heart
                     if options.replace_inputs:
@@ -137,10 +144,12 @@ class Trainer:
                     self.evaluate_if_due()
 
                     # save: by steps, by the clock, or because a signal asked for it
-                    if step < run.total_steps and self.is_save_due():
+                    if not pace.is_done(progress) and self.is_save_due():
                         self.save()
                 else:
                     self.end_epoch()
+            if not pace.has_epochs:  # it may have ended with an epoch
+                self.save_if_new()
             self.write_final()
         return progress
 
@@ -153,20 +162,20 @@ class Trainer:
             self.engine.micro_batches = largest_of_processes(parts, self.run.world)
             self.loss += self.progress.loss_sum if self.run.world.is_main else 0.0  # summed over processes
             self.tokens += self.progress.loss_tokens
-        self.log.resume(step=self.progress.step, length=self.progress.log_bytes)
+        self.pace.resume(self.progress)
+        self.log.resume(place=self.pace.place(self.progress), length=self.progress.log_bytes)
         return self.progress
 
     def count_step(self, batch: Batch, result: StepResult) -> None:
         """Move on by a step, and note its loss without waiting for it."""
         self.loss += result.loss
         self.tokens += result.tokens
-        self.progress.step += 1
-        self.progress.batch += 1
+        self.pace.advance(self.progress)
         self.unchecked.append((self.progress.step, batch, result.finite))
-        if result.finite.device.type == "cpu" or len(self.unchecked) >= UNCHECKED_STEPS:
+        if result.finite.device.type == "cpu" or len(self.unchecked) >= self.pace.steps_ahead:
             self.check_finite()
         self.meter.tokens += batch.input_ids.size
-        self.log.move_bar(self.progress.epoch, self.options.epochs, self.mean_loss)
+        self.log.move_bar(self.pace.place(self.progress), self.progress.epoch, self.options.epochs, self.mean_loss)
 
     def step_record(self) -> dict:
         """Return where the run stands and how it goes since the last log line; the loss only where it is known."""
@@ -175,17 +184,20 @@ class Trainer:
             "lr": self.engine.optimizers[0].param_groups[0]["lr"],
             "tokens_per_second": round(self.meter.rate(), 1),
         }
-        return {"step": self.progress.step, "epoch": self.progress.epoch, **known, **rates}
+        place = {"step": self.progress.step, "epoch": self.progress.epoch}
+        return {**place, **known, **rates, **self.pace.record(self.progress)}
 
     def say_step(self, record: dict) -> None:
         """Print a record of a step, and what is left."""
-        left = (self.run.total_steps - self.progress.step) * self.run.data.step_tokens  # tokens
-        seconds = left / max(record["tokens_per_second"], 1e-9)
+        step_seconds = self.run.data.step_tokens / max(record["tokens_per_second"], 1e-9)
+        seconds = self.pace.seconds_left(self.progress, step_seconds)
         self.log.say_step(record, seconds_left=seconds, loading_share=self.meter.loading_share())
 
     def check_finite(self) -> None:
         """Look at the steps since the last look: report those left out, and end the run after three in a row."""
         unchecked, self.unchecked = self.unchecked, []
+        if unchecked:
+            self.pace.note_steps(self.progress, len(unchecked))
         for step, batch, finite in unchecked:
             self.progress.bad_in_a_row = 0 if finite else self.progress.bad_in_a_row + 1
             if not finite:
@@ -216,7 +228,7 @@ class Trainer:
 
     def log_if_due(self, step: int) -> None:
         """Log every log_step steps; in between, where there is no bar and nothing was said for minutes, only say it."""
-        if step == 1 or step % self.options.log_step == 0 or step == self.run.total_steps:
+        if step == 1 or step % self.options.log_step == 0 or self.pace.is_done(self.progress):
             self.log_step()
         elif self.log.is_line_due():
             self.say_step(self.step_record())
@@ -242,12 +254,16 @@ class Trainer:
 
     def evaluate_if_due(self) -> None:
         """Evaluate within the epoch if it is due, and keep the best; its time is not the training's."""
-        epoch_steps = self.run.epoch_steps[self.progress.epoch - 1]
-        if is_evaluation_due(self.progress, every=self.options.eval_steps, epoch_steps=epoch_steps):
-            self.check_finite()  # waits for the steps under way
+        if self.pace.is_look_due(self.progress):
+            self.check_finite()
             began = time.monotonic()
-            evaluation = self.evaluate(epoch=fractional_epoch(self.progress, epoch_steps))
-            self.keeper.choose_best(self.progress, evaluation.loss, self.gather_weights())
+            if not is_scored(self.progress):  # else the stop came after it
+                evaluation = self.evaluate(epoch=self.pace.epoch(self.progress))
+                if evaluation is not None:
+                    self.keeper.choose_best(self.progress, evaluation.loss, self.gather_weights())
+            if not self.pace.has_epochs and self.run.world.is_main:
+                self.write_sample()
+            self.pace.note_look(self.progress)
             self.meter.leave_out(time.monotonic() - began)
 
     def evaluate(self, *, epoch: float) -> Evaluation | None:
@@ -275,23 +291,26 @@ class Trainer:
             self.run.model.train()
         nll, scored, right = sum_over_processes([*scores.totals()], world)
         result = Evaluation(nll, int(scored), data.num_valid, data.valid_characters, int(right))
-        self.report_evaluation(result, epoch)
-        return result
 
-    def report_evaluation(self, result: Evaluation, epoch: float) -> None:
-        """Log an evaluation and print it."""
         # the history keeps it for the verdict, the log for plots
         loss = result.loss if math.isfinite(result.loss) else None  # JSON knows no nan
         self.progress.history.append({"epoch": epoch, "step": self.progress.step, "valid_loss": loss})
         values = {"valid_loss": result.loss, "valid_perplexity": result.perplexity}
         self.record({**values, "valid_accuracy": result.accuracy, "bits_per_character": result.bits_per_character})
         if self.run.world.is_main:
-            figures = f"held-out loss {result.loss:.4f} perplexity {result.perplexity:.2f}"
-            figures = f"{figures} accuracy {result.accuracy:.2%} bits per character {result.bits_per_character:.4f}"
-            say(f"epoch {epoch}/{self.options.epochs} {figures}")
+            say_evaluation(result, epoch, self.options.epochs)
+        return result
 
     def end_epoch(self) -> None:
-        """Evaluate, write the epoch's model folder, sample, and save the state of the next epoch's beginning."""
+        """Go on to the next epoch; where epochs are counted, look at this one and save the next one's beginning."""
+        state = self.look_at_epoch() if self.pace.has_epochs else None
+        self.progress.epoch += 1
+        self.progress.batch = 0
+        if state is not None:
+            self.save(state)  # of the next epoch's beginning, so a resumed run does not evaluate again
+
+    def look_at_epoch(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Evaluate, write the epoch's model folder and a sample; return the state that is to be saved."""
         progress = self.progress
 
         # the evaluation comes first: the model folder names its loss
@@ -307,34 +326,13 @@ class Trainer:
         state = self.gather_state()
         if self.run.world.is_main:
             self.write_sample()
-
-        # the checkpoint is of the next epoch's beginning, so a resumed run does not evaluate again
-        progress.epoch += 1
-        progress.batch = 0
-        self.save(state)
+        return state
 
     def write_sample(self) -> None:
-        """Print a short text by the network as it stands, and keep it with the epoch's figures; failing is a warning.
-
-        Raises:
-            Stopped: asked to stop meanwhile.
-        """
+        """Show and keep a short text by the network as it stands, where one is wanted."""
         if self.sample:
             self.log.show(shown("writing a sample"))
-            self.run.model.eval()
-            try:
-                text = self.sample(self.run.model)
-            except Stopped:
-                raise
-            except Exception as problem:  # whatever it is, the epoch before it is worth more
-                reason = (str(problem).splitlines() or [""])[0]
-                warn(f"epoch {self.progress.epoch}: no sample: {type(problem).__name__}: {reason}")
-                return
-            finally:
-                self.run.model.train()
-            say(f"sample: {text}")
-            if self.progress.history:
-                self.progress.history[-1]["sample"] = text
+            keep_sample(self.sample, self.run.model, self.progress)
 
     def write_final(self) -> None:
         """Write final_model: the last weights, or the best ones where they are wanted."""

@@ -18,6 +18,7 @@ random ones. docs/LOG.md has the measurements.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from itertools import pairwise
 from typing import Protocol
 
@@ -285,9 +286,14 @@ class WindowData:
         rows = evaluation_batches(self.pieces.valid, self.window, self.stride, self.batch_size)
         return (Batch(*part) for part in rows)
 
+    @cached_property
+    def count(self) -> Callable:
+        """Score the held-out text by counts of the training text, once however often it is asked for."""
+        texts = self.pieces.train, [self.pieces.valid]
+        return cache(partial(measure_counting, *texts, window=self.window, stride=self.stride))
+
     def compare_with_ngram(self, loss: float, vocab_size: int, advice: str) -> str | None:
-        sizes = {"vocab_size": vocab_size, "window": self.window, "stride": self.stride}
-        counting = measure_counting(self.pieces.train, [self.pieces.valid], **sizes)
+        counting = self.count(vocab_size=vocab_size)
         return None if counting is None else compare_losses(loss, counting, advice=advice)
 
     def identity(self) -> dict:

@@ -29,8 +29,8 @@ ROLES = [
     (
         TrainOptions,
         {"resume": "changeable"},
-        "epochs lr lr_end warmup_steps lr_scheduler weight_decay beta1 beta2 max_grad_norm dropout replace_inputs "
-        "precision log_step eval_steps early_stopping_patience load_best_model_at_end deterministic",
+        "epochs hours lr lr_end warmup_steps lr_scheduler weight_decay beta1 beta2 max_grad_norm dropout "
+        "replace_inputs precision log_step eval_steps early_stopping_patience load_best_model_at_end deterministic",
     ),
     (TrainOptions, {"resume": "fixed"}, "stride random_phase batch_size optimizer seed"),
     (

@@ -65,10 +65,10 @@ import os, sys
 from pathlib import Path
 from novelgpt.training.log import RunLog
 log = RunLog(Path(sys.argv[1]), 1570)
-log.resume(step=0, length=0)
+log.resume(place=0, length=0)
 log.bar.update(337)
 log.bar.mininterval = 0
-log.move_bar(4, 15, 4.21337)
+log.move_bar(338, 4, 15, 4.21337)
 if len(sys.argv) > 2:
     log.show(sys.argv[2])
 os._exit(0)  # as it stands

@@ -52,8 +52,8 @@ def test_what_is_left_on_the_bar_of_a_resumed_run_goes_by_this_sessions_steps(tm
     with RunLog(tmp_path, 1000) as log:
         log.bar._time, log.bar.start_t, log.bar.last_print_t = (lambda: now[0]), 0.0, 0.0
         now[0] = 50.0  # the checkpoint was read
-        log.resume(step=900, length=0)
+        log.resume(place=900, length=0)
         for _ in range(3):
             now[0] += 2.0
-            log.move_bar(2, 3, None)
+            log.move_bar(log.bar.n + 1, 2, 3, None)
             assert log.bar.format_dict["rate"] == pytest.approx(0.5)

@@ -17,10 +17,10 @@ from novelgpt.cli import TrainOptions, run
 from novelgpt.files import write_json
 from novelgpt.messages import UserError
 from novelgpt.network import build_model, load_model, model_weights, save_model, sum_loss
+from novelgpt.training.adapting import add_lora, plain_model
 from novelgpt.training.checkpoint import list_checkpoints
 from novelgpt.training.checks import check_lora
 from novelgpt.training.engine import Engine
-from novelgpt.training.lora import add_lora, plain_model
 from novelgpt.training.optim import default_lr
 from novelgpt.training.run import prepare_run
 from novelgpt.training.session import train
