@@ -31,7 +31,9 @@ def check_inputs(options: TrainOptions, command: Sequence[str] | None = None) ->
         if not reads_rows(options):
             check_stride(options, config["n_positions"])
 
-    # vocabulary and text
+    # teachers, vocabulary and text
+    for folder in options.teacher_paths:
+        check_model_folder(folder, flag="--teacher", hashes=False)
     check_file(options.tokenizer_path, "python make_vocab.py")
     if reads_rows(options):
         check_file(options.train_file, "--train_file data/lines.txt")
@@ -85,6 +87,7 @@ def asked_precision(options: TrainOptions) -> str:
 def check_options(options: TrainOptions) -> None:
     """Refuse options that contradict each other or would have no effect."""
     check_lora(options)
+    check_teacher(options)
     check_place(options)
     check_rows(options)
     if options.lr_end and options.lr_scheduler == "constant":
@@ -129,12 +132,24 @@ def check_lora(options: TrainOptions) -> None:
         raise UserError(message, "pip install peft", EXIT_ENVIRONMENT)
 
 
+def check_teacher(options: TrainOptions) -> None:
+    """Refuse a list of teachers that names none, and a weight of teachers without any."""
+    if options.teacher is not None and not options.teacher_paths:
+        message = f"--teacher: found {options.teacher!r}, expected model folders"
+        raise UserError(message, "--teacher model/best_model", EXIT_USAGE)
+    if options.teacher is None and options.teacher_weight != TrainOptions.teacher_weight:
+        message = f"--teacher_weight {options.teacher_weight:g}: without effect where there is no --teacher"
+        raise UserError(message, "--teacher model/best_model --output_dir other/", EXIT_USAGE)
+
+
 def check_place(options: TrainOptions) -> None:
-    """Refuse to start from a model in the run folder, which the run would move aside or write over."""
-    # resolved: the same folder may be given by another path
-    if options.pretrained_model and options.pretrained_path.resolve().is_relative_to(options.output_path.resolve()):
-        message = f"--pretrained_model {options.pretrained_model}: lies in the run folder {options.output_dir}"
-        raise UserError(f"{message}, whose models are written over or moved", "--output_dir other/", EXIT_USAGE)
+    """Refuse to start or to learn from a model in the run folder, which the run would move aside or write over."""
+    given = [("pretrained_model", options.pretrained_path)] if options.pretrained_model else []
+    for name, folder in [*given, *(("teacher", folder) for folder in options.teacher_paths)]:
+        # resolved: the same folder may be given by another path
+        if folder.resolve().is_relative_to(options.output_path.resolve()):
+            message = f"--{name} {folder}: lies in the run folder {options.output_dir}"
+            raise UserError(f"{message}, whose models are written over or moved", "--output_dir other/", EXIT_USAGE)
 
 
 def check_rows(options: TrainOptions) -> None:

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.files import sha256_of
-from novelgpt.network import EMBEDDING, HEAD, count_parameters, model_weights, weight_files
+from novelgpt.network import EMBEDDING, HEAD, count_parameters, hash_weights, model_weights
 
 LAYERS = ("c_attn", "c_proj", "c_fc")  # GPT-2's names; c_proj is one of attention and one of the MLP
 
@@ -24,8 +23,7 @@ def lora_identity(folder: str | None, rank: int, alpha: float, dropout: float) -
     if not rank:
         return {"lora": None, "frozen_weights": None}
     settings = f"rank {rank}, alpha {alpha:g}, dropout {dropout:g}"
-    hashes = [sha256_of(path) for path in weight_files(Path(folder))]
-    return {"lora": settings, "frozen_weights": " ".join(hashes)}
+    return {"lora": settings, "frozen_weights": hash_weights(Path(folder))}
 
 
 def add_lora(

@@ -37,7 +37,10 @@ from novelgpt.network import (
     compute_deterministically,
     describe_devices,
     describe_model,
+    describe_teachers,
+    load_teachers,
     read_model_config,
+    teacher_identity,
 )
 from novelgpt.training.adapting import choose_tokenizer, choose_vocabulary, describe_added, load_pretrained
 from novelgpt.training.checks import (
@@ -118,7 +121,8 @@ def load_run(
     # what was left open depends on all of the above
     options = resolve_options(options, n_embd=config["n_embd"], window=window, epoch_steps=steps[0])
     check_resolved(options, holds_out=data.num_valid > 1)
-    return Run(options, devices, world, dtype, tokenizer, model.to(devices[0]), data, config, window, steps)
+    teachers = load_teachers(options.teacher_paths, tokenizer, window=window)
+    return Run(options, devices, world, dtype, tokenizer, model.to(devices[0]), data, config, window, steps, teachers)
 
 
 def describe_run(run: Run) -> list[str]:
@@ -132,6 +136,7 @@ def describe_run(run: Run) -> list[str]:
     return [
         *(["--shard: AdamW takes the place of Muon, which needs whole matrices"] if is_other else []),
         describe_model(run.config, run.tokenizer.vocab_size),
+        *describe_teachers(options.teacher_paths, run.teachers, options.teacher_weight),
         f"data: {train_part}; {held} held out",
         f"steps: {steps}; {run.data.describe_batch()}",
         f"device: {describe_devices(run.devices)}{processes}, {str(run.dtype).removeprefix('torch.')}; {rate}",
@@ -253,6 +258,7 @@ def identity(run: Run) -> dict:
         "dropout": [run.config.get(name, 0.1) for name in DROPOUTS],  # 0.1 is GPT-2's own
         "pretrained_model": options.pretrained_model,
         **lora_identity(options.pretrained_model, options.lora_rank, options.lora_alpha, options.lora_dropout),
+        "teacher": teacher_identity(options.teacher_paths, options.teacher_weight),
         "vocabulary": run.tokenizer.fingerprint,
         **run.data.identity(),
         "model_config": config,
