@@ -96,6 +96,9 @@ class TrainOptions:
     teacher_weight: float = content(
         0.5, "share of the loss that is the divergence from the teacher's distributions", real(0, 1, above=True)
     )
+    second_generation: bool = content(
+        False, "train one network in output_dir/first_generation/, then this one with it as teacher"
+    )
     # what is learned in which order
     output_dir: str = free(
         "model/", "folder of the run: model folders, checkpoints, run.json, log.jsonl", in_book="model/"

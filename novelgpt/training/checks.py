@@ -137,17 +137,29 @@ def check_teacher(options: TrainOptions) -> None:
     if options.teacher is not None and not options.teacher_paths:
         message = f"--teacher: found {options.teacher!r}, expected model folders"
         raise UserError(message, "--teacher model/best_model", EXIT_USAGE)
-    if options.teacher is None and options.teacher_weight != TrainOptions.teacher_weight:
+    is_taught = options.teacher is not None or options.second_generation
+    if not is_taught and options.teacher_weight != TrainOptions.teacher_weight:
         message = f"--teacher_weight {options.teacher_weight:g}: without effect where there is no --teacher"
         raise UserError(message, "--teacher model/best_model --output_dir other/", EXIT_USAGE)
+    if not options.second_generation:
+        return
+    if options.teacher is not None:
+        message = "--teacher and --second_generation: found both, expected one of them"
+        raise UserError(message, "leave --teacher out", EXIT_USAGE)
+    if options.resume not in ("auto", "never"):
+        message = f"--resume {options.resume}: a checkpoint is of one run, and --second_generation makes two"
+        raise UserError(message, "--resume auto takes the newest whole ones", EXIT_USAGE)
 
 
 def check_place(options: TrainOptions) -> None:
     """Refuse to start or to learn from a model in the run folder, which the run would move aside or write over."""
     given = [("pretrained_model", options.pretrained_path)] if options.pretrained_model else []
-    for name, folder in [*given, *(("teacher", folder) for folder in options.teacher_paths)]:
+    given += [("teacher", folder) for folder in options.teacher_paths]
+    for name, folder in given:
         # resolved: the same folder may be given by another path
-        if folder.resolve().is_relative_to(options.output_path.resolve()):
+        place, run = folder.resolve(), options.output_path.resolve()
+        is_first = name == "teacher" and options.resume != "never" and place.is_relative_to(run / "first_generation")
+        if place.is_relative_to(run) and not is_first:
             message = f"--{name} {folder}: lies in the run folder {options.output_dir}"
             raise UserError(f"{message}, whose models are written over or moved", "--output_dir other/", EXIT_USAGE)
 

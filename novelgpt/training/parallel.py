@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -227,13 +227,13 @@ def wait_for_first(world: World, name: str) -> None:
 
 
 @contextlib.contextmanager
-def leaving_world(world: World, *, is_asked: bool) -> Iterator[None]:
-    """Part from the other processes at the end of the block if asked, once all have come to it.
+def leaving_world(world: World, *, is_asked: Callable[[], bool]) -> Iterator[None]:
+    """Part from the other processes at the end of the block if asked by then, once all have come to it.
 
     Whoever fails in the block does not wait for them.
     """
     yield
-    if not is_asked or world.size == 1:
+    if world.size == 1 or not is_asked():
         return
     # A wrapped network holds the group of processes, and the group waits for its threads when it goes, which may want
     # to drop tensors of Python: so the network goes first, and the threads have come to rest by the time all are here.

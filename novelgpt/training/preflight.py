@@ -1,9 +1,11 @@
 """Before a run starts: what it would do and take on this machine (`train.py --plan`), and whether the disk has room."""
 
+import copy
 import os
 import shutil
 import statistics
 import time
+from dataclasses import replace
 
 from novelgpt.cli import spell_command
 from novelgpt.files import ready_file
@@ -17,6 +19,19 @@ CHECKPOINT_BYTES = 12  # a parameter: the weight and two moments in fp32
 MODEL_BYTES = 4  # a parameter
 FEW_TOKENS_PER_PARAMETER = 0.025  # below, a smaller network learns as well (measured on novels of 1 M characters)
 SMALLER = ("config/model_config_laptop.json", "config/model_config_demo.json")
+
+
+def print_plans(run: Run) -> None:
+    """Print the plan of a run, and of a first generation also that of the second one."""
+    if not run.options.second_generation:
+        return print_plan(run)
+    # an engine changes the network that it is given; for time and memory an untrained teacher is as good
+    network, teacher = (copy.deepcopy(run.model) for _ in range(2))
+    for name, each in {"first": run, "second": replace(run, model=network, teachers=(teacher.eval(),))}.items():
+        if run.world.is_main:
+            print(shown(f"{name} generation"))
+        print_plan(each)
+    return None
 
 
 def print_plan(run: Run) -> None:

@@ -34,11 +34,19 @@ from novelgpt.training.checkpoint import (
     set_later_aside,
 )
 from novelgpt.training.engine import Run
-from novelgpt.training.keeping import BEST, FINAL, adopt_best, final_step, is_over, is_written
+from novelgpt.training.keeping import (
+    FIRST,
+    adopt_best,
+    best_model,
+    first_generation,
+    has_come_to_its_end,
+    is_finished,
+    second_generation,
+)
 from novelgpt.training.log import Watch, format_duration
 from novelgpt.training.lora import plain_model
-from novelgpt.training.parallel import explaining_losses, leaving_world, telling_errors_once, wait_for_all
-from novelgpt.training.preflight import check_disk, describe_long_warmup, print_plan
+from novelgpt.training.parallel import any_process, explaining_losses, leaving_world, telling_errors_once, wait_for_all
+from novelgpt.training.preflight import check_disk, describe_long_warmup, print_plans
 from novelgpt.training.run import (
     RUN_FILE,
     check_identity,
@@ -74,13 +82,32 @@ def train(
     Raises:
         UserError: anything the user can repair.
     """
-    deadline, limit = find_deadline(options, time.monotonic())
+    settings = {"command": command, "watch": watch, "exit_at_second": exit_at_second}
+    settings["deadline"] = find_deadline(options, time.monotonic())
+    if options.second_generation:
+        status = train_generation(first_generation(options), **settings)
+        if status is not None:
+            return status
+        options = second_generation(options)
+    return train_generation(options, **settings)
+
+
+def train_generation(
+    options: TrainOptions,
+    *,
+    command: Sequence[str] | None,
+    watch: Watch | None,
+    exit_at_second: bool,
+    deadline: tuple[float | None, str],
+) -> int | None:
+    """Train one run as `train` does; return None where a first generation is at its end, and the second may begin."""
+    (end, limit), goes_on = deadline, False
     # a process that ends with this call parts from the others; another call under torchrun would need them again
-    with StopSignals(deadline=deadline, limit=limit, exit_at_second=exit_at_second) as stop:
+    with StopSignals(deadline=end, limit=limit, exit_at_second=exit_at_second) as stop:
         run = prepare_run(options, command)
-        with leaving_world(run.world, is_asked=exit_at_second), telling_errors_once(run.world):
+        with leaving_world(run.world, is_asked=lambda: exit_at_second and not goes_on), telling_errors_once(run.world):
             if run.options.plan:
-                print_plan(run)
+                print_plans(run)
                 return EXIT_DONE
 
             # the run folder: the first process puts it in order, and the others look when it is done
@@ -90,7 +117,8 @@ def train(
             if not run.world.is_main:
                 checkpoint = choose_checkpoint(run, set_aside=False)
             if is_finished(run.options, checkpoint):
-                return EXIT_DONE
+                goes_on = run.options.second_generation
+                return None if goes_on else EXIT_DONE
 
             # the steps: to the end, or until a signal or the clock stops them
             began = time.monotonic()
@@ -109,7 +137,11 @@ def train(
                 del trainer  # and with it the wrapped network, which holds the group of processes
             wait_for_all(run.world)
             report_end(run, progress, seconds=time.monotonic() - began)
-            return EXIT_DONE
+            if not run.options.second_generation:
+                return EXIT_DONE
+            # the second one begins at once, or with the next call where a stop was asked for in the last moment
+            goes_on = not any_process(stop.must_stop(), run.world)
+            return None if goes_on else EXIT_DONE if stop.stopped_by is None else 128 + stop.stopped_by
 
 
 def begin(run: Run) -> Path | None:
@@ -119,13 +151,17 @@ def begin(run: Run) -> Path | None:
     # what a kill left half written
     remove_leftovers(folder)
     remove_leftovers(folder / FOLDER)
+    is_first = run.options.second_generation
     if run.options.resume == "never":
-        move_run_aside(folder)
+        move_run_aside(folder.parent if is_first else folder)
     # what is there decides: nothing, an unfinished run of the same identity, or a finished one
     checkpoint = choose_checkpoint(run, set_aside=True)
     if is_finished(run.options, checkpoint):
         say_finished(run, read_progress(checkpoint))
         return checkpoint
+    if is_first and (folder.parent / RUN_FILE).exists():
+        hint = f"to start anew, the old run moved aside: {spell_command(run.command, resume='never')}"
+        raise UserError(f"{folder.parent}: holds a run that did not learn from {folder}", hint, EXIT_STATE)
 
     # from here on something will be written
     check_disk(run)
@@ -151,7 +187,7 @@ def find_deadline(options: TrainOptions, began: float) -> tuple[float | None, st
 
 def move_run_aside(folder: Path) -> None:
     """Move everything of an earlier run into a numbered sibling folder; the lock stays."""
-    if not (folder / RUN_FILE).exists() and not (folder / FOLDER).exists():
+    if not any((folder / name).exists() for name in (RUN_FILE, FOLDER, FIRST)):
         return
 
     # model.1, model.2, …: no earlier run is ever overwritten
@@ -197,12 +233,6 @@ def run_file_of(checkpoint: Path) -> Path:
     return checkpoint.resolve().parent.parent / RUN_FILE
 
 
-def has_come_to_its_end(folder: Path, options: dict) -> bool:
-    """Tell whether the run in a folder has done all that its options, as run.json has them, asked for."""
-    checkpoints, patience = list_checkpoints(folder), options.get("early_stopping_patience", 0)
-    return bool(checkpoints) and is_over(read_progress(checkpoints[-1]), epochs=options["epochs"], patience=patience)
-
-
 def choose_named_checkpoint(run: Run, path: Path, *, set_aside: bool) -> Path:
     """Return the checkpoint that --resume names; those of the run folder that come after it step aside."""
     if damage := find_checkpoint_damage(path):
@@ -222,20 +252,11 @@ def choose_named_checkpoint(run: Run, path: Path, *, set_aside: bool) -> Path:
     return path
 
 
-def is_finished(options: TrainOptions, checkpoint: Path | None) -> bool:
-    """Tell whether the run's newest checkpoint is its end and the final model is of it."""
-    if checkpoint is None:
-        return False
-    # a kill between the last checkpoint and final_model leaves a run that is over and not finished
-    progress = read_progress(checkpoint)
-    step = final_step(progress, wants_best=options.load_best_model_at_end)
-    is_at_end = is_over(progress, epochs=options.epochs, patience=options.early_stopping_patience)
-    return is_at_end and is_written(options.output_path / FINAL, step)
-
-
 def say_finished(run: Run, progress: Progress) -> None:
     """Say that there is nothing left to do, how to write, and how to go on all the same."""
     say(f"{run.options.output_path}: this run is finished; --resume never starts it again")
+    if run.options.second_generation:  # what comes next is the second one
+        return
     say_what_next(progress, run)
     more = {"epochs": 2 * run.options.epochs} if progress.epoch > run.options.epochs else {"early_stopping_patience": 0}
     say(f"for more epochs: {going_on(run, **more)}")
@@ -315,6 +336,8 @@ def report_end(run: Run, progress: Progress, *, seconds: float) -> None:
         improves = outcome.startswith("still improving")
         advice = "train longer" if improves else "a longer book or a smaller network would help"
         say(f"{outcome}{compare_with_ngram(progress, run, advice)}")
+        if run.options.second_generation:  # its model is there to teach
+            return
         say_what_next(progress, run)
         if improves:
             say(f"for twice as many: {going_on(run, epochs=2 * run.options.epochs)}")
@@ -330,13 +353,6 @@ def going_on(run: Run, **changes: int) -> str:
     """Spell the command that goes on with a finished run under changed options."""
     allowed = ",".join(dict.fromkeys(filter(None, (*run.options.allow_change.split(","), *changes))))
     return spell_command(run.command, **changes, allow_change=allowed, resume=None)
-
-
-def best_model(progress: Progress, options: TrainOptions) -> Path:
-    """Return the model folder to use: final_model where it has the best weights or nothing was held out."""
-    step = final_step(progress, wants_best=options.load_best_model_at_end)
-    is_final = progress.best_epoch is None or progress.best_step == step
-    return options.output_path / (FINAL if is_final else BEST)
 
 
 def writing_command(folder: Path, options: TrainOptions) -> str:
