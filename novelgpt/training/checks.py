@@ -148,7 +148,7 @@ def check_teacher(options: TrainOptions) -> None:
         raise UserError(message, "leave --teacher out", EXIT_USAGE)
     if options.resume not in ("auto", "never"):
         message = f"--resume {options.resume}: a checkpoint is of one run, and --second_generation makes two"
-        raise UserError(message, "--resume auto takes the newest whole ones", EXIT_USAGE)
+        raise UserError(message, "--resume auto takes the newest whole one", EXIT_USAGE)
 
 
 def check_place(options: TrainOptions) -> None:

@@ -27,9 +27,10 @@ def print_plans(run: Run) -> None:
         return print_plan(run)
     # an engine changes the network that it is given; for time and memory an untrained teacher is as good
     network, teacher = (copy.deepcopy(run.model) for _ in range(2))
-    for name, each in {"first": run, "second": replace(run, model=network, teachers=(teacher.eval(),))}.items():
+    second = replace(run, model=network, teachers=(teacher.eval(),))
+    for title, each in ((shown("first generation"), run), (shown("second generation"), second)):
         if run.world.is_main:
-            print(shown(f"{name} generation"))
+            print(title)
         print_plan(each)
     return None
 

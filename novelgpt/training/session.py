@@ -38,14 +38,13 @@ from novelgpt.training.keeping import (
     FIRST,
     adopt_best,
     best_model,
-    first_generation,
     has_come_to_its_end,
     is_finished,
     second_generation,
 )
 from novelgpt.training.log import Watch, format_duration
 from novelgpt.training.lora import plain_model
-from novelgpt.training.parallel import any_process, explaining_losses, leaving_world, telling_errors_once, wait_for_all
+from novelgpt.training.parallel import explaining_losses, leaving_world, telling_errors_once, wait_for_all
 from novelgpt.training.preflight import check_disk, describe_long_warmup, print_plans
 from novelgpt.training.run import (
     RUN_FILE,
@@ -66,7 +65,8 @@ def train(
     command: Sequence[str] | None = None,
     watch: Watch | None = None,
     exit_at_second: bool = True,
-) -> int:
+    deadline: tuple[float | None, str] | None = None,
+) -> int | None:
     """Train, or resume a run, as the options say. The caller holds the lock of the run folder.
 
     Args:
@@ -75,33 +75,17 @@ def train(
             was no command line.
         watch: called with every record of the log.
         exit_at_second: whether a second signal ends the process at once.
+        deadline: what find_deadline returned; None to ask it now.
 
     Returns:
-        Exit status: 0 when the run is finished or its time is up, 128 + signal when it was asked to stop.
+        Exit status: 0 when the run is finished or its time is up, 128 + signal when it was asked to stop; None after a
+        first generation, when the second may begin.
 
     Raises:
         UserError: anything the user can repair.
     """
-    settings = {"command": command, "watch": watch, "exit_at_second": exit_at_second}
-    settings["deadline"] = find_deadline(options, time.monotonic())
-    if options.second_generation:
-        status = train_generation(first_generation(options), **settings)
-        if status is not None:
-            return status
-        options = second_generation(options)
-    return train_generation(options, **settings)
-
-
-def train_generation(
-    options: TrainOptions,
-    *,
-    command: Sequence[str] | None,
-    watch: Watch | None,
-    exit_at_second: bool,
-    deadline: tuple[float | None, str],
-) -> int | None:
-    """Train one run as `train` does; return None where a first generation is at its end, and the second may begin."""
-    (end, limit), goes_on = deadline, False
+    end, limit = deadline or find_deadline(options, time.monotonic())
+    goes_on = options.second_generation and not options.plan  # unless it is stopped
     # a process that ends with this call parts from the others; another call under torchrun would need them again
     with StopSignals(deadline=end, limit=limit, exit_at_second=exit_at_second) as stop:
         run = prepare_run(options, command)
@@ -110,14 +94,8 @@ def train_generation(
                 print_plans(run)
                 return EXIT_DONE
 
-            # the run folder: the first process puts it in order, and the others look when it is done
-            if run.world.is_main:
-                checkpoint = begin(run)
-            wait_for_all(run.world)
-            if not run.world.is_main:
-                checkpoint = choose_checkpoint(run, set_aside=False)
+            checkpoint = begin_together(run)
             if is_finished(run.options, checkpoint):
-                goes_on = run.options.second_generation
                 return None if goes_on else EXIT_DONE
 
             # the steps: to the end, or until a signal or the clock stops them
@@ -127,7 +105,10 @@ def train_generation(
             try:
                 with explaining_losses(run.world):
                     trainer.fit(checkpoint)
+                    if goes_on:  # with the next call, where a stop was asked for in the last moment
+                        trainer.check_stop()
             except Stopped:
+                goes_on = False
                 wait_for_all(run.world)  # the first process has saved
                 taken = {"steps": trainer.progress.step - first, "seconds": time.monotonic() - began}
                 report_stop(run, trainer.progress, **taken, reason=stop.reason())
@@ -137,11 +118,25 @@ def train_generation(
                 del trainer  # and with it the wrapped network, which holds the group of processes
             wait_for_all(run.world)
             report_end(run, progress, seconds=time.monotonic() - began)
-            if not run.options.second_generation:
-                return EXIT_DONE
-            # the second one begins at once, or with the next call where a stop was asked for in the last moment
-            goes_on = not any_process(stop.must_stop(), run.world)
-            return None if goes_on else EXIT_DONE if stop.stopped_by is None else 128 + stop.stopped_by
+            return None if goes_on else EXIT_DONE
+
+
+def train_both(first: TrainOptions, second: TrainOptions, **settings: object) -> int:
+    """Train a first generation, and when it is at its end the second one, as `train` does, whose settings it takes.
+
+    Args:
+        first, second: of the two runs, both with second_generation; the first one lies in the second one's folder.
+    """
+    settings["deadline"] = find_deadline(second, time.monotonic())
+    status = train(first, **settings)
+    return train(second_generation(second), **settings) if status is None else status
+
+
+def begin_together(run: Run) -> Path | None:
+    """Let the first process put the run folder in order, and the others look when it is done."""
+    checkpoint = begin(run) if run.world.is_main else None
+    wait_for_all(run.world)
+    return checkpoint if run.world.is_main else choose_checkpoint(run, set_aside=False)
 
 
 def begin(run: Run) -> Path | None:

@@ -80,7 +80,7 @@ def test_a_stop_between_the_two_is_obeyed_and_the_same_command_begins_with_the_s
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "write_final", write_and_be_stopped)
-        assert session.train(options) == 128 + 15
+        assert train(options).status == 128 + 15
     assert (options.output_path / "first_generation" / "final_model").is_dir()
     assert not (options.output_path / "run.json").exists()
     assert train(options).finished
@@ -159,14 +159,14 @@ def test_what_contradicts_it_is_refused(tiny_options, pretrained):
     named = refusal_of(check_inputs, tiny_options(second_generation=True, resume="run/checkpoints/step-00000002"))
     assert (named.message, named.hint, named.code) == (
         "--resume run/checkpoints/step-00000002: a checkpoint is of one run, and --second_generation makes two",
-        "--resume auto takes the newest whole ones", EXIT_USAGE,
+        "--resume auto takes the newest whole one", EXIT_USAGE,
     )  # fmt: skip
     check_inputs(tiny_options(second_generation=True, teacher_weight=0.25))
 
 
 def test_the_plan_shows_both_and_writes_nothing(options, capsys, tmp_path):
     planned = replace(options, plan=True, output_dir=str(tmp_path / "planned"))
-    assert session.train(planned) == 0
+    assert train(planned).status == 0
     lines = capsys.readouterr().out.splitlines()
     names = [line.split(":")[0] for line in lines]
     plan = ["data", "parameters", "batches", "steps", "warm-up", "memory", "time", "disk", "advice"]
