@@ -100,11 +100,17 @@ def train(
     # the lock comes before torch is loaded, so that a second start is told at once
     with run_lock(options.output_dir) if is_main_process() else contextlib.nullcontext():
         from novelgpt.network import restoring_determinism
+        from novelgpt.training.keeping import first_generation
         from novelgpt.training.session import train as train_run
+        from novelgpt.training.session import train_both
 
+        settings = {"command": command, "watch": progress, "exit_at_second": exit_at_second}
         with restoring_determinism():
-            settings = {"command": command, "watch": progress, "exit_at_second": exit_at_second}
-            status = train_run(options, began=float(os.environ.get(BEGAN, began)), **settings)
+            settings["began"] = float(os.environ.get(BEGAN, began))
+            if options.second_generation:
+                status = train_both(first_generation(options), options, **settings)
+            else:
+                status = train_run(options, **settings)
     return read_result(options, status)
 
 
@@ -112,7 +118,7 @@ def read_result(options: TrainOptions, status: int = EXIT_DONE) -> TrainResult:
     """Read where a run stands; a folder without checkpoints stands at the beginning."""
     from novelgpt.files import read_json
     from novelgpt.training.checkpoint import list_checkpoints, read_progress
-    from novelgpt.training.session import is_finished
+    from novelgpt.training.keeping import is_finished
 
     folder = options.output_path
     checkpoints = list_checkpoints(folder)

@@ -89,6 +89,16 @@ class TrainOptions:
     )
     lora_alpha: float = content(32.0, "corrections count by alpha / rank", real(0, 10_000, above=True))
     lora_dropout: float = content(0.0, "dropout of the corrections' inputs", real(0, 0.9))
+    # whom it learns from beside the text
+    teacher: str | None = content(
+        None, "model folder whose distributions it also learns; of several the mean", metavar="FOLDER,…"
+    )
+    teacher_weight: float = content(
+        0.5, "share of the loss that is the divergence from the teacher's distributions", real(0, 1, above=True)
+    )
+    second_generation: bool = content(
+        False, "train one network in output_dir/first_generation/, then this one with it as teacher"
+    )
     # what is learned in which order
     output_dir: str = free(
         "model/", "folder of the run: model folders, checkpoints, run.json, log.jsonl", in_book="model/"
@@ -165,6 +175,11 @@ class TrainOptions:
     def pretrained_path(self) -> Path:
         """The model folder to start from; only where one is given."""
         return Path(self.pretrained_model)
+
+    @property
+    def teacher_paths(self) -> list[Path]:
+        """The model folders of the teachers."""
+        return [Path(name.strip()) for name in (self.teacher or "").split(",") if name.strip()]
 
     @property
     def output_path(self) -> Path:

@@ -150,9 +150,9 @@ def gelu_backward(x, gradient, result):
 
 
 @compiled
-def row_cross_entropy(scores, label, needs_gradient):
-    """Do what `cross_entropy` does for one row."""
-    count = scores.shape[0]
+def row_cross_entropy(scores, label, needs_gradient, teachers, teacher_weight):
+    """Do what `cross_entropy` does for one row; teachers (K, V)."""
+    count, num_teachers = scores.shape[0], teachers.shape[0]
     terms = np.empty(count, np.float32)  # the row in fp32, then e**(score - best)
     for i in range(count):
         terms[i] = widen(scores[i])
@@ -161,21 +161,36 @@ def row_cross_entropy(scores, label, needs_gradient):
     # The gradient is softmax - one-hot: (e**(score - best) - total at the label) / total.
     if needs_gradient:
         share = np.float32(1) / total
-        terms[label] -= total
+        terms[label] -= (np.float32(1) - teacher_weight) * total if num_teachers else total
+        for number in range(num_teachers):
+            subtract_softmax(terms, count, teachers[number], teacher_weight * total / np.float32(num_teachers))
         for i in range(count):
             scores[i] = narrow(terms[i] * share, scores[i])
     return best + np.log(total) - target
 
 
+@compiled
+def subtract_softmax(terms, count, scores, factor):
+    """Subtract factor times the softmax of scores (V,), fp32 or bf16, from the first numbers of terms."""
+    others = np.empty(count, np.float32)
+    for i in range(count):
+        others[i] = widen(scores[i])
+    share = factor / exponentiate(others, count, greatest(others, count))
+    for i in range(count):
+        terms[i] -= others[i] * share
+
+
 @functools.partial(compiled, parallel=True)
-def cross_entropy(scores, labels, losses, needs_gradient):
+def cross_entropy(scores, labels, losses, needs_gradient, teachers, teacher_weight):
     """Write the cross-entropy of every row of scores (N, V) into losses (N,), nats, and its gradient over the scores.
 
     Scores are fp32 or bf16, and stay where no gradient is needed; labels (N,) are int64, a negative one does not count.
+    Where there are scores of teachers (N, K, V), the gradient is that of (1 - w) times the cross-entropy plus w times
+    the divergence from the mean of their probabilities, w being teacher_weight, fp32.
     """
     for row in prange(scores.shape[0]):
         if labels[row] >= 0:
-            losses[row] = row_cross_entropy(scores[row], labels[row], needs_gradient)
+            losses[row] = row_cross_entropy(scores[row], labels[row], needs_gradient, teachers[row], teacher_weight)
         else:
             losses[row] = 0
             for i in range(scores.shape[1] if needs_gradient else 0):

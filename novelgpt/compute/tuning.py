@@ -15,6 +15,7 @@ The head's products and its cross-entropy, which the loss does in chunks, are he
 
 import ctypes
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -166,17 +167,26 @@ def tune_linear_layers(block: nn.Module, noise: Noise, site: int, dtype: torch.d
             setattr(part, name, LinearLayer(layer))
 
 
-def row_losses_on_cpu(logits: torch.Tensor, labels: torch.Tensor, needs_gradient: bool) -> torch.Tensor:
+def row_losses_on_cpu(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    needs_gradient: bool,
+    teachers: Sequence[torch.Tensor] = (),
+    teacher_weight: float = 0.0,
+) -> torch.Tensor:
     """Return the cross-entropy (C,) of every row, fp32 nats; where a gradient is needed, it overwrites the logits.
 
-    Logits (C, V) are in one of CPU_FORMATS; labels (C,) are int64, a negative one does not count.
+    Logits (C, V) are in one of CPU_FORMATS; labels (C,) are int64, a negative one does not count. Logits of teachers,
+    each like these, turn the gradient into that of loops.cross_entropy with them.
     """
     # A label beyond the vocabulary would be read from foreign memory.
     if len(labels) and labels.max() >= logits.shape[1]:
         raise IndexError(f"label {int(labels.max())} of {logits.shape[1]} tokens")
     losses = torch.empty(len(logits))  # (C,)
     share_threads()
-    loops.cross_entropy(as_array(logits), labels.numpy(), losses.numpy(), needs_gradient)
+    taught = torch.stack(list(teachers), 1) if teachers else logits.new_empty(len(logits), 0, 0)  # (C, K, V)
+    arrays = (as_array(logits), labels.numpy(), losses.numpy())
+    loops.cross_entropy(*arrays, needs_gradient, as_array(taught), np.float32(teacher_weight))
     return losses
 
 

@@ -2,6 +2,7 @@
 
     config.json ─config→ checked keys ─model→ GPT2LMHeadModel ─loss→ nats
     model.safetensors ─weights→ named tensors ─┘    devices: where, and in which number format
+                                                    teachers: networks that another one learns from
 
 Every name is loaded when it is first asked for, since behind all but the config stands torch, which takes seconds.
 """
@@ -16,9 +17,10 @@ MODULES = {
     "model": "build_model count_parameters describe_model gather_tensor load_model model_weights "
     "StoredModel read_model "
     "save_model write_configs",
-    "weights": "OLD_WEIGHTS WEIGHTS check_safetensors_header check_weights read_safetensors weight_files "
+    "weights": "OLD_WEIGHTS WEIGHTS check_safetensors_header check_weights hash_weights read_safetensors weight_files "
     "write_safetensors",
     "loss": "score_tokens sum_loss",
+    "teachers": "describe_teachers load_teachers place_teachers teacher_identity",
     "devices": "check_versions choose_devices choose_precision compute_deterministically describe_devices "
     "find_devices has_fast_bf16 restoring_determinism",
 }

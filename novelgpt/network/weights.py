@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from novelgpt.files import IS_WINDOWS, read_json
+from novelgpt.files import IS_WINDOWS, read_json, sha256_of
 from novelgpt.messages import EXIT_STATE, UserError, warn
 from novelgpt.network.config import EMBEDDING, HEAD, TIED, expected_shapes
 
@@ -66,6 +66,11 @@ def weight_files(folder: Path) -> list[Path]:
             return indexed_files(index)
     message = f"{folder}: neither {WEIGHTS} nor {OLD_WEIGHTS} in it"
     raise UserError(message, "give a folder with the weights of a GPT-2", EXIT_STATE)
+
+
+def hash_weights(folder: Path) -> str:
+    """Return the SHA-256 of the weights file of a model folder; of several files one after the other."""
+    return " ".join(map(sha256_of, weight_files(folder)))
 
 
 def indexed_files(index: Path) -> list[Path]:

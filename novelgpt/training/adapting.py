@@ -27,7 +27,6 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from novelgpt.corpus.tokenizers import NovelTokenizer, has_vocabulary, load_tokenizer
-from novelgpt.files import sha256_of
 from novelgpt.messages import EXIT_USAGE, UserError
 from novelgpt.network import (
     EMBEDDING,
@@ -35,10 +34,10 @@ from novelgpt.network import (
     TIED,
     check_model_folder,
     count_parameters,
+    hash_weights,
     load_model,
     model_weights,
     read_folder_config,
-    weight_files,
 )
 
 DEFAULT_VOCABULARY = "cache/vocab_small.txt"
@@ -192,8 +191,7 @@ def lora_identity(folder: str | None, rank: int, alpha: float, dropout: float) -
     if not rank:
         return {"lora": None, "frozen_weights": None}
     settings = f"rank {rank}, alpha {alpha:g}, dropout {dropout:g}"
-    hashes = [sha256_of(path) for path in weight_files(Path(folder))]
-    return {"lora": settings, "frozen_weights": " ".join(hashes)}
+    return {"lora": settings, "frozen_weights": hash_weights(Path(folder))}
 
 
 def add_lora(

@@ -31,7 +31,9 @@ def check_inputs(options: TrainOptions, command: Sequence[str] | None = None) ->
         if not reads_rows(options):
             check_stride(options, config["n_positions"])
 
-    # vocabulary and text
+    # teachers, vocabulary and text
+    for folder in options.teacher_paths:
+        check_model_folder(folder, flag="--teacher", hashes=False)
     check_file(options.tokenizer_path, "python make_vocab.py")
     if reads_rows(options):
         check_file(options.train_file, "--train_file data/lines.txt")
@@ -85,6 +87,7 @@ def asked_precision(options: TrainOptions) -> str:
 def check_options(options: TrainOptions) -> None:
     """Refuse options that contradict each other or would have no effect."""
     check_lora(options)
+    check_teacher(options)
     check_place(options)
     check_rows(options)
     check_hours(options)
@@ -143,12 +146,36 @@ def check_lora(options: TrainOptions) -> None:
         raise UserError(message, "pip install peft", EXIT_ENVIRONMENT)
 
 
+def check_teacher(options: TrainOptions) -> None:
+    """Refuse a list of teachers that names none, and a weight of teachers without any."""
+    if options.teacher is not None and not options.teacher_paths:
+        message = f"--teacher: found {options.teacher!r}, expected model folders"
+        raise UserError(message, "--teacher model/best_model", EXIT_USAGE)
+    is_taught = options.teacher is not None or options.second_generation
+    if not is_taught and options.teacher_weight != TrainOptions.teacher_weight:
+        message = f"--teacher_weight {options.teacher_weight:g}: without effect where there is no --teacher"
+        raise UserError(message, "--teacher model/best_model --output_dir other/", EXIT_USAGE)
+    if not options.second_generation:
+        return
+    if options.teacher is not None:
+        message = "--teacher and --second_generation: found both, expected one of them"
+        raise UserError(message, "leave --teacher out", EXIT_USAGE)
+    if options.resume not in ("auto", "never"):
+        message = f"--resume {options.resume}: a checkpoint is of one run, and --second_generation makes two"
+        raise UserError(message, "--resume auto takes the newest whole one", EXIT_USAGE)
+
+
 def check_place(options: TrainOptions) -> None:
-    """Refuse to start from a model in the run folder, which the run would move aside or write over."""
-    # resolved: the same folder may be given by another path
-    if options.pretrained_model and options.pretrained_path.resolve().is_relative_to(options.output_path.resolve()):
-        message = f"--pretrained_model {options.pretrained_model}: lies in the run folder {options.output_dir}"
-        raise UserError(f"{message}, whose models are written over or moved", "--output_dir other/", EXIT_USAGE)
+    """Refuse to start or to learn from a model in the run folder, which the run would move aside or write over."""
+    given = [("pretrained_model", options.pretrained_path)] if options.pretrained_model else []
+    given += [("teacher", folder) for folder in options.teacher_paths]
+    for name, folder in given:
+        # resolved: the same folder may be given by another path
+        place, run = folder.resolve(), options.output_path.resolve()
+        is_first = name == "teacher" and options.resume != "never" and place.is_relative_to(run / "first_generation")
+        if place.is_relative_to(run) and not is_first:
+            message = f"--{name} {folder}: lies in the run folder {options.output_dir}"
+            raise UserError(f"{message}, whose models are written over or moved", "--output_dir other/", EXIT_USAGE)
 
 
 def check_rows(options: TrainOptions) -> None:

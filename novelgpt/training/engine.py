@@ -21,7 +21,7 @@ from novelgpt.cli import TrainOptions
 from novelgpt.compute import keep_freed_memory, tune_for_cpu, tune_for_gpu
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, warn
-from novelgpt.network import count_parameters
+from novelgpt.network import count_parameters, place_teachers
 from novelgpt.training import compilation
 from novelgpt.training.feed import load_corpus, rows_to_device
 from novelgpt.training.memory import (
@@ -61,6 +61,7 @@ class Run:
     config: dict  # the checked network config
     window: int  # tokens a row: the network's context, or the block of records
     epoch_steps: list[int]  # optimizer steps of each epoch; where hours end it, of the first one
+    teachers: tuple[GPT2LMHeadModel, ...] = ()  # in fp32 on the CPU; what they say is learned beside the text
     asked: TrainOptions | None = None  # the options as they were given
     command: Sequence[str] | None = None  # that started it, script first
 
@@ -113,7 +114,8 @@ class Engine:
             tune_for_gpu(run.model)
         if options.gradient_checkpointing:
             checkpoint_activations(run.model)
-        self.loss_module = LossModule(run.model, run.dtype, HEAD_CHUNK[self.device.type])
+        taught = (place_teachers(run.teachers, run.devices, run.dtype), options.teacher_weight)
+        self.loss_module = LossModule(run.model, run.dtype, HEAD_CHUNK[self.device.type], *taught)
         self.micro_batches = self.choose_micro_batches()  # as many as the memory wants
         settings = {"mode": options.compile, "world": run.world, "dynamic": None if options.rows else False}
         settings["wanted"] = compilation.should_compile(options.compile, run.devices, run.total_steps or math.inf)
@@ -154,6 +156,7 @@ class Engine:
             accumulates=parts > 1,
             trained=run.num_trained,
             window=run.window,
+            teachers=[(count_parameters(teacher), teacher.config.n_embd) for teacher in run.teachers],
         )
 
     def available_bytes(self) -> int:

@@ -4,21 +4,34 @@ An evaluation is due at the end of every epoch and, with `--eval_steps N`, at ev
 at about 20 places of the run, and no epoch has a folder of its own. The lowest held-out loss is best_model. With
 `--early_stopping_patience K` the run ends after K evaluations without a lower one; with `--load_best_model_at_end`
 final_model is a copy of best_model.
+
+With `--second_generation` a run folder holds another one, and the best model there teaches the network here::
+
+    model/first_generation/   a run like any other, with the seed that was given
+    model/                    the second one: the next seed, and first_generation/best_model as --teacher
+
+Either is resumed as any run is, so the same command goes on wherever it was interrupted. A first generation that has
+come to its end is not trained again, even where the second one goes on under changed options.
 """
 
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from novelgpt.cli import TrainOptions
 from novelgpt.files import MANIFEST, atomic_folder, find_damage, read_json
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, UserError, say, warn
-from novelgpt.training.checkpoint import Progress
+from novelgpt.training.checkpoint import Progress, list_checkpoints, read_progress
+from novelgpt.training.pace import is_over
 from novelgpt.training.stopping import Stopped
 
 FINAL, BEST = "final_model", "best_model"
+FIRST = "first_generation"
+SEEDS = 2**31  # as many as there are
 
 
 class ModelKeeper:
@@ -177,3 +190,67 @@ def adopt_best(folder: Path, checkpoint: str, step: int | None, *, is_needed: bo
         hint = "--no-load_best_model_at_end --allow_change load_best_model_at_end gives final_model the last weights"
         raise UserError(f"{message}, so it could not become {FINAL}", hint, EXIT_STATE)
     warn(f"{message}; {BEST} will be that of the next better evaluation")
+
+
+def is_finished(options: TrainOptions, checkpoint: Path | None) -> bool:
+    """Tell whether the run's newest checkpoint is its end and the final model is of it."""
+    if checkpoint is None:
+        return False
+    # a kill between the last checkpoint and final_model leaves a run that is over and not finished
+    progress = read_progress(checkpoint)
+    step = final_step(progress, wants_best=options.load_best_model_at_end)
+    is_at_end = has_ended(progress, options, patience=options.early_stopping_patience)
+    return is_at_end and is_written(options.output_path / FINAL, step)
+
+
+def has_ended(progress: Progress, options: TrainOptions, *, patience: int = 0) -> bool:
+    """Tell whether no step of a run is left; an early stop counts where its patience is given."""
+    return is_over(progress, epochs=options.epochs, hours=options.hours, patience=patience)
+
+
+def has_come_to_its_end(folder: Path, options: dict) -> bool:
+    """Tell whether the run in a folder has done all that its options, as run.json has them, asked for."""
+    checkpoints, patience = list_checkpoints(folder), options.get("early_stopping_patience", 0)
+    lengths = {"epochs": options["epochs"], "hours": options.get("hours")}
+    return bool(checkpoints) and is_over(read_progress(checkpoints[-1]), **lengths, patience=patience)
+
+
+def best_model(progress: Progress, options: TrainOptions) -> Path:
+    """Return the model folder to use: final_model where it has the best weights or nothing was held out."""
+    step = final_step(progress, wants_best=options.load_best_model_at_end)
+    is_final = progress.best_epoch is None or progress.best_step == step
+    return options.output_path / (FINAL if is_final else BEST)
+
+
+def first_generation(options: TrainOptions) -> TrainOptions:
+    """Return the options of the first of two generations.
+
+    Args:
+        options: as they were given, with second_generation; it stays set and tells the run that another one follows.
+
+    Returns:
+        Those options in a folder of their own. Of what --allow_change names, a finished run keeps its own values.
+    """
+    curves = None if options.writer_dir is None else str(Path(options.writer_dir) / FIRST)
+    first = replace(options, output_dir=str(options.output_path / FIRST), writer_dir=curves)
+    path = first.output_path / "run.json"
+    if options.resume == "never" or not path.exists():
+        return first
+    former, allowed = read_json(path), [name.strip() for name in options.allow_change.split(",")]
+    former = former.get("options", {}) if isinstance(former, dict) else {}  # the run itself says what is wrong with it
+    own = replace(first, **{name: former[name] for name in allowed if name in former})
+    checkpoints = list_checkpoints(first.output_path)
+    return own if checkpoints and is_finished(own, checkpoints[-1]) else first
+
+
+def second_generation(options: TrainOptions) -> TrainOptions:
+    """Return the options of the second of two generations, whose first one has come to its end.
+
+    Args:
+        options: as they were given.
+    """
+    first = options.output_path / FIRST
+    has_best = read_progress(list_checkpoints(first)[-1]).best_epoch is not None  # else nothing was held out
+    changes = {"teacher": str(first / (BEST if has_best else FINAL)), "seed": (options.seed + 1) % SEEDS}
+    # a former run has stepped aside before the first generation, if it was to
+    return replace(options, second_generation=False, resume="auto", **changes)

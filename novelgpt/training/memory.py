@@ -3,11 +3,12 @@
 Per parameter: weight, gradient and two moments in fp32 (16 bytes; Muon keeps one moment). Per token and layer: what the
 backward pass needs again, about 38 bytes times the width where products are in 16 bits (inputs of the linear layers and
 of GELU in 16 bits, two residual streams in fp32, two dropout masks), 72 in fp32. On a CPU the attention's probabilities
-are kept too, half of a square and a block's width. The loss holds one chunk of logits.
+are kept too, half of a square and a block's width. The loss holds one chunk of logits. Teachers are frozen weights,
+hidden states and a chunk of logits each.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -52,6 +53,7 @@ def predict_bytes(
     accumulates: bool = False,
     trained: int | None = None,
     window: int | None = None,
+    teachers: Sequence[tuple[int, int]] = (),
 ) -> int:
     """Predict the memory that a training step takes on one device.
 
@@ -62,6 +64,7 @@ def predict_bytes(
         checkpointing: activations are computed again, and only the inputs of the blocks are kept.
         accumulates: a batch is computed in several parts, so gradients are there from the second one on.
         trained: parameters with gradient and moments; None for all.
+        teachers: parameters and width of each.
     """
     # what is kept of every token for the backward pass
     parameters = count_config_parameters(config, vocab_size)
@@ -72,7 +75,8 @@ def predict_bytes(
     a_layer = ACTIVATION_BYTES[size] * width * tokens
     if device == "cpu":
         a_layer += size * config["n_head"] * tokens * (length + min(QUERY_BLOCK, length)) // 2
-    logits = LOGIT_BYTES * min(HEAD_CHUNK[device], tokens) * vocab_size
+    logits = LOGIT_BYTES * min(HEAD_CHUNK[device], tokens) * vocab_size * (1 + len(teachers))
+    taught = sum(BYTES_PER_FROZEN * count + size * other_width * tokens for count, other_width in teachers)
 
     # copies of the weights in 16 bits, both ends of the network, weights with gradients and moments
     casts = size * parameters if size == 2 else 0
@@ -87,7 +91,7 @@ def predict_bytes(
         activations = 4 * layers * width * tokens + max(forward, backward)
     else:
         activations = layers * a_layer + logits + gradients
-    return FIXED_BYTES + weights + casts + activations + ends
+    return FIXED_BYTES + weights + casts + activations + ends + taught
 
 
 def check_weights_fit(config: dict, vocab_size: int, *, name: str) -> None:

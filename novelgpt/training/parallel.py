@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -32,13 +32,24 @@ SILENT = "Timed out waiting"
 
 
 class LossModule(nn.Module):
-    """A GPT-2 whose forward pass is its loss; what replicas and processes run."""
+    """A GPT-2 whose forward pass is its loss; what replicas and processes run.
 
-    def __init__(self, model: GPT2LMHeadModel, dtype: torch.dtype, chunk: int):
+    Teachers lie whole on every device. They are no submodules, which would travel and be shared out with the weights.
+    """
+
+    def __init__(
+        self,
+        model: GPT2LMHeadModel,
+        dtype: torch.dtype,
+        chunk: int,
+        teachers: dict[torch.device, list[GPT2LMHeadModel]] | None = None,
+        teacher_weight: float = 0.0,
+    ):
         super().__init__()
         self.model = model
         self.dtype = dtype
         self.chunk = chunk
+        self.teachers, self.teacher_weight = teachers or {}, teacher_weight
 
     def forward(self, input_ids: torch.Tensor, labels: torch.Tensor, *, score: bool = False):
         """Return the summed loss of (B, T) rows as fp32 (1,), so that replicas can be gathered.
@@ -48,7 +59,8 @@ class LossModule(nn.Module):
         """
         if score:
             return score_tokens(self.model, input_ids, labels, dtype=self.dtype, chunk=self.chunk)
-        loss = sum_loss(self.model, input_ids, labels, dtype=self.dtype, chunk=self.chunk)
+        taught = {"teachers": self.teachers.get(input_ids.device, ()), "teacher_weight": self.teacher_weight}
+        loss = sum_loss(self.model, input_ids, labels, dtype=self.dtype, chunk=self.chunk, **taught)
         return torch.stack((loss,))  # no view: FSDP2 puts a hook on what it is given
 
 
@@ -215,13 +227,13 @@ def wait_for_first(world: World, name: str) -> None:
 
 
 @contextlib.contextmanager
-def leaving_world(world: World, *, is_asked: bool) -> Iterator[None]:
-    """Part from the other processes at the end of the block if asked, once all have come to it.
+def leaving_world(world: World, *, is_asked: Callable[[], bool]) -> Iterator[None]:
+    """Part from the other processes at the end of the block if asked by then, once all have come to it.
 
     Whoever fails in the block does not wait for them.
     """
     yield
-    if not is_asked or world.size == 1:
+    if world.size == 1 or not is_asked():
         return
     # A wrapped network holds the group of processes, and the group waits for its threads when it goes, which may want
     # to drop tensors of Python: so the network goes first, and the threads have come to rest by the time all are here.

@@ -1,14 +1,22 @@
 """Before a run starts: what it will do, what it would take here (`train.py --plan`), whether the disk has room."""
 
+import copy
 import os
 import shutil
 import statistics
 import time
+from dataclasses import replace
 
 from novelgpt.cli import spell_command
 from novelgpt.files import ready_file
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, shown, warn
-from novelgpt.network import count_config_parameters, describe_devices, describe_model, read_model_config
+from novelgpt.network import (
+    count_config_parameters,
+    describe_devices,
+    describe_model,
+    describe_teachers,
+    read_model_config,
+)
 from novelgpt.training.engine import Engine, Run
 from novelgpt.training.log import format_duration
 from novelgpt.training.pace import LOOKS_SHARE
@@ -33,10 +41,25 @@ def describe_run(run: Run) -> list[str]:
     return [
         *(["--shard: AdamW takes the place of Muon, which needs whole matrices"] if is_other else []),
         describe_model(run.config, run.tokenizer.vocab_size),
+        *describe_teachers(options.teacher_paths, run.teachers, options.teacher_weight),
         f"data: {train_part}; {held} held out",
         f"steps: {steps}; {run.data.describe_batch()}",
         f"device: {describe_devices(run.devices)}{processes}, {str(run.dtype).removeprefix('torch.')}; {rate}",
     ]
+
+
+def print_plans(run: Run) -> None:
+    """Print the plan of a run, and of a first generation also that of the second one."""
+    if not run.options.second_generation:
+        return print_plan(run)
+    # an engine changes the network that it is given; for time and memory an untrained teacher is as good
+    network, teacher = (copy.deepcopy(run.model) for _ in range(2))
+    second = replace(run, model=network, teachers=(teacher.eval(),))
+    for title, each in ((shown("first generation"), run), (shown("second generation"), second)):
+        if run.world.is_main:
+            print(title)
+        print_plan(each)
+    return None
 
 
 def print_plan(run: Run) -> None:

@@ -36,7 +36,9 @@ from novelgpt.network import (
     choose_devices,
     choose_precision,
     compute_deterministically,
+    load_teachers,
     read_model_config,
+    teacher_identity,
 )
 from novelgpt.training.adapting import (
     add_lora,
@@ -127,7 +129,8 @@ def load_run(
     # what was left open depends on all of the above
     options = resolve_options(options, n_embd=config["n_embd"], window=window, epoch_steps=steps[0])
     check_resolved(options, holds_out=data.num_valid > 1)
-    return Run(options, devices, world, dtype, tokenizer, model.to(devices[0]), data, config, window, steps)
+    teachers = load_teachers(options.teacher_paths, tokenizer, window=window)
+    return Run(options, devices, world, dtype, tokenizer, model.to(devices[0]), data, config, window, steps, teachers)
 
 
 def resolve_options(options: TrainOptions, *, n_embd: int, window: int, epoch_steps: int) -> TrainOptions:
@@ -246,6 +249,7 @@ def identity(run: Run) -> dict:
         "dropout": [run.config.get(name, 0.1) for name in DROPOUTS],  # 0.1 is GPT-2's own
         "pretrained_model": options.pretrained_model,
         **lora_identity(options.pretrained_model, options.lora_rank, options.lora_alpha, options.lora_dropout),
+        "teacher": teacher_identity(options.teacher_paths, options.teacher_weight),
         "vocabulary": run.tokenizer.fingerprint,
         **run.data.identity(),
         "model_config": config,

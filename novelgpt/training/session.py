@@ -28,11 +28,19 @@ from novelgpt.training.checkpoint import (
     set_later_aside,
 )
 from novelgpt.training.engine import Run
-from novelgpt.training.keeping import BEST, FINAL, adopt_best, final_step, is_written
+from novelgpt.training.keeping import (
+    FIRST,
+    adopt_best,
+    best_model,
+    has_come_to_its_end,
+    has_ended,
+    is_finished,
+    second_generation,
+)
 from novelgpt.training.log import Watch, format_duration
-from novelgpt.training.pace import TooShort, is_over
+from novelgpt.training.pace import TooShort
 from novelgpt.training.parallel import explaining_losses, leaving_world, telling_errors_once, wait_for_all
-from novelgpt.training.preflight import check_disk, describe_long_warmup, describe_run, print_plan
+from novelgpt.training.preflight import check_disk, describe_long_warmup, describe_run, print_plans
 from novelgpt.training.run import (
     RUN_FILE,
     check_identity,
@@ -53,7 +61,8 @@ def train(
     exit_at_second: bool = True,
     began: float | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> int:
+    deadline: tuple[float | None, str] | None = None,
+) -> int | None:
     """Train, or resume a run, as the options say. The caller holds the lock of the run folder.
 
     Args:
@@ -63,30 +72,28 @@ def train(
         watch: called with every record of the log.
         exit_at_second: whether a second signal ends the process at once.
         began, clock: what hours go by, and what it showed when the command started; None for when it is loaded.
+        deadline: what find_deadline returned; None to ask it now.
 
     Returns:
-        Exit status: 0 when the run is finished or its time is up, 128 + signal when it was asked to stop.
+        Exit status: 0 when the run is finished or its time is up, 128 + signal when it was asked to stop; None after a
+        first generation, when the second may begin.
 
     Raises:
         UserError: anything the user can repair.
     """
-    deadline, limit = find_deadline(options, time.monotonic())
+    end, limit = deadline or find_deadline(options, time.monotonic())
+    goes_on = options.second_generation and not options.plan  # unless it is stopped
     # a process that ends with this call parts from the others; another call under torchrun would need them again
-    with StopSignals(deadline=deadline, limit=limit, exit_at_second=exit_at_second) as stop:
+    with StopSignals(deadline=end, limit=limit, exit_at_second=exit_at_second) as stop:
         run = prepare_run(options, command)
-        with leaving_world(run.world, is_asked=exit_at_second), telling_errors_once(run.world):
+        with leaving_world(run.world, is_asked=lambda: exit_at_second and not goes_on), telling_errors_once(run.world):
             if run.options.plan:
-                print_plan(run)
+                print_plans(run)
                 return EXIT_DONE
 
-            # the run folder: the first process puts it in order, and the others look when it is done
-            if run.world.is_main:
-                checkpoint = begin(run)
-            wait_for_all(run.world)
-            if not run.world.is_main:
-                checkpoint = choose_checkpoint(run, set_aside=False)
+            checkpoint = begin_together(run)
             if is_finished(run.options, checkpoint):
-                return EXIT_DONE
+                return None if goes_on else EXIT_DONE
 
             # the steps: to the end, or until a signal or the clock stops them
             entered, first = time.monotonic(), read_progress(checkpoint).step if checkpoint else 0
@@ -94,7 +101,10 @@ def train(
             try:
                 with explaining_losses(run.world), forgetting_if_too_short(run):
                     trainer.fit(checkpoint)
+                    if goes_on:  # with the next call, where a stop was asked for in the last moment
+                        trainer.check_stop()
             except Stopped:
+                goes_on = False
                 wait_for_all(run.world)  # the first process has saved
                 taken = {"steps": trainer.progress.step - first, "seconds": time.monotonic() - entered}
                 report_stop(run, trainer.progress, **taken, reason=stop.reason())
@@ -104,7 +114,25 @@ def train(
                 del trainer  # and with it the wrapped network, which holds the group of processes
             wait_for_all(run.world)
             report_end(run, progress, seconds=time.monotonic() - entered)
-            return EXIT_DONE
+            return None if goes_on else EXIT_DONE
+
+
+def train_both(first: TrainOptions, second: TrainOptions, **settings: object) -> int:
+    """Train a first generation, and when it is at its end the second one, as `train` does, whose settings it takes.
+
+    Args:
+        first, second: of the two runs, both with second_generation; the first one lies in the second one's folder.
+    """
+    settings["deadline"] = find_deadline(second, time.monotonic())
+    status = train(first, **settings)
+    return train(second_generation(second), **settings) if status is None else status
+
+
+def begin_together(run: Run) -> Path | None:
+    """Let the first process put the run folder in order, and the others look when it is done."""
+    checkpoint = begin(run) if run.world.is_main else None
+    wait_for_all(run.world)
+    return checkpoint if run.world.is_main else choose_checkpoint(run, set_aside=False)
 
 
 def begin(run: Run) -> Path | None:
@@ -114,13 +142,17 @@ def begin(run: Run) -> Path | None:
     # what a kill left half written
     remove_leftovers(folder)
     remove_leftovers(folder / FOLDER)
+    is_first = run.options.second_generation
     if run.options.resume == "never":
-        move_run_aside(folder)
+        move_run_aside(folder.parent if is_first else folder)
     # what is there decides: nothing, an unfinished run of the same identity, or a finished one
     checkpoint = choose_checkpoint(run, set_aside=True)
     if is_finished(run.options, checkpoint):
         say_finished(run, read_progress(checkpoint))
         return checkpoint
+    if is_first and (folder.parent / RUN_FILE).exists():
+        hint = f"to start anew, the old run moved aside: {spell_command(run.command, resume='never')}"
+        raise UserError(f"{folder.parent}: holds a run that did not learn from {folder}", hint, EXIT_STATE)
 
     # from here on something will be written
     check_disk(run)
@@ -159,7 +191,7 @@ def find_deadline(options: TrainOptions, began: float) -> tuple[float | None, st
 
 def move_run_aside(folder: Path) -> None:
     """Move everything of an earlier run into a numbered sibling folder; the lock stays."""
-    if not (folder / RUN_FILE).exists() and not (folder / FOLDER).exists():
+    if not any((folder / name).exists() for name in (RUN_FILE, FOLDER, FIRST)):
         return
 
     # model.1, model.2, …: no earlier run is ever overwritten
@@ -205,13 +237,6 @@ def run_file_of(checkpoint: Path) -> Path:
     return checkpoint.resolve().parent.parent / RUN_FILE
 
 
-def has_come_to_its_end(folder: Path, options: dict) -> bool:
-    """Tell whether the run in a folder has done all that its options, as run.json has them, asked for."""
-    checkpoints, patience = list_checkpoints(folder), options.get("early_stopping_patience", 0)
-    lengths = {"epochs": options["epochs"], "hours": options.get("hours")}
-    return bool(checkpoints) and is_over(read_progress(checkpoints[-1]), **lengths, patience=patience)
-
-
 def choose_named_checkpoint(run: Run, path: Path, *, set_aside: bool) -> Path:
     """Return the checkpoint that --resume names; those of the run folder that come after it step aside."""
     if damage := find_checkpoint_damage(path):
@@ -231,26 +256,11 @@ def choose_named_checkpoint(run: Run, path: Path, *, set_aside: bool) -> Path:
     return path
 
 
-def is_finished(options: TrainOptions, checkpoint: Path | None) -> bool:
-    """Tell whether the run's newest checkpoint is its end and the final model is of it."""
-    if checkpoint is None:
-        return False
-    # a kill between the last checkpoint and final_model leaves a run that is over and not finished
-    progress = read_progress(checkpoint)
-    step = final_step(progress, wants_best=options.load_best_model_at_end)
-    return has_ended(progress, options, patience=options.early_stopping_patience) and is_written(
-        options.output_path / FINAL, step
-    )
-
-
-def has_ended(progress: Progress, options: TrainOptions, *, patience: int = 0) -> bool:
-    """Tell whether no step of a run is left; an early stop counts where its patience is given."""
-    return is_over(progress, epochs=options.epochs, hours=options.hours, patience=patience)
-
-
 def say_finished(run: Run, progress: Progress) -> None:
     """Say that there is nothing left to do, how to write, and how to go on all the same."""
     say(f"{run.options.output_path}: this run is finished; --resume never starts it again")
+    if run.options.second_generation:  # what comes next is the second one
+        return
     say_what_next(progress, run)
     command = going_on(run, **(twice(run) if has_ended(progress, run.options) else {"early_stopping_patience": 0}))
     say(f"for more epochs: {command}" if run.options.hours is None else f"for more hours: {command}")
@@ -299,6 +309,8 @@ def report_end(run: Run, progress: Progress, *, seconds: float) -> None:
         improves = outcome.startswith("still improving")
         advice = "train longer" if improves else "a longer book or a smaller network would help"
         say(f"{outcome}{compare_with_ngram(progress, run, advice)}")
+        if run.options.second_generation:  # its model is there to teach
+            return
         say_what_next(progress, run)
         if improves:
             command = going_on(run, **twice(run))
@@ -315,13 +327,6 @@ def going_on(run: Run, **changes: object) -> str:
     """Spell the command that goes on with a finished run under changed options."""
     allowed = ",".join(dict.fromkeys(filter(None, (*run.options.allow_change.split(","), *changes))))
     return spell_command(run.command, **changes, allow_change=allowed, resume=None)
-
-
-def best_model(progress: Progress, options: TrainOptions) -> Path:
-    """Return the model folder to use: final_model where it has the best weights or nothing was held out."""
-    step = final_step(progress, wants_best=options.load_best_model_at_end)
-    is_final = progress.best_epoch is None or progress.best_step == step
-    return options.output_path / (FINAL if is_final else BEST)
 
 
 def writing_command(folder: Path, options: TrainOptions) -> str:

@@ -15,7 +15,7 @@ from novelgpt.corpus.tokenizers.character import CharacterTokenizer
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.evaluation.evaluation import make_scorer
 from novelgpt.files import read_json
-from novelgpt.network import save_model
+from novelgpt.network import place_teachers, save_model
 from novelgpt.training import compilation
 from novelgpt.training.engine import Engine
 from novelgpt.training.parallel import LossModule, World
@@ -149,6 +149,24 @@ def test_the_loss_is_one_graph_with_the_numbers_of_eager_operators(dtype, score)
     else:
         torch.testing.assert_close(ours, eager, rtol=1e-5, atol=1e-5)
         assert_equal_gradients(gradients_of(model, ours), theirs)
+    assert (compiler.graphs, sum(torch._dynamo.utils.counters["graph_break"].values())) == (1, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_with_teachers_is_one_graph_with_the_numbers_of_eager_operators(monkeypatch, dtype):
+    model, compiler, (input_ids, labels) = small_model().train(), Counting(), make_batch(24)
+    tune_for_gpu(model)
+    others = [small_model(n_embd=width).eval().requires_grad_(False) for width in (32, 64)]
+    monkeypatch.setattr("novelgpt.network.teachers.tune_for_cpu", lambda model, **_: tune_for_gpu(model))
+    placed = place_teachers(others, [torch.device("cpu")], dtype)
+    module = LossModule(model, dtype, CHUNK, placed, 0.5)
+    eager = module(input_ids, labels)
+    theirs = gradients_of(model, eager)
+    module.compile(backend=compiler)
+    torch._dynamo.utils.counters.clear()
+    ours = module(input_ids, labels)
+    torch.testing.assert_close(ours, eager, rtol=1e-5, atol=1e-5)
+    assert_equal_gradients(gradients_of(model, ours), theirs)
     assert (compiler.graphs, sum(torch._dynamo.utils.counters["graph_break"].values())) == (1, 0)
 
 

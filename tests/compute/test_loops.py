@@ -8,10 +8,11 @@ from numba import njit
 
 from novelgpt.compute import loops
 from novelgpt.compute.compiling import OPTIONS, as_array
-from novelgpt.compute.tuning import Gelu
-from novelgpt.network.loss import cross_entropy_sum
+from novelgpt.compute.tuning import Gelu, row_losses_on_cpu
+from novelgpt.network.loss import cross_entropy_sum, row_losses
 
 DTYPES = [torch.float32, torch.bfloat16]
+NO_WEIGHT = np.float32(0)
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +95,11 @@ def test_gelu_takes_tensors_that_do_not_lie_in_one_piece():
     assert torch.allclose(ours.grad, theirs.grad, atol=1e-6)
 
 
+def no_teachers(logits) -> np.ndarray:
+    """Return the scores (N, K, V) of no teachers in the format of logits (N, V)."""
+    return np.empty((len(logits), 0, 0), as_array(logits).dtype if torch.is_tensor(logits) else logits.dtype)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [1, 63, 64, 1001])
 def test_cross_entropy_and_its_gradient_are_those_of_torch(dtype, size):
@@ -103,19 +109,50 @@ def test_cross_entropy_and_its_gradient_are_those_of_torch(dtype, size):
     expected = F.cross_entropy(exact, labels, reduction="none")
     expected.sum().backward()
     losses, kept = torch.empty(6), logits.clone()
-    loops.cross_entropy(as_array(kept), labels.numpy(), losses.numpy(), False)
+    others = (no_teachers(logits), NO_WEIGHT)
+    loops.cross_entropy(as_array(kept), labels.numpy(), losses.numpy(), False, *others)
     assert torch.equal(kept, logits)
     assert torch.allclose(losses.double(), expected, atol=1e-5)
-    loops.cross_entropy(as_array(logits), labels.numpy(), losses.numpy(), True)
+    loops.cross_entropy(as_array(logits), labels.numpy(), losses.numpy(), True, *others)
     assert torch.allclose(losses.double(), expected, atol=1e-5)
     assert torch.allclose(logits.double(), exact.grad, rtol=1 / 256 if dtype == torch.bfloat16 else 1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("compute", [row_losses_on_cpu, row_losses])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("count", "weight"), [(1, 0.5), (2, 0.5), (3, 0.125), (1, 1.0)])
+def test_with_teachers_the_gradient_is_that_of_torchs_divergence_and_the_loss_the_cross_entropy(
+    compute, dtype, count, weight
+):
+    logits, *teachers = (3 * torch.randn(5, 131) for _ in range(1 + count))
+    logits, teachers = logits.to(dtype), [each.to(dtype) for each in teachers]
+    labels = torch.tensor([0, 130, -100, 65, 7])
+    scored = labels >= 0
+    exact = logits.double().requires_grad_()
+    known = F.cross_entropy(exact, labels, reduction="none")
+    mean = torch.stack([each.double().softmax(1) for each in teachers]).mean(0)
+    divergence = F.kl_div(exact.log_softmax(1)[scored], mean[scored], reduction="sum")
+    ((1 - weight) * known.sum() + weight * divergence).backward()
+    losses = compute(logits, labels, True, teachers, weight)
+    assert torch.allclose(losses.double(), known, atol=1e-5)
+    assert torch.allclose(logits.double(), exact.grad, rtol=1 / 256 if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("compute", [row_losses_on_cpu, row_losses])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_teachers_without_weight_change_no_bit(compute, dtype):
+    logits, teacher = torch.randn(2, 6, 1001).to(dtype)
+    plain, labels = logits.clone(), torch.tensor([0, 5, -100, 1000, 3, 3])
+    assert torch.equal(compute(logits, labels, True, [teacher], 0.0), compute(plain, labels, True))
+    assert torch.equal(logits, plain)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_what_is_no_number_makes_a_loss_that_is_none(bad):
     logits, losses = torch.randn(2, 100), torch.empty(2)
     logits[0, 7] = bad
-    loops.cross_entropy(logits.numpy(), np.array([3, 3]), losses.numpy(), True)
+    others = (no_teachers(logits), NO_WEIGHT)
+    loops.cross_entropy(logits.numpy(), np.array([3, 3]), losses.numpy(), True, *others)
     assert torch.isnan(losses[0]) and torch.isnan(logits[0]).any()
     assert torch.isfinite(losses[1]) and torch.isfinite(logits[1]).all()
 
@@ -123,9 +160,9 @@ def test_what_is_no_number_makes_a_loss_that_is_none(bad):
 def test_a_row_is_the_same_alone_and_among_others():
     logits, losses = torch.randn(30, 1001).numpy(), np.empty(30, np.float32)
     together = logits.copy()
-    loops.cross_entropy(together, np.arange(30), losses, True)
+    loops.cross_entropy(together, np.arange(30), losses, True, no_teachers(logits), NO_WEIGHT)
     for row in range(30):
-        assert loops.row_cross_entropy(logits[row], row, True) == losses[row]
+        assert loops.row_cross_entropy(logits[row], row, True, no_teachers(logits)[row], NO_WEIGHT) == losses[row]
     assert (logits == together).all()
 
 

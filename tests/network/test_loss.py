@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from novelgpt.network import sum_loss
@@ -16,6 +17,15 @@ def model():
         eos_token_id=0, embd_pdrop=0.0, resid_pdrop=0.0, attn_pdrop=0.0,
     )  # fmt: skip
     return GPT2LMHeadModel(config)
+
+
+@pytest.fixture
+def teachers():
+    """Two networks of other sizes over the same tokens, in eval mode as they must be."""
+    torch.manual_seed(9)
+    sizes = {"vocab_size": 101, "n_positions": 32, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 0}
+    shapes = ({"n_layer": 1, "n_embd": 48, "n_head": 3}, {"n_layer": 2, "n_embd": 16, "n_head": 2})
+    return [GPT2LMHeadModel(GPT2Config(**sizes, **shape)).eval() for shape in shapes]
 
 
 @pytest.fixture
@@ -120,3 +130,41 @@ def test_the_first_label_of_a_row_never_counts(model, batch):
     other = labels.clone()
     other[:, 0] = 3
     assert sum_loss(model, input_ids, other).item() == sum_loss(model, input_ids, labels).item()
+
+
+def taught_loss(model, teachers, weight, noisy_ids, clean_ids, labels):
+    """Return what training with teachers minimises, through whole logits and PyTorch's own divergence."""
+    scored = labels[:, 1:] >= 0
+    ours = model(noisy_ids).logits[:, :-1][scored].log_softmax(-1)  # (N, V)
+    with torch.no_grad():
+        mean = torch.stack([each(clean_ids).logits[:, :-1][scored].softmax(-1) for each in teachers]).mean(0)
+    known = F.nll_loss(ours, labels[:, 1:][scored], reduction="sum")
+    return (1 - weight) * known + weight * F.kl_div(ours, mean, reduction="sum"), known
+
+
+@pytest.mark.parametrize(("count", "weight", "chunk"), [(1, 0.5, 1024), (1, 1.0, 7), (2, 0.5, 10), (2, 0.125, 1)])
+def test_with_teachers_gradients_equal_autograd_through_the_divergence(model, teachers, batch, count, weight, chunk):
+    clean_ids, labels = batch
+    noisy_ids = clean_ids.clone()
+    noisy_ids[:, ::4] = 3
+    noisy_ids = torch.where(labels.ge(0), noisy_ids, clean_ids)  # where nothing is scored, nothing is replaced
+    taught, known = taught_loss(model, teachers[:count], weight, noisy_ids, clean_ids, labels)
+    taught.backward()
+    expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    settings = {"chunk": chunk, "teachers": teachers[:count], "teacher_weight": weight}
+    loss = sum_loss(model, noisy_ids, labels, **settings)
+    loss.backward()
+    assert loss.item() == pytest.approx(known.item(), rel=1e-6)  # what is reported is the plain cross-entropy
+    for name, parameter in model.named_parameters():
+        scale = expected[name].abs().max().item()
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-5 * scale, msg=name)
+    assert all(parameter.grad is None for each in teachers for parameter in each.parameters())
+
+
+def test_with_teachers_bf16_products_stay_close_to_fp32(model, teachers, batch):
+    taught_loss(model, teachers, 0.5, batch[0], *batch)[0].backward()
+    gradient = model.transformer.wte.weight.grad.clone()
+    model.zero_grad()
+    sum_loss(model, *batch, dtype=torch.bfloat16, teachers=teachers, teacher_weight=0.5).backward()
+    assert (model.transformer.wte.weight.grad - gradient).norm() < 0.03 * gradient.norm()

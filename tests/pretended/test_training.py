@@ -38,6 +38,11 @@ def test_exchanged_inputs_give_the_same_losses(pretended, quiet_options):
     train_beside_cpu(pretended, quiet_options(replace_inputs=0.15), "0")
 
 
+@pytest.mark.parametrize("device", ["1", "0,1"])
+def test_a_teacher_lies_on_every_device_and_gives_the_same_losses(pretended, quiet_options, pretrained, device):
+    train_beside_cpu(pretended, quiet_options(teacher=str(pretrained), replace_inputs=0.15), device)
+
+
 @pytest.mark.parametrize("has_held_out", [False, True])
 @pytest.mark.parametrize("device", ["1", "0,1"])
 def test_a_batch_too_large_for_the_memory_is_split_and_gives_the_same_losses(

@@ -127,15 +127,15 @@ def contents(folder: Path) -> dict[str, object]:
         if path.is_dir() or name == ".lock":
             continue
         found[name] = path.read_bytes()
-        if name == "log.jsonl":
+        if path.name == "log.jsonl":
             records = [json.loads(line) for line in found[name].splitlines()]
             found[name] = [{key: record[key] for key in record if key != "tokens_per_second"} for record in records]
         elif path.name == "state.json":
             found[name] = {key: value for key, value in json.loads(found[name]).items() if key != "log_bytes"}
-        elif name.startswith("checkpoints") and path.name == "manifest.json":
+        elif path.parent.parent.name == "checkpoints" and path.name == "manifest.json":
             found[name] = json.loads(found[name])
             del found[name]["files"]["state.json"]
-        elif name == "run.json":
+        elif path.name == "run.json":
             found[name] = found[name].replace(str(folder).encode(), b"RUN")
     return found
 

@@ -32,6 +32,25 @@ def test_a_kill_at_any_file_event(pool, tiny_run, undisturbed, tmp_path, ledger)
     ledger("SIGKILL at a file event: same command, same bytes at the end", faults, len(points), figure)
 
 
+def test_a_kill_at_any_file_event_of_two_generations(pool, tiny_run, tmp_path, ledger):
+    both = [*tiny_run, "--second_generation", "--epochs=1"]
+    (done,) = pool.map(lambda worker, _: worker.run(both, tmp_path / "whole"), [None])
+    assert done["status"] == 0, done["said"]
+    whole = {**done, "contents": contents(tmp_path / "whole")}
+    assert {"first_generation/run.json", "run.json"} <= set(whole["contents"])
+
+    def trial(worker, event):
+        folder = tmp_path / f"event{event}"
+        killed = worker.run(both, folder, die_at=event)
+        if killed["status"] != -signal.SIGKILL:
+            return [f"event {event}: not killed, exit {killed['status']}"]
+        return fault_of(worker, both, folder, whole, f"event {event}")
+
+    points = spread(cases(4, 200, 2000), whole["events"])
+    faults = pool.faults(trial, points)
+    ledger("SIGKILL in either generation: same command, same bytes at the end", faults, len(points))
+
+
 def test_a_kill_at_any_time(pool, tiny_run, undisturbed, tmp_path, ledger):
     random_times = random.Random(SEED)
     hits = []

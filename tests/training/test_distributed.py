@@ -84,6 +84,33 @@ def test_processes_that_share_every_weight_out_have_the_losses_of_one_and_go_on_
 
 
 @pytest.mark.sweep
+def test_processes_with_a_teacher_have_the_losses_of_one_also_where_they_share_their_own_weights(
+    make_case, pretrained, warm_python
+):
+    sizes = {"batch_size": 4, "stride": 8, "epochs": 2, "optimizer": "adamw", "replace_inputs": 0.2}
+    sizes |= {"teacher": f"{pretrained},{pretrained}"}
+    cases = [make_case("one", 1, **sizes), make_case("two", 2, **sizes), make_case("shared", 2, **sizes, shard=True)]
+    run_cases(warm_python, cases)
+    for case in cases[1:]:
+        assert_same_losses(case, cases[0])
+
+
+@pytest.mark.sweep
+def test_two_processes_train_two_generations_and_go_on_in_either(make_case, warm_python):
+    sizes = {"batch_size": 4, "stride": 8, "epochs": 1, "second_generation": True}
+    whole, stopped = make_case("whole", 1, **sizes), make_case("stopped", 2, **sizes)
+    # the first stop comes within the first generation, of whose steps the result knows nothing
+    codes, said = try_cases(warm_python, [whole, {**stopped, "stop_at": 4}, stopped])
+    assert (codes[0], codes[2]) == ([0], [0, 0]), said[-3000:]
+    assert "has not left the others" not in said
+    assert_same_losses(stopped, whole)
+    first = [
+        {"options": {"output_dir": f"{case['options']['output_dir']}/first_generation"}} for case in (stopped, whole)
+    ]
+    assert_same_losses(*first)
+
+
+@pytest.mark.sweep
 def test_two_processes_stop_early_at_the_step_of_one_with_its_best_weights(tmp_path, warm_python):
     spoiling = {"documents": [STORY[0]] * 6 + STORY[1:], "lr": 0.03, "epochs": 6, "optimizer": "adamw"}
     habits = {"eval_steps": 2, "early_stopping_patience": 2, "load_best_model_at_end": True}
