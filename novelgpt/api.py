@@ -138,8 +138,8 @@ def evaluate(
             but .json are cleaned first, as clr_ctrl.py does.
         pieces: folder of the pieces; their held-out part is scored when neither text nor path is given.
         options, changes: how it is measured, as flags of eval.py: encoding, stride, batch_size, per_chapter, html,
-            adapt, baseline, precision, device. Every token but the first is scored once, after at least context - stride
-            tokens; with stride = context the first of every window is not.
+            adapt, baseline, precision, device. Every token but the first is scored once, after at least context -
+            stride tokens; with stride = context the first of every window is not.
 
     Returns:
         Plain JSON values: loss and nats_per_character in nats, perplexity, accuracy (0 to 1), bits_per_character (None
