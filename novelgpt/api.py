@@ -148,13 +148,13 @@ def evaluate(
             but .json are cleaned first, as clr_ctrl.py does.
         pieces: folder of the pieces; their held-out part is scored when neither text nor path is given.
         options, changes: how it is measured, as flags of eval.py: encoding, stride, batch_size, per_chapter, html,
-            baseline, precision, device. Every token but the first is scored once, after at least context - stride
-            tokens; with stride = context the first of every window is not.
+            adapt, baseline, precision, device. Every token but the first is scored once, after at least context -
+            stride tokens; with stride = context the first of every window is not.
 
     Returns:
         Plain JSON values: loss and nats_per_character in nats, perplexity, accuracy (0 to 1), bits_per_character (None
         for an empty text), scored_tokens, tokens, characters, unknown_tokens, the protocol (window, stride, batch_size,
-        precision), and texts, chapters, baselines, ngram_loss, ngram_nats_per_character where asked for.
+        precision), and texts, chapters, adapted_loss, baselines, ngram_loss, ngram_nats_per_character where asked for.
 
     Raises:
         UserError: no such model or text, or an option out of its range.
@@ -172,7 +172,7 @@ def evaluate(
     from novelgpt.pages import write_surprise_page
 
     network, tokenizer = open_model(model, options.device)
-    protocol = {name: getattr(options, name) for name in ("stride", "batch_size", "precision")}
+    protocol = {name: getattr(options, name) for name in ("stride", "batch_size", "precision", "adapt")}
     measure = Measure(network, tokenizer, **protocol)
     facts = {"model": str(model)} if isinstance(model, (str, Path)) else {}
     if options.baseline or (text is None and path is None):

@@ -270,6 +270,7 @@ class EvaluateOptions:
     batch_size: int = python(8, "windows per pass", whole(1))
     per_chapter: bool = python(False, "score every chapter by itself too")
     html: str | None = python(None, "also write a page that colours each character by its surprise", metavar="FILE")
+    adapt: bool = python(False, "also score by a copy of the model that learns each stretch once it is scored")
     baseline: bool = python(False, "also score by counting what follows what in the training pieces")
     precision: str = python("fp32", "number format", precision_name, choices=FORMATS)
     device: str | None = python(None, "a GPU number, mps or cpu; default: the first GPU there is")

@@ -10,6 +10,8 @@ PLACES = {
     "NOT_SCORED": "evaluation",
     "evaluation_batches": "evaluation",
     "score_batches": "evaluation",
+    "LearningCopy": "dynamic",
+    "score_adapted": "dynamic",
     "Measure": "report",
     "count_texts": "yardsticks",
     "measure_counting": "yardsticks",

@@ -178,14 +178,18 @@ def make_scorer(model: GPT2LMHeadModel, precision: str) -> Scorer:
     Raises:
         UserError: a precision ("auto", "bf16", "fp16", "fp32") that the model's device lacks.
     """
-    device = next(model.parameters()).device
-    dtype = choose_precision(precision, device)
+    dtype = choose_precision(precision, next(model.parameters()).device)
+    return functools.partial(score_tokens, tune_twin(model, dtype), dtype=dtype)
+
+
+def tune_twin(model: GPT2LMHeadModel, dtype: torch.dtype) -> GPT2LMHeadModel:
+    """Return a second model on the very weights of a first, with its device's fast parts for products in a dtype."""
     twin = share_weights(model)  # the fast parts are put into the twin
-    if device.type == "cpu":
+    if twin.device.type == "cpu":
         tune_for_cpu(twin, seed=0, dtype=dtype)
     else:
         tune_for_gpu(twin)
-    return functools.partial(score_tokens, twin, dtype=dtype)
+    return twin
 
 
 def share_weights(model: GPT2LMHeadModel) -> GPT2LMHeadModel:

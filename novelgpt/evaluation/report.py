@@ -21,6 +21,7 @@ from novelgpt.corpus.books import CleaningOptions, read_book
 from novelgpt.corpus.inputs import find_inputs, name_of
 from novelgpt.corpus.pieces import TokenStream, open_pieces
 from novelgpt.corpus.tokenizers import NovelTokenizer
+from novelgpt.evaluation.dynamic import PROTOCOL, LearningCopy, score_adapted
 from novelgpt.evaluation.evaluation import (
     Evaluation,
     Scores,
@@ -57,7 +58,14 @@ class Measure:
     """A model ready to score texts by one protocol."""
 
     def __init__(
-        self, model, tokenizer: NovelTokenizer, *, stride: int | None, batch_size: int = 8, precision: str = "fp32"
+        self,
+        model,
+        tokenizer: NovelTokenizer,
+        *,
+        stride: int | None,
+        batch_size: int = 8,
+        precision: str = "fp32",
+        adapt: bool = False,
     ):
         """Check the protocol.
 
@@ -66,6 +74,7 @@ class Measure:
             stride: tokens between windows, at most the context; None for half of it.
             batch_size: windows per pass; has no influence on the result.
             precision: "auto", "bf16", "fp16" or "fp32".
+            adapt: score by a copy that learns as it reads too, each text and chapter from the trained weights on.
 
         Raises:
             UserError: a stride beyond the context, or a precision that the device lacks.
@@ -80,6 +89,7 @@ class Measure:
         self.cut = {"window": window, "stride": stride, "batch_size": batch_size}  # tokens, tokens, rows
         self.precision = precision
         self.scorer = make_scorer(model, precision)
+        self.learner = LearningCopy(model, precision=precision) if adapt else None
 
     def find_texts(
         self,
@@ -119,11 +129,14 @@ class Measure:
             page: called at the end with a title, the report and the spans of every chapter; None for no page.
             facts: further entries.
         """
-        results, entries, chapters = [], [], []
+        results, adapted, entries, chapters = [], [], [], []
         for text in texts:
             # the text as a whole; a page needs every token's figure, and takes its sum from the same pass
             result, spans = self.surprise_of(text) if page else (self.result_of(text.stream, text.characters), [])
             entry = {"name": text.name, **figures_of(result), "unknown_tokens": self.count_unknown(text)}
+            if self.learner:
+                adapted.append(self.adapted_of(text.stream, text.characters))
+                entry |= adapted_figures(adapted[-1])
             if len(texts) > 1:
                 say(f"{result.loss:.4f}  {text.name}")
             # its chapters, each in a pass of its own
@@ -133,6 +146,10 @@ class Measure:
         # all texts together: sums are added and means taken once, so a long text weighs more than a short one
         total = sum_evaluations(results)
         say_result(total)
+        if self.learner:
+            learned = sum_evaluations(adapted)
+            say_adapted(learned, total.loss)
+            facts |= {"adapted": True, **adapted_figures(learned), "adapted_protocol": PROTOCOL}
         if len(texts) > 1:
             facts["texts"] = entries
         elif per_chapter:
@@ -150,6 +167,11 @@ class Measure:
     def result_of(self, stream: TokenStream, characters: int) -> Evaluation:
         """Score one stream and add its tokens up."""
         nll, scored, right = self.score(stream).totals()
+        return Evaluation(nll, scored, len(stream), characters, right)
+
+    def adapted_of(self, stream: TokenStream, characters: int) -> Evaluation:
+        """Score one stream by the copy that learns as it reads, and add its tokens up."""
+        nll, scored, right = score_adapted(self.learner, stream, self.cut["window"], self.cut["stride"]).totals()
         return Evaluation(nll, scored, len(stream), characters, right)
 
     def surprise_of(self, text: Text) -> tuple[Evaluation, list[list[Span]]]:
@@ -170,6 +192,7 @@ class Measure:
             result = self.result_of(part, len(shown))
             heading = shown.split("\n")[0][:HEADING]
             figures = {"loss": result.loss, "accuracy": result.accuracy, "tokens": result.tokens}
+            figures |= {"adapted_loss": self.adapted_of(part, len(shown)).loss} if self.learner else {}
             chapters.append({"heading": heading, **figures})
             if len(streams) > 1:
                 say(f"{result.loss:.4f}  {heading}")
@@ -245,6 +268,18 @@ def figures_of(result: Evaluation) -> dict:
         "tokens": result.tokens,
         "characters": result.characters,
     }
+
+
+def adapted_figures(result: Evaluation) -> dict:
+    """Return the evaluation of a copy that learned as it read as JSON values, under names of their own."""
+    names, figures = ("loss", "nats_per_character", "bits_per_character"), figures_of(result)
+    return {f"adapted_{name}": figures[name] for name in names}
+
+
+def say_adapted(result: Evaluation, loss: float) -> None:
+    """Print the result of a copy that learned as it read beside the loss of the model as it is."""
+    change, bits = result.loss - loss, result.bits_per_character
+    say(f"learning as it reads: loss {result.loss:.4f} ({change:+.4f}) bits per character {bits:.4f}")
 
 
 def say_result(result: Evaluation) -> None:

@@ -19,7 +19,7 @@ MODULES = {
     "save_model write_configs",
     "weights": "OLD_WEIGHTS WEIGHTS check_safetensors_header check_weights hash_weights read_safetensors weight_files "
     "write_safetensors",
-    "loss": "score_tokens sum_loss",
+    "loss": "hidden_and_head score_tokens sum_loss",
     "teachers": "describe_teachers load_teachers place_teachers teacher_identity",
     "devices": "check_versions choose_devices choose_precision compute_deterministically describe_devices "
     "find_devices has_fast_bf16 restoring_determinism",

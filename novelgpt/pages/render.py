@@ -31,7 +31,7 @@ STRANGEST = 10  # paragraphs in the list
 SHORTEST = 8  # characters of a paragraph that may be listed
 SAMPLE = 60  # characters of it shown
 FIGURES = (
-    *("loss", "perplexity", "accuracy", "bits_per_character"),
+    *("loss", "adapted_loss", "perplexity", "accuracy", "bits_per_character"),
     *("scored_tokens", "unknown_tokens", "window", "stride", "model"),
 )
 

@@ -40,6 +40,7 @@ def folder(tmp_path):
         ({"device": 0}, "device: found 0, expected text"),
         ({"encoding": 8}, "encoding: found 8, expected text"),
         ({"html": True}, "html: found True, expected another kind"),
+        ({"adapt": "yes"}, "adapt: found 'yes', expected True or False"),
         ({"per_chapter": "yes"}, "per_chapter: found 'yes', expected True or False"),
         ({"pieces": 5}, "pieces: found 5, expected text"),
     ],

@@ -64,7 +64,7 @@ ROLES = [
     (
         EvaluateOptions,
         {"python": True},
-        "encoding force_encoding stride batch_size precision device per_chapter baseline html",
+        "encoding force_encoding stride batch_size precision device per_chapter adapt baseline html",
     ),
 ]
 
