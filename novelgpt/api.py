@@ -100,17 +100,15 @@ def train(
     # the lock comes before torch is loaded, so that a second start is told at once
     with run_lock(options.output_dir) if is_main_process() else contextlib.nullcontext():
         from novelgpt.network import restoring_determinism
-        from novelgpt.training.keeping import first_generation
-        from novelgpt.training.session import train as train_run
-        from novelgpt.training.session import train_both
+        from novelgpt.training import keeping, recipe, session
 
         settings = {"command": command, "watch": progress, "exit_at_second": exit_at_second}
+        settings |= {"began": float(os.environ.get(BEGAN, began)), "deadline": session.find_deadline(options, began)}
         with restoring_determinism():
-            settings["began"] = float(os.environ.get(BEGAN, began))
-            if options.second_generation:
-                status = train_both(first_generation(options), options, **settings)
-            else:
-                status = train_run(options, **settings)
+            for each in keeping.generations(recipe.choose_for_hours(options, command)):
+                if (status := session.train(each, **settings)) is not None:
+                    break
+                settings["began"] = time.monotonic()  # what the first generation took is not the second one's
     return read_result(options, status)
 
 

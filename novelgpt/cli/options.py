@@ -19,6 +19,7 @@ from novelgpt.cli.values import (
 )
 
 FORMATS = ("auto", "bf16", "fp16", "fp32")
+NETWORK = "config/model_config_small.json"  # of a run for which neither one nor hours are given
 SCHEDULES = ("linear", "cosine", "constant", "polynomial")
 BOOK = "name of the book, whose files all lie in books/NAME/"
 MOST_TOKENS = 10_000_000  # of a text; the memory for its numbers is taken at once
@@ -44,13 +45,15 @@ class TrainOptions:
     tables `in_book`, the place in books/NAME/ that --book gives it, with `if_there` only where something is there.
 
     >>> options = TrainOptions(epochs=3, output_dir="runs/first")
-    >>> options.epochs, options.batch_size, options.output_path.name
-    (3, 8, 'first')
+    >>> options.epochs, options.stride, options.output_path.name
+    (3, None, 'first')
     """
 
     book: str | None = free(None, BOOK, book_name, metavar="NAME")
     # the network and its vocabulary
-    model_config: str = content("config/model_config_small.json", "config JSON of the network to train from scratch")
+    model_config: str | None = content(
+        None, "config JSON of a network to train from scratch; default: config/model_config_small.json, or by --hours"
+    )
     tokenizer_path: str | None = content(
         None, "vocabulary; default: the model's own, else cache/vocab_small.txt", in_book="vocab.txt", if_there=True
     )
@@ -107,9 +110,13 @@ class TrainOptions:
         None, "passes over the windows; default: 15, or as many as the hours allow", whole(1, 1_000_000)
     )
     hours: float | None = changeable(
-        None, "train for so many hours, on time from start to final model", real(0, 1000, above=True)
+        None,
+        "choose what suits the book, and train for so many hours, start and end included",
+        real(0, 1000, above=True),
     )
-    batch_size: int = fixed(8, "windows per step, over all devices and micro-batches", whole(1, 1_000_000))
+    batch_size: int | None = fixed(
+        None, "windows per step, over all devices and micro-batches; default: 8, or by --hours", whole(1, 1_000_000)
+    )
     stride: int | None = fixed(
         None, "tokens from window to window, at most the context; default: half of it", whole(1), only="windows"
     )
@@ -180,6 +187,11 @@ class TrainOptions:
     def teacher_paths(self) -> list[Path]:
         """The model folders of the teachers."""
         return [Path(name.strip()) for name in (self.teacher or "").split(",") if name.strip()]
+
+    @property
+    def network(self) -> str:
+        """The config of the network that is trained from scratch."""
+        return self.model_config or NETWORK
 
     @property
     def output_path(self) -> Path:

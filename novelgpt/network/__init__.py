@@ -16,11 +16,10 @@ MODULES = {
     "load_own_tokenizer read_folder_config read_model_config",
     "model": "build_model count_parameters describe_model gather_tensor load_model model_weights "
     "StoredModel read_model "
-    "save_model write_configs",
+    "save_model write_configs describe_teachers load_teachers teacher_identity",
     "weights": "OLD_WEIGHTS WEIGHTS check_safetensors_header check_weights hash_weights read_safetensors weight_files "
     "write_safetensors",
-    "loss": "hidden_and_head score_tokens sum_loss",
-    "teachers": "describe_teachers load_teachers place_teachers teacher_identity",
+    "loss": "hidden_and_head place_teachers score_tokens sum_loss",
     "devices": "check_versions choose_devices choose_precision compute_deterministically describe_devices "
     "find_devices has_fast_bf16 restoring_determinism",
 }

@@ -8,12 +8,13 @@ The second term is a cross-entropy, too, but for what does not depend on the net
 softmax - (1 - w) · one-hot - w · mean: the teachers cost a forward pass each, and their logits exist chunk by chunk.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
 from transformers import GPT2LMHeadModel
 
-from novelgpt.compute import CPU_FORMATS, multiply, row_losses_on_cpu
+from novelgpt.compute import CPU_FORMATS, multiply, row_losses_on_cpu, tune_for_cpu, tune_for_gpu
 
 HEAD_ALIGNMENT = 64  # rows: GPU matrix products want multiples of it, and 13,317 is odd
 
@@ -179,3 +180,23 @@ def score_tokens(
         parts.append((losses.mul(scored), scores.argmax(dim=1).eq(wanted)))
     nats, right = (torch.cat(part).view(len(labels), -1) for part in zip(*parts, strict=True))
     return nats, right
+
+
+def place_teachers(
+    teachers: Sequence[GPT2LMHeadModel], devices: list[torch.device], dtype: torch.dtype
+) -> dict[torch.device, list[GPT2LMHeadModel]]:
+    """Return a copy of every teacher for each device, with that device's fast parts, its products in the dtype.
+
+    Autocast would make the matrices anew in each pass. Teachers have no gradient and no dropout.
+    """
+    placed = {device: [copy.deepcopy(teacher).to(device) for teacher in teachers] for device in devices}
+    for device, copies in placed.items():
+        for each in copies:
+            if device.type == "cpu":
+                tune_for_cpu(each, seed=0, dtype=dtype)  # of dropout, which it has none of
+            else:
+                tune_for_gpu(each)
+            for block in each.transformer.h:
+                for layer in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj):
+                    layer.to(dtype)
+    return placed

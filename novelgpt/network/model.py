@@ -7,8 +7,12 @@ A model folder::
     manifest.json (size and sha256 of all of them, the corpus by hash, step and losses)
 
 The network is transformers' own GPT2LMHeadModel, unchanged.
+
+A teacher is one whose distributions another network learns from, see loss.py. Its probabilities belong to the tokens
+of its own vocabulary, so the other one must have the same; it reads whole windows, so its context must be as long.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +23,7 @@ import torch
 from novelgpt import __version__
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.files import atomic_folder, write_json, write_text
-from novelgpt.messages import EXIT_STATE, UserError
+from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.network.config import (
     EMBEDDING,
     HEAD,
@@ -29,7 +33,7 @@ from novelgpt.network.config import (
     load_own_tokenizer,
     read_folder_config,
 )
-from novelgpt.network.weights import WEIGHTS, read_weights, write_safetensors
+from novelgpt.network.weights import WEIGHTS, hash_weights, read_weights, write_safetensors
 
 if TYPE_CHECKING:  # it takes seconds to load, and writing goes without it
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -239,3 +243,42 @@ def describe_model(config: dict, vocab_size: int) -> str:
     """Describe a network: its sizes, and on a second line the parameter count as GPT2-Chinese prints it."""
     sizes = " ".join(f"{name}={config[name]}" for name in ("n_layer", "n_embd", "n_head", "n_positions"))
     return f"{sizes} vocab_size={vocab_size}\nnumber of parameters: {count_config_parameters(config, vocab_size)}"
+
+
+def load_teachers(folders: Sequence[Path], tokenizer: NovelTokenizer, *, window: int) -> "tuple[GPT2LMHeadModel, ...]":
+    """Load the teachers of a run, in fp32 on the CPU.
+
+    Args:
+        folders: of the models, each with its vocabulary.
+        tokenizer: of the network that learns.
+        window: tokens that it reads at a time.
+
+    Raises:
+        UserError: no model, one of another vocabulary, or one with a shorter context.
+    """
+    return tuple(load_teacher(folder, tokenizer, window) for folder in folders)
+
+
+def load_teacher(folder: Path, tokenizer: NovelTokenizer, window: int) -> "GPT2LMHeadModel":
+    """Load one of them."""
+    teacher, own = load_model(folder, flag="--teacher")
+    if own.fingerprint != tokenizer.fingerprint:
+        sizes = f"found {own.vocab_size:,} tokens, expected the {tokenizer.vocab_size:,} of this run"
+        message = f"--teacher {folder}: of another vocabulary: {sizes}"
+        raise UserError(message, f"--tokenizer_path {folder}", EXIT_USAGE)
+    context = teacher.config.n_positions
+    if context < window:
+        message = f"--teacher {folder}: reads {context} tokens at a time, expected at least the {window} of this run"
+        raise UserError(message, f"a --model_config with n_ctx {context}", EXIT_USAGE)
+    return teacher.requires_grad_(False)
+
+
+def describe_teachers(folders: Sequence[Path], teachers: "Sequence[GPT2LMHeadModel]", weight: float) -> list[str]:
+    """Describe in a line what is learned from whom, if there are any."""
+    names = ", ".join(f"{folder} ({count_parameters(each):,})" for folder, each in zip(folders, teachers, strict=True))
+    return [f"teachers (parameters): {names}; {weight:.0%} of the loss is learned from them"] if teachers else []
+
+
+def teacher_identity(folders: Sequence[Path], weight: float) -> dict | None:
+    """Return what the result of a run depends on of its teachers; None where it has none."""
+    return {"weight": weight, "sha256": " ".join(map(hash_weights, folders))} if folders else None

@@ -27,7 +27,7 @@ def check_inputs(options: TrainOptions, command: Sequence[str] | None = None) ->
     if options.pretrained_model:
         check_model_folder(options.pretrained_model, flag="--pretrained_model", hashes=False)
     else:
-        config = read_model_config(options.model_config, loud=False)
+        config = read_model_config(options.network, loud=False)
         if not reads_rows(options):
             check_stride(options, config["n_positions"])
 

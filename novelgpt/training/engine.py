@@ -23,7 +23,6 @@ from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, warn
 from novelgpt.network import count_parameters, place_teachers
 from novelgpt.training import compilation
-from novelgpt.training.feed import load_corpus, rows_to_device
 from novelgpt.training.memory import (
     HEAD_CHUNK,
     DoesNotFit,
@@ -44,7 +43,7 @@ from novelgpt.training.parallel import (
     without_sync,
     wrap_model,
 )
-from novelgpt.training.windows import NOT_SCORED, Batch, TrainingData
+from novelgpt.training.windows import NOT_SCORED, Batch, TrainingData, load_corpus, rows_to_device
 
 
 @dataclass(frozen=True)

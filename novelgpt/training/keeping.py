@@ -16,7 +16,7 @@ come to its end is not trained again, even where the second one goes on under ch
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from novelgpt.training.stopping import Stopped
 FINAL, BEST = "final_model", "best_model"
 FIRST = "first_generation"
 SEEDS = 2**31  # as many as there are
+FIRST_SHARE = 0.4  # of the hours of two generations, for the first
 
 
 class ModelKeeper:
@@ -222,6 +223,15 @@ def best_model(progress: Progress, options: TrainOptions) -> Path:
     return options.output_path / (FINAL if is_final else BEST)
 
 
+def generations(options: TrainOptions) -> Iterator[TrainOptions]:
+    """Yield the options of the run, or of both generations; those of the second one once the first is at its end."""
+    if not options.second_generation:
+        yield options
+        return
+    yield first_generation(options)
+    yield second_generation(options)
+
+
 def first_generation(options: TrainOptions) -> TrainOptions:
     """Return the options of the first of two generations.
 
@@ -233,6 +243,8 @@ def first_generation(options: TrainOptions) -> TrainOptions:
     """
     curves = None if options.writer_dir is None else str(Path(options.writer_dir) / FIRST)
     first = replace(options, output_dir=str(options.output_path / FIRST), writer_dir=curves)
+    if options.hours is not None:
+        first = replace(first, hours=FIRST_SHARE * options.hours)
     path = first.output_path / "run.json"
     if options.resume == "never" or not path.exists():
         return first
@@ -250,7 +262,10 @@ def second_generation(options: TrainOptions) -> TrainOptions:
         options: as they were given.
     """
     first = options.output_path / FIRST
-    has_best = read_progress(list_checkpoints(first)[-1]).best_epoch is not None  # else nothing was held out
+    progress = read_progress(list_checkpoints(first)[-1])
+    has_best = progress.best_epoch is not None  # else nothing was held out
     changes = {"teacher": str(first / (BEST if has_best else FINAL)), "seed": (options.seed + 1) % SEEDS}
+    if options.hours is not None:
+        changes["hours"] = options.hours - progress.clock["used"] / 3600
     # a former run has stepped aside before the first generation, if it was to
     return replace(options, second_generation=False, resume="auto", **changes)

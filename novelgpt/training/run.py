@@ -68,7 +68,7 @@ RUN_FILE = "run.json"
 CHANGEABLE = names_with(TrainOptions, resume="changeable")  # may differ when a run is resumed
 FIXED = names_with(TrainOptions, resume="fixed")  # the position in the run means nothing without them
 A_FOLDER_EACH = "(a folder for each book: clr_ctrl.py NOVEL.txt --book NAME, then train.py --raw --book NAME)"
-EPOCHS = 15  # where neither epochs nor hours are given
+EPOCHS, BATCH_SIZE = 15, 8  # where neither they nor hours are given
 DROPOUTS = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
 
 
@@ -108,6 +108,10 @@ def load_run(
     if reads_rows(options) and options.rows is None and world.is_main:
         say(f"--train_file {options.train_file}: one text a record, the same as with --rows")
 
+    # what is usual where it is not given, and no hours have chosen it
+    usual = {"batch_size": options.batch_size or BATCH_SIZE, "model_config": options.network}
+    options = replace(options, **usual, epochs=options.epochs or (None if options.hours else EPOCHS))
+
     # vocabulary and pieces come before the network, which may take most of the memory
     tokenizer = choose_tokenizer(options.tokenizer_path, options.pretrained_model, options.add_tokens)
     pieces = None if reads_rows(options) else open_run_pieces(options, tokenizer, world, command)
@@ -122,8 +126,6 @@ def load_run(
         options = replace(options, stride=options.stride or window // 2)
         check_windows(options, len(pieces.train), window)
         data = WindowData(pieces, window, options.stride, options.batch_size, options.seed, options.random_phase)
-    if options.hours is None:
-        options = replace(options, epochs=options.epochs or EPOCHS)
     steps = data.count_steps(options.epochs or 1)
 
     # what was left open depends on all of the above
@@ -211,8 +213,8 @@ def load_network(
         model, config, adaptation = load_pretrained(folder, tokenizer, vocabulary=vocabulary, seed=options.seed)
         lines += [f"{options.pretrained_model}: {adaptation.describe()}"] if adaptation.has_changed else []
     else:
-        config = read_model_config(options.model_config, loud=loud)
-        check_weights_fit(config, tokenizer.vocab_size, name=f"--model_config {options.model_config}")
+        config = read_model_config(options.network, loud=loud)
+        check_weights_fit(config, tokenizer.vocab_size, name=f"--model_config {options.network}")
         model = build_model(config, tokenizer, seed=options.seed)
     if options.dropout is not None:
         set_dropout(model, config, options.dropout)

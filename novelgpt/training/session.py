@@ -35,7 +35,6 @@ from novelgpt.training.keeping import (
     has_come_to_its_end,
     has_ended,
     is_finished,
-    second_generation,
 )
 from novelgpt.training.log import Watch, format_duration
 from novelgpt.training.pace import TooShort
@@ -67,16 +66,14 @@ def train(
 
     Args:
         options: of train.py.
-        command: the words that started it, script first, for run.json and for what a stopped run says; None where it
-            was no command line.
+        command: the words that started it, script first, for run.json and what a stopped run says; None for none.
         watch: called with every record of the log.
         exit_at_second: whether a second signal ends the process at once.
         began, clock: what hours go by, and what it showed when the command started; None for when it is loaded.
         deadline: what find_deadline returned; None to ask it now.
 
     Returns:
-        Exit status: 0 when the run is finished or its time is up, 128 + signal when it was asked to stop; None after a
-        first generation, when the second may begin.
+        Exit status: 0 at the end or when time is up, 128 + signal for a stop; None where a second generation may begin.
 
     Raises:
         UserError: anything the user can repair.
@@ -115,17 +112,6 @@ def train(
             wait_for_all(run.world)
             report_end(run, progress, seconds=time.monotonic() - entered)
             return None if goes_on else EXIT_DONE
-
-
-def train_both(first: TrainOptions, second: TrainOptions, **settings: object) -> int:
-    """Train a first generation, and when it is at its end the second one, as `train` does, whose settings it takes.
-
-    Args:
-        first, second: of the two runs, both with second_generation; the first one lies in the second one's folder.
-    """
-    settings["deadline"] = find_deadline(second, time.monotonic())
-    status = train(first, **settings)
-    return train(second_generation(second), **settings) if status is None else status
 
 
 def begin_together(run: Run) -> Path | None:

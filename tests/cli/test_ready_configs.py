@@ -13,7 +13,7 @@ from novelgpt.cli import TrainOptions
 from novelgpt.cli.config_file import read_options
 from novelgpt.network import read_model_config
 from novelgpt.training.optim import default_lr, default_optimizer
-from novelgpt.training.run import EPOCHS
+from novelgpt.training.run import BATCH_SIZE, EPOCHS
 
 PUBLISHED = {  # parameters of gpt2, gpt2-medium, gpt2-large and gpt2-xl, 50,257 tokens, as published: 124M to 1.5B
     "gpt2_small": 124_439_808,
@@ -58,7 +58,7 @@ def test_our_recipe_is_what_the_defaults_come_to():
     small = read_model_config(ROOT / "config/model_config_small.json")
     assert given.pop("dropout") == small["embd_pdrop"] == small["resid_pdrop"] == small["attn_pdrop"]
     assert given.pop("stride") == small["n_positions"] // 2
-    assert given.pop("epochs") == EPOCHS
+    assert (given.pop("epochs"), given.pop("batch_size")) == (EPOCHS, BATCH_SIZE)
     defaults = TrainOptions()
     assert given == {name: getattr(defaults, name) for name in given}
     assert default_lr("muon", 768, pretrained=False) == 2e-3  # as its comment says

@@ -157,7 +157,7 @@ def test_the_loss_with_teachers_is_one_graph_with_the_numbers_of_eager_operators
     model, compiler, (input_ids, labels) = small_model().train(), Counting(), make_batch(24)
     tune_for_gpu(model)
     others = [small_model(n_embd=width).eval().requires_grad_(False) for width in (32, 64)]
-    monkeypatch.setattr("novelgpt.network.teachers.tune_for_cpu", lambda model, **_: tune_for_gpu(model))
+    monkeypatch.setattr("novelgpt.network.loss.tune_for_cpu", lambda model, **_: tune_for_gpu(model))
     placed = place_teachers(others, [torch.device("cpu")], dtype)
     module = LossModule(model, dtype, CHUNK, placed, 0.5)
     eager = module(input_ids, labels)

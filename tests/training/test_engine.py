@@ -12,13 +12,20 @@ from novelgpt.messages import UserError
 from novelgpt.network import check_model_config
 from novelgpt.training import engine as engine_module
 from novelgpt.training.engine import Engine, Run
-from novelgpt.training.feed import cut_windows, rows_to_device, to_signed
 from novelgpt.training.memory import choose_parts, predict_bytes
 from novelgpt.training.parallel import World
 from novelgpt.training.preflight import describe_memory, list_advice
 from novelgpt.training.run import prepare_run
 from novelgpt.training.session import train
-from novelgpt.training.windows import WindowData, epoch_batches, make_batch, replace_inputs
+from novelgpt.training.windows import (
+    WindowData,
+    cut_windows,
+    epoch_batches,
+    make_batch,
+    replace_inputs,
+    rows_to_device,
+    to_signed,
+)
 
 SMALL = {"n_layer": 10, "n_embd": 768, "n_head": 12, "n_positions": 1024}
 
