@@ -36,7 +36,8 @@ from novelgpt.training.run import RUN_FILE, Run, prepare_run, read_run_file
 
 NAMES = ("1m", "2m", "demo", "9m", "laptop", "27m", "42m", "small")
 LADDER = tuple(f"config/model_config_{name}.json" for name in NAMES)  # 1 to 82 million parameters
-STEP_TOKENS = 4096  # of a batch: Muon turns its matrices once a step, whatever the batch
+STEP_TOKENS = 4096  # of a batch at most: Muon turns its matrices once a step, whatever the batch
+LEAST_STEPS, LEAST_ROWS = 1500, 4  # a shorter run takes smaller batches, down to so many windows
 USABLE = 0.95  # of the time: the rest is for starting, evaluating and saving
 
 COMPUTE, TEXT, SIZE = 3.4e14, 746_000, 4.3e6  # operations, tokens, parameters of the run that others are set beside
@@ -160,7 +161,7 @@ def flops_per_token(config: Mapping, vocab_size: int) -> float:
     """Return the operations that training takes a token: 6 a weight, and those of attention, forward and backward.
 
     >>> flops_per_token({"n_layer": 4, "n_embd": 256, "n_positions": 256}, 4078) / 1e6
-    26.710016
+    26.71104
     """
     depth, width = config["n_layer"], config["n_embd"]
     weights = 12 * depth * width**2 + vocab_size * width
@@ -178,6 +179,15 @@ def predict_distance(parameters: int, unique: int, flops: float) -> float:
     return DISTANCE - BY_COMPUTE * work - BY_TEXT * math.log(unique / TEXT) + BEND * off**2
 
 
+def count_rows(tokens: float, window: int) -> int:
+    """Return how many windows make a step of a run that reads so many tokens.
+
+    >>> count_rows(50e6, 256), count_rows(3e6, 256), count_rows(1e5, 256), count_rows(50e6, 1024)
+    (16, 7, 4, 4)
+    """
+    return max(LEAST_ROWS, int(min(STEP_TOKENS, tokens / LEAST_STEPS)) // window)
+
+
 def rank_networks(unique: int, vocab_size: int, seconds: float, rates: Mapping[str, float]) -> list[Plan]:
     """Return what the networks of the ladder would come to, the best first.
 
@@ -192,6 +202,6 @@ def rank_networks(unique: int, vocab_size: int, seconds: float, rates: Mapping[s
         config = read_model_config(path, loud=False)
         flops = USABLE * seconds * rates.get(path, next(iter(rates.values())))
         parameters, tokens = count_config_parameters(config, vocab_size), flops / flops_per_token(config, vocab_size)
-        sizes = parameters, max(1, STEP_TOKENS // config["n_positions"]), tokens, tokens / unique
+        sizes = parameters, count_rows(tokens, config["n_positions"]), tokens, tokens / unique
         plans.append(Plan(path, *sizes, predict_distance(parameters, unique, flops)))
     return sorted(plans, key=lambda plan: plan.distance)

@@ -48,7 +48,7 @@ def test_a_network_reads_what_its_own_measured_speed_allows():
     config = read_model_config(LADDER[0], loud=False)  # not measured: as fast as the first
     assert plans[LADDER[0]].tokens == pytest.approx(0.95 * 1000 * slow / flops_per_token(config, 100))
     assert plans[LADDER[0]].readings == pytest.approx(plans[LADDER[0]].tokens / 10_000)
-    assert plans[LADDER[0]].batch_size * config["n_positions"] == 4096
+    assert plans[LADDER[0]].batch_size * config["n_positions"] == 4096  # 1.6e7 tokens are 3,900 steps of it
 
 
 def test_twice_or_half_the_best_size_costs_the_same():
@@ -101,7 +101,7 @@ def test_hours_choose_vocabulary_network_batch_and_stride(tmp_path, monkeypatch)
     assert {char for char in TEXT if char > "\x7f"} <= set(lines)
     assert chosen.model_config in LADDER
     window = read_model_config(chosen.model_config, loud=False)["n_positions"]
-    assert (chosen.stride, chosen.batch_size * window) == (window, 4096)
+    assert chosen.stride == window and 4 <= chosen.batch_size <= 4096 // window
     assert (chosen.hours, chosen.epochs) == (0.5, None)
 
 
