@@ -15,6 +15,7 @@ from novelgpt.messages import UserError
 from novelgpt.training.checkpoint import Progress, find_checkpoint, list_checkpoints, read_progress
 from novelgpt.training.checks import check_options
 from novelgpt.training.engine import Engine
+from novelgpt.training.keeping import generations
 from novelgpt.training.optim import lr_at
 from novelgpt.training.pace import ClockPace, StepPace, TooShort
 from novelgpt.training.preflight import describe_run
@@ -197,7 +198,7 @@ def fit(monkeypatch):
     """Return a function that trains by a clock of its own; it tells whether the run came to its end."""
 
     def fit(options, stop: StopAfter | None = None) -> bool:
-        options.output_path.mkdir(exist_ok=True)
+        options.output_path.mkdir(parents=True, exist_ok=True)
         with monkeypatch.context() as patch:
             prepared, clock = prepare_run(options), StepClock(1.0, 0.5, patch)
             trainer = Trainer(prepared, stop or StopAfter(), sample=lambda model: "井", clock=clock)
@@ -248,6 +249,19 @@ def test_a_run_of_hours_stopped_again_and_again_ends_bit_for_bit_like_one_left_a
     assert ours["log"] == expected["log"]
     assert ours["progress"] == expected["progress"]
     assert ours == expected
+
+
+@pytest.mark.parametrize("questions", [None, 9])
+def test_two_generations_share_the_hours_and_the_second_has_what_the_first_has_left(hour_options, fit, questions):
+    options = hour_options(hours=3 * HOURS, second_generation=True)  # 90 seconds
+    used = []
+    for each in generations(options):
+        while not fit(each, questions and StopAfter(questions)):
+            pass
+        used.append(read_progress(list_checkpoints(each.output_path)[-1]).clock["used"])
+    assert 33 < used[0] <= 36  # two fifths of them
+    assert each.hours == pytest.approx((90 - used[0]) / 3600)
+    assert 87 < sum(used) <= 90
 
 
 @pytest.mark.slow
