@@ -151,18 +151,3 @@ class Counts:
             chances = np.where(known, kept / np.maximum(found.totals, 1), chances)
             support = np.where(known & (length > 1), found.totals, support)
         return chances, support
-
-    def chances_at(self, places: Sequence[int], order: int, *, online: bool = False) -> np.ndarray:
-        """Return the chances of all tokens (P, V) at places (P,) of the texts laid end to end, as score has them."""
-        chances = np.full((len(places), self.vocab_size), 1 / self.vocab_size)
-        for length in range(1, order + 1):
-            histories, counted = self.levels[length - 1].histories, self.counted(length, order)
-            _, discount = self.count_training(length, order)
-            for row, place in zip(chances, np.asarray(places) + self.start, strict=True):
-                end = place if online else self.start
-                followed = counted[:end] & (histories[:end] == histories[place])
-                counts = np.bincount(self.tokens[:end][followed], minlength=self.vocab_size)
-                if counts.any():
-                    kept = np.maximum(counts - discount, 0) + discount * np.count_nonzero(counts) * row
-                    row[:] = kept / counts.sum()
-        return chances

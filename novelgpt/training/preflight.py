@@ -18,6 +18,7 @@ from novelgpt.network import (
     read_model_config,
 )
 from novelgpt.training.engine import Engine, Run
+from novelgpt.training.keeping import FIRST_SHARE
 from novelgpt.training.log import format_duration
 from novelgpt.training.pace import LOOKS_SHARE
 
@@ -55,6 +56,9 @@ def print_plans(run: Run) -> None:
     # an engine changes the network that it is given; for time and memory an untrained teacher is as good
     network, teacher = (copy.deepcopy(run.model) for _ in range(2))
     second = replace(run, model=network, teachers=(teacher.eval(),))
+    if run.options.hours is not None:  # those of the first are its share of all
+        rest = replace(run.options, hours=run.options.hours * (1 - FIRST_SHARE) / FIRST_SHARE)
+        second = replace(second, options=rest)
     for title, each in ((shown("first generation"), run), (shown("second generation"), second)):
         if run.world.is_main:
             print(title)

@@ -13,8 +13,8 @@ nat in that figure, and little in the distance. With C operations in all and U d
     best size = SIZE · (C / COMPUTE)^GROWTH parameters
     distance  = DISTANCE - BY_COMPUTE · ln(C / COMPUTE) - BY_TEXT · ln(U / TEXT) + BEND · ln(parameters / best size)²
 
-The constants are fitted to the runs on novels in docs/LOG.md: 0.2 to 0.8 million tokens, 1 to 12 million parameters,
-minutes to hours of two processor cores. What lies beyond is an extrapolation.
+The constants come from the runs on novels in docs/LOG.md: DISTANCE, SIZE and BEND from three networks of 2 to 9 million
+parameters in a quarter of an hour of two processor cores; the others are first guesses, and so is what lies beyond.
 """
 
 import math
@@ -29,7 +29,7 @@ from novelgpt.corpus.tokenizers import fit_vocabulary
 from novelgpt.messages import say, shown
 from novelgpt.network import choose_devices, count_config_parameters, read_model_config
 from novelgpt.training.checks import reads_rows
-from novelgpt.training.keeping import FIRST
+from novelgpt.training.keeping import FIRST, FIRST_SHARE
 from novelgpt.training.parallel import first_process_alone, join_world, largest_of_processes, wait_for_first
 from novelgpt.training.preflight import measure_step
 from novelgpt.training.run import RUN_FILE, Run, prepare_run, read_run_file
@@ -37,11 +37,12 @@ from novelgpt.training.run import RUN_FILE, Run, prepare_run, read_run_file
 NAMES = ("1m", "2m", "demo", "9m", "laptop", "27m", "42m", "small")
 LADDER = tuple(f"config/model_config_{name}.json" for name in NAMES)  # 1 to 82 million parameters
 STEP_TOKENS = 4096  # of a batch at most: Muon turns its matrices once a step, whatever the batch
+TAUGHT_STEP = 1.25  # of a plain one's time, where a teacher reads too
 LEAST_STEPS, LEAST_ROWS = 1500, 4  # a shorter run takes smaller batches, down to so many windows
 USABLE = 0.95  # of the time: the rest is for starting, evaluating and saving
 
 COMPUTE, TEXT, SIZE = 3.4e14, 746_000, 4.3e6  # operations, tokens, parameters of the run that others are set beside
-DISTANCE, ERROR = -0.32, 0.05  # nats per token; of a prediction
+DISTANCE, ERROR = -0.32, 0.15  # nats per token; of a prediction
 BY_COMPUTE, BY_TEXT, GROWTH, BEND = 0.09, 0.11, 0.4, 0.085
 CHOSEN = ("tokenizer_path", "model_config", "batch_size", "stride")
 FIRST_GUESS, TRIAL_ROWS = "config/model_config_demo.json", 16  # measured first: its speed tells that of the others
@@ -77,7 +78,7 @@ def choose_for_hours(options: TrainOptions, command: Sequence[str] | None = None
 
     # the best network of those that the time allows, and what is said of it
     rates, run = measure_networks(options, command)
-    plans = rank_networks(run.data.num_tokens, run.tokenizer.vocab_size, 3600 * options.hours, rates)
+    plans = rank_networks(run.data.num_tokens, run.tokenizer.vocab_size, seconds_to_learn(options), rates)
     if run.world.is_main:
         show_choice(plans, rates, run, options)
     return replace(options, **open_options(options, plans[0]))
@@ -99,7 +100,8 @@ def with_own_vocabulary(options: TrainOptions) -> TrainOptions:
     """Fit a vocabulary to the book beside its chapters, where pieces are made and no vocabulary is given."""
     if not options.raw or options.tokenizer_path or options.add_tokens:
         return options
-    path = Path(options.raw_data_path).with_name("vocab.txt")
+    chapters = Path(options.raw_data_path)
+    path = chapters.with_name(f"vocab_{chapters.stem}.txt")
     world = join_world(choose_devices(options.device, takes_several=True)[0])
     if world.is_main:
         with first_process_alone(world, "vocabulary"):
@@ -121,7 +123,7 @@ def measure_networks(options: TrainOptions, command: Sequence[str] | None) -> tu
         step = largest_of_processes(round(1e6 * measure_step(run)), run.world) / 1e6  # seconds
         vocab_size = run.tokenizer.vocab_size
         rates[path] = flops_per_token(run.config, vocab_size) * run.data.step_tokens / step
-        path = rank_networks(run.data.num_tokens, vocab_size, 3600 * options.hours, rates)[0].model_config
+        path = rank_networks(run.data.num_tokens, vocab_size, seconds_to_learn(options), rates)[0].model_config
     return rates, run
 
 
@@ -149,12 +151,22 @@ def show_choice(plans: list[Plan], rates: dict[str, float], run: Run, options: T
         lines.append(f"expected:    {loss}; 5-grams with a cache {goal:.2f}")
     if counting and options.plan:
         near = sorted(plans[1:3], key=lambda plan: plan.parameters)
-        sizes, seconds = (run.data.num_tokens, vocab_size), 3600 * hours
+        sizes, seconds = (run.data.num_tokens, vocab_size), seconds_to_learn(options)
         half, twice = (goal + rank_networks(*sizes, factor * seconds, rates)[0].distance for factor in (0.5, 2))
         words = ", ".join(f"{each.model_config} {goal + each.distance:.2f}" for each in near)
         lines += [f"beside it:   {words}", f"other hours: half of them {half:.2f}, twice as many {twice:.2f}"]
     for line in lines:
         print(shown(line)) if options.plan else say(line)
+
+
+def seconds_to_learn(options: TrainOptions) -> float:
+    """Return for how long a plain run would read what the last network reads in the hours.
+
+    >>> seconds_to_learn(TrainOptions(hours=1)), seconds_to_learn(TrainOptions(hours=1, second_generation=True))
+    (3600, 1728.0)
+    """
+    share = (1 - FIRST_SHARE) / TAUGHT_STEP if options.second_generation else 1
+    return 3600 * options.hours * share
 
 
 def flops_per_token(config: Mapping, vocab_size: int) -> float:

@@ -172,3 +172,12 @@ def test_the_plan_shows_both_and_writes_nothing(options, capsys, tmp_path):
     plan = ["data", "parameters", "batches", "steps", "warm-up", "memory", "time", "disk", "advice"]
     assert names == ["first generation", *plan, "second generation", *plan]
     assert not (tmp_path / "planned").exists()
+
+
+def test_the_plan_of_hours_gives_the_second_generation_the_three_fifths_that_the_first_leaves(
+    tiny_options, capsys, tmp_path
+):
+    hours = {"hours": 1.0, "epochs": None, "second_generation": True, "plan": True}
+    assert train(tiny_options(output_dir=str(tmp_path / "planned"), **hours)).status == 0
+    times = [line.split(", ")[-1] for line in capsys.readouterr().out.splitlines() if line.startswith("time:")]
+    assert times == ["24 min 0 s in all", "36 min 0 s in all"]

@@ -59,6 +59,23 @@ def test_twice_or_half_the_best_size_costs_the_same():
     assert larger == pytest.approx(smaller) and larger > at_best
 
 
+def test_a_prediction_worked_by_hand(monkeypatch):
+    e = 2.718281828459045
+    constants = {"COMPUTE": 100, "TEXT": 10, "SIZE": 50, "DISTANCE": -1.0}
+    constants |= {"BY_COMPUTE": 0.5, "BY_TEXT": 0.25, "GROWTH": 2.0, "BEND": 0.125}
+    for name, value in constants.items():
+        monkeypatch.setattr(recipe, name, value)
+    # e times the operations: best are 50 e² parameters, and 50 e are one power of e less
+    assert predict_distance(50 * e, 10 * e * e, 100 * e) == pytest.approx(-1 - 0.5 - 0.25 * 2 + 0.125)
+
+
+def test_two_generations_read_as_long_as_a_part_of_the_hours():
+    # three fifths are the second one's, whose steps take five quarters of a plain one's
+    options = TrainOptions(hours=2.5, second_generation=True)
+    assert recipe.seconds_to_learn(options) == pytest.approx(2.5 * 3600 * 0.48)
+    assert recipe.seconds_to_learn(TrainOptions(hours=2.5)) == 9000
+
+
 def write_run(folder, **options):
     """Write the run.json of a run."""
     folder.mkdir(parents=True)
@@ -96,8 +113,8 @@ def test_hours_choose_vocabulary_network_batch_and_stride(tmp_path, monkeypatch)
     paths = {name: str(tmp_path / place) for name, place in places.items()}
     options = TrainOptions(raw=True, hours=0.5, device="cpu", **paths)
     chosen = recipe.choose_for_hours(options)
-    assert chosen.tokenizer_path == str(tmp_path / "vocab.txt")
-    lines = (tmp_path / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    assert chosen.tokenizer_path == str(tmp_path / "vocab_train.txt")
+    lines = (tmp_path / "vocab_train.txt").read_text(encoding="utf-8").split("\n")
     assert {char for char in TEXT if char > "\x7f"} <= set(lines)
     assert chosen.model_config in LADDER
     window = read_model_config(chosen.model_config, loud=False)["n_positions"]
