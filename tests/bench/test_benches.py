@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -138,3 +139,37 @@ def test_an_engine_writes_as_many_tokens_as_are_asked_for(engine, tmp_path, tiny
     model = build_model({**tiny_config, "n_embd": 64, "n_positions": 32}, tiny_tokenizer)
     with others.competitors(model, tiny_tokenizer, tmp_path, [2, 300, 301], options, 2) as engines:
         engines[engine]()  # checks the number itself
+
+
+# ---- the large recipe
+
+sys.path.insert(0, str(ROOT / "bench"))
+
+
+def test_the_minutes_are_shared_out_and_the_best_cell_teaches(monkeypatch, tmp_path, capsys):
+    large, runs = load("large"), []
+    costs = {"decay 1 dropout 0.1": [2.0, 4.0], "decay 2 dropout 0.1": [1.0, 1.0], "member 1": [3.0, 1.0]}
+
+    def train_one(options, folder, minutes, seed, words):
+        runs.append((folder.name, round(minutes, 3), seed, words))
+        return np.array(costs.get(folder.name, [0.5, 0.5]))
+
+    monkeypatch.setattr(large, "train_one", train_one)
+    monkeypatch.setattr(large, "per_character", lambda folder: 2.0)
+    words = ["--decays", "1", "2", "--dropouts", "0.1", "--minutes", "9", "--members", "2"]
+    figures = large.measure(large.build_parser().parse_args(words), tmp_path)
+    # two cells, one more member, and a network whose steps take one and a half times as long: 9 / 4.5
+    best = ["--weight_decay", "2", "--dropout", "0.1"]
+    teachers = f"{tmp_path}/decay 2 dropout 0.1/model/final_model,{tmp_path}/member 1/model/final_model"
+    assert runs == [
+        ("decay 1 dropout 0.1", 2.0, 0, ["--weight_decay", "1", "--dropout", "0.1"]),
+        ("decay 2 dropout 0.1", 2.0, 0, best),
+        ("member 1", 2.0, 1, best),
+        ("taught", 3.0, 2, [*best, "--teacher", teachers]),
+    ]
+    # the mean probability of 1 and 3 nats, and of 1 and 1 nats; two tokens a character
+    mean = -np.log((np.exp(-1) + np.exp([-3, -1])) / 2).mean()
+    assert figures == {
+        "decay 1 dropout 0.1": 6.0, "decay 2 dropout 0.1": 2.0, "member 1": 4.0, "taught": 1.0,
+        "mean of the members": round(2 * mean, 4), "best cell": "decay 2 dropout 0.1",
+    }  # fmt: skip
