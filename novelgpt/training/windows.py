@@ -287,15 +287,20 @@ class WindowData:
         settings = {"seed": self.seed, "epoch": epoch, "random_phase": self.random_phase, "skip": skip}
         return epoch_batches(self.pieces.train, self.window, self.stride, self.batch_size, **settings)
 
+    @property
+    def valid_stride(self) -> int:
+        """Return the tokens between windows of the held-out text: half a window at most, as eval.py scores it."""
+        return min(self.stride, max(1, self.window // 2))
+
     def valid_batches(self) -> Iterator[Batch]:
-        rows = evaluation_batches(self.pieces.valid, self.window, self.stride, self.batch_size)
+        rows = evaluation_batches(self.pieces.valid, self.window, self.valid_stride, self.batch_size)
         return (Batch(*part) for part in rows)
 
     @cached_property
     def count(self) -> Callable:
         """Score the held-out text by counts of the training text, once however often it is asked for."""
         texts = self.pieces.train, [self.pieces.valid]
-        return cache(partial(measure_counting, *texts, window=self.window, stride=self.stride))
+        return cache(partial(measure_counting, *texts, window=self.window, stride=self.valid_stride))
 
     def compare_with_ngram(self, loss: float, vocab_size: int, advice: str) -> str | None:
         counting = self.count(vocab_size=vocab_size)

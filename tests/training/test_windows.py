@@ -229,3 +229,12 @@ def test_the_sample_of_an_epoch_begins_as_the_first_chapter_does(documents, open
     stream = TokenStream([np.frombuffer(text.encode("utf-32-le"), np.uint32)])
     data = WindowData(SimpleNamespace(train=stream), 8, 8, 1, 0, False)
     assert data.opening(lambda ids: "".join(map(chr, ids))).rstrip("\0") == opening
+
+
+@pytest.mark.parametrize(
+    ("stride", "starts"), [(8, [0, 4, 8, 12]), (4, [0, 4, 8, 12]), (3, [0, 3, 6, 9, 12]), (1, range(13))]
+)
+def test_held_out_text_is_scored_as_eval_scores_it_by_half_a_window_at_most(stride, starts):
+    pieces = SimpleNamespace(valid=np.arange(20), manifest={})
+    data = WindowData(pieces, 8, stride, 2, 0, False)
+    assert [int(start) for batch in data.valid_batches() for start in batch.starts] == list(starts)
