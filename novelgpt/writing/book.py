@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from novelgpt.corpus.documents import read_corpus, source_sha256
-from novelgpt.corpus.headings import read_heading
 from novelgpt.files import MANIFEST, read_json
 from novelgpt.messages import EXIT_INPUT, UserError, say, warn
 from novelgpt.writing.text import find_loop
@@ -76,6 +74,8 @@ class Book:
         >>> Book(["第一章 风起\\n“走！”萧炎大喝一声，走了。风起"]).opening(7)
         '“走！”萧炎大喝一声，走了。'
         """
+        from novelgpt.corpus.headings import read_heading
+
         lines = [line for line in self.documents[number % len(self.documents)].split("\n") if line.strip()]
         body = lines[1:] if len(lines) > 1 and read_heading(lines[0]) else lines
         text = body[0].strip()[:OPENING_LENGTH] if body else ""
@@ -146,6 +146,9 @@ def find_book(model_path: str | Path, corpus_path: str | None) -> Book | None:
         if corpus_path:
             raise UserError(f"--corpus {corpus_path}: no such file", "--corpus data/train.json", EXIT_INPUT)
         return None
+    # reading a corpus takes a quarter of a second to load, which a model without its book does without
+    from novelgpt.corpus.documents import read_corpus, source_sha256
+
     # another text at that place: an error if the user named it, else the book is lost
     found = source_sha256(path)
     if sha256 and found != sha256:

@@ -9,9 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from novelgpt.cli import GenerateOptions
-from novelgpt.corpus.cleaning import clean_text
-from novelgpt.corpus.documents import read_text
-from novelgpt.corpus.headings import read_heading
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable, say, warn
 from novelgpt.network import check_model_folder, load_own_tokenizer, read_folder_config
 from novelgpt.writing.book import Book, corpus_facts, find_book, hint_at_book, unseen_characters
@@ -105,6 +102,11 @@ def read_lines(flag: str, path: str) -> list[str]:
 
 def read_chapter(path: str, *, drop_heading: bool) -> str:
     """Read a text in any encoding and clean it as clr_ctrl.py does, for a title without the heading that tells it."""
+    # reading any encoding takes a quarter of a second to load, which a prefix of some words does without
+    from novelgpt.corpus.cleaning import clean_text
+    from novelgpt.corpus.documents import read_text
+    from novelgpt.corpus.headings import read_heading
+
     text = clean_text(read_text(path).text).text
     heading, _, rest = text.partition("\n")
     if drop_heading and rest and read_heading(heading):
