@@ -86,6 +86,12 @@ def paired(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     return float(difference.mean()), float(blocks.std(ddof=1) / math.sqrt(len(blocks)))
 
 
+def tokens_per_character(folder: Path) -> float:
+    """Return how many tokens a held-out character of a folder's pieces is."""
+    valid = open_pieces(folder / "pieces").manifest["valid"]
+    return valid["tokens"] / valid["characters"]
+
+
 def describe_run(folder: Path) -> dict:
     """Return what was trained and how much was read."""
     options, config = (
@@ -106,8 +112,7 @@ def report(folder: Path, facts: dict) -> dict:
     """Score a model, keep every token's nats in the folder, print the tracks; return the figures."""
     tracks = score_tracks(folder)
     np.savez(folder / "nats.npz", **tracks)
-    valid = open_pieces(folder / "pieces").manifest["valid"]
-    per_character = valid["tokens"] / valid["characters"]
+    per_character = tokens_per_character(folder)
     for name, nats in tracks.items():
         print(f"{name:18} {nats.mean() * per_character:.4f}")
     for one, other in (("S", "kn5_cache"), ("X", "S"), ("A", "kn5_online_cache"), ("A", "S")):

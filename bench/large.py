@@ -21,13 +21,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench_learning import BUNDLED, SHARED
-from hours import describe_run, make_model
+from hours import describe_run, make_model, tokens_per_character
 
 from novelgpt.corpus.pieces import open_pieces
 from novelgpt.evaluation import Measure
 from novelgpt.network import choose_devices, load_model
-
-TAUGHT_STEP = 0.25  # of a plain step's time, for each teacher
+from novelgpt.training.recipe import TAUGHT_STEP
 
 
 def train_one(options: argparse.Namespace, folder: Path, minutes: float, seed: int, words: list[str]) -> np.ndarray:
@@ -43,16 +42,10 @@ def train_one(options: argparse.Namespace, folder: Path, minutes: float, seed: i
     return nats.astype(float)
 
 
-def per_character(folder: Path) -> float:
-    """Return how many tokens a held-out character is."""
-    valid = open_pieces(folder / "pieces").manifest["valid"]
-    return valid["tokens"] / valid["characters"]
-
-
 def measure(options: argparse.Namespace, folder: Path) -> dict:
     """Train the cells, the members and the last network; return nats per character of each."""
     cells = list(itertools.product(options.decays, options.dropouts))
-    taught = 1 + TAUGHT_STEP * options.members if options.members > 1 else 0
+    taught = 1 + (TAUGHT_STEP - 1) * options.members if options.members > 1 else 0
     minutes = options.minutes / (len(cells) + options.members - 1 + taught)
 
     # the table, then more seeds of its best cell
@@ -75,7 +68,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict:
         words = [*words, "--teacher", teachers]
         nats["taught"] = train_one(options, folder / "taught", minutes * taught, options.members, words)
         nats["mean of the members"] = -np.log(chances)
-    scale = per_character(folder / best)
+    scale = tokens_per_character(folder / best)
     return {name: round(float(each.mean()) * scale, 4) for name, each in nats.items()} | {"best cell": best}
 
 
@@ -100,7 +93,7 @@ def main() -> int:
     options = build_parser().parse_args()
     if options.quick:
         options.novel, options.model_config = str(BUNDLED), "config/model_config_1m.json"
-        options.decays, options.dropouts, options.minutes = [1.0], [0.1], min(options.minutes, 1.5)
+        options.decays, options.dropouts, options.minutes = [1.0], [0.1], min(options.minutes, 4.0)
     options.novel = str(Path(options.novel).resolve())
     with tempfile.TemporaryDirectory() as name:
         figures = measure(options, Path(name))

@@ -155,7 +155,7 @@ def test_the_minutes_are_shared_out_and_the_best_cell_teaches(monkeypatch, tmp_p
         return np.array(costs.get(folder.name, [0.5, 0.5]))
 
     monkeypatch.setattr(large, "train_one", train_one)
-    monkeypatch.setattr(large, "per_character", lambda folder: 2.0)
+    monkeypatch.setattr(large, "tokens_per_character", lambda folder: 2.0)
     words = ["--decays", "1", "2", "--dropouts", "0.1", "--minutes", "9", "--members", "2"]
     figures = large.measure(large.build_parser().parse_args(words), tmp_path)
     # two cells, one more member, and a network whose steps take one and a half times as long: 9 / 4.5
