@@ -93,7 +93,7 @@ def train(
     check_inputs(options, command)  # before torch is loaded
     # several GPUs: the command is started again, once for each
     if (options.device and "," in options.device) or options.parallel != "auto":
-        from novelgpt.training.launch import count_processes, launch
+        from novelgpt.launch import count_processes, launch
 
         if (count := count_processes(options, command)) > 1:
             return read_result(options, launch(command, count, began))

@@ -162,7 +162,7 @@ def test_a_run_of_the_console_command_is_started_again_by_its_words(as_command):
 
 
 def test_several_processes_start_from_the_console_command(capfd, monkeypatch):
-    from novelgpt.training.launch import launch
+    from novelgpt.launch import launch
 
     monkeypatch.chdir(ROOT)
     assert launch(["-m", "novelgpt", "train", "--help"], 2) == 0

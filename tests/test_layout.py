@@ -51,6 +51,7 @@ FLOORS = {
     "pages": 2,
     "compute": 2,
     "network": 3,
+    "launch": 3,
     "evaluation": 4,
 }
 FLOORS |= {"conversion": 4, "training": 5, "writing": 5, "api": 6, "commands": 7, "__main__": 8}

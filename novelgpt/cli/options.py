@@ -194,6 +194,11 @@ class TrainOptions:
         return self.model_config or NETWORK
 
     @property
+    def reads_rows(self) -> bool:
+        """Tell whether a run reads one text a record; a file of records implies it."""
+        return self.train_file is not None if self.rows is None else self.rows
+
+    @property
     def output_path(self) -> Path:
         """The run folder."""
         return Path(self.output_dir)

@@ -28,14 +28,14 @@ def check_inputs(options: TrainOptions, command: Sequence[str] | None = None) ->
         check_model_folder(options.pretrained_model, flag="--pretrained_model", hashes=False)
     else:
         config = read_model_config(options.network, loud=False)
-        if not reads_rows(options):
+        if not options.reads_rows:
             check_stride(options, config["n_positions"])
 
     # teachers, vocabulary and text
     for folder in options.teacher_paths:
         check_model_folder(folder, flag="--teacher", hashes=False)
     check_file(options.tokenizer_path, "python make_vocab.py")
-    if reads_rows(options):
+    if options.reads_rows:
         check_file(options.train_file, "--train_file data/lines.txt")
         check_file(options.validation_file, "--validation_file data/held_out.txt")
     elif not (Path(options.tokenized_data_path) / MANIFEST).exists():
@@ -72,11 +72,6 @@ def check_corpus(options: TrainOptions, command: Sequence[str] | None) -> None:
 def is_of_book(options: TrainOptions, name: str) -> bool:
     """Tell whether an option has the place that --book gives it."""
     return getattr(options, name) == book_places(TrainOptions, options.book).get(name)
-
-
-def reads_rows(options: TrainOptions) -> bool:
-    """Tell whether a run reads one text a record; a file of records implies it."""
-    return options.train_file is not None if options.rows is None else options.rows
 
 
 def asked_precision(options: TrainOptions) -> str:
@@ -181,7 +176,7 @@ def check_place(options: TrainOptions) -> None:
 def check_rows(options: TrainOptions) -> None:
     """Refuse options of the other kind of data, and records without a file or with two held-out parts."""
     # options of windows have no meaning for rows, and the other way round
-    by_rows = reads_rows(options)
+    by_rows = options.reads_rows
     given = [name for name in (ONLY_WINDOWS if by_rows else ONLY_ROWS) if is_given(options, name)]
     if given and not by_rows:
         raise UserError(f"--{given[0]}: has no meaning without --rows", "add --rows", EXIT_USAGE)

@@ -29,7 +29,6 @@ from novelgpt.corpus.documents import read_corpus
 from novelgpt.corpus.tokenizers import fit_vocabulary
 from novelgpt.messages import say, shown
 from novelgpt.network import choose_devices, count_config_parameters, read_model_config
-from novelgpt.training.checks import reads_rows
 from novelgpt.training.keeping import FIRST, FIRST_SHARE
 from novelgpt.training.parallel import first_process_alone, join_world, largest_of_processes, wait_for_first
 from novelgpt.training.preflight import measure_step
@@ -69,7 +68,7 @@ def choose_for_hours(options: TrainOptions, command: Sequence[str] | None = None
     Raises:
         UserError: what prepare_run raises.
     """
-    if options.hours is None or options.pretrained_model or reads_rows(options):
+    if options.hours is None or options.pretrained_model or options.reads_rows:
         return options
     if former := recall_choice(options):
         return replace(options, **former)

@@ -55,7 +55,6 @@ from novelgpt.training.checks import (
     check_inputs,
     check_resolved,
     check_windows,
-    reads_rows,
 )
 from novelgpt.training.engine import Run
 from novelgpt.training.memory import check_weights_fit
@@ -105,7 +104,7 @@ def load_run(
     command: Sequence[str] | None,
 ) -> Run:
     """Load vocabulary, data and network, check that they fit, and resolve what was left open."""
-    if reads_rows(options) and options.rows is None and world.is_main:
+    if options.reads_rows and options.rows is None and world.is_main:
         say(f"--train_file {options.train_file}: one text a record, the same as with --rows")
 
     # what is usual where it is not given, and no hours have chosen it
@@ -114,7 +113,7 @@ def load_run(
 
     # vocabulary and pieces come before the network, which may take most of the memory
     tokenizer = choose_tokenizer(options.tokenizer_path, options.pretrained_model, options.add_tokens)
-    pieces = None if reads_rows(options) else open_run_pieces(options, tokenizer, world, command)
+    pieces = None if options.reads_rows else open_run_pieces(options, tokenizer, world, command)
     model, config = load_network(options, tokenizer, loud=world.is_main)
 
     # data: records are cut to the network's context, windows are as long as it
@@ -146,13 +145,13 @@ def resolve_options(options: TrainOptions, *, n_embd: int, window: int, epoch_st
         lr = default_lr(optimizer, n_embd, pretrained=pretrained, lora=options.lora_rank > 0)
     if decay is None:
         decay = default_weight_decay(lr, epoch_steps, pretrained=pretrained)
-    if reads_rows(options):
+    if options.reads_rows:
         share = 0.0
     elif share is None:
         readings = (options.epochs or math.inf) * window / options.stride  # hours are taken to allow many
         share = default_replacement(readings, pretrained=pretrained)
     rules = {"optimizer": optimizer, "lr": lr, "weight_decay": decay, "replace_inputs": share}
-    return replace(options, rows=reads_rows(options), precision=asked_precision(options), **rules)
+    return replace(options, rows=options.reads_rows, precision=asked_precision(options), **rules)
 
 
 def open_run_pieces(

@@ -31,8 +31,9 @@ from novelgpt.training.log import Meter, RunLog, Watch, say_evaluation
 from novelgpt.training.memory import DoesNotFit
 from novelgpt.training.pace import ClockPace, Pace, StepPace, is_scored
 from novelgpt.training.parallel import World, any_process, largest_of_processes, of_first_process, sum_over_processes
+from novelgpt.training.regularize import Exchange
 from novelgpt.training.stopping import Stopped, StopSignals, watch_blocks
-from novelgpt.training.windows import Batch, replace_inputs
+from novelgpt.training.windows import Batch
 
 BAD_IN_A_ROW = 3  # steps without a finite loss that end a run
 Sampler = Callable[[torch.nn.Module], str]
@@ -63,7 +64,8 @@ class Trainer:
         self.run, self.options, self.stop, self.sample = run, options, stop, sample
 
         # what computes; one step may take a minute on a CPU, so there a pass can be stopped in its middle
-        self.engine = Engine(run)
+        self.engine, share = Engine(run), options.replace_inputs
+        self.exchange = Exchange(run.data.stream, share, seed=options.seed) if share else None
         if self.engine.device.type == "cpu" and world.size == 1:
             watch_blocks(run.model, stop)
         self.pace = self.choose_pace(clock, clock() if began is None else began)
@@ -106,7 +108,7 @@ class Trainer:
             Stopped: a signal or the deadline; the state is saved.
             UserError: the loss is no longer a number, the disk refuses, or the hours are too few.
         """
-        run, options, pace = self.run, self.options, self.pace
+        run, pace = self.run, self.pace
         with self.log, self.saved_when_stopped():
             progress = self.restore(checkpoint)
 
@@ -130,8 +132,8 @@ class Trainer:
                     lr_share = pace.lr_share(progress)
 
                     # batch: some inputs are replaced, so that a text read many times is not learned by heart
-                    if options.replace_inputs:
-                        batch = replace_inputs(batch, options.replace_inputs, seed=options.seed, step=step)
+                    if self.exchange:
+                        batch = self.exchange(batch, step=step)
 
                     # step: one that is not finite leaves the weights as they were
                     result = self.engine.step(batch, step=step, lr_share=lr_share, check_stop=self.check_stop)

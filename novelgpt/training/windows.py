@@ -11,16 +11,12 @@
 The order of an epoch depends on nothing but the seed and the epoch, so resuming after a stop means skipping. The loop
 does not know whether its batches are these windows (WindowData) or records (RowData in rows.py).
 
-A text that is read a few times teaches the network each time. One that is read thirty times, as 15 epochs of
-half-overlapping windows do, is learned by heart unless reading is made harder: some input tokens are then replaced by
-random ones. docs/LOG.md has the measurements.
-
 On a GPU the whole corpus lies in its memory as 16-bit numbers when it fits (a novel takes 10 MB), so that only the
 starts of the windows and the replaced inputs travel; otherwise all rows come through pinned memory.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from itertools import pairwise
 from typing import Protocol
@@ -36,7 +32,6 @@ REPLACED = 0.15  # share of the inputs
 SHARE_FOR_CORPUS = 8  # of a GPU's free memory, at most one part in this many for the corpus
 OPENING_SEARCHED = 10_000  # tokens within which the first chapter is looked for
 OPENING_TOKENS = 12  # of the book's opening, for the sample after each epoch
-REPLACEMENT_STREAM = 2  # third word of the seed, so that no other random numbers of the step are the same
 
 
 class Stream(Protocol):
@@ -165,31 +160,6 @@ def default_replacement(readings: float, *, pretrained: bool) -> float:
     (0.15, 0.0)
     """
     return 0.0 if pretrained or readings <= FRESH_READINGS else REPLACED
-
-
-def replace_inputs(batch: Batch, share: float, *, seed: int, step: int) -> Batch:
-    """Exchange some tokens that the network reads for random ones of the same batch; what it shall write stays.
-
-    Args:
-        batch: a global batch, not yet split.
-        share: chance of each input token to be exchanged, 0 to 1.
-        seed, step: the result is a function of them, however the batch is split afterwards.
-
-    Returns:
-        A batch with the same labels.
-
-    >>> ids = np.arange(6).reshape(2, 3)
-    >>> noisy = replace_inputs(Batch(ids, ids, np.zeros(2)), 0.5, seed=0, step=1)
-    >>> bool((noisy.input_ids != ids).any()), bool((noisy.labels == ids).all())
-    (True, True)
-    """
-    random = np.random.Generator(np.random.SFC64([seed, step, REPLACEMENT_STREAM]))
-
-    # drawn from the batch itself, so that frequent tokens stand in as often as they are read
-    ids = batch.input_ids  # (B, T)
-    drawn = ids.ravel()[random.integers(ids.size, size=ids.shape)]
-    is_exchanged = random.random(ids.shape, dtype=np.float32) < share
-    return replace(batch, input_ids=np.where(is_exchanged, drawn, ids))
 
 
 class TrainingData(Protocol):

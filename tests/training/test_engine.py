@@ -15,6 +15,7 @@ from novelgpt.training.engine import Engine, Run
 from novelgpt.training.memory import choose_parts, predict_bytes
 from novelgpt.training.parallel import World
 from novelgpt.training.preflight import describe_memory, list_advice
+from novelgpt.training.regularize import Exchange
 from novelgpt.training.run import prepare_run
 from novelgpt.training.session import train
 from novelgpt.training.windows import (
@@ -22,7 +23,6 @@ from novelgpt.training.windows import (
     cut_windows,
     epoch_batches,
     make_batch,
-    replace_inputs,
     rows_to_device,
     to_signed,
 )
@@ -167,7 +167,7 @@ def test_windows_with_replaced_inputs_come_from_the_corpus_on_the_device(rows, s
     tokens = np.random.default_rng(0).integers(0, 60_000, 500).astype(np.uint16)
     batch = make_batch(TokenStream([tokens]), np.array([0, 5, 90, 484]), 16)
     if share:
-        batch = replace_inputs(batch, share, seed=3, step=7)
+        batch = Exchange(np.unique(tokens), share, seed=3)(batch, step=7)
     expected = [part[rows.start : rows.stop].tolist() for part in (batch.input_ids, batch.labels)]
     assert (batch.input_ids != batch.labels).any() == bool(share)
     # labels, and inputs that are as they were, are not looked up in the batch of the host

@@ -15,13 +15,13 @@ from helpers import refusal_of
 from processes import losses_of
 
 from novelgpt.cli import IS_RANK, TrainOptions
-from novelgpt.training.launch import count_processes, launch
+from novelgpt.launch import count_processes, launch
 
 COMMAND = ["train.py", "--device", "0,1"]
 LAUNCH = """
 import sys
 from novelgpt.cli import run
-from novelgpt.training.launch import launch
+from novelgpt.launch import launch
 sys.executable = sys.argv.pop(1)
 print(run(lambda argv: launch(argv[1:], int(argv[0])), sys.argv[1:]))
 """
@@ -58,7 +58,7 @@ def test_several_gpus_of_a_command_have_a_process_each_unless_threads_are_asked_
 
 def test_windows_and_a_started_rank_go_on_in_their_process(two_gpus, monkeypatch):
     options = TrainOptions(device="0,1")
-    monkeypatch.setattr("novelgpt.training.launch.sys.platform", "win32")
+    monkeypatch.setattr("novelgpt.launch.sys.platform", "win32")
     assert count_processes(options, COMMAND) == 1
     assert count_processes(replace(options, parallel="processes"), COMMAND) == 2
     monkeypatch.setenv(IS_RANK, "1")
@@ -146,12 +146,12 @@ def test_when_one_is_killed_the_others_are_ended_and_it_is_said(tmp_path):
 
 
 def test_when_one_ends_with_an_error_its_status_is_the_run_s(tmp_path, monkeypatch):
-    monkeypatch.setattr("novelgpt.training.launch.GRACE", 0.1)
+    monkeypatch.setattr("novelgpt.launch.GRACE", 0.1)
     assert run_ranks(tmp_path, "sys.exit(3)", ending=0) == 3
 
 
 def test_the_former_handlers_come_back(tmp_path, monkeypatch):
     former = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("novelgpt.training.launch.GRACE", 0.1)
+    monkeypatch.setattr("novelgpt.launch.GRACE", 0.1)
     run_ranks(tmp_path, "sys.exit(3)", ending=0)
     assert signal.getsignal(signal.SIGTERM) is former
