@@ -141,6 +141,12 @@ class TrainOptions:
     replace_inputs: float | None = changeable(
         None, "share of inputs made random; default: 0.15 if all is read over 4 times", real(0, 0.9), only="windows"
     )
+    replacement: str = changeable(
+        "neighbours",
+        "which inputs: by what follows them, as Kneser-Ney smoothing has it; or all alike",
+        choices=("neighbours", "frequency"),
+        only="windows",
+    )
     # how the machine computes it
     gradient_accumulation: int = free(
         1, "micro-batches that a batch is split into: less memory, same update", whole(1, 1_000_000)

@@ -109,12 +109,15 @@ def check_hours(options: TrainOptions) -> None:
 
 
 def check_resolved(options: TrainOptions, *, holds_out: bool) -> None:
-    """Refuse what only the data or a resolved option shows to be without effect: held-out text, the end rate."""
+    """Refuse what only the data or a resolved option shows to be without effect: held-out text, the end rate, noise."""
     # a habit about evaluations without evaluations would be ignored in silence
     for name in NEEDS_HELD_OUT:
         if getattr(options, name) and not holds_out:
             message = f"--{name}: nothing is held out, so there is nothing to evaluate on"
             raise UserError(message, f"train.py{'' if options.rows else ' --raw'} --valid_fraction 0.05", EXIT_USAGE)
+    if options.replacement != TrainOptions.replacement and not options.replace_inputs:
+        message = f"--replacement {options.replacement}: without effect where --replace_inputs is 0"
+        raise UserError(message, "--replace_inputs 0.15", EXIT_USAGE)
     if options.lr_end > options.lr:
         message = f"--lr_end: found {options.lr_end:g}, expected at most the --lr of {options.lr:g}"
         raise UserError(message, f"--lr_end {options.lr / 10:g}", EXIT_USAGE)

@@ -12,7 +12,8 @@ Neural Network Language Models")::
 N(x,·) is how many different tokens follow x in the training text, N(·,y) how many different ones stand before y, c(x)
 how often x stands there, and the mean makes the share of all tokens the one asked for. A token that is followed by
 something new each time tells little and is exchanged often; one that is always followed by the same is left alone. What
-stands in is what fits in many places, not what is frequent in one. docs/LOG.md has the measurements.
+stands in is what fits in many places, not what is frequent in one. docs/LOG.md has the measurements, and those of the
+plain rule, --replacement frequency: the same chance for all, and tokens of the batch itself.
 """
 
 from dataclasses import replace
@@ -32,18 +33,22 @@ class Exchange:
         stream: the training text.
         share: of the tokens that are exchanged, 0 to 1; fewer where that would need a chance above 1.
         seed: with the step, all that chance depends on, however a batch is split afterwards.
+        rule: "neighbours", or "frequency" for the plain one.
     """
 
-    def __init__(self, stream: Stream, share: float, *, seed: int):
-        ids = stream[:COUNTED].astype(np.int64)
+    def __init__(self, stream: Stream, share: float, *, seed: int, rule: str = "neighbours"):
+        self.seed, self.chances, self.drawn_below = seed, np.float32(share), None
+        if rule == "neighbours":
+            self.count_neighbours(stream[:COUNTED].astype(np.int64), share)
+
+    def count_neighbours(self, ids: np.ndarray, share: float) -> None:
+        """Count what follows what in a text (N,), and make chances (V,) and draws of it."""
         counts = np.bincount(ids)
         pairs = np.unique(ids[:-1] * len(counts) + ids[1:])  # each pair of neighbours once
         followers, leaders = (np.bincount(side, minlength=len(counts)) for side in np.divmod(pairs, len(counts)))
-
-        # so that the mean over the text is the share
-        self.seed, mean = seed, len(pairs) / len(ids)
-        self.chances = np.minimum(share * followers / np.maximum(counts, 1) / mean, 1).astype(np.float32)  # (V,)
-        self.drawn_below = np.cumsum(leaders) / len(pairs)  # (V,): a number in [0, 1) draws the first token above it
+        mean = len(pairs) / len(ids)  # over the text, so that the share comes out
+        self.chances = np.minimum(share * followers / np.maximum(counts, 1) / mean, 1).astype(np.float32)
+        self.drawn_below = np.cumsum(leaders) / len(pairs)  # a number in [0, 1) draws the first token above it
 
     def __call__(self, batch: Batch, *, step: int) -> Batch:
         """Return a global batch, not yet split, with some of its inputs exchanged and the same labels.
@@ -54,7 +59,10 @@ class Exchange:
         array([[1, 2, 1, 3]])
         """
         random = np.random.Generator(np.random.SFC64([self.seed, step, RANDOM_STREAM]))
-        ids = batch.input_ids  # (B, T)
-        drawn = np.searchsorted(self.drawn_below, random.random(ids.shape), side="right")
-        is_exchanged = random.random(ids.shape, dtype=np.float32) < self.chances[ids]
-        return replace(batch, input_ids=np.where(is_exchanged, drawn, ids))
+        ids, chances = batch.input_ids, self.chances  # (B, T)
+        if self.drawn_below is None:
+            drawn = ids.ravel()[random.integers(ids.size, size=ids.shape)]
+        else:
+            drawn = np.searchsorted(self.drawn_below, random.random(ids.shape), side="right")
+            chances = chances[ids]  # (B, T)
+        return replace(batch, input_ids=np.where(random.random(ids.shape, dtype=np.float32) < chances, drawn, ids))

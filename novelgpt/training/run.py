@@ -375,7 +375,9 @@ def read_run_file(path: Path) -> dict:
         raise UserError(f"{path}: not written by train.py", "start again with --resume never", EXIT_STATE)
     defaults = {name: getattr(TrainOptions(), name) for name in CHANGEABLE}
     fp16 = {"precision": "fp16"} if former.get("options", {}).get("fp16") else {}  # once kept there alone
-    return former | {"identity": defaults | former["identity"] | fp16}
+    # inputs were once replaced by one rule alone
+    rule = {"replacement": "frequency"} if former["identity"].get("replace_inputs") else {}
+    return former | {"identity": defaults | rule | former["identity"] | fp16}
 
 
 def format_change(was: object, now: object) -> str:

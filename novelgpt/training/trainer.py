@@ -64,8 +64,8 @@ class Trainer:
         self.run, self.options, self.stop, self.sample = run, options, stop, sample
 
         # what computes; one step may take a minute on a CPU, so there a pass can be stopped in its middle
-        self.engine, share = Engine(run), options.replace_inputs
-        self.exchange = Exchange(run.data.stream, share, seed=options.seed) if share else None
+        self.engine, rule = Engine(run), {"seed": options.seed, "rule": options.replacement}
+        self.exchange = Exchange(run.data.stream, share, **rule) if (share := options.replace_inputs) else None
         if self.engine.device.type == "cpu" and world.size == 1:
             watch_blocks(run.model, stop)
         self.pace = self.choose_pace(clock, clock() if began is None else began)

@@ -30,7 +30,8 @@ ROLES = [
         TrainOptions,
         {"resume": "changeable"},
         "epochs hours lr lr_end warmup_steps lr_scheduler weight_decay beta1 beta2 max_grad_norm dropout "
-        "replace_inputs precision log_step eval_steps early_stopping_patience load_best_model_at_end deterministic",
+        "replace_inputs replacement precision log_step eval_steps early_stopping_patience load_best_model_at_end "
+        "deterministic",
     ),
     (TrainOptions, {"resume": "fixed"}, "stride random_phase batch_size optimizer seed"),
     (
@@ -41,7 +42,7 @@ ROLES = [
     (
         TrainOptions,
         {"only": "windows"},
-        "raw raw_data_path tokenized_data_path num_pieces min_length stride random_phase replace_inputs",
+        "raw raw_data_path tokenized_data_path num_pieces min_length stride random_phase replace_inputs replacement",
     ),
     (TrainOptions, {"needs": "held out"}, "eval_steps early_stopping_patience load_best_model_at_end"),
     (

@@ -37,7 +37,7 @@ def former(tmp_path) -> TrainOptions:
     """The options of the unfinished run, in a copy of its folder; what was left open then is left open again."""
     shutil.copytree(FORMER, tmp_path / "former_run")
     values = read_json(FORMER / "run" / "run.json")["options"]
-    values |= {"optimizer": "auto", "lr": None, "weight_decay": None}
+    values |= {"optimizer": "auto", "lr": None, "weight_decay": None, "replacement": "frequency"}
     paths = {"model_config": "config.json", "tokenizer_path": "vocab.txt", "tokenized_data_path": "pieces"}
     paths = {name: str(tmp_path / "former_run" / path) for name, path in {**paths, "output_dir": "run"}.items()}
     return TrainOptions(**{**values, **paths})

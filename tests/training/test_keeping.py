@@ -18,7 +18,7 @@ from novelgpt.training.keeping import ModelKeeper
 from novelgpt.training.session import train
 
 # learning the first chapter by heart spoils the others, which are held out: the best comes early
-WORSENING = {"documents": [STORY[0]] * 6 + STORY[1:], "lr": 0.03, "epochs": 6}
+WORSENING = {"replacement": "frequency", "documents": [STORY[0]] * 6 + STORY[1:], "lr": 0.03, "epochs": 6}
 HABITS = {"eval_steps": 2, "early_stopping_patience": 3, "load_best_model_at_end": True}
 
 
@@ -206,6 +206,12 @@ def test_a_best_model_that_is_damaged_at_the_end_is_an_error_and_the_hint_mends_
             True,
             "--lr_end 1e-05: a constant rate never reaches it",
             "--lr_scheduler linear",
+        ),
+        (
+            {"replacement": "frequency", "replace_inputs": 0.0},
+            True,
+            "--replacement frequency: without effect where --replace_inputs is 0",
+            "--replace_inputs 0.15",
         ),
         ({"lr_end": 0.1}, True, "--lr_end: found 0.1, expected at most the --lr of 0.001", "--lr_end 0.0001"),
         (

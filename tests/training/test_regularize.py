@@ -75,6 +75,16 @@ def test_what_stands_in_is_drawn_by_how_many_tokens_lead_to_it(batch):
     assert set(found) <= set(leaders)
 
 
+def test_by_frequency_all_tokens_have_the_same_chance_and_stand_in_as_often_as_they_are_read():
+    ids = np.repeat([5, 5, 5, 9], 5000).reshape(10, 2000)
+    whole = Exchange(ids.ravel(), 1.0, seed=0, rule="frequency")(Batch(ids, ids, np.arange(10)), step=1).input_ids
+    assert set(np.unique(whole)) == {5, 9} and (whole == 5).mean() == pytest.approx(0.75, abs=0.02)
+    # 20,000 different tokens, so that every exchange but one in 20,000 shows
+    batch = batch_of(np.arange(20_000))
+    noisy = Exchange(batch.input_ids.ravel(), 0.3, seed=3, rule="frequency")(batch, step=7).input_ids
+    assert (noisy != batch.input_ids).mean() == pytest.approx(0.3, abs=0.015)
+
+
 def test_labels_and_places_stay_and_the_labels_are_windows_of_the_corpus_as_before(batch):
     before = batch.input_ids.copy()
     noisy = Exchange(TEXT, 0.5, seed=3)(batch, step=7)

@@ -15,7 +15,13 @@ from novelgpt.network import build_model, check_model_folder, save_model
 from novelgpt.training import run, session
 from novelgpt.training.checkpoint import list_checkpoints, read_progress
 
-WORSENING = {"documents": [STORY[0]] * 6 + STORY[1:], "lr": 0.03, "epochs": 6, "eval_steps": 2}
+WORSENING = {
+    "replacement": "frequency",
+    "documents": [STORY[0]] * 6 + STORY[1:],
+    "lr": 0.03,
+    "epochs": 6,
+    "eval_steps": 2,
+}
 LATER = ("lr_end", "eval_steps", "early_stopping_patience", "load_best_model_at_end", "deterministic")
 
 
@@ -135,6 +141,17 @@ def four_epochs(tiny_options):
     options = tiny_options(epochs=2, replace_inputs=None, lr=None, weight_decay=None)
     assert session.train(options, command=COMMAND) == 0
     return options
+
+
+@pytest.mark.parametrize(("share", "rule"), [(0.15, "frequency"), (0.0, "neighbours")])
+def test_a_run_from_before_there_was_a_choice_replaced_its_inputs_by_frequency(tiny_options, share, rule):
+    options = tiny_options(epochs=1, replace_inputs=share)
+    assert session.train(options) == 0
+    path = options.output_path / "run.json"
+    former = read_json(path)
+    del former["identity"]["replacement"]
+    write_json(path, former)
+    assert run.read_run_file(path)["identity"]["replacement"] == rule
 
 
 def test_more_epochs_of_a_finished_run_are_allowed_in_one_go_with_what_follows_from_them(four_epochs, capsys):
