@@ -112,7 +112,13 @@ def test_two_processes_train_two_generations_and_go_on_in_either(make_case, warm
 
 @pytest.mark.sweep
 def test_two_processes_stop_early_at_the_step_of_one_with_its_best_weights(tmp_path, warm_python):
-    spoiling = {"documents": [STORY[0]] * 6 + STORY[1:], "lr": 0.03, "epochs": 6, "optimizer": "adamw"}
+    spoiling = {
+        "documents": [STORY[0]] * 6 + STORY[1:],
+        "lr": 0.03,
+        "epochs": 6,
+        "optimizer": "adamw",
+        "replacement": "frequency",
+    }
     habits = {"eval_steps": 2, "early_stopping_patience": 2, "load_best_model_at_end": True}
     options = make_tiny_options(tmp_path, **spoiling, **habits)
     one, two = (
@@ -139,7 +145,8 @@ def test_two_processes_stop_right_after_a_checkpoint_of_its_step_and_go_on(make_
 
 @pytest.mark.sweep
 def test_two_processes_stop_early_right_after_a_checkpoint(tmp_path, warm_python):
-    spoiling = {"documents": [STORY[0]] * 6 + STORY[1:], "lr": 0.03, "epochs": 6, "eval_steps": 2, "save_steps": 2}
+    spoiling = {"documents": [STORY[0]] * 6 + STORY[1:], "lr": 0.03, "epochs": 6, "replacement": "frequency"}
+    spoiling |= {"eval_steps": 2, "save_steps": 2}
     options = make_tiny_options(tmp_path, **spoiling, early_stopping_patience=2, save_total_limit=1)
     case = {"world": 2, "options": asdict(options), "stop_at": None, "save_at": None}
     assert "stopped early: 2 evaluations in a row" in run_cases(warm_python, [case])
