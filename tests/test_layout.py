@@ -4,6 +4,7 @@ import ast
 import importlib
 import io
 import os
+import statistics
 import subprocess
 import sys
 import tokenize
@@ -232,17 +233,15 @@ def test_help_starts_at_once_without_torch(name):
         "heavy = {'torch', 'transformers', 'safetensors'} & set(sys.modules)\nassert not heavy, heavy"
     )
     seconds = []
-    for _ in range(8):
+    for _ in range(3):
         before = os.times()
         done = subprocess.run([sys.executable, "-c", code, name], cwd=ROOT, capture_output=True, text=True, check=False)
         after = os.times()  # processor time: what else the machine does must not count
         children = (after.children_user - before.children_user, after.children_system - before.children_system)
         seconds.append(sum(children))
         assert done.returncode == 0, done.stderr
-        if seconds[-1] <= START:  # a processor that slows down for a moment does not count either
-            break
         assert done.stdout.startswith("usage: ")
-    assert min(seconds) <= START, seconds
+    assert statistics.median(seconds) < START, seconds
 
 
 @pytest.mark.parametrize("name", PRESENT)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from novelgpt.cli import ConvertOptions, Parser
 from novelgpt.messages import EXIT_DONE, EXIT_USAGE, UserError, say
-from novelgpt.network import check_model_folder
 
 
 def build_parser() -> Parser[ConvertOptions]:
@@ -32,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = f"--dtype q8_0: --to {options.to} does not know it, only GGUF does"
         raise UserError(message, "--to gguf; or --dtype bf16, fp16 or fp32", EXIT_USAGE)
     place, output = options.places
+    from novelgpt.network import check_model_folder  # brings numpy, which --help does without
+
     if not Path(place).exists() and not place.endswith(".ckpt"):
         check_model_folder(place, flag="")  # says so before torch is loaded
     from novelgpt.conversion import check_output, open_source, write_model

@@ -14,8 +14,8 @@ nat in that figure, and little in the distance. With C operations in all and U d
     distance  = DISTANCE - BY_COMPUTE · ln(C / COMPUTE) - BY_TEXT · ln(U / TEXT) + BEND · ln(parameters / best size)²
 
 The constants come from the runs on one novel in docs/LOG.md: SIZE and BEND from three networks of 2 to 9 million
-parameters in a quarter of an hour of two processor cores, DISTANCE and BY_COMPUTE from that and an hour; the others are
-first guesses, and so is what lies beyond.
+parameters in a quarter of an hour of two processor cores, DISTANCE and BY_COMPUTE from that and an hour, all with
+--replacement frequency; the others are first guesses, and so is what lies beyond.
 """
 
 import math

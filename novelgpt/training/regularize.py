@@ -32,20 +32,21 @@ class Exchange:
     Args:
         stream: the training text.
         share: of the tokens that are exchanged, 0 to 1; fewer where that would need a chance above 1.
+        vocab_size: V; what the first COUNTED tokens of the text lack is left alone.
         seed: with the step, all that chance depends on, however a batch is split afterwards.
         rule: "neighbours", or "frequency" for the plain one.
     """
 
-    def __init__(self, stream: Stream, share: float, *, seed: int, rule: str = "neighbours"):
+    def __init__(self, stream: Stream, share: float, *, vocab_size: int, seed: int, rule: str = "neighbours"):
         self.seed, self.chances, self.drawn_below = seed, np.float32(share), None
         if rule == "neighbours":
-            self.count_neighbours(stream[:COUNTED].astype(np.int64), share)
+            self.count_neighbours(stream[:COUNTED].astype(np.int64), share, vocab_size)
 
-    def count_neighbours(self, ids: np.ndarray, share: float) -> None:
+    def count_neighbours(self, ids: np.ndarray, share: float, vocab_size: int) -> None:
         """Count what follows what in a text (N,), and make chances (V,) and draws of it."""
-        counts = np.bincount(ids)
-        pairs = np.unique(ids[:-1] * len(counts) + ids[1:])  # each pair of neighbours once
-        followers, leaders = (np.bincount(side, minlength=len(counts)) for side in np.divmod(pairs, len(counts)))
+        counts = np.bincount(ids, minlength=vocab_size)
+        pairs = np.unique(ids[:-1] * vocab_size + ids[1:])  # each pair of neighbours once
+        followers, leaders = (np.bincount(side, minlength=vocab_size) for side in np.divmod(pairs, vocab_size))
         mean = len(pairs) / len(ids)  # over the text, so that the share comes out
         self.chances = np.minimum(share * followers / np.maximum(counts, 1) / mean, 1).astype(np.float32)
         self.drawn_below = np.cumsum(leaders) / len(pairs)  # a number in [0, 1) draws the first token above it
@@ -53,7 +54,7 @@ class Exchange:
     def __call__(self, batch: Batch, *, step: int) -> Batch:
         """Return a global batch, not yet split, with some of its inputs exchanged and the same labels.
 
-        >>> exchange = Exchange(np.array([1, 2, 1, 3, 1, 4]), 1.0, seed=0)
+        >>> exchange = Exchange(np.array([1, 2, 1, 3, 1, 4]), 1.0, vocab_size=5, seed=0)
         >>> ids = np.array([[1, 2, 1, 3]])
         >>> exchange(Batch(ids, ids, np.zeros(1)), step=1).labels
         array([[1, 2, 1, 3]])

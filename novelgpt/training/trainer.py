@@ -64,7 +64,8 @@ class Trainer:
         self.run, self.options, self.stop, self.sample = run, options, stop, sample
 
         # what computes; one step may take a minute on a CPU, so there a pass can be stopped in its middle
-        self.engine, rule = Engine(run), {"seed": options.seed, "rule": options.replacement}
+        self.engine = Engine(run)
+        rule = {"vocab_size": run.tokenizer.vocab_size, "seed": options.seed, "rule": options.replacement}
         self.exchange = Exchange(run.data.stream, share, **rule) if (share := options.replace_inputs) else None
         if self.engine.device.type == "cpu" and world.size == 1:
             watch_blocks(run.model, stop)
@@ -88,9 +89,8 @@ class Trainer:
     def choose_pace(self, clock: Callable[[], float], began: float) -> Pace:
         """Return what decides how fast the run learns when, and when it is over: its epochs, or the first clock."""
         run, options = self.run, self.options
-        end = options.lr_end / options.lr if options.lr_end else 0.0
-        course = {"schedule": options.lr_scheduler, "end": end, "warmup": run.warmup}
-        course["patience"] = options.early_stopping_patience
+        end, patience = options.lr_end / options.lr if options.lr_end else 0.0, options.early_stopping_patience
+        course = {"schedule": options.lr_scheduler, "end": end, "warmup": run.warmup, "patience": patience}
         if options.hours is None:
             return StepPace(run.epoch_steps, eval_steps=options.eval_steps, **course)
         sizes = {"num_trained": run.num_trained, "num_parameters": run.num_parameters}

@@ -167,7 +167,7 @@ def test_windows_with_replaced_inputs_come_from_the_corpus_on_the_device(rows, s
     tokens = np.random.default_rng(0).integers(0, 60_000, 500).astype(np.uint16)
     batch = make_batch(TokenStream([tokens]), np.array([0, 5, 90, 484]), 16)
     if share:
-        batch = Exchange(np.unique(tokens), share, seed=3)(batch, step=7)
+        batch = Exchange(np.unique(tokens), share, vocab_size=60_000, seed=3)(batch, step=7)
     expected = [part[rows.start : rows.stop].tolist() for part in (batch.input_ids, batch.labels)]
     assert (batch.input_ids != batch.labels).any() == bool(share)
     # labels, and inputs that are as they were, are not looked up in the batch of the host

@@ -112,7 +112,9 @@ def test_a_teacher_reads_the_text_as_it_is_where_the_network_reads_noise(tiny_op
         loss_module, "hidden_and_head", lambda model, ids, dtype: read.append(ids) or hidden_and_head(model, ids, dtype)
     )
     batch = next(run.data.epoch_batches(1))
-    Engine(run).step(Exchange(run.data.stream, 0.5, seed=0)(batch, step=1), step=1, lr_share=1.0)
+    Engine(run).step(
+        Exchange(run.data.stream, 0.5, vocab_size=run.tokenizer.vocab_size, seed=0)(batch, step=1), step=1, lr_share=1.0
+    )
     teacher, network = read
     assert torch.equal(teacher, torch.from_numpy(batch.input_ids))
     assert 0.3 < (network != teacher).float().mean() < 0.6
