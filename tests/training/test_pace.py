@@ -403,15 +403,15 @@ def test_two_processes_go_by_the_clock_of_the_first(tiny_options, warm_python):
 
 @pytest.mark.sweep
 def test_a_real_run_ends_on_time_and_one_that_was_stopped_too(hour_options, tmp_path):
-    hours = 20 / 3600
+    hours = 60 / 3600
     options = hour_options(hours=hours, log_step=200)
     began = time.monotonic()
     assert train(options) == 0
-    assert time.monotonic() - began == pytest.approx(20, abs=1.2)
+    assert time.monotonic() - began == pytest.approx(60, rel=0.03)
     broken = replace(options, output_dir=str(tmp_path / "broken"))
     began = time.monotonic()
-    assert train(replace(broken, max_hours=7 / 3600)) == 0
+    assert train(replace(broken, max_hours=20 / 3600)) == 0
     assert not (broken.output_path / "final_model").exists()
     assert train(broken) == 0
-    assert time.monotonic() - began == pytest.approx(20, abs=1.5)
+    assert time.monotonic() - began == pytest.approx(60, rel=0.03)
     assert read_progress(list_checkpoints(broken.output_path)[-1]).clock["done"] == 1.0
