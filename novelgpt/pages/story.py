@@ -324,9 +324,11 @@ def thin(frames: list[Frame], most: int) -> list[Frame]:
 
 def clean_sample(record: dict) -> dict:
     """Return what a page uses of a sample."""
-    text, copied = record.get("text"), record.get("copied") if isinstance(record.get("copied"), dict) else {}
+    text, prefix = record.get("text"), clean_text(record.get("prefix"), 300)
+    copied = record.get("copied") if isinstance(record.get("copied"), dict) else {}
+    text = text.removeprefix(prefix) if isinstance(text, str) else text  # a log may have it in both
     return {
-        "prefix": clean_text(record.get("prefix"), 300),
+        "prefix": prefix,
         "text": clean_text(text),
         "cut": max(0, len(text) - LONGEST_TEXT) if isinstance(text, str) else 0,
         "seed": number(record.get("seed")),
