@@ -293,6 +293,9 @@ class EvaluateOptions:
     batch_size: int = python(8, "windows per pass", whole(1))
     per_chapter: bool = python(False, "score every chapter by itself too")
     html: str | None = python(None, "also write a page that colours each character by its surprise", metavar="FILE")
+    training_page: str | None = option(
+        None, "write training.html of this run folder from its log, and score nothing", metavar="RUN"
+    )
     adapt: bool = python(False, "also score by a copy of the model that learns each stretch once it is scored")
     baseline: bool = python(False, "also score by counting what follows what in the training pieces")
     precision: str = python("fp32", "number format", precision_name, choices=FORMATS)

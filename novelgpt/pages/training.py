@@ -7,7 +7,6 @@ the page still shows how the run stands, and prints.
 """
 
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,34 +29,14 @@ from novelgpt.pages.chart import (
 )
 from novelgpt.pages.render import both, fill
 from novelgpt.pages.story import MOST_FRAMES, Columns, Frame, Story, judge, read_story, seconds_left, thin
+from novelgpt.pages.words import GOALS, KINDS, LEVELS, STYLE, clock, level_of, span, spell_perplexity
 
 PAGE = "training.html"
 LONG_RUN = 20  # characters in a row that stand in the book too: no chance
 MOST_CHARACTERS = 60_000  # of all samples on a page
 MOST_ROWS = 200  # of the table
-LEVELS = 10  # colours of surprise, one a nat
 APART = 7.0  # percent of a chart's height between two names
 ROOM = 1.015  # of a chart's width, for the last dot
-GOALS = {
-    "kn4": ("4-grams", "四元计数"),
-    "kn5": ("5-grams", "五元计数"),
-    "kn5_cache": ("5-grams with a cache", "五元计数加缓存"),
-    "kn5_online_cache": ("5-grams that go on counting", "边读边数的五元计数"),
-}
-KINDS = {
-    "opening": ("From the book's opening", "从全书的开头写起"),
-    "own": ("From your own words", "从你给的开头写起"),
-    "held_out": ("From text it has never read", "从它没读过的原文写起"),
-}
-STYLE = {
-    "sentence_length": ("characters in a sentence", "每句字数", ".1f"),
-    "paragraph_length": ("characters in a paragraph", "每段字数", ".1f"),
-    "dialogue_share": ("within quotation marks", "引号内的比例", ".0%"),
-    "quotes_balanced": ("paragraphs that close their quotes", "引号成对的段落", ".0%"),
-    "ellipses": ("…… in 1,000 characters", "每千字的省略号", ".1f"),
-    "distinct_4": ("variety (100%: nothing repeated)", "变化（100%：没有重复）", ".0%"),
-    "loops": ("texts caught in a loop", "陷入循环的文本", ".0%"),
-}
 
 
 def write_training_page(run_dir: Path) -> None:
@@ -116,7 +95,7 @@ class TrainingPage:
             commands=self.commands(),
             left=self.left(),
             chart=self.chart(),
-            shown=self.shown(len(self.frames) - 1) if self.frames else None,
+            shown=self.shown(len(self.frames) - 1) if self.kinds or any(frame.nats for frame in self.frames) else None,
             num_frames=len(self.frames),
             meter=self.meter(),
             sparks=self.sparks(),
@@ -364,46 +343,3 @@ def mean_style(frame: Frame) -> dict[str, float]:
     names = dict.fromkeys(name for style in styles for name in style)
     groups = {name: [style[name] for style in styles if name in style] for name in names}
     return {name: sum(group) / len(group) for name, group in groups.items()}
-
-
-def level_of(cost: float | None) -> int | None:
-    """Return the colour of so many nats.
-
-    >>> level_of(0.4), level_of(7.9), level_of(40.0), level_of(None)
-    (0, 7, 9, None)
-    """
-    return None if cost is None else min(LEVELS - 1, max(0, int(cost)))
-
-
-def spell_perplexity(loss: float) -> str:
-    """Return the perplexity of a loss.
-
-    >>> spell_perplexity(4.0), spell_perplexity(9000.0)
-    ('54.6', '—')
-    """
-    return f"{math.exp(loss):,.1f}" if loss < 100 else "—"
-
-
-def span(seconds: float) -> Markup:
-    """Return a length of time as people say it.
-
-    >>> print(span(7260).striptags())
-    2 h 1 min2 小时 1 分
-    """
-    whole = max(0, round(seconds))
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    if hours:
-        return both(f"{hours} h {minutes} min", f"{hours} 小时 {minutes} 分")
-    return (
-        both(f"{minutes} min {whole % 60} s", f"{minutes} 分 {whole % 60} 秒")
-        if minutes
-        else both(f"{whole} s", f"{whole} 秒")
-    )
-
-
-def clock(moment: float) -> str:
-    """Return a moment (Unix seconds) by the clock of this machine; nothing for one that no calendar has."""
-    try:
-        return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
-    except (ValueError, OverflowError, OSError):
-        return ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from conftest import ROOT
 
 LINES = (ROOT / "data/sample/novel.txt").read_text(encoding="gb18030").split("\n")
-NOVEL = "".join(line.strip() for line in LINES if len(line) > 60)  # paragraphs, no headings or advertisements
+NOVEL = "".join(line.strip() for line in LINES if len(line) > 60 and "www" not in line)
 BEGAN = 1_790_000_000  # Unix seconds
 STEPS = 200  # of an epoch
 SECONDS = 0.5  # of a step
