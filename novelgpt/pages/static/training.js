@@ -31,7 +31,7 @@
     slider.value = at;
     for (const [kind, card] of cards) {
       let from = at;
-      while (from >= 0 && !frames[from].samples[kind]) from--;
+      while (from >= 0 && !Object.hasOwn(frames[from].samples, kind)) from--; // a kind may have any name
       fill(card, from < 0 ? null : frames[from].samples[kind], from < 0 ? null : frames[from].step);
     }
     if (frame.nats.length)
