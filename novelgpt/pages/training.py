@@ -36,7 +36,7 @@ LONG_RUN = 20  # characters in a row that stand in the book too: no chance
 MOST_CHARACTERS = 60_000  # of all samples on a page
 MOST_ROWS = 200  # of the table
 APART = 7.0  # percent of a chart's height between two names
-ROOM = 1.015  # of a chart's width, for the last dot
+ROOM = 1.03  # of a chart's width, for the last dot
 
 
 def write_training_page(run_dir: Path) -> None:

@@ -94,7 +94,7 @@ def test_the_chart_tells_its_figures_to_keys_mouse_and_finger(show):
     for act in (page.mouse.move, page.touchscreen.tap):
         plot.scroll_into_view_if_needed()
         box = plot.bounding_box()
-        act(box["x"] + box["width"] / 1.015 / 2, box["y"] + 50)
+        act(box["x"] + box["width"] / 1.03 / 2, box["y"] + 50)
         assert reading.text_content().startswith("step 1,500")
     page.select_option("#unit", "perplexity")
     plot.press("End")

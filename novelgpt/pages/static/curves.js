@@ -1,6 +1,6 @@
 // The chart of losses: units, axes, a cross-hair for mouse, finger and keys, and other runs laid beside this one.
 const curves = (() => {
-  const SIDE = 1000, ROOM = 1.015, MOST_RUNS = 5, EARLY = 0.03, FEW = 12;
+  const SIDE = 1000, ROOM = 1.03, MOST_RUNS = 5, EARLY = 0.03, FEW = 12;
   const run = page.data("run"), plot = document.getElementById("plot");
   if (!run || !plot) return null;
   const [unit, along, smooth, reading, others] = ["unit", "along", "smooth", "reading", "others"].map((id) => document.getElementById(id));
