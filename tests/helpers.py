@@ -109,6 +109,10 @@ class StopAfter:
         self.stopped_by = None
         self.save_asked = False
 
+    def reason(self) -> str:
+        """Nobody has asked."""
+        return ""
+
     def must_stop(self) -> bool:
         """Count the question."""
         if self.left is not None:
@@ -150,9 +154,15 @@ def load_network_of(options) -> tuple:
 
 
 def read_log(folder: Path) -> list[dict]:
-    """Return the records of a log without the one entry that depends on the clock."""
+    """Return the figures of a log without the entries that depend on the clock."""
+    return [record for record in read_story(folder) if "event" not in record]
+
+
+def read_story(folder: Path) -> list[dict]:
+    """Return all records of a log, events too, without the entries that depend on the clock."""
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{key: value for key, value in record.items() if key != "tokens_per_second"} for record in records]
+    clock = ("time", "tokens_per_second", "seconds")
+    return [{key: value for key, value in record.items() if key not in clock} for record in records]
 
 
 def step_losses(folder: Path) -> list[float]:

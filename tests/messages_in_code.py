@@ -195,7 +195,7 @@ def kept_texts(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def page_texts(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield what pages say, as templates, and where: what goes through the filters `word` and `named`, here or in a macro."""
+    """Yield what pages say, as templates, and where: what goes through the filters word and named, also in a macro."""
     for path in sorted(folder.glob("*.html")):
         tree = jinja2.Environment().parse(path.read_text(encoding="utf-8"))
         found = [part.node for part in tree.find_all(nodes.Filter) if part.name in ("word", "named")]

@@ -5,8 +5,12 @@ The door of this wing. Jinja2 stands behind it, so each name is loaded when it i
 
 import importlib
 
-PLACES = {"report_page": "corpus", "surprise_page": "surprise", "write_surprise_page": "surprise"}
-PLACES |= {"write_training_page": "training"}
+PLACES = {
+    "report_page": "corpus",
+    "surprise_page": "surprise",
+    "write_surprise_page": "surprise",
+    "write_training_page": "training",
+}
 
 
 def __getattr__(name: str) -> object:

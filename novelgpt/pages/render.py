@@ -1,6 +1,6 @@
 r"""Plain values -> HTML pages of one hand, by the templates, styles and scripts beside this module.
 
-    templates/base.html    the frame of every page: head, switch of language and colours, blocks `title`, `style`, `body`
+    templates/base.html    the frame of every page: head, switch of language and colours, blocks title, style, body
     templates/tables.html  macros that more than one page uses
     static/common.css      colours for light, dark, paper and print, and what all pages are made of
     static/common.js       language, colours and data of a page; its own script stands behind it in the same element

@@ -248,7 +248,7 @@ def take(story: Story, record: dict) -> None:
     event, step, time = record.get("event"), number(record.get("step")), number(record.get("time"))
     story.has_events |= isinstance(event, str)
     if event == "resume" or (event is None and step is not None and step < story.step and "loss" in record):
-        rewind(story, story.step if step is None else step, time)
+        rewind(story, story.step if step is None else step, time, clean_facts(record))
     # where it stands
     story.step = story.step if step is None else max(step, 0.0)
     if (epoch := number(record.get("epoch"))) and epoch > 0:
@@ -291,12 +291,13 @@ def take_figures(story: Story, record: dict) -> None:
     story.speed = number(record.get("tokens_per_second")) or story.speed
 
 
-def rewind(story: Story, step: float, time: float | None) -> None:
+def rewind(story: Story, step: float, time: float | None, sizes: dict) -> None:
     """Go back to the step from which a run was resumed; what lies between is no time of work."""
     for columns in (story.curve, story.held_out, story.beats):
         columns.forget_after(step)
     story.frames = [frame for frame in story.frames if frame.step <= step]
     story.end, story.verdict, story.reason, story.last_is_finite = None, None, "", True
+    story.facts |= sizes  # it may have been given more epochs or hours
     story.resumed += 1
     if time is not None and math.isfinite(story.time):
         story.paused += max(0.0, time - story.time)

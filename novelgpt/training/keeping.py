@@ -47,6 +47,7 @@ class ModelKeeper:
         mark: str | None,
         is_main: bool,
         agree: Callable[[bool], bool],
+        tell: Callable[..., None],
     ):
         """Keep what every model folder holds besides its weights.
 
@@ -57,9 +58,10 @@ class ModelKeeper:
             mark: what follows it alone is scored; None where all is.
             is_main: whether this process writes.
             agree: tells every process whether a flag is set in any of them.
+            tell: called with "save" and the name of every model folder that is written.
         """
         self.folder, self.save_model, self.corpus, self.mark = folder, save_model, corpus, mark
-        self.is_main, self.agree = is_main, agree
+        self.is_main, self.agree, self.tell = is_main, agree, tell
 
     def write(self, name: str, progress: Progress, weights: dict[str, torch.Tensor]) -> None:
         """Write the weights that model_weights returned as a model folder, with the last held-out loss."""
@@ -80,6 +82,7 @@ class ModelKeeper:
                 raise
             warn(f"{name} of epoch {progress.epoch} not written: {problem.message}")
             return False
+        self.tell("save", model=name)
         return True
 
     def choose_best(self, progress: Progress, loss: float, weights: dict[str, torch.Tensor]) -> None:
@@ -102,17 +105,27 @@ class ModelKeeper:
             UserError: the disk refuses, or best_model is wanted and damaged.
         """
         # a kill may have come between this and the last checkpoint
-        if is_written(self.folder / FINAL, step):
-            return
-        if step == progress.step:
-            self.write(FINAL, progress, weights)
-        else:
-            copy_best(self.folder, step)
-            say(f"{self.folder / FINAL}: the weights of {BEST}, step {step:,}")
+        if not is_written(self.folder / FINAL, step):
+            if step == progress.step:
+                self.write(FINAL, progress, weights)
+            else:
+                copy_best(self.folder, step)
+                say(f"{self.folder / FINAL}: the weights of {BEST}, step {step:,}")
+        self.tell("save", model=FINAL)
 
 
-def keep_sample(sample: Callable, model: torch.nn.Module, progress: Progress) -> None:
+def keep_sample(
+    sample: Callable, model: torch.nn.Module, progress: Progress, *, further: Callable | None
+) -> list[dict]:
     """Print a short text that a network writes, and keep it with the last evaluation; failing is a warning.
+
+    Args:
+        sample, model: what writes it, and the network.
+        progress: whose last evaluation keeps it.
+        further: returns records of this text and of further ones, for the log; see Story.samples.
+
+    Returns:
+        Those records; all of them or, where a text fails, none.
 
     Raises:
         Stopped: asked to stop meanwhile.
@@ -120,17 +133,19 @@ def keep_sample(sample: Callable, model: torch.nn.Module, progress: Progress) ->
     model.eval()
     try:
         text = sample(model)
+        records = further(text, model)
     except Stopped:
         raise
     except Exception as problem:  # whatever it is, the epoch before it is worth more
         reason = (str(problem).splitlines() or [""])[0]
         warn(f"epoch {progress.epoch}: no sample: {type(problem).__name__}: {reason}")
-        return
+        return []
     finally:
         model.train()
     say(f"sample: {text}")
     if progress.history:
         progress.history[-1]["sample"] = text
+    return records
 
 
 def final_step(progress: Progress, *, wants_best: bool) -> int:

@@ -1,16 +1,33 @@
-"""What a run records: log.jsonl for machines, one line and a bar for people, TensorBoard curves, tokens per second."""
+"""What a run records: log.jsonl for machines, one line and a bar for people, TensorBoard curves, tokens per second.
 
+Every record of log.jsonl has its `time` (Unix seconds), `step` and `epoch`. Those without `event` are figures: of
+training `loss`, `lr`, `tokens_per_second`, of an evaluation `valid_loss` and its kin. The others tell the story of the
+run, from which its page is made::
+
+    start    once, with all that stays: sizes, yardsticks, style of the book, passage and prefixes (see preflight.py)
+    resume   the log was cut back to a checkpoint, and goes on
+    passage  nats: what each token of one held-out passage costs, at every evaluation
+    sample   kind, prefix, text, seed, copied, style: of every prefix, after an epoch or an evaluation of hours
+    save     model: the name of a model folder
+    stop     reason: the run can go on from here
+    verdict  text, model, kind: "learning", "converged", "memorising", "below_counting" or "none"; then
+    finish   seconds: of the last session
+"""
+
+import contextlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from novelgpt.evaluation import Evaluation
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, progress_bar, say, shown, warn
 
-LOG = "log.jsonl"
+LOG, PAGE = "log.jsonl", "training.html"
 LINE_SECONDS, FIRST_SECONDS = 120, 20  # between two lines at most where there is no bar; until the first one
 Watch = Callable[[dict], None]
 
@@ -101,6 +118,7 @@ class RunLog:
             return
 
         # a line is written in one call, so a kill leaves it whole or not at all
+        record = {"time": round(time.time(), 3), **record}
         clean = {
             key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in record.items()
@@ -109,18 +127,126 @@ class RunLog:
             self.file.write((json.dumps(clean, ensure_ascii=False) + "\n").encode())
         except OSError as problem:  # training is worth more than its log
             warn(f"{self.path}: step {record['step']} not logged: {problem.strerror}")
-        # curves: every number but the position, by step
-        if self.writer:
+        # curves: every number but the position, by step; events have none
+        if self.writer and "event" not in record:
             for key, value in record.items():
-                if key not in ("step", "epoch") and isinstance(value, (int, float)):
+                if key not in ("time", "step", "epoch") and isinstance(value, (int, float)):
                     self.writer.add_scalar(key, value, record["step"])
         if self.watch:
             self.watch(record)
+
+    def has_start(self) -> bool:
+        """Tell whether the log begins with what the start of a run tells; that of an earlier version does not."""
+        with open(self.path, "rb") as file, contextlib.suppress(ValueError, AttributeError):
+            return json.loads(file.readline()).get("event") == "start"
+        return False
 
     def length(self) -> int:
         """Return the bytes written so far, forced onto the disk."""
         os.fsync(self.file.fileno())
         return self.file.seek(0, os.SEEK_END)
+
+
+class NoStory:
+    """Tells nothing, as all processes but the first."""
+
+    def begin(self, log: RunLog, progress: object, *, is_resumed: bool) -> None:
+        """Tell what the run is, unless the log says so, and whether it goes on."""
+
+    def tell(self, event: str, **values: object) -> None:
+        """Append an event to the log."""
+
+    def tell_passage(self, nats: np.ndarray) -> None:
+        """Tell what the passage costs, by the nats (S,) of all tokens that this process has scored."""
+
+    def samples(self, first: str, model: object) -> list[dict]:
+        """Return the records of all samples: the first one is written already, the network writes the others."""
+        return []
+
+    def show_page(self) -> None:
+        """Write the page anew."""
+
+    def stop(self, reason: str) -> None:
+        """Tell that the run is over for now."""
+
+    def end(self) -> None:
+        """Tell how the run went, and that it is over."""
+
+
+class Story(NoStory):
+    """What the log tells of a run beside its figures, and the page that is made of it; of the first process."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        sizes: dict,
+        facts: Callable[[], dict],
+        places: slice,
+        prefixes: Sequence[dict],
+        writers: Sequence[Callable],
+        measure: Callable[[str], dict],
+        verdict: Callable[[object], dict],
+    ):
+        """Hold what the story is made of.
+
+        Args:
+            folder: of the run.
+            sizes, facts: what its start tells; of more hours or epochs the sizes change, so a resumed run tells them.
+            places: of the passage, among the tokens that are scored in the first held-out batch.
+            prefixes, writers: kind, text, text as shown and seed of what samples begin with, and what continues each
+                with a network; the first writer is the trainer's own sampler, there are none where none is wanted.
+            measure: returns `copied` and `style` of a text.
+            verdict: returns the verdict on a run by its progress.
+        """
+        self.folder, self.sizes, self.facts, self.places, self.verdict = folder, sizes, facts, places, verdict
+        self.prefixes, self.writers, self.measure = prefixes, writers, measure
+        self.began, self.has_warned = time.monotonic(), False
+
+    def begin(self, log: RunLog, progress: object, *, is_resumed: bool) -> None:
+        self.log, self.progress = log, progress
+        if not log.has_start():
+            self.tell("start", **self.sizes, **self.facts())
+        if is_resumed:
+            self.tell("resume", **self.sizes)
+        self.show_page()
+
+    def tell(self, event: str, **values: object) -> None:
+        self.log.write({"step": self.progress.step, "epoch": self.progress.epoch, "event": event, **values})
+
+    def tell_passage(self, nats: np.ndarray) -> None:
+        # rounded, and None for what is no number
+        told = [round(value, 1) if math.isfinite(value) else None for value in nats[self.places].tolist()]
+        if told:
+            self.tell("passage", nats=told)
+
+    def samples(self, first: str, model: object) -> list[dict]:
+        texts, records = [first, *(write(model) for write in self.writers[1:])], []
+        for prefix, text in zip(self.prefixes, texts, strict=True):
+            text = text.removeprefix(prefix["shown"])
+            given = {"kind": prefix["kind"], "prefix": prefix["text"], "text": text, "seed": prefix["seed"]}
+            records.append(given | self.measure(text))
+        return records
+
+    def show_page(self) -> None:
+        from novelgpt.pages import write_training_page
+
+        try:
+            write_training_page(self.folder)
+        except Exception as problem:  # whatever it is, the run is worth more than its page
+            if not self.has_warned:
+                reason = (str(problem).splitlines() or [""])[0]
+                warn(f"{self.folder / PAGE}: not written: {type(problem).__name__}: {reason}")
+            self.has_warned = True
+
+    def stop(self, reason: str) -> None:
+        self.tell("stop", reason=reason)
+        self.show_page()
+
+    def end(self) -> None:
+        self.tell("verdict", **self.verdict(self.progress))
+        self.tell("finish", seconds=round(time.monotonic() - self.began, 1))
+        self.show_page()
 
 
 def open_writer(folder: str):

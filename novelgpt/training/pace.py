@@ -349,3 +349,20 @@ def is_over(progress: Progress, *, epochs: int | None, hours: float | None, pati
     """Tell whether no step is left to take, of a run of epochs or of hours."""
     is_at_end = progress.epoch > epochs if hours is None else is_time_over(progress, hours)
     return is_at_end or stops_early(progress, patience)
+
+
+def choose_pace(run, clock: Callable[[], float], began: float) -> Pace:
+    """Return what decides how fast a run learns when, and when it is over: its epochs, or a clock.
+
+    Args:
+        run: see engine.Run.
+        clock, began: as of ClockPace.
+    """
+    options = run.options
+    end, patience = options.lr_end / options.lr if options.lr_end else 0.0, options.early_stopping_patience
+    course = {"schedule": options.lr_scheduler, "end": end, "warmup": run.warmup, "patience": patience}
+    if options.hours is None:
+        return StepPace(run.epoch_steps, eval_steps=options.eval_steps, **course)
+    sizes = {"num_trained": run.num_trained, "num_parameters": run.num_parameters}
+    sizes |= {"step_tokens": run.data.step_tokens, "num_valid": run.data.num_valid}
+    return ClockPace(options.hours, run.epoch_steps[0], clock=clock, began=began, **sizes, **course)

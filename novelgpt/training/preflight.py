@@ -1,13 +1,23 @@
-"""Before a run starts: what it will do, what it would take here (`train.py --plan`), whether the disk has room."""
+"""Before a run starts: what it will do, what it would take here (`train.py --plan`), whether the disk has room.
+
+And what its log will tell of it: the facts of its start, the passage that is scored at each evaluation, and the samples
+that a network under training writes. Each of them is a function of data and options, so a resumed run tells the same.
+"""
 
 import copy
+import functools
 import os
 import shutil
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+from transformers import GPT2LMHeadModel
+
 from novelgpt.cli import spell_command
+from novelgpt.corpus.style import CopyIndex, measure_style
 from novelgpt.files import ready_file
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, shown, warn
 from novelgpt.network import (
@@ -17,15 +27,24 @@ from novelgpt.network import (
     describe_teachers,
     read_model_config,
 )
+from novelgpt.training.adapting import plain_model
 from novelgpt.training.engine import Engine, Run
 from novelgpt.training.keeping import FIRST_SHARE
-from novelgpt.training.log import format_duration
+from novelgpt.training.log import Story, format_duration
 from novelgpt.training.pace import LOOKS_SHARE
+from novelgpt.training.windows import LOOKED_AT, NOT_SCORED
+from novelgpt.writing.generation import generate_text
 
 TRIAL_STEPS = 3  # the first one warms up
 CHECKPOINT_BYTES = 12  # a parameter: the weight and two moments in fp32
 MODEL_BYTES = 4  # a parameter
 FEW_TOKENS_PER_PARAMETER = 0.025  # below, a smaller network learns as well (measured on novels of 1 M characters)
+PASSAGE = 300  # characters, of the held-out passage
+LONGEST_PREFIX = 60  # characters of a sample's prefix
+TRUTH = 200  # characters of what really follows a prefix
+# tokens that an epoch computes for each token of the samples beside the first: one that is written alone costs a few of
+# those, so that all of this stays below one percent of an epoch
+SHARE_OF_EPOCH = 1_500
 SMALLER = ("config/model_config_laptop.json", "config/model_config_demo.json")
 
 
@@ -207,3 +226,117 @@ def check_disk(run: Run) -> None:
         raise UserError(message, f"free some space, or --output_dir on another disk than {folder}", EXIT_ENVIRONMENT)
     if free < needed:
         warn(f"{folder}: {free / 1e9:.1f} GB free, the whole run writes up to {needed / 1e9:.1f} GB")
+
+
+def make_story(run: Run, verdict: Callable[[object], dict]) -> Story:
+    """Return what the log tells of a run; verdict: see Story."""
+    documents = run.data.documents(run.tokenizer.show)
+    prefixes, (places, passage) = find_prefixes(run, documents), find_passage(run)
+    writers = make_writers(run, prefixes)
+
+    @functools.cache
+    def book() -> CopyIndex:
+        return CopyIndex("\n".join(documents))
+
+    def measure(text: str) -> dict:
+        return {"copied": book().measure(text), "style": measure_style([text])}
+
+    def facts() -> dict:
+        told = [{name: prefix[name] for name in ("kind", "text", "truth")} for prefix in prefixes]
+        return tell_facts(run, documents) | {
+            "passage": {"text": "".join(passage), "tokens": passage},
+            "prefixes": told,
+        }
+
+    sizes = {"total_steps": run.total_steps, "hours": run.options.hours, "epochs": run.options.epochs}
+    parts = {"sizes": sizes, "facts": facts, "places": places, "measure": measure, "verdict": verdict}
+    return Story(run.options.output_path, prefixes=prefixes[: len(writers)], writers=writers, **parts)
+
+
+def tell_facts(run: Run, documents: list[str]) -> dict:
+    """Return the figures that the start of a run tells; its documents as far as they are looked at."""
+    options, data = run.options, run.data
+    tokens, characters, counting = min(data.num_tokens, LOOKED_AT), sum(map(len, documents)), {}
+    if data.num_valid > 1:
+        tokens, characters = data.num_valid, data.valid_characters
+        counting = data.yardsticks(run.tokenizer.vocab_size) or {}
+    title = data.opening(run.tokenizer.decode).strip().partition("\n")[0]
+    return {
+        "tokens": data.num_tokens,
+        "windows": data.num_rows,
+        "parameters": run.num_parameters,
+        "batch_size": options.batch_size,
+        "context": run.window,
+        "tokens_per_character": round(tokens / max(1, characters), 4),
+        "yardsticks": {name: round(counting[name], 4) for name in ("kn4", "kn5_cache") if name in counting},
+        "book": options.book or title[:LONGEST_PREFIX],
+        "style": measure_style(documents),
+    }
+
+
+def find_prefixes(run: Run, documents: list[str]) -> list[dict]:
+    """Return what samples begin with: the one that is shown to people first, then the book's opening, what is held out.
+
+    Returns:
+        kind ("own", "opening", "held_out"), text, truth (what really follows, None where nobody knows), seed of each,
+        and as shown what a sample begins with; a title is shown without the text that it is for.
+    """
+    options, tokenizer = run.options, run.tokenizer
+    opening = run.data.opening(tokenizer.decode)
+    found = [("own", options.sample_prefix, None)] if options.sample_prefix else []
+    head = "\n".join(documents[:3])
+    place = head.find(opening)
+    found.append(("opening", opening, head[place + len(opening) :][:TRUTH] if place >= 0 else None))
+
+    # the held-out part begins where the training text ends, mostly within a chapter
+    if run.data.stream is not None and run.data.num_valid > 1:
+        labels = next(run.data.valid_batches()).labels[0]
+        held = tokenizer.show(labels[labels != NOT_SCORED]).lstrip("\n")
+        line = held.partition("\n")[0][:LONGEST_PREFIX]
+        found.append(("held_out", line, held[len(line) :][:TRUTH]))
+    return [
+        {"kind": kind, "text": text, "truth": truth, "seed": options.seed}
+        | {"shown": "" if run.data.mark else tokenizer.show(tokenizer.encode_prefix(text))}
+        for kind, text, truth in found
+    ]
+
+
+def make_writers(run: Run, prefixes: list[dict]) -> list[Callable[[GPT2LMHeadModel], str]]:
+    """Return what continues each prefix with a network; nothing where no samples are wanted.
+
+    The first text is as long as was asked for, the others as far as they cost little beside an epoch.
+    """
+    length = run.options.sample_length
+    if not length or not run.world.is_main or run.options.shard:
+        return []
+    further = min(length, int(run.data.step_tokens * run.epoch_steps[0] / SHARE_OF_EPOCH))  # tokens
+    others = [functools.partial(continue_prefix, run, prefix["text"], further) for prefix in prefixes[1:] if further]
+    return [functools.partial(continue_prefix, run, prefixes[0]["text"], length), *others]
+
+
+def continue_prefix(run: Run, prefix: str, length: int, model: GPT2LMHeadModel) -> str:
+    """Return a prefix and what a network under training writes behind it; of a title the title alone."""
+    given = run.tokenizer.show(run.tokenizer.encode_prefix(prefix)) if run.data.mark else ""
+    settings = {"length": length, "seed": run.options.seed, "is_answer": bool(given)}
+    return generate_text(plain_model(model), run.tokenizer, prefix, **settings)[0][len(given) :]
+
+
+def find_passage(run: Run) -> tuple[slice, list[str]]:
+    """Choose the passage whose nats are told at every evaluation, among what the first held-out batch scores.
+
+    Returns:
+        The places of its tokens among all that are scored, and their texts, of which a character of several tokens is
+        the last one's; nothing where nothing is held out.
+    """
+    if run.data.num_valid < 2:
+        return slice(0), []
+    labels = next(run.data.valid_batches()).labels[:, 1:]  # (B, T-1), as score_batches has them
+    stream, marks = run.tokenizer.stream(), {index: name for name, index in run.tokenizer.marks.items()}
+    texts = [stream.push(index) or marks.get(index, "") for index in labels[labels != NOT_SCORED].tolist()]
+    ends = np.cumsum([0, *map(len, texts)])  # characters before each token, and all
+
+    # from the first line on that has half a window before it and enough behind
+    lines = (place + 1 for place, text in enumerate(texts) if text.endswith("\n"))
+    first = next((place for place in lines if place >= run.window // 2 and ends[-1] - ends[place] >= PASSAGE), 0)
+    last = int(np.searchsorted(ends, ends[first] + PASSAGE, side="right")) - 1
+    return slice(first, last), texts[first:last]

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from novelgpt.corpus.documents import source_sha256
 from novelgpt.corpus.records import Records, encode_records, read_records
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, say, warn
-from novelgpt.training.windows import NOT_SCORED, Batch, count_steps
+from novelgpt.training.windows import LOOKED_AT, NOT_SCORED, Batch, count_steps
 
 WIDTH = 32  # rows are padded to a multiple of it, tokens
 
@@ -44,6 +45,10 @@ class RowData:
     @property
     def num_tokens(self) -> int:
         return len(self.train.ids)
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.train)
 
     @cached_property
     def step_tokens(self) -> float:
@@ -82,8 +87,15 @@ class RowData:
             rows = np.arange(first, min(first + self.batch_size, len(self.valid)))
             yield make_rows(self.valid, rows, self.block_size)
 
-    def compare_with_ngram(self, loss: float, vocab_size: int, advice: str) -> None:
+    def yardsticks(self, vocab_size: int) -> None:
         return None  # streams of text are counted, not records
+
+    def compare_with_ngram(self, loss: float, vocab_size: int, advice: str) -> None:
+        return None
+
+    def documents(self, show: Callable[[np.ndarray], str]) -> list[str]:
+        borders = pairwise(self.train.starts[self.train.starts <= LOOKED_AT].tolist())
+        return [show(self.train.ids[first:last]) for first, last in borders]
 
     def identity(self) -> dict:
         return {"corpus": self.source["sha256"], **self.settings}

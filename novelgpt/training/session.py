@@ -10,13 +10,10 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from transformers import GPT2LMHeadModel
-
 from novelgpt.cli import GenerateOptions, TrainOptions, book_places, spell_command
 from novelgpt.files import remove_leftovers
 from novelgpt.lock import LOCK
 from novelgpt.messages import EXIT_DONE, EXIT_STATE, UserError, say, warn
-from novelgpt.training.adapting import plain_model
 from novelgpt.training.checkpoint import (
     FOLDER,
     Progress,
@@ -36,10 +33,10 @@ from novelgpt.training.keeping import (
     has_ended,
     is_finished,
 )
-from novelgpt.training.log import Watch, format_duration
+from novelgpt.training.log import PAGE, Watch, format_duration
 from novelgpt.training.pace import TooShort
 from novelgpt.training.parallel import explaining_losses, leaving_world, telling_errors_once, wait_for_all
-from novelgpt.training.preflight import check_disk, describe_long_warmup, describe_run, print_plans
+from novelgpt.training.preflight import check_disk, describe_long_warmup, describe_run, make_story, print_plans
 from novelgpt.training.run import (
     RUN_FILE,
     check_identity,
@@ -49,7 +46,10 @@ from novelgpt.training.run import (
 )
 from novelgpt.training.stopping import Stopped, StopSignals, describe_stop, seconds_until
 from novelgpt.training.trainer import Trainer
-from novelgpt.writing.generation import generate_text
+
+# how a verdict begins, and what the log calls it
+KINDS = {"still improving": "learning", "nothing more to gain": "converged", "memorising": "memorising"}
+KINDS |= {"stopped early": "memorising", "nothing was held out": "none"}
 
 
 def train(
@@ -94,7 +94,9 @@ def train(
 
             # the steps: to the end, or until a signal or the clock stops them
             entered, first = time.monotonic(), read_progress(checkpoint).step if checkpoint else 0
-            trainer = Trainer(run, stop, sample=sampler(run), watch=watch, clock=clock, began=began)
+            story = make_story(run, partial(judge, run=run)) if run.world.is_main else None
+            sample = story.writers[0] if story and story.writers else None
+            trainer = Trainer(run, stop, sample=sample, story=story, watch=watch, clock=clock, began=began)
             try:
                 with explaining_losses(run.world), forgetting_if_too_short(run):
                     trainer.fit(checkpoint)
@@ -151,6 +153,7 @@ def begin(run: Run) -> Path | None:
         run.data.compare_with_ngram(math.inf, run.tokenizer.vocab_size, "")
     if words := describe_long_warmup(run):
         warn(words)
+    say(f"to watch in a browser: {folder / PAGE}")
     return checkpoint
 
 
@@ -258,23 +261,6 @@ def twice(run: Run) -> dict[str, object]:
     return {"epochs": 2 * options.epochs} if options.hours is None else {"hours": f"{2 * options.hours:g}"}
 
 
-def sampler(run: Run):
-    """Return the function that writes the sample after each epoch; None when none is wanted."""
-    options = run.options
-    if not options.sample_length or not run.world.is_main or options.shard:
-        return None
-    prefix = options.sample_prefix or run.data.opening(run.tokenizer.decode)
-
-    # a title is shown without the text that it is for
-    given = run.tokenizer.show(run.tokenizer.encode_prefix(prefix)) if run.data.mark else ""  # not shown
-
-    def write(model: GPT2LMHeadModel) -> str:
-        settings = {"length": options.sample_length, "seed": options.seed, "is_answer": bool(given)}
-        return generate_text(plain_model(model), run.tokenizer, prefix, **settings)[0][len(given) :]
-
-    return write
-
-
 def report_stop(run: Run, progress: Progress, *, steps: int, seconds: float, reason: str) -> None:
     """Print why a run stopped, where it stands after so many steps and seconds of this session, how it is resumed."""
     if run.world.is_main:
@@ -291,14 +277,11 @@ def report_end(run: Run, progress: Progress, *, seconds: float) -> None:
     """Print how a run went that came to its end after so many seconds of this session."""
     if run.world.is_main:
         say(f"finished {progress.step:,} steps in {format_duration(seconds)}")
-        outcome = describe_outcome(progress, run)
-        improves = outcome.startswith("still improving")
-        advice = "train longer" if improves else "a longer book or a smaller network would help"
-        say(f"{outcome}{compare_with_ngram(progress, run, advice)}")
+        say(describe_verdict(progress, run))
         if run.options.second_generation:  # its model is there to teach
             return
         say_what_next(progress, run)
-        if improves:
+        if describe_outcome(progress, run).startswith("still improving"):
             command = going_on(run, **twice(run))
             say(f"for twice as many: {command}" if run.options.hours is None else f"for twice as long: {command}")
 
@@ -351,6 +334,24 @@ def describe_outcome(progress: Progress, run: Run) -> str:
             return f"still improving at {best}: more epochs would help; use {model}"
         return f"still improving at {best}: more hours would help; use {model}"
     return f"nothing more to gain, best at {best}; use {model}"
+
+
+def describe_verdict(progress: Progress, run: Run) -> str:
+    """Say how the run went, and how the best held-out loss stands to counting."""
+    outcome = describe_outcome(progress, run)
+    improves = outcome.startswith("still improving")
+    advice = "train longer" if improves else "a longer book or a smaller network would help"
+    return f"{outcome}{compare_with_ngram(progress, run, advice)}"
+
+
+def judge(progress: Progress, run: Run) -> dict[str, str]:
+    """Return the verdict on a run for its log: text, model folder, kind."""
+    text = describe_verdict(progress, run)
+    kind = next(kind for begins, kind in KINDS.items() if text.startswith(begins))
+    counting = None if kind == "none" else run.data.yardsticks(run.tokenizer.vocab_size)
+    if counting and progress.best_loss > counting["kn5_cache"]:
+        kind = "below_counting"
+    return {"text": text, "model": best_model(progress, run.options).name, "kind": kind}
 
 
 def compare_with_ngram(progress: Progress, run: Run, advice: str) -> str:

@@ -15,17 +15,20 @@ A run that stops reports what improved, its best sample, what is left and how it
     continue with: python train.py --raw
 """
 
+import contextlib
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import torch
 
-from novelgpt.messages import is_main_process, say
+from novelgpt.messages import UserError, is_main_process, say
 from novelgpt.training.checkpoint import Progress
 from novelgpt.training.log import format_duration
+from novelgpt.training.memory import DoesNotFit
 
 # Windows has neither SIGHUP nor SIGUSR1; SIGBREAK, Ctrl-Break, is there alone
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
@@ -107,6 +110,28 @@ class StopSignals:
         if self.stopped_by is not None:
             return signal.Signals(self.stopped_by).name
         return self.limit if self.time_is_up() else ""
+
+
+@contextlib.contextmanager
+def saving_at_a_stop(trainer) -> Iterator[None]:
+    """Let a trainer save before a stop leaves its loop, or memory that another program has taken since the first step.
+
+    It tells the log why.
+    """
+    try:
+        yield
+    except DoesNotFit as problem:
+        if trainer.progress.step and trainer.run.world.size == 1:  # the others would wait in vain for this process
+            trainer.save_if_new()
+        trainer.story.stop(problem.message)
+        raise
+    except Stopped:
+        trainer.save_if_new(is_last=True)
+        trainer.story.stop(trainer.stop.reason())
+        raise
+    except UserError as problem:
+        trainer.story.stop(problem.message)
+        raise
 
 
 def watch_blocks(model: torch.nn.Module, stop: StopSignals) -> None:

@@ -3,11 +3,10 @@
 Whatever happens between two steps can be stopped and resumed: the position in the run is the whole state.
 """
 
-import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -27,12 +26,11 @@ from novelgpt.training.checkpoint import (
 )
 from novelgpt.training.engine import Engine, Run, StepResult
 from novelgpt.training.keeping import ModelKeeper, final_step, keep_sample
-from novelgpt.training.log import Meter, RunLog, Watch, say_evaluation
-from novelgpt.training.memory import DoesNotFit
-from novelgpt.training.pace import ClockPace, Pace, StepPace, is_scored
+from novelgpt.training.log import Meter, NoStory, RunLog, Story, Watch, say_evaluation
+from novelgpt.training.pace import choose_pace, is_scored
 from novelgpt.training.parallel import World, any_process, largest_of_processes, of_first_process, sum_over_processes
 from novelgpt.training.regularize import Exchange
-from novelgpt.training.stopping import Stopped, StopSignals, watch_blocks
+from novelgpt.training.stopping import Stopped, StopSignals, saving_at_a_stop, watch_blocks
 from novelgpt.training.windows import Batch
 
 BAD_IN_A_ROW = 3  # steps without a finite loss that end a run
@@ -48,6 +46,7 @@ class Trainer:
         stop: StopSignals,
         *,
         sample: Sampler | None = None,
+        story: Story | None = None,
         watch: Watch | None = None,
         clock: Callable[[], float] = time.monotonic,
         began: float | None = None,
@@ -57,11 +56,13 @@ class Trainer:
         Args:
             run, stop: from prepare_run; asked between micro-batches.
             sample: writes a short text with the network as it stands; None for no samples.
+            story: what the log tells beside figures; None, as in all processes but the first, for nothing.
             watch: called with every record of the log.
             clock, began: what a run of hours goes by, and what it showed when the command started; None for now.
         """
         options, folder, world = run.options, run.options.output_path, run.world
         self.run, self.options, self.stop, self.sample = run, options, stop, sample
+        self.story = story or NoStory()
 
         # what computes; one step may take a minute on a CPU, so there a pass can be stopped in its middle
         self.engine = Engine(run)
@@ -69,13 +70,18 @@ class Trainer:
         self.exchange = Exchange(run.data.stream, share, **rule) if (share := options.replace_inputs) else None
         if self.engine.device.type == "cpu" and world.size == 1:
             watch_blocks(run.model, stop)
-        self.pace = self.choose_pace(clock, clock() if began is None else began)
+        began = of_first_process(clock() if began is None else began, world)
+        self.pace = choose_pace(run, lambda: of_first_process(clock(), world), began)
 
         # what keeps
         self.saver = Saver(folder, save_minutes=options.save_minutes, keep=options.save_total_limit)
         facts = {"corpus": run.data.corpus_facts(), "mark": run.data.mark, "is_main": world.is_main}
         self.keeper = ModelKeeper(
-            folder, partial(save_model, run.model, run.tokenizer), agree=partial(any_process, world=world), **facts
+            folder,
+            partial(save_model, run.model, run.tokenizer),
+            tell=self.story.tell,
+            agree=partial(any_process, world=world),
+            **facts,
         )
         records = {"writer_dir": options.writer_dir, "watch": watch, "enabled": world.is_main, "hours": options.hours}
         self.log = RunLog(folder, run.total_steps, **records)
@@ -85,18 +91,6 @@ class Trainer:
         self.loss, self.tokens = (torch.zeros(1, device=self.engine.device) for _ in range(2))  # since the last log
         self.mean_loss: float | None = None  # nats per token since the last log line, where it costs nothing to know it
         self.unchecked: list[tuple[int, Batch, torch.Tensor]] = []  # steps whose finiteness the host has not looked at
-
-    def choose_pace(self, clock: Callable[[], float], began: float) -> Pace:
-        """Return what decides how fast the run learns when, and when it is over: its epochs, or the first clock."""
-        run, options = self.run, self.options
-        end, patience = options.lr_end / options.lr if options.lr_end else 0.0, options.early_stopping_patience
-        course = {"schedule": options.lr_scheduler, "end": end, "warmup": run.warmup, "patience": patience}
-        if options.hours is None:
-            return StepPace(run.epoch_steps, eval_steps=options.eval_steps, **course)
-        sizes = {"num_trained": run.num_trained, "num_parameters": run.num_parameters}
-        sizes |= {"step_tokens": run.data.step_tokens, "num_valid": run.data.num_valid}
-        clocks = {"clock": lambda: of_first_process(clock(), run.world), "began": of_first_process(began, run.world)}
-        return ClockPace(options.hours, run.epoch_steps[0], **clocks, **sizes, **course)
 
     def fit(self, checkpoint: Path | None) -> Progress:
         """Train to the end of the last epoch or of the hours, from a checkpoint's folder if one is given.
@@ -109,7 +103,7 @@ class Trainer:
             UserError: the loss is no longer a number, the disk refuses, or the hours are too few.
         """
         run, pace = self.run, self.pace
-        with self.log, self.saved_when_stopped():
+        with self.log, saving_at_a_stop(self):
             progress = self.restore(checkpoint)
 
             # the untrained network is evaluated too: what all later losses are compared with; hours have no time for it
@@ -153,6 +147,7 @@ class Trainer:
             if not pace.has_epochs:  # it may have ended with an epoch
                 self.save_if_new()
             self.write_final()
+            self.story.end()
         return progress
 
     def restore(self, checkpoint: Path | None) -> Progress:
@@ -166,6 +161,7 @@ class Trainer:
             self.tokens += self.progress.loss_tokens
         self.pace.resume(self.progress)
         self.log.resume(place=self.pace.place(self.progress), length=self.progress.log_bytes)
+        self.story.begin(self.log, self.progress, is_resumed=checkpoint is not None)
         return self.progress
 
     def count_step(self, batch: Batch, result: StepResult) -> None:
@@ -263,8 +259,8 @@ class Trainer:
                 evaluation = self.evaluate(epoch=self.pace.epoch(self.progress))
                 if evaluation is not None:
                     self.keeper.choose_best(self.progress, evaluation.loss, self.gather_weights())
-            if not self.pace.has_epochs and self.run.world.is_main:
-                self.write_sample()
+            if self.run.world.is_main:
+                self.write_sample(is_wanted=not self.pace.has_epochs)
             self.pace.note_look(self.progress)
             self.meter.leave_out(time.monotonic() - began)
 
@@ -299,6 +295,7 @@ class Trainer:
         self.progress.history.append({"epoch": epoch, "step": self.progress.step, "valid_loss": loss})
         values = {"valid_loss": result.loss, "valid_perplexity": result.perplexity}
         self.record({**values, "valid_accuracy": result.accuracy, "bits_per_character": result.bits_per_character})
+        self.story.tell_passage(scores.nats)
         if self.run.world.is_main:
             say_evaluation(result, epoch, self.options.epochs)
         return result
@@ -315,8 +312,8 @@ class Trainer:
         """Evaluate, write the epoch's model folder and a sample; return the state that is to be saved."""
         progress = self.progress
 
-        # the evaluation comes first: the model folder names its loss
-        evaluation = self.evaluate(epoch=progress.epoch)
+        # the evaluation comes first: the model folder names its loss; a stop may have come between it and the sample
+        evaluation = None if is_scored(progress) else self.evaluate(epoch=progress.epoch)
         weights = self.gather_weights()
         if self.run.world.is_main:
             self.keeper.try_to_write(f"model_epoch{progress.epoch}", progress, weights)
@@ -330,11 +327,13 @@ class Trainer:
             self.write_sample()
         return state
 
-    def write_sample(self) -> None:
-        """Show and keep a short text by the network as it stands, where one is wanted."""
-        if self.sample:
+    def write_sample(self, *, is_wanted: bool = True) -> None:
+        """Show and keep a short text by the network as it stands, where one is wanted; then the page has all of it."""
+        if self.sample and is_wanted:
             self.log.show(shown("writing a sample"))
-            keep_sample(self.sample, self.run.model, self.progress)
+            for record in keep_sample(self.sample, self.run.model, self.progress, further=self.story.samples):
+                self.story.tell("sample", **record)
+        self.story.show_page()
 
     def write_final(self) -> None:
         """Write final_model: the last weights, or the best ones where they are wanted."""
@@ -342,19 +341,6 @@ class Trainer:
         if self.run.world.is_main:
             step = final_step(self.progress, wants_best=self.options.load_best_model_at_end)
             self.keeper.write_final(self.progress, weights, step=step)
-
-    @contextlib.contextmanager
-    def saved_when_stopped(self) -> Iterator[None]:
-        """Save before a stop leaves the loop, or memory that another program has taken since the first step."""
-        try:
-            yield
-        except DoesNotFit:
-            if self.progress.step and self.run.world.size == 1:  # the others would wait in vain for this process
-                self.save_if_new()
-            raise
-        except Stopped:
-            self.save_if_new(is_last=True)
-            raise
 
     def save_if_new(self, *, is_last: bool = False) -> None:
         """Write a checkpoint unless the newest one is of just this position."""

@@ -31,6 +31,7 @@ FRESH_READINGS = 4  # readings of a text that teach about as much as new text (a
 REPLACED = 0.15  # share of the inputs
 SHARE_FOR_CORPUS = 8  # of a GPU's free memory, at most one part in this many for the corpus
 OPENING_SEARCHED = 10_000  # tokens within which the first chapter is looked for
+LOOKED_AT = 5_000_000  # tokens whose style is measured, and in which copies are looked for
 OPENING_TOKENS = 12  # of the book's opening, for the sample after each epoch
 
 
@@ -168,6 +169,7 @@ class TrainingData(Protocol):
     mark: str | None  # only what follows this token is scored; None where all is
     stream: Stream | None  # the tokens that batches of whole windows are cut from; None where there are none such
     num_tokens: int  # different tokens to learn from
+    num_rows: int  # windows or records of an epoch
     step_tokens: float  # tokens that a step computes on average
     num_valid: int  # tokens held out; fewer than 2 cannot be scored
     valid_characters: int  # characters of the held-out text
@@ -183,11 +185,17 @@ class TrainingData(Protocol):
     def valid_batches(self) -> Iterator[Batch]:
         """Yield the held-out text in batches that score every token once."""
 
-    def compare_with_ngram(self, loss: float, vocab_size: int, advice: str) -> str | None:
-        """Compare a held-out loss with counts of the training text, with advice for a loss that is no better.
+    def yardsticks(self, vocab_size: int) -> dict[str, float] | None:
+        """Return what counts of the training text give for the held-out one, nats per token of each yardstick.
 
-        None where nothing is counted or it takes too long.
+        None where nothing is counted or it takes too long; counted once however often it is asked for.
         """
+
+    def compare_with_ngram(self, loss: float, vocab_size: int, advice: str) -> str | None:
+        """Compare a held-out loss with those counts, with advice for a loss that is no better; None without counts."""
+
+    def documents(self, show: Callable[[np.ndarray], str]) -> list[str]:
+        """Return the documents to learn from as people read them, in the first LOOKED_AT tokens."""
 
     # what run.json and the model folders keep, as plain JSON values
 
@@ -228,6 +236,10 @@ class WindowData:
     @property
     def num_tokens(self) -> int:
         return len(self.pieces.train)
+
+    @property
+    def num_rows(self) -> int:
+        return count_windows(self.num_tokens, self.window, self.stride, 0)
 
     @property
     def step_tokens(self) -> float:
@@ -272,9 +284,17 @@ class WindowData:
         texts = self.pieces.train, [self.pieces.valid]
         return cache(partial(measure_counting, *texts, window=self.window, stride=self.valid_stride))
 
+    def yardsticks(self, vocab_size: int) -> dict[str, float] | None:
+        return self.count(vocab_size=vocab_size)
+
     def compare_with_ngram(self, loss: float, vocab_size: int, advice: str) -> str | None:
         counting = self.count(vocab_size=vocab_size)
         return None if counting is None else compare_losses(loss, counting, advice=advice)
+
+    def documents(self, show: Callable[[np.ndarray], str]) -> list[str]:
+        ids = self.pieces.train[:LOOKED_AT]
+        parts = np.split(ids, np.flatnonzero(ids == ids[0]))  # at their marks
+        return [text for part in parts if (text := show(part))]
 
     def identity(self) -> dict:
         manifest = self.pieces.manifest

@@ -1,9 +1,4 @@
-"""The book a model was trained on, found again by its hash -> openings, misspelt names, and figures of its style.
-
-Style, of the book and of generated texts alike: length of sentences and paragraphs, share of dialogue, balanced
-quotation marks, …… in a thousand characters, variety (different runs of four characters among all of them), texts that
-are caught in a loop.
-"""
+"""The book a model was trained on, found again by its hash -> openings, and names that are misspelt."""
 
 import re
 from collections import Counter
@@ -11,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from novelgpt.files import MANIFEST, read_json
-from novelgpt.messages import EXIT_INPUT, UserError, say, warn
-from novelgpt.writing.text import find_loop
+from novelgpt.messages import EXIT_INPUT, UserError, warn
 
 CACHE = "cache"  # folder, from where the script is started
 
@@ -20,22 +14,6 @@ CACHE = "cache"  # folder, from where the script is started
 HAN = re.compile(r"[\u3400-\u9fff\U00020000-\U0003ffff]{2,}")
 OPENING_LENGTH = 40  # characters
 LEAST_SEEN, LEAST_SHARE = 20, 0.6  # times that the book writes a name, and of all pairs with one of its characters
-
-# what the style of a text is measured by
-DISTINCT_WINDOW = 1000  # characters; variety falls with length, so it is the mean over stretches of so many
-SENTENCE = re.compile(r"[^。！？!?…\n]+")
-DIALOGUE = re.compile(r"“([^“”]*)”|「([^「」]*)」")
-COLUMNS = ("written", "the book")
-LABELS = {
-    "sentence_length": "characters in a sentence",
-    "paragraph_length": "characters in a paragraph",
-    "dialogue_share": "within quotation marks",
-    "quotes_balanced": "paragraphs that close their quotes",
-    "ellipses": "…… in 1,000 characters",
-    "distinct_4": "variety (100%: nothing repeated)",
-    "loops": "texts caught in a loop",
-}
-OPENING_QUOTES, CLOSING_QUOTES = "“「『", "”」』"
 
 
 class Book:
@@ -175,72 +153,3 @@ def corpus_facts(model_path: str | Path) -> dict:
     """Return what the manifest of a model folder says about its corpus; an empty dict where there is no manifest."""
     manifest = Path(model_path) / MANIFEST
     return (read_json(manifest).get("corpus") or {}) if manifest.exists() else {}
-
-
-def measure_style(texts: Sequence[str]) -> dict[str, float]:
-    """Return the figures of generated samples, or of the chapters of a book.
-
-    >>> measure_style(["“走！”他说。\\n她笑了……"])["quotes_balanced"]
-    1.0
-    """
-    # cut the texts into sentences, paragraphs, dialogue and stretches
-    whole = "\n".join(texts)
-    characters = max(1, sum(len(text) for text in texts))
-    sentences = [part for part in SENTENCE.findall(whole) if part.strip('”’」』" ')]
-    paragraphs = [line for line in whole.split("\n") if line.strip()]
-    dialogue = sum(len(one or other) for one, other in DIALOGUE.findall(whole))
-    stretches = [
-        text[start : start + DISTINCT_WINDOW] for text in texts for start in range(0, len(text), DISTINCT_WINDOW)
-    ]
-    # measure each of them
-    figures = {
-        "sentence_length": mean([len(part) for part in sentences]),
-        "paragraph_length": mean([len(line) for line in paragraphs]),
-        "dialogue_share": dialogue / characters,
-        "quotes_balanced": mean([is_quote_balanced(line) for line in paragraphs]),
-        "ellipses": 1000 * whole.count("……") / characters,
-        "distinct_4": mean([distinct_share(stretch, 4) for stretch in stretches if len(stretch) >= 4]),
-        "loops": mean([find_loop([ord(char) for char in text]) is not None for text in texts]),
-    }
-    return {name: round(value, 4) for name, value in figures.items()}
-
-
-def mean(values: Sequence[float]) -> float:
-    """Return the mean, 0 for no values."""
-    return sum(values) / len(values) if values else 0.0
-
-
-def is_quote_balanced(paragraph: str) -> bool:
-    """Tell whether every quotation mark is opened and closed, in order.
-
-    >>> is_quote_balanced("“走！”"), is_quote_balanced("”走“"), is_quote_balanced("“走")
-    (True, False, False)
-    """
-    depth = 0
-    for char in paragraph:
-        depth += (char in OPENING_QUOTES) - (char in CLOSING_QUOTES)
-        if depth < 0:
-            return False
-    return depth == 0
-
-
-def distinct_share(text: str, size: int) -> float:
-    """Return the share of different ones among a text's runs of `size` characters.
-
-    >>> distinct_share("哈哈哈哈哈哈", 4)
-    0.3333333333333333
-    """
-    runs = [text[start : start + size] for start in range(len(text) - size + 1)]
-    return len(set(runs)) / len(runs)
-
-
-def say_style(written: dict[str, float], book: dict[str, float] | None) -> None:
-    """Print the figures side by side on stderr; without the book one column."""
-    # lengths with one digit, shares as percent
-    cells = {}
-    for name, value in written.items():
-        form = ".1f" if name.endswith("length") or name == "ellipses" else ".0%"
-        cells[name] = f"{value:9{form}}" + ("" if book is None else f"{book[name]:12{form}}")
-    say(f"{'':36}{COLUMNS[0]:>9}" + ("" if book is None else f"{COLUMNS[1]:>12}"))
-    for name, label in LABELS.items():
-        say(f"{label:36}{cells[name]}")

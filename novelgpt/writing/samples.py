@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from novelgpt.cli import GenerateOptions, names_with
+from novelgpt.corpus.style import measure_style, say_style
 from novelgpt.files import move_aside, write_text
 from novelgpt.languages import localize
 from novelgpt.messages import (
@@ -35,7 +36,6 @@ from novelgpt.messages import (
     say,
     warn,
 )
-from novelgpt.writing.book import measure_style, say_style
 from novelgpt.writing.terminal import Growing, Screen, shorten
 
 BANNER = "=" * 40

@@ -9,16 +9,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
+from novelgpt.corpus.style import LOOP_STEP, find_loop
 
 CHECK_EVERY = 16  # tokens decoded between two looks at the texts; a window always leaves room for so many
 SENTENCE_ENDS = "。！？…!?"
 CLOSERS = "”’」』）】》\"')"
 STOPS = {"sentence": 200, "paragraph": 1_000, "chapter": 5_000, "never": 0}  # tokens that may follow --length
-LOOP_STEP = 16  # tokens between two looks for a loop
-LONGEST_PERIOD = 120  # tokens
-LOOP_TIMES = 4  # a loop is a run repeated this often ...
-SHORTEST_LOOP = 60  # ... over at least this many tokens
 
 
 @dataclass(frozen=True)
@@ -133,24 +129,3 @@ class Sample:
             if (cut := find_loop(self.ids[: self.checked])) is not None:
                 return cut
         return None
-
-
-def find_loop(ids: Sequence[int]) -> int | None:
-    """Return where to cut a text that ends in a loop, after the loop's first round; None when it does not.
-
-    >>> find_loop([9, 8] + [1, 2, 3] * 20)
-    5
-    >>> find_loop(list(range(100))) is None
-    True
-    """
-    tail = np.asarray(ids[-LOOP_TIMES * LONGEST_PERIOD - LOOP_STEP :])
-    for period in range(1, min(LONGEST_PERIOD, len(tail) // LOOP_TIMES) + 1):
-        # most periods are ruled out by the last token alone
-        if tail[-1] != tail[-1 - period]:
-            continue
-        # the run reaches back to the last token that differs from the one a period before it
-        different = np.flatnonzero(tail[period:] != tail[:-period])
-        run = len(tail) - (int(different[-1]) + 1 if len(different) else 0)  # tokens of the loop seen
-        if run >= max(SHORTEST_LOOP, LOOP_TIMES * period):
-            return len(ids) - run + period
-    return None

@@ -225,3 +225,10 @@ def test_200_megabytes_are_read_line_by_line(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, folder], cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 500_000  # kB
     assert (folder / "training.html").stat().st_size < 1_000_000
+
+
+def test_a_resumed_run_may_have_been_given_more_epochs(tmp_path):
+    finish = {"event": "finish", "step": 400, "seconds": 9}
+    more = {"event": "resume", "step": 400, "epoch": 2, "epochs": 4, "total_steps": 800}
+    story = read(tmp_path, [*make_records(2, done=2), finish, more])
+    assert (story.is_live, story.share_done) == (True, 0.5)

@@ -3,7 +3,8 @@
 import pytest
 from conftest import needs_novels, read_novel
 
-from novelgpt.writing.book import Book, measure_style, say_style
+from novelgpt.corpus.style import measure_style, say_style
+from novelgpt.writing.book import Book
 
 CHAPTER = "只见萧炎大喝一声，众人大笑。又见有人来了，萧炎走了。话说范进中了举人，家中欢喜。金莲听了，笑道：好。"
 BOOK = Book(["第一章 风起\n" + CHAPTER * 30])

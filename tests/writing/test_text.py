@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from novelgpt.corpus.style import find_loop
 from novelgpt.corpus.tokenizers.character import CharacterTokenizer
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
-from novelgpt.writing.text import Endings, Sample, StopRule, find_loop
+from novelgpt.writing.text import Endings, Sample, StopRule
 
 TEXT = "萧炎大喝一声，那人抬起头来。“走！”她说道：风起了……山中无人？月落乌啼霜满天江枫渔火对愁眠"
 
