@@ -16,7 +16,7 @@ from pathlib import Path
 
 from novelgpt.api import evaluate
 from novelgpt.cli import EvaluateOptions, Parser, names_with
-from novelgpt.messages import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_USAGE, UserError, say
+from novelgpt.messages import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 from novelgpt.pages import write_training_page
 
 
@@ -58,5 +58,5 @@ def write_page(options: EvaluateOptions) -> int:
     except OSError as problem:
         hint = "free some space, or copy log.jsonl and run.json to a place that you may write to"
         raise UserError(f"{folder}: training.html not written: {problem.strerror}", hint, EXIT_ENVIRONMENT) from problem
-    say(f"written {folder / 'training.html'}")
+    print(json.dumps({"training_page": str(folder / "training.html")}, ensure_ascii=False))
     return EXIT_DONE

@@ -131,7 +131,7 @@ class TrainingPage:
             "perplexity": None if best is None else spell_perplexity(held_out.losses[best]),
             "goal": None if goal is None else f"{goal:.3f}",
             "goal_name": both(*goal_name),
-            "ahead": None if goal is None or best is None else f"{goal - held_out.losses[best]:+.3f}",
+            "ahead": None if goal is None or best is None else goal - held_out.losses[best],
             "longest": f"{max(runs):g}" if runs else None,
             "speed": None if math.isnan(story.speed) else f"{story.speed:,.0f}",
             "worked": None if math.isnan(story.seconds) else span(story.seconds),

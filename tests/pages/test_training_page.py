@@ -139,7 +139,7 @@ def test_a_run_of_before_has_its_page_too(tmp_path, capsys):
     shutil.copytree(ROOT / "tests/fixtures/former_run/run", tmp_path / "run")
     assert run(eval_script.main, ["--training_page", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr()
-    assert (shown.out, shown.err) == ("", f"written {tmp_path}/run/training.html\n")
+    assert (json.loads(shown.out), shown.err) == ({"training_page": f"{tmp_path}/run/training.html"}, "")
     page = (tmp_path / "run/training.html").read_text(encoding="utf-8")
     assert data_of(page)["held_out"] == {"steps": [0, 4, 6], "seconds": [], "losses": [5.8019, 5.1815, 4.8817]}
     assert not data_of(page)["live"] and 'id="plot"' in page and 'id="lapse"' not in page

@@ -1,0 +1,82 @@
+"""Pictures of the pages for the README, as a browser shows them: docs/training.png and docs/surprise.png.
+
+python bench/pictures.py --run_dir model/ --model_path model/best_model --text_path data/sample/novel.txt
+
+Needs Debian's chromium-headless-shell and fonts-wqy-microhei, and playwright. The training page is shown from its
+verdict to its chart, the samples that do not begin with unread text left out; the other page from its top. Each picture
+is cut where it would become larger than 150 kB.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from novelgpt import evaluate
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError
+from novelgpt.pages import write_training_page
+
+BROWSER = "chromium-headless-shell"
+LARGEST = 150_000  # bytes of a picture
+WIDTH, STEP = 900, 40  # pixels
+TALLEST = {"training": 2200, "surprise": 1100}  # pixels
+ESSENCE = '.card[data-kind]:not([data-kind="held_out"]), .drop { display: none } .player { position: static }'
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run_dir", type=Path, default=Path("model/"), help="run folder with a log.jsonl")
+    parser.add_argument("--model_path", default="model/best_model", help="model that reads the text")
+    parser.add_argument("--text_path", default="data/sample/novel.txt", help="text to colour")
+    parser.add_argument("--folder", type=Path, default=Path("docs/"), help="where the pictures go")
+    parser.add_argument("--language", default="en-US", choices=("en-US", "zh-CN"), help="language of the pages")
+    return parser
+
+
+def take_picture(browser, page_path: Path, path: Path, language: str) -> dict:
+    """Write a picture of a page; return its name, size in bytes and height in pixels."""
+    context = browser.new_context(locale=language, viewport={"width": WIDTH, "height": 1000}, color_scheme="light")
+    page = context.new_page()
+    page.goto(page_path.resolve().as_uri())
+    page.add_style_tag(content=ESSENCE)
+    ends = page.evaluate("[...document.querySelectorAll('#reading')].map((it) => it.getBoundingClientRect().bottom)")
+    height = int(min([TALLEST[path.stem], *ends, page.evaluate("document.documentElement.scrollHeight")]))
+    while True:
+        page.screenshot(path=path, full_page=True, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
+        if path.stat().st_size < LARGEST:
+            break
+        height -= STEP
+    context.close()
+    return {"picture": str(path), "bytes": path.stat().st_size, "height": height}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Take both pictures."""
+    options = build_parser().parse_args(argv)
+    program = shutil.which(BROWSER)
+    if program is None:
+        hint = f"apt-get install --no-install-recommends {BROWSER} fonts-wqy-microhei"
+        raise UserError(f"{BROWSER} is not installed", hint, EXIT_ENVIRONMENT)
+    from playwright.sync_api import sync_playwright
+
+    write_training_page(options.run_dir)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
+        surprise = Path(folder, "surprise.html")
+        evaluate(options.model_path, path=options.text_path, html=str(surprise))
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        places = {"training": options.run_dir / "training.html", "surprise": surprise}
+        taken = [
+            take_picture(browser, page, options.folder / f"{name}.png", options.language)
+            for name, page in places.items()
+        ]
+        browser.close()
+    print(json.dumps({"pictures": taken}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
