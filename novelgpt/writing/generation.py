@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from novelgpt.cli import GenerateOptions, names_with
+from novelgpt.cli import PRESET, PRESETS, GenerateOptions, names_with, preset_values
 from novelgpt.compute import MAX_ROWS, capture_graph
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, say, warn
@@ -22,8 +22,8 @@ from novelgpt.network import choose_devices, choose_precision, describe_devices,
 from novelgpt.writing.book import Book
 from novelgpt.writing.copying import Copied, CopyMeter
 from novelgpt.writing.decoder import Decoder, Weights, decoding_device, perplexity
-from novelgpt.writing.sampling import Controls, choose_tokens, uniform_numbers
-from novelgpt.writing.text import CHECK_EVERY, Endings, Sample, StopRule, answer_rule
+from novelgpt.writing.sampling import LONGEST_NAME, Controls, choose_tokens, uniform_numbers
+from novelgpt.writing.text import CHECK_EVERY, QUOTES, Endings, Sample, StopRule, answer_rule, single_ids
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -48,9 +48,9 @@ class Session:
     max_copy: int | None = None  # characters that a text may copy in a row, None for any number
     is_stopped: Callable[[], bool] = bool  # asked between tokens: is what grows to be cut where it is? bool() says no
 
-    def write(self, ids: list[int], rule: StopRule, num_samples: int) -> Iterator[Sample]:
-        """Write the first samples of a prefix, a batch at a time, and yield them in order."""
-        for indices in self.batches(0, num_samples):
+    def write(self, ids: list[int], rule: StopRule, num_samples: int, *, first: int = 0) -> Iterator[Sample]:
+        """Write samples of a prefix, from index `first` on, a batch at a time, and yield them in order."""
+        for indices in self.batches(first, num_samples):
             yield from self.limit_copies(self.write_batch(ids, rule, indices), rule)
 
     def batches(self, first: int, num_samples: int) -> list[range]:
@@ -245,11 +245,34 @@ def banned_ids(tokenizer: NovelTokenizer) -> list[int]:
 
 
 def make_controls(
-    tokenizer: NovelTokenizer, device: torch.device, *, bad_words: Sequence[str] = (), **values
+    tokenizer: NovelTokenizer,
+    device: torch.device,
+    *,
+    bad_words: Sequence[str] = (),
+    names: Sequence[str] = (),
+    **values,
 ) -> Controls:
-    """Return controls for logits on a device; banned are tokens that are not text, and `bad_words`."""
+    """Return controls for logits on a device; banned are tokens that are not text, and `bad_words`.
+
+    Runs that --dry_multiplier finds end at line breaks, quotation marks and [CLS], and at `names`.
+    """
     words = tuple(torch.from_numpy(tokenizer.encode(word).astype("int64")).to(device) for word in bad_words if word)
+    if values.get("dry_multiplier"):
+        values |= find_breakers(tokenizer, device, names)
     return Controls(banned=torch.tensor(banned_ids(tokenizer), device=device), bad_words=words, **values)
+
+
+def find_breakers(tokenizer: NovelTokenizer, device: torch.device, names: Sequence[str]) -> dict:
+    """Return the breakers of runs as Controls has them; a name of too many tokens is left out."""
+    endings = Endings(tokenizer)
+    breakers = torch.zeros(tokenizer.vocab_size, dtype=torch.bool, device=device)
+    breakers[sorted(endings.breaks | single_ids(tokenizer, QUOTES))] = True
+    by_length: dict[int, list[list[int]]] = {}
+    for name in names:
+        ids = tokenizer.encode(name).tolist()
+        by_length.setdefault(len(ids), []).append(ids)
+    runs = (torch.tensor(ids, device=device) for size, ids in by_length.items() if 0 < size <= LONGEST_NAME)
+    return {"breakers": breakers, "names": tuple(runs)}
 
 
 def open_session(
@@ -279,7 +302,9 @@ def open_session(
     kind = choose_kind(options.quantize, options.precision, device)
     # how it will choose, and its weights in the form that decodes fastest
     values = {name: getattr(options, name) for name in names_with(GenerateOptions, sampling=True)}
-    controls = make_controls(tokenizer, device, **values)
+    values |= preset_values(options)
+    names = book.speakers() if book and values["dry_multiplier"] else ()
+    controls = make_controls(tokenizer, device, names=names, **values)
     weights = Weights(model, kind=kind, device=device)
     sizes = f"{model.num_parameters():,} parameters, context {weights.context:,}, {weights.vocab_size:,} tokens"
     name, place = options.model_path or "the model", describe_devices([device])
@@ -332,10 +357,8 @@ def generate_text(
     length: int,
     num_samples: int = 1,
     seed: int = 0,
-    temperature: float = 1.0,
-    topk: int = 8,
-    topp: float = 1.0,
     is_answer: bool = False,
+    **chosen: float,
 ) -> list[str]:
     """Let a model write a few texts and return them as people read them, prefix included; for use while it is trained.
 
@@ -344,11 +367,11 @@ def generate_text(
         prefix: with or without [CLS] in front.
         length: new tokens.
         num_samples: how many texts, at most MAX_ROWS; text i is a function of (seed, i).
-        temperature, topk, topp: as in Controls.
         is_answer: the prefix ends with a mark; see answer_rule.
+        chosen: how each token is chosen, as in Controls, for example topk=8; what is not said is that of generate.py.
     """
     weights = Weights(model, kind="fp32")
-    controls = make_controls(tokenizer, weights.device, temperature=temperature, topk=topk, topp=topp)
+    controls = make_controls(tokenizer, weights.device, **PRESETS[PRESET] | chosen)
     rule, ids = answer_rule(length) if is_answer else StopRule(length), tokenizer.encode_prefix(prefix)
     session = Session(weights, tokenizer, controls, seed)
     return [session.show(sample) for sample in session.write_batch(ids, rule, range(num_samples))]

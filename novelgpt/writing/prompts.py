@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from novelgpt.cli import GenerateOptions
+from novelgpt.cli import GenerateOptions, preset_values
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable, say, warn
 from novelgpt.network import check_model_folder, load_own_tokenizer, read_folder_config
 from novelgpt.writing.book import Book, corpus_facts, find_book, hint_at_book, unseen_characters
@@ -29,7 +29,7 @@ class Prompt:
 
 
 def resolve_options(options: GenerateOptions) -> GenerateOptions:
-    """Return the options as they will be used, with a seed if none was given.
+    """Return the options as they will be used, with the values of the preset, and with a seed if none was given.
 
     Raises:
         UserError: options that contradict each other.
@@ -38,7 +38,7 @@ def resolve_options(options: GenerateOptions) -> GenerateOptions:
         message = "--length: found 0, expected at least 1, or -1 to fill the context"
         raise UserError(message, "--length 1000", EXIT_USAGE)
     check_combinations(options)
-    changes: dict[str, object] = {}
+    changes = preset_values(options)
     if options.mark:  # a short text, which ends where its document ends
         changes |= {"stop": "chapter", "copies": False}
     if options.titles or options.titles_file:

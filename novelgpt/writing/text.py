@@ -13,6 +13,7 @@ import numpy as np
 
 CHECK_EVERY = 16  # tokens decoded between two looks at the texts; a window always leaves room for so many
 SENTENCE_ENDS = "。！？…!?"
+QUOTES = '“”‘’「」『』"'
 CLOSERS = "”’」』）】》\"')"
 STOPS = {"sentence": 200, "paragraph": 1_000, "chapter": 5_000, "never": 0}  # tokens that may follow --length
 LOOP_STEP = 16  # tokens between two looks for a loop
