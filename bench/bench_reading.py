@@ -81,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--chapters", type=int, default=0, metavar="N", help="also N chapters scored before and after --adapt")
     add("--second", metavar="FOLDER", help="a model of another seed, which judges coherence")
     add("--seed", type=int, default=0)
-    add("--threads", type=int, default=2)
+    add("--threads", type=int, default=1)
     add("--save", metavar="FOLDER", help="keep the texts there")
     add("--quick", action="store_true", help="the bundled novel and a network of seconds: does it run at all")
     return parser

@@ -350,6 +350,10 @@ class GenerateOptions:
     no_repeat_ngram_size: int = sampling(0, "never write a run of this many tokens twice; 0 = may", whole(0))
     bad_words: tuple[str, ...] = sampling((), "words never written", many=True, metavar="WORD")
     # what is done along the way
+    adapt: bool = recorded(False, "learn the text that is gone on with, on a copy of the model")
+    best_of: int = recorded(
+        1, "write so many candidates of each text, and keep the one most like the book", whole(1, 64)
+    )
     cut_loops: bool = recorded(True, "end a text that repeats itself")
     keep_head: int = sampling(0, "tokens of the beginning that are never forgotten", whole(0))
     seed: int | None = python(

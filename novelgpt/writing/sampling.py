@@ -131,18 +131,23 @@ def penalize_runs(
     [[0.0, 0.0, 0.0, 0.0, -2.0]]
     """
     # how far back from each place the text is what it ends with, counted token by token
-    width, stops = history.shape[1], find_stops(history, count, controls)  # (B, LONGEST_RUN), the last token first
+    width, is_cpu = history.shape[1], history.device.type == "cpu"  # a GPU would have to wait for an answer
     places = torch.arange(width, device=history.device)
     padded = torch.nn.functional.pad(history, (LONGEST_RUN, 0), value=-1)  # (B, LONGEST_RUN + N)
     alive = (places < count - 1).expand(len(history), -1)  # (B, N)
     lengths = torch.zeros_like(history)
     for back in range(LONGEST_RUN):
         last = history[:, (count - 1 - back + places[:1]).clamp(min=0)]  # (B, 1)
-        same = padded[:, LONGEST_RUN - back :][:, :width] == last
-        alive = alive & same & ~stops[:, back : back + 1]
+        alive = alive & (padded[:, LONGEST_RUN - back :][:, :width] == last)
         lengths = lengths + alive
-        if history.device.type == "cpu" and not alive.any():  # a GPU would have to wait for the answer
+        if is_cpu and not alive.any():
             break
+    if is_cpu and lengths.max() < controls.dry_allowed_length:
+        return logits
+    # no run reaches over a breaker
+    stops = find_stops(history, count, controls)  # (B, LONGEST_RUN), the last token first
+    first = torch.where(stops.any(1), stops.int().argmax(1), LONGEST_RUN)  # (B,)
+    lengths = torch.minimum(lengths, first.unsqueeze(1))
     # what stood behind them
     over = lengths - controls.dry_allowed_length  # (B, N)
     following = history.roll(-1, 1)  # (B, N)

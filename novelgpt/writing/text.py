@@ -104,6 +104,7 @@ class Sample:
     ended: str = ""  # why: "length", a key of STOPS, "bound", "loop" or "stopped" (a signal); empty while it grows
     attempt: int = 0  # how many tries came before it
     checked: int = 0  # tokens in which loops have been looked for
+    nats: list[float] = field(default_factory=list)  # how much each token surprised the model, where that is noted
 
     def extend(self, tokens: Sequence[int], rule: StopRule, endings: Endings) -> None:
         """Take further tokens and end the text where the rule says; tokens after the end are dropped."""
