@@ -58,7 +58,7 @@ def hf_competitor(model, prefix: torch.Tensor, length: int, batch: int, **settin
 
 def our_competitor(weights: Weights, tokenizer: NovelTokenizer, length: int, batch: int) -> Callable[[], object]:
     """Return our decoder with the same filter."""
-    session = Session(weights, tokenizer, make_controls(tokenizer, weights.device), seed=0)
+    session = Session(weights, tokenizer, make_controls(tokenizer, weights.device, topk=8), seed=0)
     prefix = tokenizer.encode_prefix(PREFIX)
     rule = StopRule(length)
     return lambda: session.write_batch(prefix, rule, range(batch))

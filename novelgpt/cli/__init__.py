@@ -11,10 +11,13 @@ from novelgpt.cli.options import (
 )
 from novelgpt.cli.parser import BEGAN, IS_RANK, Parser, run, spell_command
 from novelgpt.cli.table import book_places, names_with, with_changes
+from novelgpt.cli.values import PRESET, PRESETS, preset_values
 
 __all__ = [
     "BEGAN",
     "IS_RANK",
+    "PRESET",
+    "PRESETS",
     "CleanOptions",
     "ConvertOptions",
     "EvaluateOptions",
@@ -25,6 +28,7 @@ __all__ = [
     "VocabularyOptions",
     "book_places",
     "names_with",
+    "preset_values",
     "run",
     "spell_command",
     "with_changes",

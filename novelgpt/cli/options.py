@@ -9,6 +9,8 @@ from pathlib import Path
 
 from novelgpt.cli.table import option, real, whole
 from novelgpt.cli.values import (
+    PRESET,
+    PRESETS,
     book_name,
     chapter_pattern,
     clock_time,
@@ -330,16 +332,31 @@ class GenerateOptions:
     )
     nsamples: int = python(10, "how many texts", whole(1))
     batch_size: int = python(10, "texts written at a time; has no influence on them", whole(1))
-    # how each token is chosen
-    temperature: float = sampling(1.0, "lower is safer; 0 takes the best token always", real(0))
-    topk: int = sampling(8, "choose among this many tokens; 0 = all", whole(0))
-    topp: float = sampling(1.0, "choose among the best tokens of this probability; 0 or 1 = all", real(0, 1))
-    min_p: float = sampling(0.0, "drop tokens less likely than this share of the best one", real(0, 1))
+    # how each token is chosen; None is what the preset says
+    preset: str = recorded(
+        PRESET, "values of the options below that are not given; seed = GPT2-Chinese's", choices=tuple(PRESETS)
+    )
+    temperature: float | None = sampling(None, "lower is safer, usually 1; 0 takes the best token always", real(0))
+    topk: int | None = sampling(None, "choose among this many tokens; 0 = all", whole(0))
+    topp: float | None = sampling(None, "choose among the best tokens of this probability; 0 or 1 = all", real(0, 1))
+    min_p: float | None = sampling(None, "drop tokens less likely than this share of the best one", real(0, 1))
+    typical: float | None = sampling(
+        None, "choose among tokens of this probability that surprise as much as is usual; 0 or 1 = all", real(0, 1)
+    )
+    dry_multiplier: float | None = sampling(
+        None, "a token that would go on with a run written before is made less likely by this (DRY); 0 = off", real(0)
+    )
+    dry_base: float = sampling(1.75, "the same again, times this for each token that the run is longer", real(1, 10))
+    dry_allowed_length: int = sampling(8, "tokens of a run that may be written again", whole(1, 50))
     repetition_penalty: float = sampling(1.0, "above 1: recent tokens less likely", real(0, above=True))
     penalty_window: int = sampling(256, "how many recent tokens that means; 0 = all", whole(0))
     no_repeat_ngram_size: int = sampling(0, "never write a run of this many tokens twice; 0 = may", whole(0))
     bad_words: tuple[str, ...] = sampling((), "words never written", many=True, metavar="WORD")
     # what is done along the way
+    adapt: bool = recorded(False, "learn the text that is gone on with, on a copy of the model")
+    best_of: int = recorded(
+        1, "write so many candidates of each text, and keep the one most like the book", whole(1, 64)
+    )
     cut_loops: bool = recorded(True, "end a text that repeats itself")
     keep_head: int = sampling(0, "tokens of the beginning that are never forgotten", whole(0))
     seed: int | None = python(

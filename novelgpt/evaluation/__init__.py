@@ -11,6 +11,7 @@ PLACES = {
     "evaluation_batches": "evaluation",
     "score_batches": "evaluation",
     "LearningCopy": "dynamic",
+    "STRETCH": "dynamic",
     "score_adapted": "dynamic",
     "Measure": "report",
     "count_texts": "yardsticks",

@@ -58,9 +58,17 @@ class LearningCopy:
 
     def restart(self) -> None:
         """Go back to the trained weights, as if nothing had been read."""
+        self.return_to(self.trained)
+
+    def snapshot(self) -> list[torch.Tensor]:
+        """Return a copy of all that it has learned: its weights, in the order of the network's parameters."""
+        return [weight.detach().clone() for weight in self.weights]
+
+    def return_to(self, weights: list[torch.Tensor]) -> None:
+        """Go back to a snapshot; what comes next depends on nothing that was read since, nor on the momentum."""
         self.optimizer = torch.optim.SGD(self.weights, lr=self.lr, momentum=MOMENTUM)
         with torch.no_grad():
-            torch._foreach_copy_(self.weights, self.trained)
+            torch._foreach_copy_(self.weights, weights)
 
     @torch.enable_grad()
     def read(self, input_ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,33 +2,35 @@
 
     prefix ─prefill one row─ copy to all rows ─[ choose a token a row ─ read it ]*─ cut at an end ─ samples
 
-When a row's context is full, the row continues from a shorter window: the pinned head and the last part of the text
-from a sentence start, read again. Sample i is a function of (seed, i) alone: its random numbers come from its own
-counter, its logits do not depend on its neighbours (compute/packed.py), and its windows and its end depend on nothing
-but its text.
+Sample i is a function of (seed, i) alone: its random numbers come from its own counter, its logits do not depend on its
+neighbours (compute/packed.py), and its windows and its end depend on nothing but its text.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from novelgpt.cli import GenerateOptions, names_with
-from novelgpt.compute import MAX_ROWS, capture_graph
+from novelgpt.cli import PRESET, PRESETS, GenerateOptions, names_with, preset_values
+from novelgpt.compute import MAX_ROWS
 from novelgpt.corpus.tokenizers import NovelTokenizer
-from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, say, warn
+from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 from novelgpt.network import choose_devices, choose_precision, describe_devices, read_model
+from novelgpt.writing.batch import SampleBatch
 from novelgpt.writing.book import Book
+from novelgpt.writing.choosing import Chooser
 from novelgpt.writing.copying import Copied, CopyMeter
-from novelgpt.writing.decoder import Decoder, Weights, decoding_device, perplexity
-from novelgpt.writing.sampling import Controls, choose_tokens, uniform_numbers
-from novelgpt.writing.text import CHECK_EVERY, Endings, Sample, StopRule, answer_rule
+from novelgpt.writing.decoder import Weights, decoding_device, perplexity
+from novelgpt.writing.sampling import LONGEST_NAME, Controls
+from novelgpt.writing.text import CHECK_EVERY, QUOTES, Endings, Sample, StopRule, answer_rule, single_ids
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
     from novelgpt.network import StoredModel
+    from novelgpt.writing.learning import TextLearner
 
 CONTROL_TOKENS = {f"<0x{byte:02X}>" for byte in (*range(32), 127)} - {"<0x09>", "<0x0A>"}  # all but tab and newline
 MAX_TRIES = 6  # of a sample that copies too much
@@ -46,11 +48,13 @@ class Session:
     book: Book | None = None  # what the model was trained on, None when it is not at hand
     meter: CopyMeter | None = None  # of copies, None without a book or with --no-copies
     max_copy: int | None = None  # characters that a text may copy in a row, None for any number
+    learner: "TextLearner | None" = None  # of what it goes on with, None without --adapt
+    chooser: Chooser | None = None  # among candidates of each text, None without --best_of
     is_stopped: Callable[[], bool] = bool  # asked between tokens: is what grows to be cut where it is? bool() says no
 
-    def write(self, ids: list[int], rule: StopRule, num_samples: int) -> Iterator[Sample]:
-        """Write the first samples of a prefix, a batch at a time, and yield them in order."""
-        for indices in self.batches(0, num_samples):
+    def write(self, ids: list[int], rule: StopRule, num_samples: int, *, first: int = 0) -> Iterator[Sample]:
+        """Write samples of a prefix, from index `first` on, a batch at a time, and yield them in order."""
+        for indices in self.batches(first, num_samples):
             yield from self.limit_copies(self.write_batch(ids, rule, indices), rule)
 
     def batches(self, first: int, num_samples: int) -> list[range]:
@@ -75,25 +79,53 @@ class Session:
             rule: where the samples stop.
             indices: which samples of the run; at most MAX_ROWS of them on a CPU.
             attempt: 0, or the number of a further try of the same samples.
-            check_every: tokens between two yields.
+            check_every: tokens between two yields; with --best_of they grow by whole texts.
 
         Yields:
             The samples in the order of the indices, the same list each time; the last time all of them have ended,
             "stopped" where is_stopped said so.
         """
-        endings = Endings(self.tokenizer)
         samples = [Sample(index, list(map(int, prefix)), attempt=attempt) for index in indices]
-        batch = SampleBatch(self.weights, endings, self.controls, rule, samples, self.seed)
-        while not all(sample.ended for sample in samples):
-            growing = [sample for sample in samples if not sample.ended]
-            if self.is_stopped():
-                for sample in growing:
-                    sample.end(len(sample.ids), "stopped")
-            else:  # no more tokens than the longest text still needs: at its bound every text has ended
-                left = rule.max_tokens - max(len(sample.ids) for sample in growing)
-                for sample, tokens in zip(samples, batch.decode_many(min(check_every, left)), strict=True):
-                    sample.extend(tokens, rule, endings)
+        if self.chooser is None:
+            yield from self.grow(samples, rule, check_every)
+            return
+        for place, sample in enumerate(samples):
+            samples[place] = self.write_best(sample, rule)
             yield samples
+
+    def grow(self, samples: list[Sample], rule: StopRule, check_every: int = CHECK_EVERY) -> Iterator[list[Sample]]:
+        """Write samples of one prefix to their ends and yield all of them again and again, as for grow_batch."""
+        endings, prefix = Endings(self.tokenizer), samples[0].prefix
+        groups = [samples]
+        # what leaves the window of a text is learned for that text alone
+        if self.learner and len(prefix) + rule.max_tokens + CHECK_EVERY > self.weights.context:
+            groups = [[sample] for sample in samples]
+        for group in groups:
+            weights = self.learner.begin(prefix) if self.learner else self.weights
+            more = {"learner": self.learner, "counts_nats": self.chooser is not None}
+            batch = SampleBatch(weights, endings, self.controls, rule, group, self.seed, **more)
+            while growing := [sample for sample in group if not sample.ended]:
+                if self.is_stopped():
+                    for sample in growing:
+                        sample.end(len(sample.ids), "stopped")
+                else:  # no more tokens than the longest text still needs: at its bound every text has ended
+                    left = rule.max_tokens - max(len(sample.ids) for sample in growing)
+                    for sample, tokens in zip(group, batch.decode_many(min(check_every, left)), strict=True):
+                        sample.extend(tokens, rule, endings)
+                yield samples
+            if self.chooser:
+                batch.note_nats(group)
+
+    def write_best(self, sample: Sample, rule: StopRule) -> Sample:
+        """Write the candidates of a sample and return the best of them."""
+        began, count = time.perf_counter(), self.chooser.count
+        attempts = range(sample.attempt * count, (sample.attempt + 1) * count)
+        candidates = [Sample(sample.index, sample.prefix, attempt=attempt) for attempt in attempts]
+        for places in self.batches(0, count):
+            *_, _ = self.grow([candidates[place] for place in places], rule)
+        copied = [self.measure_copies(candidate) for candidate in candidates]
+        longest = [each.longest if each else 0 for each in copied]
+        return self.chooser.choose(candidates, [self.show_new(each) for each in candidates], longest, began)
 
     def write_batch(
         self, prefix: Sequence[int], rule: StopRule, indices: Sequence[int], *, attempt: int = 0
@@ -136,107 +168,6 @@ class Session:
         return self.show(sample)[len(self.tokenizer.show(sample.prefix)) :]
 
 
-def fit_window(ids: list[int], context: int, keep_head: int, endings: Endings) -> list[int]:
-    """Return what is read when the context is full: the head and at most half a context from a sentence start."""
-    start = endings.find_sentence(ids, max(keep_head, len(ids) - context // 2))
-    return ids[:keep_head] + ids[start:]
-
-
-class SampleBatch:
-    """Some samples of one prefix decoded together, a row each.
-
-    The history holds every text whole, from its prefix on; the decoder holds only the window that each row reads now.
-
-    Args:
-        weights: of the model.
-        endings: of its vocabulary.
-        controls: how each token is chosen.
-        rule: where the texts stop; it bounds the columns of the history, tokens.
-        samples: at least one, all of the same prefix; at most MAX_ROWS on a CPU.
-        seed: of the run; the random numbers of a sample are a function of it, its index and its attempt.
-    """
-
-    def __init__(
-        self, weights: Weights, endings: Endings, controls: Controls, rule: StopRule, samples: list[Sample], seed: int
-    ):
-        self.weights, self.endings, self.controls, self.samples = weights, endings, controls, samples
-        prefix, device = samples[0].prefix, weights.device
-        # a GPU always computes MAX_ROWS rows, since its kernels change with their number and more rows cost nothing
-        rows = len(samples) if device.type == "cpu" else max(MAX_ROWS, len(samples))
-        steps = rule.max_tokens + CHECK_EVERY
-        self.decoder = Decoder(weights, rows=rows, slots=min(weights.context, len(prefix) + steps))
-        # every text from its prefix on, with columns left for what will be written
-        self.count = len(prefix)  # columns written so far
-        self.history = torch.zeros(rows, self.count + steps, dtype=torch.int64, device=device)  # (B, N)
-        self.history[:, : self.count] = torch.tensor(prefix, device=device)
-        # all random numbers are drawn beforehand, so that no neighbour and no batch size can change them
-        self.uniforms = torch.zeros(rows, self.count + steps, dtype=torch.float64, device=device)  # (B, N)
-        for row, sample in enumerate(samples):
-            numbers = uniform_numbers(seed, sample.index, steps, attempt=sample.attempt)
-            self.uniforms[row, self.count :] = torch.from_numpy(numbers)
-        self.column = torch.tensor([self.count], device=device)  # (1,) the count as a GPU sees it
-        self.logits = self.read_prefix(prefix, is_answer=rule.is_answer)  # (B, V)
-        tensors = [self.column, self.decoder.positions, self.logits]
-        self.replay = capture_graph(self.decode_token_on_device, device, tensors)
-
-    def read_prefix(self, prefix: list[int], *, is_answer: bool) -> torch.Tensor:
-        """Read the common prefix once and give it to all rows; returns the logits (B, V) after it."""
-        window, context = prefix, self.weights.context
-        if len(prefix) + CHECK_EVERY > context:
-            window = fit_window(prefix, context, self.controls.keep_head, self.endings)
-        logits = self.decoder.prefill(0, torch.tensor(window, device=self.weights.device))  # (1, V)
-        if not torch.isfinite(logits).all():
-            message = "the model's output is not a number"
-            raise UserError(message, "use an earlier checkpoint, such as model/best_model", EXIT_STATE)
-        self.decoder.copy_first()
-        if is_answer:  # must not end before its first token
-            logits[:, self.endings.chapter] = -torch.inf
-        return logits.repeat(self.decoder.rows, 1)  # (B, V)
-
-    def decode_token(self) -> None:
-        """Choose the next token of every row and read it."""
-        written = self.history[:, : self.count]  # (B, count)
-        tokens = choose_tokens(self.logits, written, self.count, self.uniforms[:, self.count], self.controls)
-        self.history[:, self.count] = tokens
-        self.logits = self.decoder.step(tokens)
-        self.count += 1
-
-    def decode_token_on_device(self) -> None:
-        """Do the same with fixed shapes and without reading any number back, so that a CUDA graph can hold it."""
-        uniforms = self.uniforms.index_select(1, self.column).squeeze(1)  # (B,)
-        tokens = choose_tokens(self.logits, self.history, self.column, uniforms, self.controls)
-        self.history.index_copy_(1, self.column, tokens.unsqueeze(1))
-        self.logits.copy_(self.decoder.read(tokens))
-        self.column += 1
-
-    def decode_many(self, count: int) -> list[list[int]]:
-        """Decode up to `count` tokens a row, fewer where a row's context fills; returns the new ones of each row."""
-        self.make_room()
-        before = self.count
-        # no row may fill up on the way, for only make_room can shorten it
-        for _ in range(min(count, self.decoder.slots - max(self.decoder.lengths))):
-            if self.replay is None:
-                self.decode_token()
-            else:
-                self.replay()
-                self.decoder.note_step()
-                self.count += 1
-        return self.history[: len(self.samples), before : self.count].tolist()
-
-    def make_room(self) -> None:
-        """Read the window of every row whose context is full again."""
-        for row in range(self.decoder.rows):
-            if self.decoder.lengths[row] < self.decoder.slots:
-                continue
-            # what a finished or unused row writes is never read: it must only not run over
-            if row >= len(self.samples) or self.samples[row].ended:
-                self.decoder.set_length(row, self.decoder.slots // 2)
-                continue
-            ids = self.history[row, : self.count].tolist()
-            window = fit_window(ids, self.weights.context, self.controls.keep_head, self.endings)
-            self.decoder.prefill(row, torch.tensor(window, device=self.weights.device))
-
-
 def banned_ids(tokenizer: NovelTokenizer) -> list[int]:
     """Return the ids of tokens that are not text: [UNK], [PAD], [MASK], unused ones, control characters."""
     marks = [tokenizer.unk_id, tokenizer.pad_id, tokenizer.marks.get("[MASK]")]
@@ -245,11 +176,34 @@ def banned_ids(tokenizer: NovelTokenizer) -> list[int]:
 
 
 def make_controls(
-    tokenizer: NovelTokenizer, device: torch.device, *, bad_words: Sequence[str] = (), **values
+    tokenizer: NovelTokenizer,
+    device: torch.device,
+    *,
+    bad_words: Sequence[str] = (),
+    names: Sequence[str] = (),
+    **values,
 ) -> Controls:
-    """Return controls for logits on a device; banned are tokens that are not text, and `bad_words`."""
+    """Return controls for logits on a device; banned are tokens that are not text, and `bad_words`.
+
+    Runs that --dry_multiplier finds end at line breaks, quotation marks and [CLS], and at `names`.
+    """
     words = tuple(torch.from_numpy(tokenizer.encode(word).astype("int64")).to(device) for word in bad_words if word)
+    if values.get("dry_multiplier"):
+        values |= find_breakers(tokenizer, device, names)
     return Controls(banned=torch.tensor(banned_ids(tokenizer), device=device), bad_words=words, **values)
+
+
+def find_breakers(tokenizer: NovelTokenizer, device: torch.device, names: Sequence[str]) -> dict:
+    """Return the breakers of runs as Controls has them; a name of too many tokens is left out."""
+    endings = Endings(tokenizer)
+    breakers = torch.zeros(tokenizer.vocab_size, dtype=torch.bool, device=device)
+    breakers[sorted(endings.breaks | single_ids(tokenizer, QUOTES))] = True
+    by_length: dict[int, list[list[int]]] = {}
+    for name in names:
+        ids = tokenizer.encode(name).tolist()
+        by_length.setdefault(len(ids), []).append(ids)
+    runs = (torch.tensor(ids, device=device) for size, ids in by_length.items() if 0 < size <= LONGEST_NAME)
+    return {"breakers": breakers, "names": tuple(runs)}
 
 
 def open_session(
@@ -279,7 +233,9 @@ def open_session(
     kind = choose_kind(options.quantize, options.precision, device)
     # how it will choose, and its weights in the form that decodes fastest
     values = {name: getattr(options, name) for name in names_with(GenerateOptions, sampling=True)}
-    controls = make_controls(tokenizer, device, **values)
+    values |= preset_values(options)
+    names = book.speakers() if book and values["dry_multiplier"] else ()
+    controls = make_controls(tokenizer, device, names=names, **values)
     weights = Weights(model, kind=kind, device=device)
     sizes = f"{model.num_parameters():,} parameters, context {weights.context:,}, {weights.vocab_size:,} tokens"
     name, place = options.model_path or "the model", describe_devices([device])
@@ -288,7 +244,19 @@ def open_session(
     meter = CopyMeter(book.documents, book.cache_path) if book and options.copies else None
     if options.quantize:
         say(describe_quantization(model, weights, tokenizer, book))
-    return Session(weights, tokenizer, controls, options.seed, options.batch_size, book, meter, options.max_copy)
+    more = (weights, tokenizer, controls, options.seed, options.batch_size, book, meter, options.max_copy)
+    learner = open_learner(model, tokenizer, options, kind, device) if options.adapt else None
+    chooser = Chooser(options.best_of, weights, tokenizer, book, options.max_copy) if options.best_of > 1 else None
+    return Session(*more, learner, chooser)
+
+
+def open_learner(model, tokenizer: NovelTokenizer, options: GenerateOptions, kind: str, device: torch.device):
+    """Return the TextLearner of a model on a device; of a model folder the network is loaded only now."""
+    from novelgpt.network import load_model
+    from novelgpt.writing.learning import TextLearner  # loads transformers, which takes seconds
+
+    network = model if hasattr(model, "parameters") else load_model(options.model_path)[0]
+    return TextLearner(network.to(device), banned_ids(tokenizer), kind=kind)
 
 
 def choose_kind(quantize: str | None, precision: str, device: torch.device) -> str:
@@ -332,10 +300,8 @@ def generate_text(
     length: int,
     num_samples: int = 1,
     seed: int = 0,
-    temperature: float = 1.0,
-    topk: int = 8,
-    topp: float = 1.0,
     is_answer: bool = False,
+    **chosen: float,
 ) -> list[str]:
     """Let a model write a few texts and return them as people read them, prefix included; for use while it is trained.
 
@@ -344,11 +310,11 @@ def generate_text(
         prefix: with or without [CLS] in front.
         length: new tokens.
         num_samples: how many texts, at most MAX_ROWS; text i is a function of (seed, i).
-        temperature, topk, topp: as in Controls.
         is_answer: the prefix ends with a mark; see answer_rule.
+        chosen: how each token is chosen, as in Controls, for example topk=8; what is not said is that of generate.py.
     """
     weights = Weights(model, kind="fp32")
-    controls = make_controls(tokenizer, weights.device, temperature=temperature, topk=topk, topp=topp)
+    controls = make_controls(tokenizer, weights.device, **PRESETS[PRESET] | chosen)
     rule, ids = answer_rule(length) if is_answer else StopRule(length), tokenizer.encode_prefix(prefix)
     session = Session(weights, tokenizer, controls, seed)
     return [session.show(sample) for sample in session.write_batch(ids, rule, range(num_samples))]

@@ -1,7 +1,8 @@
 """Writing by turns: the model continues, the person keeps, rewrites, undoes, adds; the text lives in a file.
 
 `story.txt` is the text, saved after every change; `story.json` tells whose it is, so that a model of another book does
-not go on with it. A story that gives way is moved aside, to story.1.txt, story.2.txt, …
+not go on with it; with --adapt `story.adapted.safetensors` is what was learned of it. A story that gives way is moved
+aside, to story.1.txt, story.2.txt, …
 """
 
 import re
@@ -240,6 +241,8 @@ def write_part(session, story: Story, rule, screen: Screen) -> None:
     tokenizer, growing = session.tokenizer, Growing(session.tokenizer)
     # the number of the part takes the place of the sample's, so that every part has random numbers of its own
     ids, number = tokenizer.begin(tokenizer.encode(story.text)).tolist(), len(story.parts)
+    if session.learner:
+        session.learner.go_on(ids)
     for (sample,) in session.grow_batch(ids, rule, [number], attempt=story.tries, check_every=1):
         screen.print(growing.push(sample))
     screen.print("\n")

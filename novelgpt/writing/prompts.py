@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from novelgpt.cli import GenerateOptions
+from novelgpt.cli import GenerateOptions, preset_values
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, printable, say, warn
 from novelgpt.network import check_model_folder, load_own_tokenizer, read_folder_config
 from novelgpt.writing.book import Book, corpus_facts, find_book, hint_at_book, unseen_characters
@@ -29,7 +29,7 @@ class Prompt:
 
 
 def resolve_options(options: GenerateOptions) -> GenerateOptions:
-    """Return the options as they will be used, with a seed if none was given.
+    """Return the options as they will be used, with the values of the preset, and with a seed if none was given.
 
     Raises:
         UserError: options that contradict each other.
@@ -38,7 +38,7 @@ def resolve_options(options: GenerateOptions) -> GenerateOptions:
         message = "--length: found 0, expected at least 1, or -1 to fill the context"
         raise UserError(message, "--length 1000", EXIT_USAGE)
     check_combinations(options)
-    changes: dict[str, object] = {}
+    changes = preset_values(options)
     if options.mark:  # a short text, which ends where its document ends
         changes |= {"stop": "chapter", "copies": False}
     if options.titles or options.titles_file:
@@ -53,13 +53,16 @@ def resolve_options(options: GenerateOptions) -> GenerateOptions:
 def check_combinations(options: GenerateOptions) -> None:
     """Refuse options that have no meaning beside --interactive or --mark."""
     if options.mark:
-        for name in ("titles", "titles_file", "interactive", "keep_head", "max_copy"):
-            if getattr(options, name):
+        for name in ("titles", "titles_file", "interactive", "keep_head", "max_copy", "adapt", "best_of"):
+            if getattr(options, name) != getattr(GenerateOptions, name):
                 message = f"--mark and --{name}: found both, expected one of them"
                 raise UserError(message, f"leave --{name} out", EXIT_USAGE)
         if options.stop not in ("sentence", "chapter"):  # sentence is the default
             message = f"--stop {options.stop}: what --mark asks for ends where its document ends"
             raise UserError(message, "leave --stop out", EXIT_USAGE)
+    if options.stream and options.best_of > 1:
+        message = "--stream and --best_of: found both, expected one of them"
+        raise UserError(message, "leave --stream out: a text is shown when it is chosen", EXIT_USAGE)
     for name in ("titles", "titles_file", "prompts_file"):
         if options.interactive and getattr(options, name):
             message = f"--interactive and --{name}: found both, expected one of them"
@@ -162,11 +165,12 @@ def check_limits(options: GenerateOptions, *, context: int, vocab_size: int) -> 
 
 
 def open_book(options: GenerateOptions) -> Book | None:
-    """Return the book of the model, if it is at hand; UserError where --max_copy cannot do without."""
+    """Return the book of the model, if it is at hand; UserError where --max_copy or --best_of cannot do without."""
     book = find_book(options.model_path, options.corpus) if options.model_path or options.corpus else None
-    if book is None and options.max_copy is not None:
-        message = "--max_copy: the book that the model was trained on is not at hand"
-        raise UserError(message, hint_at_book(options.model_path), EXIT_USAGE)
+    for name in ("max_copy", "best_of"):
+        if book is None and getattr(options, name) != getattr(GenerateOptions, name):
+            message = f"--{name}: the book that the model was trained on is not at hand"
+            raise UserError(message, hint_at_book(options.model_path), EXIT_USAGE)
     if options.max_copy is not None and not options.copies:
         raise UserError("--max_copy: --no-copies measures no copies", "leave --no-copies out", EXIT_USAGE)
     return book

@@ -299,6 +299,8 @@ class Output:
         if compiling:
             say(f"compiling for this processor took {compiling:.1f} s, this once")
         say(f"{self.num_tokens:,} tokens in {seconds:.1f} s: {self.num_tokens / max(seconds, 1e-9):.1f} tokens/s")
+        if self.session.chooser:
+            say(self.session.chooser.describe())
         if self.texts and not self.options.mark:  # a title has no style
             book = self.session.book
             say_style(measure_style(self.texts), book and measure_style(book.documents))

@@ -1,6 +1,6 @@
 """Logits -> the next token of every sample. Pure functions, in the order in which they act.
 
-    logits (B, V) ─penalty, bans→ ─temperature→ ─top-k→ candidates (B, K) ─top-p, min-p→ ─one uniform number a row→ (B,)
+    logits (B, V) ─penalties, bans→ ─temperature→ ─top-k→ candidates (B, K) ─top-p, min-p, typical→ ─one number→ (B,)
 
 Candidates are a small table of the best tokens, best first, so that nothing after top-k touches the whole vocabulary
 again. Without top-k, top-p looks for its nucleus among the best 64, then 256, 1,024, …; without both, tokens are drawn
@@ -14,6 +14,9 @@ import numpy as np
 import torch
 
 FIRST_NUCLEUS = 64  # candidates that top-p looks at first
+LONGEST_RUN = 50  # tokens of a run that DRY looks at; what is longer is past any logit
+LONGEST_NAME = 8  # tokens
+MOST_LOWERED = 1e4  # by DRY: below every other token, and yet a number
 UNIFORM_STEPS = 1 << 32  # uniform numbers are multiples of 1 / this, so that u * total < total holds in float64
 
 
@@ -22,9 +25,15 @@ class Controls:
     """How tokens are chosen, and what a model still sees of a long text."""
 
     temperature: float = 1.0  # divides the logits; 0 takes the best token always
-    topk: int = 8  # candidates kept, 0 = all
+    topk: int = 0  # candidates kept, 0 = all
     topp: float = 1.0  # smallest set of candidates with at least this probability, 0 or 1 = all
     min_p: float = 0.0  # candidates at least this fraction as likely as the best one, 0 = all
+    typical: float = 1.0  # candidates of this probability whose surprise is nearest the mean, 0 or 1 = all
+    dry_multiplier: float = 0.0  # lowers the logit of a token that goes on with a repeated run, 0 = off; penalize_runs
+    dry_base: float = 1.75  # the same again, times this for each further token of the run
+    dry_allowed_length: int = 8  # tokens of a run that may be written again
+    breakers: torch.Tensor | None = None  # bool (V,), tokens over which no such run reaches; None = none
+    names: tuple[torch.Tensor, ...] = ()  # the same for whole runs, int64 (K, M) each, M at most LONGEST_NAME
     repetition_penalty: float = 1.0  # lowers the logits of recent tokens, 1 = off; see penalize_repetition
     penalty_window: int = 256  # how many recent tokens count, 0 = all
     no_repeat_ngram_size: int = 0  # no run of this many tokens is written twice, 0 = off
@@ -107,6 +116,70 @@ def ban_words(
     return logits
 
 
+def penalize_runs(
+    logits: torch.Tensor, history: torch.Tensor, count: torch.Tensor | int, controls: Controls
+) -> torch.Tensor:
+    """Lower the logits of tokens that would go on with a run that the text has had before (DRY, “don't repeat”).
+
+    After p-e-w's definition (text-generation-webui, pull request 5677): a token that once followed what the text ends
+    with, n tokens long, loses multiplier · base^(n - allowed length) where n is at least that length. A run ends at a
+    breaker, and a breaker is never made less likely. Here the whole text counts, a name of several tokens may break
+    runs too, and n is at most LONGEST_RUN.
+
+    >>> controls = Controls(dry_multiplier=1.0, dry_base=2.0, dry_allowed_length=2)
+    >>> penalize_runs(torch.zeros(1, 5), torch.tensor([[1, 2, 3, 4, 1, 2, 3]]), 7, controls).tolist()
+    [[0.0, 0.0, 0.0, 0.0, -2.0]]
+    """
+    # how far back from each place the text is what it ends with, counted token by token
+    width, is_cpu = history.shape[1], history.device.type == "cpu"  # a GPU would have to wait for an answer
+    places = torch.arange(width, device=history.device)
+    padded = torch.nn.functional.pad(history, (LONGEST_RUN, 0), value=-1)  # (B, LONGEST_RUN + N)
+    alive = (places < count - 1).expand(len(history), -1)  # (B, N)
+    lengths = torch.zeros_like(history)
+    for back in range(LONGEST_RUN):
+        last = history[:, (count - 1 - back + places[:1]).clamp(min=0)]  # (B, 1)
+        alive = alive & (padded[:, LONGEST_RUN - back :][:, :width] == last)
+        lengths = lengths + alive
+        if is_cpu and not alive.any():
+            break
+    if is_cpu and lengths.max() < controls.dry_allowed_length:
+        return logits
+    # no run reaches over a breaker
+    stops = find_stops(history, count, controls)  # (B, LONGEST_RUN), the last token first
+    first = torch.where(stops.any(1), stops.int().argmax(1), LONGEST_RUN)  # (B,)
+    lengths = torch.minimum(lengths, first.unsqueeze(1))
+    # what stood behind them
+    over = lengths - controls.dry_allowed_length  # (B, N)
+    following = history.roll(-1, 1)  # (B, N)
+    lowered = (controls.dry_multiplier * controls.dry_base ** over.double()).clamp(max=MOST_LOWERED).to(logits.dtype)
+    counts = over >= 0
+    if controls.breakers is not None:
+        counts &= ~controls.breakers[following]
+    lowered = torch.where(counts, lowered, 0)
+    return logits - torch.zeros_like(logits).scatter_reduce_(1, following, lowered, "amax")
+
+
+def find_stops(history: torch.Tensor, count: torch.Tensor | int, controls: Controls) -> torch.Tensor:
+    """Return where the last tokens break runs, bool (B, LONGEST_RUN), the very last one first.
+
+    These are breakers, the tokens of names, what may become a name, and the places before the text.
+    """
+    reach = LONGEST_RUN + LONGEST_NAME
+    places = count - reach + torch.arange(reach, device=history.device)  # (reach,)
+    last = torch.where(places >= 0, history[:, places.clamp(min=0)], -1)  # (B, reach)
+    stops = last < 0
+    if controls.breakers is not None:
+        stops |= controls.breakers[last.clamp(min=0)]
+    for names in controls.names:  # (K, M)
+        size = names.shape[1]
+        found = (last.unfold(1, size, 1).unsqueeze(2) == names).all(-1).any(-1)  # (B, reach - M + 1)
+        for place in range(size):
+            stops[:, place : place + found.shape[1]] |= found
+            if place:  # the text ends with the first of its tokens
+                stops[:, -place:] |= (last[:, None, -place:] == names[:, :place]).all(-1).any(-1, keepdim=True)
+    return stops[:, LONGEST_NAME:].flip(1)
+
+
 def take_candidates(logits: torch.Tensor, controls: Controls) -> tuple[torch.Tensor, torch.Tensor]:
     """Return logits and ids (B, K) of the tokens that may be drawn, from logits (B, V); those filtered out have -inf.
 
@@ -129,6 +202,8 @@ def take_candidates(logits: torch.Tensor, controls: Controls) -> tuple[torch.Ten
         values = keep_topp(values, log_total, controls.topp)
     if controls.min_p > 0:
         values = keep_min_p(values, controls.min_p)
+    if 0 < controls.typical < 1:
+        values = keep_typical(values, controls.typical)
     return values, ids
 
 
@@ -182,6 +257,27 @@ def keep_min_p(values: torch.Tensor, min_p: float) -> torch.Tensor:
     return values.masked_fill(values < values.amax(1, keepdim=True) + math.log(min_p), -math.inf)
 
 
+def keep_typical(values: torch.Tensor, typical: float) -> torch.Tensor:
+    """Keep the candidates whose surprise is nearest the mean surprise, until they have that much of the probability.
+
+    Locally typical sampling (Meister et al. 2023, arXiv 2202.00666); values are (B, K) logits.
+
+    >>> keep_typical(torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log(), 0.2).exp().tolist()[0][::2]  # the mean is 1.14 nats
+    [0.0, 0.0]
+    """
+    # sums run from one end to the other, so that candidates at -inf behind the others change no bit
+    weights = (values - values.amax(1, keepdim=True)).double().exp()  # (B, K)
+    chances = weights / weights.cumsum(1)[:, -1:]
+    surprise = torch.where(chances > 0, -chances.log(), 0)
+    mean = (chances * surprise).cumsum(1)[:, -1:]  # (B, 1)
+    distance = torch.where(chances > 0, (surprise - mean).abs(), math.inf)
+    order = distance.sort(dim=1, stable=True).indices
+    ranked = chances.gather(1, order)
+    dropped = ranked.cumsum(1) - ranked >= typical
+    dropped[:, 0] = False
+    return values.masked_fill(torch.zeros_like(dropped).scatter_(1, order, dropped), -math.inf)
+
+
 def draw(values: torch.Tensor, ids: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Draw one candidate a row: the first at which the running sum of probabilities passes the uniform number.
 
@@ -223,6 +319,8 @@ def choose_tokens(
         logits.index_fill_(1, controls.banned, -math.inf)
     if controls.repetition_penalty != 1:
         logits = penalize_repetition(logits, recent_tokens(history, count, controls), controls.repetition_penalty)
+    if controls.dry_multiplier:
+        logits = penalize_runs(logits, history, count, controls)
     if controls.no_repeat_ngram_size or controls.bad_words:
         logits = apply_bans(logits, history, count, controls)
     # the best token, or a draw among the candidates

@@ -13,6 +13,7 @@ from novelgpt.corpus.style import LOOP_STEP, find_loop
 
 CHECK_EVERY = 16  # tokens decoded between two looks at the texts; a window always leaves room for so many
 SENTENCE_ENDS = "。！？…!?"
+QUOTES = '“”‘’「」『』"'
 CLOSERS = "”’」』）】》\"')"
 STOPS = {"sentence": 200, "paragraph": 1_000, "chapter": 5_000, "never": 0}  # tokens that may follow --length
 
@@ -99,6 +100,7 @@ class Sample:
     ended: str = ""  # why: "length", a key of STOPS, "bound", "loop" or "stopped" (a signal); empty while it grows
     attempt: int = 0  # how many tries came before it
     checked: int = 0  # tokens in which loops have been looked for
+    nats: list[float] = field(default_factory=list)  # how much each token surprised the model, where that is noted
 
     def extend(self, tokens: Sequence[int], rule: StopRule, endings: Endings) -> None:
         """Take further tokens and end the text where the rule says; tokens after the end are dropped."""

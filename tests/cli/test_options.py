@@ -48,19 +48,21 @@ ROLES = [
     (
         GenerateOptions,
         {"python": True},
-        "length nsamples batch_size temperature topk topp min_p repetition_penalty penalty_window no_repeat_ngram_size "
-        "bad_words stop cut_loops keep_head seed precision quantize device corpus max_copy",
+        "length nsamples batch_size preset temperature topk topp min_p typical dry_multiplier dry_base "
+        "dry_allowed_length repetition_penalty penalty_window no_repeat_ngram_size "
+        "bad_words stop adapt best_of cut_loops keep_head seed precision quantize device corpus max_copy",
     ),
     (
         GenerateOptions,
         {"recorded": True},
-        "length stop temperature topk topp min_p repetition_penalty penalty_window no_repeat_ngram_size bad_words "
-        "cut_loops keep_head",
+        "length stop preset temperature topk topp min_p typical dry_multiplier dry_base dry_allowed_length "
+        "repetition_penalty penalty_window no_repeat_ngram_size bad_words adapt best_of cut_loops keep_head",
     ),
     (
         GenerateOptions,
         {"sampling": True},
-        "temperature topk topp min_p repetition_penalty penalty_window no_repeat_ngram_size bad_words keep_head",
+        "temperature topk topp min_p typical dry_multiplier dry_base dry_allowed_length "
+        "repetition_penalty penalty_window no_repeat_ngram_size bad_words keep_head",
     ),
     (
         EvaluateOptions,

@@ -209,7 +209,14 @@ def test_generate_is_a_function_of_seed_and_index(folder):
     ("settings", "message", "hint"),
     [
         ({"top_k": 3}, "unknown setting top_k", "did you mean topk?"),
-        ({"topp": 2}, "topp: found '2', expected a number from 0 to 1", "topp=1.0"),
+        (
+            {"topp": 2},
+            "topp: found '2', expected a number from 0 to 1",
+            "topp: choose among the best tokens of this probability; 0 or 1 = all",
+        ),
+        ({"best_of": 0}, "best_of: found '0', expected a whole number from 1 to 64", "best_of=1"),
+        ({"best_of": 10_000}, "best_of: found '10000', expected a whole number from 1 to 64", "best_of=1"),
+        ({"preset": "wild"}, "preset: found 'wild', expected one of seed, steady, balanced, bold", "preset='balanced'"),
         (
             {"stop": "soon"},
             "stop: found 'soon', expected one of sentence, paragraph, chapter, never",

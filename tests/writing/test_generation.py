@@ -14,12 +14,11 @@ from novelgpt.compute.packed import can_pack, gpu_product, least_rows, new_produ
 from novelgpt.corpus.tokenizers.character import CharacterTokenizer
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.messages import EXIT_STATE, UserError
+from novelgpt.writing.batch import SampleBatch, fit_window
 from novelgpt.writing.decoder import Decoder, Weights, decoding_device
 from novelgpt.writing.generation import (
-    SampleBatch,
     Session,
     banned_ids,
-    fit_window,
     generate_text,
     make_controls,
     open_session,
@@ -176,7 +175,8 @@ def assert_every_batch_writes_the_same_ids(weights, tokenizer):
 def test_the_step_for_gpus_writes_what_the_step_for_cpus_writes(weights, tokenizer, monkeypatch):
     controls = make_controls(
         tokenizer, torch.device("cpu"), repetition_penalty=1.2, penalty_window=9, no_repeat_ngram_size=3, topp=0.9,
-        min_p=0.01, bad_words=["走", "大喝"], keep_head=4,
+        min_p=0.01, bad_words=["走", "大喝"], keep_head=4, typical=0.95, dry_multiplier=0.8, dry_allowed_length=2,
+        names=["萧炎"],
     )  # fmt: skip
     texts = []
     for on_device in (False, True):
