@@ -20,6 +20,7 @@ MAX_WAITING = 32  # jobs
 MAX_CANDIDATES = 8
 MAX_LENGTH = 10_000  # tokens a candidate
 MAX_TOP = 20  # alternatives of a token
+MAX_FORCED = 200  # characters
 MAX_SEED = 2**64 - 1
 ENDINGS = ("length", "sentence", "paragraph", "chapter")
 ENDED = ("done", "stopped", "failed")
@@ -68,6 +69,11 @@ class Request:
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 message = f"{name}: found {value!r}, expected a whole number from {low:,} to {high:,}"
                 raise UserError(message, f'"{name}": {max(low, 1)}', EXIT_USAGE)
+        if len(self.forced) > MAX_FORCED:
+            message = f"forced: found {len(self.forced):,} characters, expected at most {MAX_FORCED}"
+            raise UserError(message, "make it the end of the prompt", EXIT_USAGE)
+        if not all(self.stops):
+            raise UserError("stops: found an empty text, expected characters", '"stops": ["。"]', EXIT_USAGE)
         if self.ending not in ENDINGS:
             message = f"ending: found {self.ending!r}, expected {', '.join(ENDINGS)}"
             raise UserError(message, '"ending": "sentence"', EXIT_USAGE)
