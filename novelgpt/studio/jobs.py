@@ -11,6 +11,7 @@ What was shown is never taken back: the text of a candidate only grows. This mod
 import secrets
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -132,6 +133,7 @@ class Job:
         self.costs: list[list[float]] = [[] for _ in range(count)]  # nats of each of its characters
         self.reasons: list[str | None] = [None] * count
         self.written: list[Piece] = []
+        self.num_characters = 0  # of all candidates
 
     @property
     def is_ended(self) -> bool:
@@ -202,6 +204,7 @@ class Job:
             self.parts[piece.index].append(piece.text)
             self.costs[piece.index] += costs
             self.written.append(piece)
+            self.num_characters += len(costs)
         self.tell()
 
     def end(self, index: int, reason: str) -> None:
@@ -229,8 +232,12 @@ class Job:
         self.tell()
 
     def tell(self) -> None:
-        """Wake who waits, and call the listeners."""
+        """Wake who waits, and call the listeners; one that breaks is called no more, and the job goes on."""
         with self.changed:
             self.changed.notify_all()
         for listener in list(self.listeners):
-            listener()
+            try:
+                listener()
+            except Exception as fault:  # the loop of a connection may be closed by now
+                traceback.print_exception(fault)
+                self.listeners.remove(listener)

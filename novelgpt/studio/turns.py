@@ -8,17 +8,19 @@ generate.py goes back to a sentence that is long shown here, and a candidate end
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 
+from novelgpt.cli import GenerateOptions
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.messages import EXIT_STATE, UserError
+from novelgpt.network import StoredModel, choose_devices, read_model
 from novelgpt.studio.jobs import Choice, Job, Piece, Token
 from novelgpt.writing.copying import CopyMeter
-from novelgpt.writing.decoder import Reading, Weights
-from novelgpt.writing.generation import first_window
+from novelgpt.writing.decoder import Reading, Weights, decoding_device
+from novelgpt.writing.generation import choose_kind, first_window
 from novelgpt.writing.recording import CopyGuard, Fact, RecordedBatch, describe_tokens, read_facts, token_texts
 from novelgpt.writing.sampling import Controls
 from novelgpt.writing.text import CHECK_EVERY, STOPS, Endings, Sample, StopRule
@@ -36,12 +38,18 @@ class Desk:
     weights: Weights
     tokenizer: NovelTokenizer
     endings: Endings
+    num_parameters: int
     names: list[str] = field(default_factory=list)  # what people see of each token, never empty, never half a character
     readings: list[Reading] = field(default_factory=list)  # texts that were read, the latest first
 
     def __post_init__(self) -> None:
         texts = token_texts(self.tokenizer)
         self.names = [text or token for text, token in zip(texts, self.tokenizer.tokens, strict=True)]
+
+    def cache_bytes(self, rows: int) -> int:
+        """Return the memory that keys and values of some rows take at most."""
+        size = {"fp32": 4, "bf16": 2, "int8": 1}[self.weights.kind]
+        return rows * 2 * size * len(self.weights.layers) * self.weights.width * self.weights.context
 
     def read(self, ids: Sequence[int], tail: int = 1) -> Reading:
         """Return the reading of a text, which begins with what it shares with an earlier one."""
@@ -64,6 +72,25 @@ class Desk:
     def choices(self, pairs: Sequence[tuple[int, float]]) -> tuple[Choice, ...]:
         """Return alternatives with their texts."""
         return tuple((self.names[token_id], token_id, chance) for token_id, chance in pairs)
+
+
+def open_desk(options: GenerateOptions, on_read: Callable[[], object]) -> Desk:
+    """Load a model into memory of our own, so that its folder may change.
+
+    Args:
+        options: of generate.py: model_path, device, quantize and precision are used.
+        on_read: called when the files are read.
+
+    Raises:
+        UserError: a damaged model folder, or a device that is absent or cannot compute in that format.
+    """
+    device = decoding_device(choose_devices(options.device)[0])
+    model, tokenizer = read_model(options.model_path)
+    # what is read may be a file mapped into memory, and a process dies where such a file gets shorter
+    model = StoredModel(model.config, {name: tensor.clone() for name, tensor in model.weights.items()})
+    on_read()
+    weights = Weights(model, kind=choose_kind(options.quantize, options.precision, device), device=device)
+    return Desk(weights, tokenizer, Endings(tokenizer), model.num_parameters())
 
 
 class Speller:
@@ -200,6 +227,8 @@ def write_job(job: Job, desk: Desk, controls: Controls, meter: CopyMeter | None 
     # read what comes before
     request, tokenizer = job.request, desk.tokenizer
     job.begin()
+    if job.is_ended:
+        return
     forced = tokenizer.encode(request.forced).tolist()
     prefix = tokenizer.begin(tokenizer.encode(request.prompt)).tolist() + forced
     window = first_window(prefix, desk.weights.context, controls.keep_head, desk.endings)
@@ -266,7 +295,8 @@ def score_text(desk: Desk, text: str, start: int, end: int, top: int) -> Iterato
 
     Args:
         desk: of the model.
-        text: whole; only what comes before `end` is read, and of what comes before `start` CONTEXT_BEFORE tokens.
+        text: whole; only what comes before `end` is read, from its beginning where that fits into the context, else
+            CONTEXT_BEFORE tokens of what comes before `start`.
         start, end: characters, 0 <= start <= end <= len(text).
         top: alternatives of each token.
 
@@ -274,17 +304,17 @@ def score_text(desk: Desk, text: str, start: int, end: int, top: int) -> Iterato
         The tokens so far, at last of the whole stretch; together they have its characters.
     """
     tokenizer, context = desk.tokenizer, desk.weights.context
-    least = max(0, start - 4 * CONTEXT_BEFORE)
+    least = max(0, start - context)
     before = tokenizer.encode(text[least:start]).tolist()
     if not least:
         before = [tokenizer.cls_id, *before]
-    # windows that overlap, so that every token has something before it
-    ids = before[-CONTEXT_BEFORE:]
-    first, found = len(ids), []
-    ids += tokenizer.encode(text[start:end]).tolist()
-    speller = Speller(tokenizer, before)
+    stretch = tokenizer.encode(text[start:end]).tolist()
+    # one window, or several that overlap, so that every token has something before it
+    fits = not least and len(before) + len(stretch) <= context
+    ids = (before if fits else before[-CONTEXT_BEFORE:]) + stretch
+    first, found, speller = len(ids) - len(stretch), [], Speller(tokenizer, before)
     while first < len(ids):
-        low = max(0, first - min(CONTEXT_BEFORE, context // 2))
+        low = 0 if fits else max(0, first - min(CONTEXT_BEFORE, context // 2))
         high = min(len(ids), low + context)
         reading = desk.read(ids[low:high], tail=high - first + 1)
         for _ in reading.read_blocks():
