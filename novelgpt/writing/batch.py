@@ -6,14 +6,14 @@ When a row's context is full, the row continues from a shorter window: the pinne
 from a sentence start, read again; with --adapt by weights that have learned what has left.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 
 from novelgpt.compute import MAX_ROWS, capture_graph
 from novelgpt.messages import EXIT_STATE, UserError
-from novelgpt.writing.decoder import Decoder, Weights
+from novelgpt.writing.decoder import Decoder, Reading, Weights
 from novelgpt.writing.sampling import Controls, choose_tokens, uniform_numbers
 from novelgpt.writing.text import CHECK_EVERY, Endings, Sample, StopRule
 
@@ -25,6 +25,11 @@ def fit_window(ids: list[int], context: int, keep_head: int, endings: Endings) -
     """Return what is read when the context is full: the head and at most half a context from a sentence start."""
     start = endings.find_sentence(ids, max(keep_head, len(ids) - context // 2))
     return ids[:keep_head] + ids[start:]
+
+
+def first_window(prefix: list[int], context: int, keep_head: int, endings: Endings) -> list[int]:
+    """Return what is read of a prefix: all of it, or what fit_window leaves where there is no room to go on."""
+    return prefix if len(prefix) + CHECK_EVERY <= context else fit_window(prefix, context, keep_head, endings)
 
 
 class SampleBatch:
@@ -40,7 +45,9 @@ class SampleBatch:
         samples: at least one, all of the same prefix; at most MAX_ROWS on a CPU.
         seed: of the run; the random numbers of a sample are a function of it, its index and its attempt.
         learner: of what leaves the window of a sample, which then is the only one; None learns nothing.
-        counts_nats: note how much each token surprises the model.
+        reading: of the window of the prefix, complete; None reads it.
+        is_stopped: asked between tokens and between blocks that are read: are these texts to grow no further? Once it
+            has said yes it says so always.
     """
 
     def __init__(
@@ -53,10 +60,11 @@ class SampleBatch:
         seed: int,
         *,
         learner: "TextLearner | None" = None,
-        counts_nats: bool = False,
+        reading: Reading | None = None,
+        is_stopped: Callable[[], bool] = bool,
     ):
         self.weights, self.endings, self.controls, self.samples = weights, endings, controls, samples
-        self.learner = learner
+        self.learner, self.reading, self.is_stopped = learner, reading, is_stopped
         prefix, device = samples[0].prefix, weights.device
         # a GPU always computes MAX_ROWS rows, since its kernels change with their number and more rows cost nothing
         rows = len(samples) if device.type == "cpu" else max(MAX_ROWS, len(samples))
@@ -71,22 +79,23 @@ class SampleBatch:
         for row, sample in enumerate(samples):
             numbers = uniform_numbers(seed, sample.index, steps, attempt=sample.attempt)
             self.uniforms[row, self.count :] = torch.from_numpy(numbers)
-        self.nats = torch.zeros(self.history.shape, device=device) if counts_nats else None  # fp32 (B, N)
         self.column = torch.tensor([self.count], device=device)  # (1,) the count as a GPU sees it
         self.logits = self.read_prefix(prefix, is_answer=rule.is_answer)  # (B, V)
-        self.capture()
+        self.replay = self.capture()
 
-    def capture(self) -> None:
-        """Make a step fast where the device can, once the decoder is filled."""
+    def capture(self) -> Callable[[], None] | None:
+        """Return what decodes a token faster than decode_token does, None where nothing does."""
         tensors = [self.column, self.decoder.positions, self.logits]
-        self.replay = capture_graph(self.decode_token_on_device, self.weights.device, tensors)
+        return capture_graph(self.decode_token_on_device, self.weights.device, tensors)
 
     def read_prefix(self, prefix: list[int], *, is_answer: bool) -> torch.Tensor:
         """Read the common prefix once and give it to all rows; returns the logits (B, V) after it."""
-        window, context = prefix, self.weights.context
-        if len(prefix) + CHECK_EVERY > context:
-            window = fit_window(prefix, context, self.controls.keep_head, self.endings)
-        logits = self.decoder.prefill(0, torch.tensor(window, device=self.weights.device))  # (1, V)
+        if self.reading:
+            self.decoder.copy_from(self.reading.decoder, len(self.reading.ids))
+            logits = self.reading.logits[-1:].clone()  # (1, V)
+        else:
+            window = first_window(prefix, self.weights.context, self.controls.keep_head, self.endings)
+            logits = self.decoder.prefill(0, torch.tensor(window, device=self.weights.device))
         if not torch.isfinite(logits).all():
             message = "the model's output is not a number"
             raise UserError(message, "use an earlier checkpoint, such as model/best_model", EXIT_STATE)
@@ -95,25 +104,22 @@ class SampleBatch:
             logits[:, self.endings.chapter] = -torch.inf
         return logits.repeat(self.decoder.rows, 1)  # (B, V)
 
+    def choose(self, history: torch.Tensor, count: torch.Tensor | int, uniforms: torch.Tensor) -> torch.Tensor:
+        """Return the next token (B,) of every row; arguments as for choose_tokens."""
+        return choose_tokens(self.logits, history, count, uniforms, self.controls)
+
     def decode_token(self) -> None:
         """Choose the next token of every row and read it."""
-        written = self.history[:, : self.count]  # (B, count)
-        before = self.logits.clone() if self.nats is not None else None  # choosing changes them
-        tokens = choose_tokens(self.logits, written, self.count, self.uniforms[:, self.count], self.controls)
+        tokens = self.choose(self.history[:, : self.count], self.count, self.uniforms[:, self.count])
         self.history[:, self.count] = tokens
-        if before is not None:
-            self.nats[:, self.count] = F.cross_entropy(before, tokens, reduction="none")
         self.logits = self.decoder.step(tokens)
         self.count += 1
 
     def decode_token_on_device(self) -> None:
         """Do the same with fixed shapes and without reading any number back, so that a CUDA graph can hold it."""
         uniforms = self.uniforms.index_select(1, self.column).squeeze(1)  # (B,)
-        before = self.logits.clone() if self.nats is not None else None
-        tokens = choose_tokens(self.logits, self.history, self.column, uniforms, self.controls)
+        tokens = self.choose(self.history, self.column, uniforms)
         self.history.index_copy_(1, self.column, tokens.unsqueeze(1))
-        if before is not None:
-            self.nats.index_copy_(1, self.column, F.cross_entropy(before, tokens, reduction="none").unsqueeze(1))
         self.logits.copy_(self.decoder.read(tokens))
         self.column += 1
 
@@ -123,6 +129,8 @@ class SampleBatch:
         before = self.count
         # no row may fill up on the way, for only make_room can shorten it
         for _ in range(min(count, self.decoder.slots - max(self.decoder.lengths))):
+            if self.is_stopped():
+                break
             if self.replay is None:
                 self.decode_token()
             else:
@@ -144,9 +152,11 @@ class SampleBatch:
             window = fit_window(ids, self.weights.context, self.controls.keep_head, self.endings)
             if self.learner:
                 self.learn(ids, len(ids) - len(window) + self.controls.keep_head)
-            self.decoder.prefill(row, torch.tensor(window, device=self.weights.device))
+            for _logits in self.decoder.read_blocks(row, torch.tensor(window, device=self.weights.device)):
+                if self.is_stopped():
+                    return
             if self.learner:
-                self.capture()
+                self.replay = self.capture()
 
     def learn(self, ids: list[int], end: int) -> None:
         """Learn a text up to where its window begins now, and go on by the new weights."""
@@ -154,9 +164,3 @@ class SampleBatch:
         self.decoder = Decoder(self.weights, rows=self.decoder.rows, slots=self.decoder.slots)
         for row in range(1, self.decoder.rows):  # of a GPU, none of them used
             self.decoder.set_length(row, self.decoder.slots // 2)
-
-    def note_nats(self, samples: list[Sample]) -> None:
-        """Give every sample the nats of its tokens."""
-        begin = len(samples[0].prefix)
-        for row, sample in enumerate(samples):
-            sample.nats = self.nats[row, begin : begin + len(sample.ids)].tolist()

@@ -23,6 +23,7 @@ from novelgpt.writing.book import Book
 from novelgpt.writing.choosing import Chooser
 from novelgpt.writing.copying import Copied, CopyMeter
 from novelgpt.writing.decoder import Weights, decoding_device, perplexity
+from novelgpt.writing.recording import RecordedBatch
 from novelgpt.writing.sampling import LONGEST_NAME, Controls
 from novelgpt.writing.text import CHECK_EVERY, QUOTES, Endings, Sample, StopRule, answer_rule, single_ids
 
@@ -102,8 +103,8 @@ class Session:
             groups = [[sample] for sample in samples]
         for group in groups:
             weights = self.learner.begin(prefix) if self.learner else self.weights
-            more = {"learner": self.learner, "counts_nats": self.chooser is not None}
-            batch = SampleBatch(weights, endings, self.controls, rule, group, self.seed, **more)
+            kind = RecordedBatch if self.chooser else SampleBatch
+            batch = kind(weights, endings, self.controls, rule, group, self.seed, learner=self.learner)
             while growing := [sample for sample in group if not sample.ended]:
                 if self.is_stopped():
                     for sample in growing:
@@ -114,7 +115,7 @@ class Session:
                         sample.extend(tokens, rule, endings)
                 yield samples
             if self.chooser:
-                batch.note_nats(group)
+                batch.note_nats()
 
     def write_best(self, sample: Sample, rule: StopRule) -> Sample:
         """Write the candidates of a sample and return the best of them."""
