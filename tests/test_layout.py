@@ -37,7 +37,7 @@ WINGS = [
     "corpus.tokenizers",
     "corpus.pieces",
 ]
-WINGS += ["network", "compute", "evaluation", "conversion", "pages"]
+WINGS += ["network", "compute", "evaluation", "conversion", "pages", "studio"]
 WINGS = [f"novelgpt.{wing}" for wing in WINGS]
 
 # Imports run from a floor to its own level or a lower one.
@@ -54,6 +54,7 @@ FLOORS = {
     "launch": 3,
     "evaluation": 4,
 }
+FLOORS |= {"studio": 6}
 FLOORS |= {"conversion": 4, "training": 5, "writing": 5, "api": 6, "commands": 7, "__main__": 8}
 PROMISED = ("novelgpt.__main__", "novelgpt.corpus.decoding", "novelgpt.corpus.tokenizer")  # names that others rely on
 
