@@ -307,9 +307,11 @@ class Tree:
     def _unseen(self, way: list[int], count: int, seen: Mapping[int, int]) -> list[Edit]:
         """Return as edits what has grown at the end of a way and was not seen."""
         found = []
-        for place, number in enumerate(way):
-            node = self.nodes[number]
-            missing = len(node.text) - seen.get(number, len(node.text))
+        for number, count_seen in seen.items():
+            if number not in way:
+                continue
+            place, node = way.index(number), self.nodes[number]
+            missing = len(node.text) - count_seen
             steps = [step for below in way[place + 1 : -1] for step in self.nodes[below].steps]
             steps += self.nodes[way[-1]].steps[:count] if number != way[-1] else []
             tip = move_place(node.tip, steps)
