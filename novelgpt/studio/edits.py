@@ -50,6 +50,29 @@ def transform(edit: Edit, other: Edit, *, is_first: bool) -> Edit:
     return [part for part in result if part]
 
 
+def rebase(edits: Sequence[Edit], changes: Sequence[Edit]) -> list[Edit]:
+    """Return edits, each of what the former one left, as edits of what some changes have made of the same text.
+
+    >>> rebase([[2, "月"], [3, "色"]], [["一"], [2, -1]])  # 天夜里 → 天夜月色里; meanwhile 一天里
+    [[2, '月'], [3, '色']]
+    """
+    result = []
+    for edit in edits:
+        rest = []
+        for change in changes:
+            edit, moved = transform(edit, change, is_first=False), transform(change, edit, is_first=True)
+            rest.append(moved)
+        changes = rest
+        result.append(edit)
+    return result
+
+
+def growth_of(changes: Sequence[Edit]) -> int:
+    """Return by how many characters changes make a text longer."""
+    parts = [part for edit in changes for part in edit[1:]]
+    return sum(len(part) if isinstance(part, str) else min(part, 0) for part in parts)
+
+
 def replacements(edit: Edit) -> list[tuple[int, int, str]]:
     """Return the parts of a text that an edit replaces, the last one first, so that no place moves.
 
@@ -104,19 +127,24 @@ class Batch:
             hint = 'send {"base": 3, "ops": [{"head": 2}]}'
             raise UserError("ops: expected a number base and a list ops", hint, EXIT_USAGE)
         self.may_type &= base == self.tree.version
-        length, edits, is_moved = None, [], False
+        changes, length, edits = None, 0, []
         for op in ops:
             if "name" in op:
                 self.records.append({"record": "name", "name": read_name(op["name"])})
-            elif "head" in op:
-                self._add_edits(edits if is_moved else self.tree.rebase(base, edits, seen))
-                length, edits, is_moved = self._go(op["head"]), [], True
-            else:
-                length = self.tree.length_at(base, seen) if length is None else length
-                start, end, text = read_replace(op, length)
-                length += len(text) - (end - start)
-                edits.append([start, start - end, text])
-        self._add_edits(edits if is_moved else self.tree.rebase(base, edits, seen))
+                continue
+            if "head" in op:
+                self._add_edits(rebase(edits, changes or []))
+                length, edits = self._go(op["head"]), []
+                changes = self.tree.changes_at(self.head, seen)
+                length -= growth_of(changes)
+                continue
+            if changes is None:
+                changes = self.tree.changes_since(base, seen)
+                length = self.tree.nodes[self.tree.head].length - growth_of(changes)
+            start, end, text = read_replace(op, length)
+            length += len(text) - (end - start)
+            edits.append([start, start - end, text])
+        self._add_edits(rebase(edits, changes or []))
 
     def _add_edits(self, edits: Sequence[Edit]) -> None:
         for edit in edits:

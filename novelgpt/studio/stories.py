@@ -100,13 +100,14 @@ class Story:
 
     # --- what a person does ---
 
-    def edit(self, base: int, ops: Sequence[Mapping], seen: Mapping[int, int] | None = None) -> None:
+    def edit(self, base: int, ops: Sequence[Mapping], seen: Mapping[int, int] | None = None, key: str = "") -> None:
         """Carry out operations of the page, see docs/journal.md.
 
         Args:
             base: the version that they refer to.
             ops: {"replace": [start, end], "text": …}, {"head": node} or {"name": …}, each on what the former one left.
             seen: characters of growing nodes that the page shows; of others all.
+            key: a name of the request, of which a second one with that name does nothing: an answer may get lost.
 
         Raises:
             UserError: what makes no sense, or the disk takes nothing; the story is as it was.
@@ -114,9 +115,12 @@ class Story:
         """
         with self.lock:
             self.take_growth()
+            if key in self.tree.keys:
+                return
             batch = Batch(self.tree, may_type=time.monotonic() - self.typed_at < TYPING_SECONDS)
             batch.add_all(base, ops, seen or {})
             if batch.records:
+                batch.records[-1] |= {"key": key} if key else {}
                 self.keep(batch.records)
             self.typed_at = time.monotonic() if batch.is_typing else 0.0
 

@@ -14,10 +14,11 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from novelgpt.studio.edits import MOST_TYPED, Edit, transform
+from novelgpt.studio.edits import MOST_TYPED, Edit
 
 KINDS = ("root", "typed", "model", "import")
 KEPT_TEXTS = 64  # texts of nodes that are not put together again
+KEPT_KEYS = 1000
 CHECKPOINT = 64  # every so many nodes on a way one of these texts
 FACTS = ("settings", "seed", "index", "model", "time")  # of a node, as they came
 
@@ -95,6 +96,7 @@ class Tree:
         self.facts: dict = {}  # of the story
         self.first_version = 0
         self.views: list[tuple[int, int]] = []  # of each version from the first one: head, and its steps then
+        self.keys: dict[str, None] = {}  # names of requests that were carried out, the last ones
         self.texts: OrderedDict[int, tuple[str, Runs]] = OrderedDict()
 
     # --- records ---
@@ -109,6 +111,10 @@ class Tree:
             RECORDS[record["record"]](self, record)
         except (KeyError, TypeError, IndexError, AttributeError) as problem:
             raise ValueError(f"no record of this story: {problem!r}") from problem
+        if "key" in record:
+            self.keys[str(record["key"])] = None
+            if len(self.keys) > KEPT_KEYS:
+                del self.keys[next(iter(self.keys))]
 
     def _begin(self, record: Mapping) -> None:
         self.facts = {name: record[name] for name in ("id", "made", "encoding") if name in record}
@@ -244,13 +250,6 @@ class Tree:
         """Return the nodes that have changed since a version."""
         return [node.describe() for node in self.nodes.values() if node.version > version]
 
-    def length_at(self, version: int, seen: Mapping[int, int]) -> int:
-        """Return how many characters whoever was at a version had before them, see rebase."""
-        changes = self.changes_since(version, seen)
-        return self.nodes[self.head].length - sum(
-            len(part) if isinstance(part, str) else min(part, 0) for edit in changes for part in edit[1:]
-        )
-
     def records(self) -> list[dict]:
         """Return records that make the same tree; versions before this one are no longer known to it."""
         first = {"record": "story", **self.facts, "name": self.name, "version": self.version, "head": self.head}
@@ -267,30 +266,16 @@ class Tree:
 
     # --- places in former versions ---
 
-    def rebase(self, version: int, edits: Sequence[Edit], seen: Mapping[int, int]) -> list[Edit]:
-        """Return edits of a former version, each of what the one before it left, as edits of the shown text.
+    def changes_since(self, version: int, seen: Mapping[int, int]) -> list[Edit]:
+        """Return the edits that lead from what somebody had before them to the shown text.
 
         Args:
-            version: the former one.
-            edits: in the order in which they were made.
-            seen: characters of growing nodes that whoever made them had before them; of others all.
+            version: the one they had.
+            seen: characters of growing nodes that they had; of others all.
 
         Raises:
             Conflict: what is shown now does not go on from there.
         """
-        changes = self.changes_since(version, seen)
-        result = []
-        for edit in edits:
-            rest = []
-            for change in changes:
-                edit, moved = transform(edit, change, is_first=False), transform(change, edit, is_first=True)
-                rest.append(moved)
-            changes = rest
-            result.append(edit)
-        return result
-
-    def changes_since(self, version: int, seen: Mapping[int, int]) -> list[Edit]:
-        """Return the edits that lead from a former version to the shown text."""
         if not self.first_version <= version <= self.version:
             raise Conflict(f"version {version}, expected {self.first_version} to {self.version}")
         former, count = self.views[version - self.first_version]
@@ -300,9 +285,12 @@ class Tree:
         place = way.index(former)
         steps = self.nodes[former].steps[count:]
         steps += [step for number in way[place + 1 :] for step in self.nodes[number].steps]
-        return self._unseen(way[: place + 1], count, seen) + [
-            [start, start - end, "\0" * length] for start, end, length in steps
-        ]
+        edits = [[start, start - end, "\0" * length] for start, end, length in steps]
+        return self._unseen(way[: place + 1], count, seen) + edits
+
+    def changes_at(self, number: int, seen: Mapping[int, int]) -> list[Edit]:
+        """Return the edits that lead from what somebody had seen of a node's text to all of it."""
+        return self._unseen(self.way_to(number), len(self.nodes[number].steps), seen)
 
     def _unseen(self, way: list[int], count: int, seen: Mapping[int, int]) -> list[Edit]:
         """Return as edits what has grown at the end of a way and was not seen."""

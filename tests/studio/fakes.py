@@ -57,11 +57,10 @@ class FakeEngine:
                 job.advance()
 
     def state(self) -> dict:
-        return {
-            "name": "fake", "parameters": 1000, "context": 1024, "precision": "fp32",
-            "progress": float(self.is_ready), "ready": self.is_ready, "error": None, "rate": self.rate or None,
-            "queue": 0, "running": sum(not job.is_ended for job in self.jobs.values()),
-        }  # fmt: skip
+        model = {"name": "fake", "parameters": 1000, "context": 1024, "precision": "fp32", "book": None}
+        model |= {"progress": float(self.is_ready), "ready": self.is_ready, "error": None}
+        running = sum(not job.is_ended for job in self.jobs.values())
+        return {"model": model, "rate": self.rate or None, "queue": 0, "running": running}
 
     def submit(self, request) -> FakeJob:
         if sum(not job.is_ended for job in self.jobs.values()) >= self.limit:

@@ -319,3 +319,12 @@ def test_one_process_holds_the_folder(stories):
 def test_preferences_stay(stories, reopened):
     stories.preferences({"language": "zh"})
     assert reopened(stories).preferences({"theme": "dark"}) == {"language": "zh", "theme": "dark"}
+
+
+def test_a_request_that_is_sent_again_because_its_answer_was_lost_is_carried_out_once(stories, reopened):
+    story = stories.make("a", "夜")
+    for _ in range(2):
+        story.edit(1, [replace(1, 1, "里"), replace(0, 0, "子")], key="5f")
+    again = reopened(stories).get(story.id)
+    again.edit(1, [replace(1, 1, "里"), replace(0, 0, "子")], key="5f")
+    assert again.tree.text() == "子夜里"

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from novelgpt.studio.edits import replacements, transform
+from novelgpt.studio.edits import growth_of, rebase, replacements, transform
 from novelgpt.studio.tree import Conflict, Tree, splice
 
 WORDS = "那天夜里没有月亮𠮷😀\n"
@@ -152,18 +152,21 @@ def test_what_was_not_yet_seen_of_a_growing_text_moves_places_behind_it():
     tree = tree_of(node(0, None, 0, 0, "夜里了。", "root"), node(1, 0, 2, 2, "", "model"))
     tree.apply({"record": "grow", "id": 1, "text": "一二三"})
     # the page has 夜里一了。 and types 呀 before 。, place 4
-    assert tree.rebase(2, [[4, "呀"]], {1: 1}) == [[3, 2, 1, "呀"]]
-    assert tree.length_at(2, {1: 1}) == 5
+    changes = tree.changes_since(2, {1: 1})
+    assert rebase([[4, "呀"]], changes) == [[3, 2, 1, "呀"]] and growth_of(changes) == 2
+    assert tree.changes_at(1, {1: 1}) == changes
     with pytest.raises(Conflict):
-        tree.rebase(99, [[4, "呀"]], {})
+        tree.changes_since(99, {})
 
 
 def test_a_version_of_another_branch_is_a_conflict():
     tree = tree_of(node(0, None, 0, 0, "夜", "root"), node(1, 0, 1, 1, "里"), {"record": "head", "id": 0})
     tree.apply(node(2, 0, 1, 1, "色"))
     with pytest.raises(Conflict, match="node 1 is not on the way to what is shown"):
-        tree.rebase(2, [[0, "x"]], {})
-    assert tree.rebase(1, [[1, "！"]], {}) == [[1, 1, "！"]]  # 夜! typed beside 夜色: behind what came first
+        tree.changes_since(2, {})
+    assert rebase([[1, "！"]], tree.changes_since(1, {})) == [
+        [1, 1, "！"]
+    ]  # 夜! typed beside 夜色: behind what came first
 
 
 @pytest.mark.parametrize(
