@@ -1,4 +1,4 @@
-"""Every option of the seven scripts with its default, help, range and roles; written nowhere else.
+"""Every option of the eight scripts with its default, help, range and roles; written nowhere else.
 
 A script makes its flags from its table, `--print_config` prints it, the Python API takes it, run.json stores it.
 """
@@ -366,6 +366,32 @@ class GenerateOptions:
     # where the texts are kept
     save_samples: bool = option(False, "write the samples to files")
     save_samples_path: str = option("mnt/", "where to", metavar="FOLDER", in_book="samples/")
+
+
+@dataclass(frozen=True)
+class StudioOptions:
+    """Options of studio.py."""
+
+    book: str | None = option(None, BOOK, book_name, metavar="NAME")
+    # what writes, and what it learned from
+    model_path: str = option("model/final_model", "folder of the model", in_book="model/final_model")
+    run_dir: str = option("model/", "folder of the run whose training page is shown", in_book="model/")
+    corpus: str | None = option(None, "the book it was trained on (default: where it was then)", metavar="FILE")
+    device: str | None = option(None, "one GPU number or cpu (default: the first GPU, else the CPU)")
+    precision: str = option(
+        "auto", "auto: bf16 where the machine has it", precision_name, choices=("auto", "fp32", "bf16")
+    )
+    quantize: str | None = option(None, "8-bit weights, keys, values: fastest, on CPUs", choices=("int8",))
+    # where the stories are kept
+    stories_dir: str = option("mnt/stories/", "folder of the stories", in_book="stories/")
+    # who may reach it
+    host: str = option("127.0.0.1", "address that it answers at; any but this one lets other machines in")
+    port: int = option(8000, "its port, or the next one that is free; 0 = any", whole(0, 65535))
+    allow_origin: tuple[str, ...] = option(
+        (), "pages of other servers that may use it, for example https://writer.example", many=True, metavar="ORIGIN"
+    )
+    frontend: str | None = option(None, "a page of another program, one HTML file, shown at /frontend", metavar="FILE")
+    no_browser: bool = option(False, "open no browser")
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def rebase(edits: Sequence[Edit], changes: Sequence[Edit]) -> list[Edit]:
     """Return edits, each of what the former one left, as edits of what some changes have made of the same text.
 
     >>> rebase([[2, "月"], [3, "色"]], [["一"], [2, -1]])  # 天夜里 → 天夜月色里; meanwhile 一天里
-    [[2, '月'], [3, '色']]
+    [[1, 1, '月'], [1, 1, 1, '色']]
     """
     result = []
     for edit in edits:

@@ -164,9 +164,7 @@ def test_a_version_of_another_branch_is_a_conflict():
     tree.apply(node(2, 0, 1, 1, "色"))
     with pytest.raises(Conflict, match="node 1 is not on the way to what is shown"):
         tree.changes_since(2, {})
-    assert rebase([[1, "！"]], tree.changes_since(1, {})) == [
-        [1, 1, "！"]
-    ]  # 夜! typed beside 夜色: behind what came first
+    assert rebase([[1, "！"]], tree.changes_since(1, {})) == [[1, 1, "！"]]  # beside 夜色: behind what came first
 
 
 @pytest.mark.parametrize(
