@@ -1,4 +1,4 @@
-"""Write with a trained model in the browser: the text goes on, candidates, versions, what is copied, all on this machine.
+"""Write with a trained model in the browser: continue, choose, undo, see what is copied, all on this machine.
 
     python studio.py
     python studio.py --model_path model/best_model --port 8080 --no_browser

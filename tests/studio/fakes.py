@@ -4,7 +4,17 @@ import random
 import threading
 import time
 
+from conftest import STORY
+from starlette.testclient import TestClient
+
 from novelgpt.studio.jobs import Busy, Job, Piece, Token
+from novelgpt.studio.panels import Panels
+from novelgpt.studio.routes import Api
+from novelgpt.studio.server import Pages, build_app
+from novelgpt.studio.stories import Stories
+from novelgpt.writing.book import Book
+
+TOKEN = "0123456789abcdef" * 2
 
 HAN = "那天夜里没有月亮一斗裹着件破棉袄坐在井沿上听风把树叶吹得沙响。\n"
 
@@ -85,3 +95,41 @@ class FakeEngine:
         self.is_closed = True
         for job in self.jobs.values():
             job.stop()
+
+
+class Served:
+    """A server over a fake engine, and a browser that has its token."""
+
+    def __init__(self, folder, *, pages=None, book=True, engine=None, **facts):
+        self.engine, self.stories = engine or FakeEngine(), Stories(folder / "stories")
+        self.panels = Panels(str(folder / "model"))
+        self.panels.found = Book(STORY) if book else None
+        self.pages = Pages(pages or {"/training": lambda: None, "/corpus": lambda: None})
+        self.api = Api(self.engine, self.stories, self.panels, self.pages.others["/training"])
+        facts = {"hosts": ["127.0.0.1:8000", "localhost:8000", "[::1]:8000"], **facts}
+        self.app = build_app(self.api, self.pages, [], port=8000, token=TOKEN, **facts)
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        self.client = TestClient(self.app, base_url="http://127.0.0.1:8000", headers=headers)
+
+    def __enter__(self):
+        self.client.__enter__()
+        return self
+
+    def __exit__(self, *exception):
+        self.client.__exit__(*exception)
+
+    def get(self, path, status=200, **more):
+        reply = self.client.get(path, **more)
+        assert reply.status_code == status, reply.text
+        return reply.json()
+
+    def post(self, path, body=None, status=200, **more):
+        reply = self.client.post(path, json={} if body is None else body, **more)
+        assert reply.status_code == status, reply.text
+        return reply.json()
+
+    def begin(self, text="夜里", candidates=1, length=30, **more):
+        """Make a story and a job in it."""
+        story = self.post("/api/stories", {"text": text}, 201)
+        body = {"story": story["id"], "node": 0, "candidates": candidates, "length": length, **more}
+        return story, self.post("/api/jobs", body, 202)
