@@ -6,9 +6,9 @@ import threading
 import httpx
 import openai
 import pytest
-import uvicorn
 from fake_engine import BOS, FakeEngine
 from recorded import LM_EVAL_SCORE, LM_EVAL_WRITE, MIKUPAD_OPENAI, PROMPT, RWKV_RUNNER, SILLYTAVERN, SILLYTAVERN_KOBOLD
+from serving import serving
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -256,24 +256,9 @@ def test_mikupad_may_count_tokens(client):
 
 @pytest.fixture
 def server(engine):
-    """A server on a port of its own, and the address of it."""
-    config = uvicorn.Config(Starlette(routes=routes(engine)), host="127.0.0.1", port=0, log_level="error")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    started = threading.Event()
-    startup = server.startup
-
-    async def start(*arguments, **more):
-        await startup(*arguments, **more)
-        started.set()
-
-    server.startup = start
-    thread.start()
-    assert started.wait(20)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(20)
-    assert not thread.is_alive()
+    """A server on a port of its own; the address of it."""
+    with serving(engine) as address:
+        yield address
     # nothing of an answer is left at its job
     assert not [listener for job in engine.jobs for listener in job.listeners if listener.__name__ == "wake"]
 
