@@ -5,6 +5,7 @@ n-th token of a text has the log-probability -0.1 · (n mod 5 + 1).
 """
 
 import threading
+from types import SimpleNamespace
 
 from novelgpt.studio.jobs import Busy, Job, Piece, Request, Token
 
@@ -34,7 +35,7 @@ def ids_of(text: str) -> list[int]:
 class FakeEngine:
     """Writes at once, or one token each `pace` seconds."""
 
-    bos = BOS
+    desk = SimpleNamespace(tokenizer=SimpleNamespace(cls_id=BOS))
 
     def __init__(self, pace: float = 0.0, waiting: int = 32):
         self.pace, self.waiting = pace, waiting

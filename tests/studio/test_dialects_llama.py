@@ -125,7 +125,7 @@ def test_health_and_props_tell_the_state_of_the_model(client, engine):
     assert answer.status_code == 503
     assert answer.json()["error"] == {
         "code": 503,
-        "message": "the model is still loading; ask again in a few seconds",
+        "message": "the model is still being loaded; ask again in a moment",
         "type": "unavailable_error",
     }
 

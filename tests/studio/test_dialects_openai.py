@@ -232,11 +232,11 @@ def test_a_model_that_loads_or_has_failed_is_said(client, engine):
     answer = client.post("/v1/completions", json={"prompt": "井"})
     assert (answer.status_code, answer.json()["error"]["message"]) == (
         503,
-        "the model is still loading; ask again in a few seconds",
+        "the model is still being loaded; ask again in a moment",
     )
-    engine.facts |= {"error": "model/x: damaged"}
+    engine.facts |= {"error": {"message": "model/x: damaged", "hint": "use another"}}
     answer = client.post("/v1/completions", json={"prompt": "井"})
-    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (500, "model/x: damaged; use another")
 
 
 def test_models_are_listed_and_found_by_name(client):

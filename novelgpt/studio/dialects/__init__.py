@@ -1,7 +1,7 @@
 """Other programs' front ends talk to the model: OpenAI's dialect, llama.cpp's and KoboldAI's, on one engine.
 
     mikupad, openai, lm-evaluation-harness ─ /v1/…         ┐
-    mikupad, SillyTavern ─ /completion, /tokenize, …       ├─ desk ─ engine
+    mikupad, SillyTavern ─ /completion, /tokenize, …       ├─ front ─ engine
     KoboldAI Lite, mikupad ─ /api/v1/…, /api/extra/…       ┘
 
 The door of this part. What a request may say, and what is ignored in it, is in settings.py.
@@ -9,7 +9,7 @@ The door of this part. What a request may say, and what is ignored in it, is in 
 
 from starlette.routing import Route
 
-from novelgpt.studio.dialects.desk import Desk, Engine
+from novelgpt.studio.dialects.front import Engine, Front
 from novelgpt.studio.dialects.kobold_routes import Kobold
 from novelgpt.studio.dialects.llama_routes import Llama
 from novelgpt.studio.dialects.openai_routes import OpenAI
@@ -24,5 +24,5 @@ def routes(engine: Engine) -> list[Route]:
     Returns:
         Routes to be mounted at the root; who may use them is for the server to say.
     """
-    desk = Desk(engine)
-    return [route for dialect in (OpenAI, Llama, Kobold) for route in dialect(desk).routes()]
+    front = Front(engine)
+    return [route for dialect in (OpenAI, Llama, Kobold) for route in dialect(front).routes()]

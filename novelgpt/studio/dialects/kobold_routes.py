@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from novelgpt.studio.dialects.desk import (
-    Desk,
+from novelgpt.studio.dialects.front import (
+    Front,
     Job,
     Reader,
     Token,
@@ -77,14 +77,14 @@ class Generation:
 
 
 class Kobold:
-    """The routes of one desk, and the requests that they remember.
+    """The routes of one front, and the requests that they remember.
 
     Args:
-        desk: that takes the requests.
+        front: that takes the requests.
     """
 
-    def __init__(self, desk: Desk):
-        self.desk, self.start, self.total = desk, time.monotonic(), 0
+    def __init__(self, front: Front):
+        self.front, self.start, self.total = front, time.monotonic(), 0
         self.generations: OrderedDict[str, Generation] = OrderedDict()  # key -> its last request, the newest one last
 
     def routes(self) -> list[Route]:
@@ -106,11 +106,11 @@ class Kobold:
             ("/api/extra/tokencount", self.count_tokens, post),
             ("/api/extra/detokenize", self.detokenize, post),
         ]
-        return [self.desk.route(path, answer, error_form, *methods, busy=503) for path, answer, methods in table]
+        return [self.front.route(path, answer, error_form, *methods, busy=503) for path, answer, methods in table]
 
     async def model(self, request: Request) -> Response:
         """Name the model."""
-        return JSONResponse({"result": f"novelgpt/{self.desk.facts()['name']}"})
+        return JSONResponse({"result": f"novelgpt/{self.front.facts()['name']}"})
 
     async def version(self, request: Request) -> Response:
         """Tell which of KoboldAI's routes there are."""
@@ -125,7 +125,7 @@ class Kobold:
 
     async def context(self, request: Request) -> Response:
         """Tell how many tokens the model reads at once."""
-        return JSONResponse({"value": self.desk.check_ready()["context"]})
+        return JSONResponse({"value": self.front.check_ready()["context"]})
 
     async def max_length(self, request: Request) -> Response:
         """Tell how many tokens are written where a request says nothing."""
@@ -133,8 +133,8 @@ class Kobold:
 
     async def begin(self, request: Request, *, is_stream: bool) -> tuple[Generation, dict[str, str]]:
         """Read a request and submit its job; returns it with the headers of the answer."""
-        reader = await self.desk.read(request, *OWN_NAMES)
-        prompt = await self.desk.read_prompt(reader.take("prompt", default=""))
+        reader = await self.front.read(request, *OWN_NAMES)
+        prompt = await self.front.read_prompt(reader.take("prompt", default=""))
         prompt = reader.text("memory", default="") + prompt
         key, top = self.key_of(reader), take_top(reader, "logprobs")
         more = {"length": reader.length(DEFAULT_LENGTH), "top": top or 0, "candidates": take_candidates(reader)}
@@ -145,8 +145,8 @@ class Kobold:
         wish = reader.wish()
         if not wish["stops"]:
             reader.take("trim_stop")  # there is nothing to trim
-        headers = self.desk.note_ignored(reader)
-        generation = Generation(self.desk.submit(prompt, wish, **more), top)
+        headers = self.front.note_ignored(reader)
+        generation = Generation(self.front.submit(prompt, wish, **more), top)
         self.total += 1
         self.generations[key] = generation
         self.generations.move_to_end(key)
@@ -160,14 +160,14 @@ class Kobold:
 
     async def find(self, request: Request) -> Generation | None:
         """Return what a request's key stands for."""
-        return self.generations.get(self.key_of(await self.desk.read(request)))
+        return self.generations.get(self.key_of(await self.front.read(request)))
 
     async def generate(self, request: Request) -> Response:
         """Write, and answer with whole texts."""
         generation, headers = await self.begin(request, is_stream=False)
         job = generation.job
-        await self.desk.finish(request, [job])
-        read = len(await self.desk.call(self.desk.engine.tokenize, job.request.prompt))
+        await self.front.finish(request, [job])
+        read = len(await self.front.call(self.front.engine.tokenize, job.request.prompt))
         results = [
             {
                 "text": job.text(index),
@@ -187,7 +187,7 @@ class Kobold:
 
     async def events(self, request: Request, generation: Generation) -> AsyncIterator[str]:
         """Yield the events of a stream; the last one has no character but the reason why it ended."""
-        async for news in self.desk.follow(request, [generation.job]):
+        async for news in self.front.follow(request, [generation.job]):
             for text, tokens in (step for _, piece in news for step in steps_of(piece)):
                 event: dict[str, object] = {"token": text, "finish_reason": None}
                 if generation.top is not None:
@@ -215,21 +215,21 @@ class Kobold:
 
     async def count_tokens(self, request: Request) -> Response:
         """Tell the tokens of a text behind the mark that stands before every text."""
-        reader = await self.desk.read(request)
-        tokens = await self.desk.call(self.desk.engine.tokenize, reader.text("prompt", default=""))
-        ids = [self.desk.engine.bos, *map(int, tokens)]
+        reader = await self.front.read(request)
+        tokens = await self.front.call(self.front.engine.tokenize, reader.text("prompt", default=""))
+        ids = [self.front.mark, *map(int, tokens)]
         return JSONResponse({"value": len(ids), "ids": ids})
 
     async def detokenize(self, request: Request) -> Response:
         """Turn token ids into their text."""
-        reader = await self.desk.read(request)
-        return JSONResponse({"result": await self.desk.read_prompt(reader.take("ids", default=[])), "success": True})
+        reader = await self.front.read(request)
+        return JSONResponse({"result": await self.front.read_prompt(reader.take("ids", default=[])), "success": True})
 
     async def perf(self, request: Request) -> Response:
         """Tell how the last request went, in seconds and tokens."""
         last = next(reversed(self.generations.values()), None)
         read, wrote = last.seconds() if last else (0.0, 0.0)
-        state, reason = self.desk.engine.state(), last and last.job.reason(0)
+        state, reason = self.front.engine.state(), last and last.job.reason(0)
         return JSONResponse(
             {
                 "last_process": read,

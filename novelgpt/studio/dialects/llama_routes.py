@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from novelgpt.studio.dialects.desk import (
+from novelgpt.studio.dialects.front import (
     MAX_LENGTH,
-    Desk,
+    Front,
     Job,
     Token,
     chat_logprobs,
@@ -46,9 +46,13 @@ def probabilities(tokens: Sequence[Token], top: int, *, is_after: bool) -> list[
         return [{"id": token.id, **entry} for token, entry in entries]
     rows = []
     for token in tokens:
-        drawn = next((nats for _, choice, nats in token.after if choice == token.id), 0.0)
         best = [probability(text, choice, nats) for text, choice, nats in token.after[:top]]
-        rows.append({**probability(token.text, token.id, drawn), "top_probs": best})
+        own = {"id": token.id, "token": token.text, "bytes": list(token.text.encode())}
+        if not token.after:  # nothing was drawn: the best one is certain
+            own["prob"] = 1.0
+        # one that was drawn from behind the best ones has no known probability
+        own |= next((row for row in best if row["id"] == token.id), {})
+        rows.append({**own, "top_probs": best})
     return rows
 
 
@@ -58,71 +62,71 @@ def probability(text: str, choice: int, nats: float) -> dict:
 
 
 class Llama:
-    """The routes of one desk.
+    """The routes of one front.
 
     Args:
-        desk: that takes the requests.
+        front: that takes the requests.
     """
 
-    def __init__(self, desk: Desk):
-        self.desk = desk
+    def __init__(self, front: Front):
+        self.front = front
 
     def routes(self) -> list[Route]:
         """Return them all."""
         return [
-            self.desk.route("/completion", self.complete, error_form),
-            self.desk.route("/completions", self.complete, error_form),
-            self.desk.route("/tokenize", self.tokenize, error_form),
-            self.desk.route("/detokenize", self.detokenize, error_form),
-            self.desk.route("/props", self.props, error_form, "GET"),
-            self.desk.route("/health", self.health, error_form, "GET"),
+            self.front.route("/completion", self.complete, error_form),
+            self.front.route("/completions", self.complete, error_form),
+            self.front.route("/tokenize", self.tokenize, error_form),
+            self.front.route("/detokenize", self.detokenize, error_form),
+            self.front.route("/props", self.props, error_form, "GET"),
+            self.front.route("/health", self.health, error_form, "GET"),
         ]
 
     async def health(self, request: Request) -> Response:
         """Tell whether the model is loaded."""
-        self.desk.check_ready()
+        self.front.check_ready()
         return JSONResponse({"status": "ok"})
 
     async def props(self, request: Request) -> Response:
         """Tell what the server is: no chat template, for the model has none."""
-        facts = self.desk.check_ready()
+        facts = self.front.check_ready()
         settings = {"n_ctx": facts["context"], "n_predict": MAX_LENGTH}
         more = {"model_path": facts["name"], "chat_template": "", "build_info": "novelgpt"}
         return JSONResponse({"default_generation_settings": settings, "total_slots": 1, **more})
 
     async def tokenize(self, request: Request) -> Response:
         """Turn a text into token ids; with `with_pieces` each with its text."""
-        reader = await self.desk.read(request)
-        tokens = [*map(int, await self.desk.call(self.desk.engine.tokenize, reader.text("content", default="")))]
+        reader = await self.front.read(request)
+        tokens = [*map(int, await self.front.call(self.front.engine.tokenize, reader.text("content", default="")))]
         if reader.is_on("add_special"):
-            tokens.insert(0, self.desk.engine.bos)
+            tokens.insert(0, self.front.mark)
         if not reader.is_on("with_pieces"):
             return JSONResponse({"tokens": tokens})
-        texts = [await self.desk.call(self.desk.engine.detokenize, [token]) for token in tokens]
+        texts = [await self.front.call(self.front.engine.detokenize, [token]) for token in tokens]
         return JSONResponse({"tokens": [{"id": i, "piece": text} for i, text in zip(tokens, texts, strict=True)]})
 
     async def detokenize(self, request: Request) -> Response:
         """Turn token ids into their text."""
-        reader = await self.desk.read(request)
-        return JSONResponse({"content": await self.desk.read_prompt(reader.take("tokens", default=[]))})
+        reader = await self.front.read(request)
+        return JSONResponse({"content": await self.front.read_prompt(reader.take("tokens", default=[]))})
 
     async def complete(self, request: Request) -> Response:
         """Write after a prompt."""
-        reader = await self.desk.read(request, *OWN_NAMES)
-        prompt = await self.desk.read_prompt(reader.take("prompt", default=""))
+        reader = await self.front.read(request, *OWN_NAMES)
+        prompt = await self.front.read_prompt(reader.take("prompt", default=""))
         length = reader.length(-1, low=-1)
         top, is_after = take_top(reader, "n_probs"), reader.is_on("post_sampling_probs")
         keep, is_stream = reader.whole("n_keep", default=0, low=-1, high=MAX_LENGTH), reader.is_on("stream")
         if keep < 0:  # the whole prompt stays in every window
-            keep = len(await self.desk.call(self.desk.engine.tokenize, prompt))
+            keep = len(await self.front.call(self.front.engine.tokenize, prompt))
         reader.take("model")  # is told of one of several servers; this one has one
         wish = reader.wish()
-        headers = self.desk.note_ignored(reader)
+        headers = self.front.note_ignored(reader)
         more = {"length": MAX_LENGTH if length < 0 else length, "top": top or 0, "keep_head": keep}
-        job = self.desk.submit(prompt, wish, **more)
+        job = self.front.submit(prompt, wish, **more)
         if is_stream:
             return stream(self.events(request, job, top or 0, is_after=is_after), error_form, headers)
-        (tokens,) = await self.desk.finish(request, [job])
+        (tokens,) = await self.front.finish(request, [job])
         answer = await self.summary(job, len(tokens)) | {"content": job.text(0)}
         if top:
             answer["completion_probabilities"] = probabilities(tokens, top, is_after=is_after)
@@ -131,7 +135,7 @@ class Llama:
     async def events(self, request: Request, job: Job, top: int, *, is_after: bool) -> AsyncIterator[str]:
         """Yield the events of a stream."""
         written = 0
-        async for news in self.desk.follow(request, [job]):
+        async for news in self.front.follow(request, [job]):
             for text, tokens in (step for _, piece in news for step in steps_of(piece)):
                 written += len(tokens)
                 event = {"index": 0, "content": text, "tokens": [token.id for token in tokens], "stop": False}
@@ -143,8 +147,8 @@ class Llama:
 
     async def summary(self, job: Job, written: int) -> dict:
         """Return what the last event tells, or a whole answer."""
-        facts, wanted, reason = self.desk.facts(), job.request, job.reason(0)
-        read = len(await self.desk.call(self.desk.engine.tokenize, wanted.prompt))
+        facts, wanted, reason = self.front.facts(), job.request, job.reason(0)
+        read = len(await self.front.call(self.front.engine.tokenize, wanted.prompt))
         settings = {**wanted.settings, "seed": job.seed, "n_ctx": facts["context"]}
         stops = wanted.stops if reason == "stop" else ()
         seconds = (job.finished or 0) - (job.began or job.finished or 0)

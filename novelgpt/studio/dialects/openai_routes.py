@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from novelgpt.studio.dialects.desk import (
-    Desk,
+from novelgpt.studio.dialects.front import (
+    Front,
     Job,
     Reader,
     Token,
@@ -105,58 +105,58 @@ class Completion:
 
 
 class OpenAI:
-    """The routes of one desk.
+    """The routes of one front.
 
     Args:
-        desk: that takes the requests.
+        front: that takes the requests.
     """
 
-    def __init__(self, desk: Desk):
-        self.desk, self.created = desk, int(time.time())
+    def __init__(self, front: Front):
+        self.front, self.created = front, int(time.time())
 
     def routes(self) -> list[Route]:
         """Return them all."""
         return [
-            self.desk.route("/v1/completions", self.complete, error_form),
-            self.desk.route("/v1/chat/completions", self.chat, error_form),
-            self.desk.route("/v1/models", self.list_models, error_form, "GET"),
-            self.desk.route("/v1/models/{name:path}", self.show_model, error_form, "GET"),
-            self.desk.route("/v1/internal/token-count", self.count_tokens, error_form),
+            self.front.route("/v1/completions", self.complete, error_form),
+            self.front.route("/v1/chat/completions", self.chat, error_form),
+            self.front.route("/v1/models", self.list_models, error_form, "GET"),
+            self.front.route("/v1/models/{name:path}", self.show_model, error_form, "GET"),
+            self.front.route("/v1/internal/token-count", self.count_tokens, error_form),
         ]
 
     async def list_models(self, request: Request) -> Response:
         """Name the one model."""
-        return JSONResponse({"object": "list", "data": [model_card(self.desk.facts()["name"], self.created)]})
+        return JSONResponse({"object": "list", "data": [model_card(self.front.facts()["name"], self.created)]})
 
     async def show_model(self, request: Request) -> Response:
         """Tell of a model by name."""
         name = request.path_params["name"]
-        if name == self.desk.facts()["name"]:
+        if name == self.front.facts()["name"]:
             return JSONResponse(model_card(name, self.created))
         return JSONResponse(error_form(404, f"no model {name!r} here"), 404)
 
     async def count_tokens(self, request: Request) -> Response:
         """Count the tokens of a text."""
-        reader = await self.desk.read(request)
+        reader = await self.front.read(request)
         return JSONResponse({"length": await self.count(reader.text("text", "prompt"))})
 
     async def count(self, text: str) -> int:
         """Return how many tokens a text has."""
-        return len(await self.desk.call(self.desk.engine.tokenize, text))
+        return len(await self.front.call(self.front.engine.tokenize, text))
 
     async def complete(self, request: Request) -> Response:
         """Write after prompts."""
-        reader = await self.desk.read(request)
+        reader = await self.front.read(request)
         values = take_prompts(reader)
-        prompts = [await self.desk.read_prompt(value) for value in values]
-        marked = [isinstance(value, list) and value[:1] == [self.desk.engine.bos] for value in values]
+        prompts = [await self.front.read_prompt(value) for value in values]
+        marked = [isinstance(value, list) and value[:1] == [self.front.mark] for value in values]
         top, is_echo = take_top(reader, "logprobs"), reader.is_on("echo")
         completion = Completion(prompts, marked, take_count(reader), top, is_echo, False, self.take_model(reader))
         return await self.answer(request, reader, completion, reader.length(COMPLETION_LENGTH, low=0))
 
     async def chat(self, request: Request) -> Response:
         """Write on what the messages of a chat are joined to."""
-        reader = await self.desk.read(request)
+        reader = await self.front.read(request)
         prompt, top = join_messages(reader.take("messages")), None
         if reader.is_on("logprobs"):
             top = take_top(reader, "top_logprobs") or 0
@@ -165,7 +165,7 @@ class OpenAI:
 
     def take_model(self, reader: Reader) -> str:
         """Take the model's name: there is one model, so another name is ignored."""
-        ours = self.desk.facts()["name"]
+        ours = self.front.facts()["name"]
         if reader.take("model", default=ours) not in ("", ours):
             reader.ignored.append("model")
         return ours
@@ -174,14 +174,14 @@ class OpenAI:
         """Write what a request wants and answer in its form."""
         is_stream, options = reader.is_on("stream"), reader.take("stream_options", default={})
         wish = reader.wish()
-        headers = self.desk.note_ignored(reader)
+        headers = self.front.note_ignored(reader)
         prefixes = [await self.echo(completion, number) for number in range(len(completion.prompts))]
         jobs = self.submit(completion, wish, length)
         if is_stream:
             has_usage = isinstance(options, dict) and options.get("include_usage") is True
             events = self.events(request, completion, prefixes, jobs, has_usage=has_usage)
             return stream(events, error_form, headers)
-        texts = await self.desk.finish(request, jobs)
+        texts = await self.front.finish(request, jobs)
         choices = []
         for index, tokens in enumerate(texts):
             prefix, scored = prefixes[index // completion.count]
@@ -198,7 +198,7 @@ class OpenAI:
         try:
             for prompt in completion.prompts:
                 more = {"length": length, "candidates": completion.count, "top": completion.top or 0}
-                jobs.append(self.desk.submit(prompt, wish, **more))
+                jobs.append(self.front.submit(prompt, wish, **more))
         except BaseException:
             for job in jobs:
                 job.stop()
@@ -209,11 +209,11 @@ class OpenAI:
         """Return the prompt that begins a text, with its own probabilities where they are wanted."""
         if not completion.is_echo:
             return "", []
-        prompt, engine = completion.prompts[number], self.desk.engine
+        prompt, engine = completion.prompts[number], self.front.engine
         if completion.top is None:
             return prompt, []
-        mark = [Token("", engine.bos, 0.0, 1)] * completion.marked[number]
-        scored = await self.desk.call(engine.score, prompt, 0, len(prompt), completion.top) if prompt else []
+        mark = [Token("", self.front.mark, 0.0, 1)] * completion.marked[number]
+        scored = await self.front.call(engine.score, prompt, 0, len(prompt), completion.top) if prompt else []
         return prompt, [*mark, *scored]
 
     async def usage(self, completion: Completion, written: int) -> dict:
@@ -237,7 +237,7 @@ class OpenAI:
             if prefix or scored or completion.is_chat:
                 yield chunk(index, prefix, completion.logprobs(scored, 0, is_first=True))
         written = 0
-        async for news in self.desk.follow(request, jobs):
+        async for news in self.front.follow(request, jobs):
             for number, piece in news:
                 index = number * completion.count + piece.index
                 for text, tokens in steps_of(piece):

@@ -40,7 +40,7 @@ LEAST_LOGPROB = -9999.0  # JSON has no infinity
 class Engine(Protocol):
     """What the dialects need of novelgpt.studio.Engine."""
 
-    bos: int  # id of the mark that stands before every text
+    desk: object  # the loaded model, with its tokenizer; None as long as it is loading
 
     def state(self) -> dict: ...
     def submit(self, request: Wanted) -> Job: ...
@@ -49,7 +49,7 @@ class Engine(Protocol):
     def detokenize(self, ids: list[int]) -> str: ...
 
 
-class Desk:
+class Front:
     """Takes requests for one engine; shared by all dialects.
 
     Args:
@@ -72,6 +72,11 @@ class Desk:
 
         return Route(path, endpoint, methods=methods or ("POST",))
 
+    @property
+    def mark(self) -> int:
+        """The id of the mark that stands before every text; only of a model that is loaded."""
+        return self.engine.desk.tokenizer.cls_id
+
     def facts(self) -> Mapping[str, object]:
         """Return what is known of the model: name, context, ready, error."""
         return self.engine.state()["model"]
@@ -80,9 +85,9 @@ class Desk:
         """Return the facts of a model that is loaded; UserError: it is not yet, or never will be."""
         facts = self.facts()
         if facts["error"]:
-            raise UserError(str(facts["error"]), "look at the terminal of studio.py", EXIT_STATE)
+            raise UserError(facts["error"]["message"], facts["error"]["hint"], EXIT_STATE)
         if not facts["ready"]:
-            raise UserError("the model is still loading", "ask again in a few seconds", EXIT_ENVIRONMENT)
+            raise UserError("the model is still being loaded", "ask again in a moment", EXIT_ENVIRONMENT)
         return facts
 
     async def read(self, request: Request, *first: str) -> Reader:
@@ -102,7 +107,7 @@ class Desk:
             return value
         if not isinstance(value, list) or not all(type(token) is int for token in value):
             raise refuse("prompt", value, "a text or token ids")
-        tokens = value[1:] if value[:1] == [self.engine.bos] else value
+        tokens = value[1:] if value[:1] == [self.mark] else value
         return await self.call(self.engine.detokenize, tokens)
 
     async def call(self, function: Callable, *arguments: object) -> object:
