@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     api = Api(engine, stories, Panels(options.model_path, options.corpus), pages.others["/training"])
     token = read_token(stories.folder)
     hosts = names_of(options.host, port)
-    app = build_app(api, pages, [], port=port, token=token, hosts=hosts, origins=options.allow_origin)
+    app = build_app(api, pages, port=port, token=token, hosts=hosts, origins=options.allow_origin)
     if not is_loopback(options.host):
         warn(f"--host {options.host} lets other machines in: whoever has the address with the token can write and read")
     url = f"http://{hosts[-1] if not is_loopback(options.host) else hosts[0]}"

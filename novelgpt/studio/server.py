@@ -12,7 +12,7 @@ import mimetypes
 import socket
 import threading
 import webbrowser
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import uvicorn
@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, warn
+from novelgpt.studio.dialects import routes
 from novelgpt.studio.panels import word
 from novelgpt.studio.routes import Api, read_body
 from novelgpt.studio.security import LOOPBACK, Guard, describe_error
@@ -120,11 +121,11 @@ def cached(request: Request, data: bytes, kind: str, headers: Mapping[str, str] 
     return Response(data, headers=headers, media_type=kind)
 
 
-def build_app(api: Api, pages: Pages, more: Sequence[Route], *, port: int, token: str, **facts) -> Guard:
+def build_app(api: Api, pages: Pages, *, port: int, token: str, **facts) -> Guard:
     """Return the whole application.
 
     Args:
-        api, pages, more: its routes.
+        api, pages: its routes, beside those of the dialects.
         port: that it is reached at; the cookie has its name.
         token: that a request must know.
         facts: hosts and origins, see Guard.
@@ -138,7 +139,7 @@ def build_app(api: Api, pages: Pages, more: Sequence[Route], *, port: int, token
         api.engine.close()
         api.stories.close()
 
-    app = Starlette(routes=[*pages.routes(), *api.routes(), *more], lifespan=lifespan)
+    app = Starlette(routes=[*pages.routes(), *api.routes(), *routes(api.engine)], lifespan=lifespan)
     # a page of other people looks at the token itself, for it may come with its address
     own = [path for path in pages.others if path == "/frontend"]
     pages.guard = Guard(app, token=token, cookie=f"novelgpt_{port}", pages=own, **facts)

@@ -107,7 +107,7 @@ class Served:
         self.pages = Pages(pages or {"/training": lambda: None, "/corpus": lambda: None})
         self.api = Api(self.engine, self.stories, self.panels, self.pages.others["/training"])
         facts = {"hosts": ["127.0.0.1:8000", "localhost:8000", "[::1]:8000"], **facts}
-        self.app = build_app(self.api, self.pages, [], port=8000, token=TOKEN, **facts)
+        self.app = build_app(self.api, self.pages, port=8000, token=TOKEN, **facts)
         headers = {"Authorization": f"Bearer {TOKEN}"}
         self.client = TestClient(self.app, base_url="http://127.0.0.1:8000", headers=headers)
 
