@@ -1,11 +1,10 @@
 """Command lines, config files and tables of options: the door of this part."""
 
+from novelgpt.cli.model_options import ConvertOptions, StudioOptions
 from novelgpt.cli.options import (
     CleanOptions,
-    ConvertOptions,
     EvaluateOptions,
     GenerateOptions,
-    StudioOptions,
     TokenizeOptions,
     TrainOptions,
     VocabularyOptions,

@@ -109,7 +109,11 @@ class Api:
         limits = {"jobs": MAX_WAITING, "candidates": MAX_CANDIDATES, "length": MAX_LENGTH, "body": MOST_BYTES}
         state |= {"limits": limits, "preferences": choices, "has_book": self.panels.found is not None}
         state |= {"has_run": bool(self.has_run())}
-        return state | (describe_error(problem, request.headers.get("accept-language", "")) if problem else {})
+        accepted = request.headers.get("accept-language", "")
+        if fault := state["model"]["error"]:
+            told = describe_error(UserError(fault["message"], fault["hint"]), accepted)
+            state["model"] = {**state["model"], **told}
+        return state | (describe_error(problem, accepted) if problem else {})
 
     def prefer(self, _request: Request, body: dict) -> dict:
         """Keep what a person has chosen."""
@@ -136,16 +140,16 @@ class Api:
             (text, encoding), kind = read_upload(body["data"]), "import"
         name = body.get("name") or (text.strip().partition("\n")[0][:20] if isinstance(text, str) else "") or "…"
         story = self.stories.make(name, text, kind=kind, encoding=encoding)
-        return JSONResponse(self.describe(story), 201)
+        return JSONResponse(self.whole_story(story), 201)
 
-    def describe(self, story: Story) -> dict:
+    def whole_story(self, story: Story) -> dict:
         """Return a story as the page shows it."""
         shown = story.view()
         return shown | {"chapters": chapters_of(shown["text"])}
 
     def show_story(self, request: Request, _body: dict) -> dict:
         """Return a story."""
-        return self.describe(self.story(request.path_params["story"]))
+        return self.whole_story(self.story(request.path_params["story"]))
 
     def remove_story(self, request: Request, _body: dict) -> dict:
         """Take a story off the list."""

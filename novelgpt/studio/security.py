@@ -155,7 +155,9 @@ class Guard:
         if method == "OPTIONS" and is_named:
             return
         if method not in METHODS:
-            raise Refusal(405, f"method {method:.20}, expected GET, POST or DELETE", "look at docs/studio.md")
+            raise Refusal(
+                405, f"method {method:.20}, expected GET, POST or DELETE", "docs/journal.md has every request"
+            )
         check_body(method, headers)
         if path not in self.open_paths and not path.startswith("/static/") and not self.knows_token(headers):
             message = "the token of this server is missing"

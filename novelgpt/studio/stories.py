@@ -25,7 +25,7 @@ from novelgpt.lock import run_lock
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_INPUT, UserError
 from novelgpt.studio.edits import Batch, read_name, whole_characters
 from novelgpt.studio.journal import JOURNAL, LARGE, SMALLER, Journal, Worker, to_line
-from novelgpt.studio.tree import Tree
+from novelgpt.studio.tree import Tree, Unfit
 
 TEXT, ABOUT, PREFERENCES, REMOVED = "story.txt", "about.json", "preferences.json", "removed"
 FLUSHING, GROWING, PAUSE = 0.02, 0.25, 1.0  # seconds between two flushes, two growths; before story.txt is written
@@ -74,7 +74,7 @@ class Story:
         for record in records:
             try:
                 self.tree.apply(record)
-            except ValueError:
+            except Unfit:
                 damaged += 1
         if 0 not in self.tree.nodes:
             self.tree = Tree()
@@ -173,7 +173,7 @@ class Story:
 
     # --- what is shown ---
 
-    def describe(self) -> dict:
+    def summary(self) -> dict:
         """Return what the list of stories tells."""
         with contextlib.suppress(OSError):
             changed = self.journal.path.stat().st_mtime
@@ -269,7 +269,7 @@ class Stories:
                     facts = {**read_json(about), "changed": round(changed, 3), "running": False}
                     found.append({"id": number, **facts})
                 else:
-                    found.append(self.get(number).describe())
+                    found.append(self.get(number).summary())
         return sorted(found, key=lambda facts: -facts["changed"])
 
     def remove(self, number: str) -> None:

@@ -25,6 +25,10 @@ FACTS = ("settings", "seed", "index", "model", "time")  # of a node, as they cam
 Runs = list[tuple[int, str]]  # how many characters are of which kind
 
 
+class Unfit(Exception):
+    """A record that does not belong to a tree."""
+
+
 class Conflict(Exception):
     """What was asked for belongs to a version that the story has left."""
 
@@ -67,7 +71,7 @@ class Node:
         """Where its text ends."""
         return self.start + len(self.text)
 
-    def describe(self) -> dict:
+    def as_shown(self) -> dict:
         """Return it as the page and the journal see it."""
         told = {"id": self.id, "parent": self.parent, "replace": self.steps[0][:2], "text": self.text}
         told |= {"kind": self.kind, **self.facts}
@@ -105,12 +109,12 @@ class Tree:
         """Carry out a record.
 
         Raises:
-            ValueError: it does not fit this tree, which stays as it was.
+            Unfit: it does not belong to this tree, which stays as it was.
         """
         try:
             RECORDS[record["record"]](self, record)
         except (KeyError, TypeError, IndexError, AttributeError) as problem:
-            raise ValueError(f"no record of this story: {problem!r}") from problem
+            raise Unfit(f"no record of this story: {problem!r}") from problem
         if "key" in record:
             self.keys[str(record["key"])] = None
             if len(self.keys) > KEPT_KEYS:
@@ -129,7 +133,7 @@ class Tree:
         before = above.length if above else 0
         is_fit = type(number) is int and number not in self.nodes and kind in KINDS and (above or not self.nodes)
         if not is_fit or not 0 <= start <= end <= before or not isinstance(text, str):
-            raise ValueError(f"node {number!r} does not fit")
+            raise Unfit(f"node {number!r} does not fit")
         node = Node(number, parent, text, kind, [[start, end, len(text)]], before - (end - start) + len(text), 0, 0)
         node.depth = above.depth + 1 if above else 0
         node.facts = {name: record[name] for name in FACTS if name in record}
@@ -142,7 +146,7 @@ class Tree:
     def _type(self, record: Mapping) -> None:
         node, text, (start, end) = self.nodes[record["id"]], record["text"], record["replace"]
         if node.children or node.kind != "typed" or not node.start <= start <= end == node.tip:
-            raise ValueError(f"node {node.id} takes no more")
+            raise Unfit(f"node {node.id} takes no more")
         self._forget(node.id)
         node.text = node.text[: start - node.start] + text
         node.length += len(text) - (end - start)
@@ -152,7 +156,7 @@ class Tree:
     def _grow(self, record: Mapping) -> None:
         node, text = self.nodes[record["id"]], record["text"]
         if node.kind != "model":
-            raise ValueError(f"node {node.id} does not grow")
+            raise Unfit(f"node {node.id} does not grow")
         kept = self.texts.pop(node.id, None)
         place, count = node.tip, len(text)
         self._shift_below(node, place, count)
@@ -248,13 +252,13 @@ class Tree:
 
     def since(self, version: int) -> list[dict]:
         """Return the nodes that have changed since a version."""
-        return [node.describe() for node in self.nodes.values() if node.version > version]
+        return [node.as_shown() for node in self.nodes.values() if node.version > version]
 
     def records(self) -> list[dict]:
         """Return records that make the same tree; versions before this one are no longer known to it."""
         first = {"record": "story", **self.facts, "name": self.name, "version": self.version, "head": self.head}
         nodes = [
-            {"record": "node", **node.describe(), "latest": node.latest, "head": False} for node in self.nodes.values()
+            {"record": "node", **node.as_shown(), "latest": node.latest, "head": False} for node in self.nodes.values()
         ]
         return [first, *nodes, {"record": "head", "id": self.head}]
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from novelgpt.studio.edits import growth_of, rebase, replacements, transform
-from novelgpt.studio.tree import Conflict, Tree, splice
+from novelgpt.studio.tree import Conflict, Tree, Unfit, splice
 
 WORDS = "那天夜里没有月亮𠮷😀\n"
 
@@ -179,7 +179,7 @@ def test_a_version_of_another_branch_is_a_conflict():
 )  # fmt: skip
 def test_a_record_that_does_not_fit_changes_nothing(record):
     tree = tree_of(node(0, None, 0, 0, "夜", "root"))
-    with pytest.raises(ValueError):
+    with pytest.raises(Unfit):
         tree.apply(record)
     assert (tree.text(), tree.version, list(tree.nodes)) == ("夜", 1, [0])
 
