@@ -6,7 +6,7 @@ SHELL := /bin/bash
 # tests/reliability runs in `make sweeps`, at its proper size
 FAST_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/reliability --durations=10
 
-.PHONY: demo dist test test-extras check options sweeps slow reliability clean
+.PHONY: demo dist test browser test-extras check options sweeps slow reliability clean
 
 .venv/.installed: requirements.txt requirements-dev.txt
 	command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; hint: make PYTHON=python3 $(MAKECMDGOALS)"; exit 4; }
@@ -28,6 +28,9 @@ dist: .venv/.installed  ## wheel and sdist in dist/, without a network
 
 test: .venv/.installed  ## the fast suite
 	$(FAST_TESTS)
+
+browser: .venv/.installed  ## the pages in a real browser, two minutes; skipped without chromium-headless-shell
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser --timeout 120 -rs --durations=5
 
 test-extras: .venv/.installed  ## install the optional packages (2 GB, most of it MindSpore) and run their tests
 	$(BIN)/python -m pip install --quiet -r requirements-extras.txt

@@ -64,8 +64,11 @@ def localize(text: str, *, context: str = "") -> str:
         text: the message in English.
         context: "page" or "bar" for a single word of a page or a bar, which elsewhere may be the name of something.
     """
-    if language() == "en":
-        return text
+    return text if language() == "en" else translate(text, context=context)
+
+
+def translate(text: str, *, context: str = "") -> str:
+    """Return a message in Chinese, whoever reads: a page holds both languages; context as of localize."""
     return chinese_table().get(f"{context}{CONTEXT}{text}") or to_chinese(text)
 
 

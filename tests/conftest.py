@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -205,3 +206,60 @@ def row_options(tmp_path):
         return TrainOptions(**{**values, "device": "cpu", "precision": "fp32", **changes})
 
     return make
+
+
+BROWSER = "chromium-headless-shell"  # Debian's package of this name; playwright's own download is not needed
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+QUIET += ("--disable-component-update", "--disable-sync")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A real browser, one for the session; tests that want it are skipped where there is none."""
+    program = shutil.which(BROWSER)
+    if program is None:
+        pytest.skip(f"no {BROWSER}: apt-get install --no-install-recommends {BROWSER} fonts-wqy-microhei")
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install -r requirements-dev.txt")
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=program, args=[*QUIET])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Return a function that opens a file or an address and returns playwright's page.
+
+    open_page(place, language="zh-CN", colours="dark", width=360, height=640, touch=True, wait=True)
+
+    At the end of the test none of its pages may have asked for anything but files of its own, said anything on its
+    console (what a policy forbids is said there), or ended a script with an error.
+    """
+    contexts, faults = [], []
+
+    def open_place(place, *, language="en-US", colours="light", width=1280, height=800, touch=False, **settings):
+        address = place.resolve().as_uri() if isinstance(place, Path) else place
+        own = address.partition("#")[0].rpartition("/")[0]
+        size = {"viewport": {"width": width, "height": height}, "has_touch": touch}
+        context = browser.new_context(locale=language, color_scheme=colours, **size, **settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: faults.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+        page.on("request", lambda asked: asked.url.startswith((own, "data:", "blob:")) or faults.append(asked.url))
+        page.goto(address)
+        return page
+
+    yield open_place
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def find_barriers(page) -> list[str]:
+    """Return what axe-core finds on a page that keeps people out (WCAG 2.1, A and AA), one line a place."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations"]}
+    found = Axe().run(page, options=rules).response["violations"]
+    return [f"{rule['id']}: {node['html'][:120]}: {node['failureSummary']}" for rule in found for node in rule["nodes"]]

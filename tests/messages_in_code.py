@@ -195,10 +195,10 @@ def kept_texts(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def page_texts(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield what pages say, as templates, and where: what goes through the filter `word`, here or in a macro."""
+    """Yield what pages say, as templates, and where: what goes through the filters `word` and `named`, here or in a macro."""
     for path in sorted(folder.glob("*.html")):
         tree = jinja2.Environment().parse(path.read_text(encoding="utf-8"))
-        found = [part.node for part in tree.find_all(nodes.Filter) if part.name == "word"]
+        found = [part.node for part in tree.find_all(nodes.Filter) if part.name in ("word", "named")]
         calls = [part for part in tree.find_all(nodes.Call) if getattr(part.node, "name", "") in MACROS]
         for argument in (argument for call in calls for argument in call.args):
             found += argument.items if isinstance(argument, nodes.List) else [argument]

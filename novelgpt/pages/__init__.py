@@ -5,7 +5,7 @@ The door of this wing. Jinja2 stands behind it, so each name is loaded when it i
 
 import importlib
 
-PLACES = {"report_page": "render", "surprise_page": "render", "write_surprise_page": "render"}
+PLACES = {"report_page": "corpus", "surprise_page": "surprise", "write_surprise_page": "surprise"}
 
 
 def __getattr__(name: str) -> object:

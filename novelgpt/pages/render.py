@@ -1,59 +1,133 @@
-"""Plain values -> HTML pages, by the templates beside this module.
+r"""Plain values -> HTML pages of one hand, by the templates, styles and scripts beside this module.
 
-    base.html      the frame of every page: head, style for light and dark, blocks `title`, `style` and `body`
-    tables.html    macros that more than one page uses
-    report.html    the novel doctor's report: what was found in a novel, what was changed
-    surprise.html  a text on which every character has the colour of what it cost a model
+    templates/base.html    the frame of every page: head, switch of language and colours, blocks `title`, `style`, `body`
+    templates/tables.html  macros that more than one page uses
+    static/common.css      colours for light, dark, paper and print, and what all pages are made of
+    static/common.js       language, colours and data of a page; its own script stands behind it in the same element
 
-Whatever a page shows goes through Jinja2's autoescaping, and its control characters are made visible on the way; a
-name that a template misspells is an error. A page opens from the disk and loads nothing from elsewhere.
+A page is one file that opens from the disk and loads nothing from elsewhere: its policy allows one script, by its hash.
+It holds Chinese and English, as pairs of elements of which one is shown. Whatever it says of a book goes through
+Jinja2's autoescaping or, as data for the script, through JSON without a "<"; signs that would not be seen, or would
+turn the writing round, are made visible on the way. A name that a template misspells is an error.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
 
-from novelgpt.corpus.doctor import ENCODING_NAMES, list_numbers
-from novelgpt.files import write_text
-from novelgpt.languages import language, localize
-from novelgpt.messages import printable, say
+from novelgpt.languages import language, translate
+from novelgpt.messages import printable
 
-MAX_LINES = 1_000  # rows of a table on a page; all of them are in the JSON report
-MAX_BARS = 600
-CHART_WIDTH, CHART_HEIGHT = 720, 160  # units of the drawing
-LEVELS = 10  # colours of surprise, one a nat; the last for all above
-UNDERLINED = 7  # nats; from here on nothing hangs on colour alone
-MAX_SHOWN = 300_000  # characters of a text on a page
-STRANGEST = 10  # paragraphs in the list
-SHORTEST = 8  # characters of a paragraph that may be listed
-SAMPLE = 60  # characters of it shown
-FIGURES = (
-    *("loss", "adapted_loss", "perplexity", "accuracy", "bits_per_character"),
-    *("scored_tokens", "unknown_tokens", "window", "stride", "model"),
-)
+HOME = Path(__file__).parent
+# marks that turn the writing round until they are closed, as the Unicode bidirectional algorithm has them
+TURNING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def make_visible(value: object) -> object:
-    r"""Make the control characters of a text visible; markup and numbers stay as they are.
+    r"""Make the signs of a text visible that a reader would not see; markup and numbers stay as they are.
 
-    >>> make_visible("<b>\x07"), make_visible(7)
-    ('<b>\\x07', 7)
+    >>> make_visible("<b>\x07\u202e"), make_visible(7)
+    ('<b>\\x07\\u202e', 7)
     """
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return TURNING.sub(lambda found: f"\\u{ord(found[0]):04x}", printable(value))
 
 
-def word(text: str) -> str:
-    """Return a word or sentence that a page says, in the language of its reader; all of them pass here."""
-    return localize(text, context="page")
+def both(english: object, chinese: object) -> Markup:
+    """Return a pair of texts, of which a page shows the one in its reader's language; both are escaped.
+
+    >>> print(both("3 < 4", "三"))
+    <span class="en" lang="en">3 &lt; 4</span><span class="zh" lang="zh-CN">三</span>
+    """
+    pair = make_visible(english), make_visible(chinese)
+    return Markup('<span class="en" lang="en">{}</span><span class="zh" lang="zh-CN">{}</span>').format(*pair)
 
 
-def fill(template: str, **values: object) -> str:
-    """Return a template filled with values, all of them escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+def word(text: str) -> Markup | str:
+    """Return a word or sentence of the table of messages as a pair; by itself where both are the same."""
+    chinese = translate(text, context="page")
+    return text if chinese == text else both(text, chinese)
+
+
+def named(text: str) -> Markup:
+    """Return the attributes that name an element for who does not see it, in either language."""
+    chinese = translate(text, context="page")
+    return Markup('aria-label="{0}" data-en="{0}" data-zh="{1}"').format(make_visible(text), make_visible(chinese))
+
+
+def embed(value: object) -> Markup:
+    r"""Return a value as JSON that may stand in a page: no part of it ends the element, and its texts are visible.
+
+    >>> print(embed({"title": "</script>\x07井", "nats": [0.5]}))
+    {"title":"\u003c/script>\\x07井","nats":[0.5]}
+    """
+    text = json.dumps(visible_parts(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
+def visible_parts(value: object) -> object:
+    """Return JSON values with every text made visible."""
+    if isinstance(value, Mapping):
+        return {make_visible(name): visible_parts(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [visible_parts(part) for part in value]
+    return make_visible(value)
+
+
+@cache
+def read_static(*names: str) -> Markup:
+    """Return styles or scripts one behind the other, as a page takes them in."""
+    text = "\n".join((HOME / "static" / name).read_text(encoding="utf-8") for name in names)
+    if "</script" in text or "<!--" in text:
+        raise ValueError(f"{names}: would end the element it stands in")
+    return Markup(text)
+
+
+def script_hash(script: str) -> str:
+    """Return what a policy calls an inline script by.
+
+    >>> script_hash("")
+    'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='
+    """
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def fill(
+    template: str,
+    *,
+    scripts: Sequence[str] = (),
+    styles: Sequence[str] = (),
+    data: Mapping[str, object] | None = None,
+    **values: object,
+) -> str:
+    """Return a page: a template filled with values, all of them escaped.
+
+    Args:
+        template: file name in templates/, of a page that extends base.html.
+        scripts, styles: file names in static/, behind what all pages have.
+        data: JSON values for the script by the id of their element, `page.data(id)` there.
+        values: of the template.
+    """
+    script = read_static("common.js", *scripts)
+    policy = f"default-src 'none'; script-src '{script_hash(script)}'; style-src 'unsafe-inline'; img-src data:"
+    frame = {"script": script, "style": read_static("common.css", *styles), "data": data or {}, "language": language()}
+    frame["policy"] = f"{policy}; base-uri 'none'; form-action 'none'"
+    return environment().get_template(template).render(**values, **frame)
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """Return what finds and fills the templates."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HOME / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=make_visible,  # before escaping
@@ -61,162 +135,6 @@ def fill(template: str, **values: object) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"thousands": "{:,}".format, "word": word}
-    return environment.get_template(template).render(values, language=language())
-
-
-def report_page(report: dict) -> str:
-    """Return the novel doctor's JSON report beside the documents (`data/train.report.json`) as a page."""
-    charts = [draw_lengths(book["lengths"]) if book["lengths"] else None for book in report["books"]]
-    return fill(
-        "report.html",
-        report=report,
-        books=list(zip(report["books"], charts, strict=True)),
-        encoding_names=ENCODING_NAMES,
-        list_numbers=list_numbers,
-        max_lines=MAX_LINES,
-    )
-
-
-def draw_lengths(lengths: Sequence[Mapping]) -> dict:
-    """Return the chart of all documents' lengths (line, heading, characters); a bar of many documents is their mean."""
-    # documents to bars, as few to each as MAX_BARS allows
-    per_bar = -(-len(lengths) // MAX_BARS)
-    groups = [lengths[start : start + per_bar] for start in range(0, len(lengths), per_bar)]
-    means = [sum(entry["characters"] for entry in group) / len(group) for group in groups]
-    highest, width = max(means), CHART_WIDTH / len(groups)
-    # bars to places below a round number; the shortest is still a line
-    top, bars = round_up(highest), []
-    for index, (group, mean) in enumerate(zip(groups, means, strict=True)):
-        first, height = group[0], max(1.0, mean / top * CHART_HEIGHT)
-        bars.append(
-            {
-                "x": f"{index * width:.2f}",
-                "y": f"{CHART_HEIGHT - height:.1f}",
-                "width": f"{max(width * 0.85, 0.5):.2f}",
-                "height": f"{height:.1f}",
-                "title": f"{first['heading'] or word('line ' + str(first['line']))}: {first['characters']:,}",
-                "is_front": not first["heading"],
-            }
-        )
-    label = word(f"characters of {len(lengths):,} documents, at most {highest:,.0f}; grey: without a heading")
-    axes = {"marks": [top, top // 2, 0], "ticks": sorted({1, (len(lengths) + 1) // 2, len(lengths)})}
-    return {"width": CHART_WIDTH, "height": CHART_HEIGHT, "label": label, "bars": bars, **axes}
-
-
-def round_up(number: float) -> int:
-    """Return the next round number that has a half, for the top of a scale.
-
-    >>> [round_up(number) for number in (0, 7, 110, 11_854, 20_000)]
-    [10, 10, 120, 12000, 20000]
-    """
-    unit = 10 ** max(0, len(str(math.ceil(number))) - 2)
-    steps = (10, 12, 14, 16, 20, 24, 30, 40, 50, 60, 80, 100)
-    return next(step * unit for step in steps if step * unit >= number)
-
-
-def write_surprise_page(path: str | Path, title: str, report: dict, chapters: Sequence[Sequence]) -> None:
-    """Write the page of characters of eval.py.
-
-    Args:
-        path, title, chapters: the file, and as of surprise_page.
-        report: what eval.py prints; its figures stand at the head of the page.
-    """
-    figures = {name.replace("_", " "): report[name] for name in FIGURES if name in report}
-    facts = [(name, f"{value:.4f}" if isinstance(value, float) else value) for name, value in figures.items()]
-    write_text(path, surprise_page(title, facts, chapters))
-    say(f"written {path}")
-
-
-def surprise_page(title: str, facts: Sequence[tuple[str, object]], chapters: Sequence[Sequence]) -> str:
-    """Return a text with the surprise of every character.
-
-    Args:
-        title: what was scored.
-        facts: names and figures of the table at its head.
-        chapters: the spans of each chapter: a text, nearly always of one character, and its surprise in nats, NaN where
-            nothing was scored. Beyond MAX_SHOWN characters chapters are left out, and the page says so.
-    """
-    # whole chapters while they fit, and always the first; a browser chokes on millions of spans
-    kept, size = [], 0
-    for spans in chapters:
-        size += sum(len(span.text) for span in spans)
-        if kept and size > MAX_SHOWN:
-            break
-        kept.append(spans)
-    return fill(
-        "surprise.html",
-        title=title,
-        facts=facts,
-        levels=LEVELS,
-        underlined=UNDERLINED,
-        strangest=find_strangest(chapters),
-        chapters=[show_chapter(spans) for spans in kept],
-        left_out=len(chapters) - len(kept),
-    )
-
-
-def show_chapter(spans: Sequence) -> dict:
-    """Return what the page shows of a chapter: its first line, its figure, and kind, title and text of each span."""
-    paragraphs = cut_paragraphs(spans)
-    # a class and a title for each span: the colour tells the size, the pointer the figure
-    return {
-        "heading": paragraph_text(paragraphs[0]) if paragraphs else "—",
-        "figure": word(f"surprise {mean_nats(spans):.3f}"),
-        "spans": [(level_of(span.nats), describe_nats(span.nats), show_breaks(span.text)) for span in spans],
-    }
-
-
-def level_of(nats: float) -> str:
-    """Return the style class of a number of nats.
-
-    >>> level_of(0.2), level_of(7.9), level_of(40), level_of(math.nan)
-    ('n0', 'n7', 'n9', 'unscored')
-    """
-    return "unscored" if math.isnan(nats) else f"n{min(LEVELS - 1, max(0, int(nats)))}"
-
-
-def describe_nats(nats: float) -> str:
-    """Return the figure that a character shows under the pointer."""
-    return word("not scored") if math.isnan(nats) else f"{nats:.2f}"
-
-
-def show_breaks(text: str) -> str:
-    r"""Put a visible sign before line breaks.
-
-    >>> show_breaks("完\n")
-    '完↵\n'
-    """
-    return text.replace("\n", "↵") + "\n" * text.count("\n")
-
-
-def find_strangest(chapters: Iterable[Sequence]) -> list[tuple[str, str]]:
-    """Return figure and beginning of the paragraphs that cost most a character, the strangest first."""
-    paragraphs = [part for spans in chapters for part in cut_paragraphs(spans)]
-    # a mean of a few characters says little, and none of them may have been scored
-    long = [part for part in paragraphs if sum(len(span.text) for span in part) >= SHORTEST]
-    scored = [part for part in long if not math.isnan(mean_nats(part))]
-    scored.sort(key=mean_nats, reverse=True)
-    return [(f"{mean_nats(part):.3f}", paragraph_text(part)) for part in scored[:STRANGEST]]
-
-
-def mean_nats(spans: Iterable) -> float:
-    """Return the nats per character of the scored spans; NaN without any."""
-    scored = [span for span in spans if not math.isnan(span.nats)]
-    count = sum(len(span.text) for span in scored)
-    return sum(span.nats for span in scored) / count if count else math.nan
-
-
-def cut_paragraphs(spans: Iterable) -> list[list]:
-    """Cut spans after every line break; blank paragraphs are left out."""
-    parts: list[list] = [[]]
-    for span in spans:
-        parts[-1].append(span)
-        if span.text.endswith("\n"):
-            parts.append([])
-    return [part for part in parts if "".join(span.text for span in part).strip()]
-
-
-def paragraph_text(spans: Iterable) -> str:
-    """Return the beginning of a paragraph in one line."""
-    return "".join(span.text for span in spans).strip()[:SAMPLE]
+    made.filters |= {"thousands": "{:,}".format, "word": word, "named": named}
+    made.globals |= {"both": both, "embed": embed}
+    return made
