@@ -232,7 +232,7 @@ export class Editor extends Paragraphs {
 
   // ---- what the server says
 
-  // Show this text, changing no more than differs; origins [[length, kind], …]. Returns where it changed, or null.
+  // Show this text, changing no more than differs; origins [[length, kind], …]. Returns {start, end} of the change, or null.
   setText(text, origins) {
     const [old, lines] = [this.paragraphs, text.split("\n")];
     let [i, j] = [0, 0];
@@ -244,7 +244,7 @@ export class Editor extends Paragraphs {
     const isChanged = start !== end || part !== "";
     if (isChanged) this.splice(base + start, base + end, part, "typed");
     this.setOrigins(origins);
-    return isChanged ? base + start + size(part) : null;
+    return isChanged ? { start: base + start, end: base + start + size(part) } : null;
   }
 
   setOrigins(origins) {

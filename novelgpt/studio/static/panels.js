@@ -4,7 +4,8 @@ import { ask } from "./stream.js";
 import { cut, size } from "./paragraphs.js";
 
 const LEAST = 20; // characters of a run that counts as copied
-const REACH = 2000; // characters that one look at the book covers
+const REACH = 10000; // characters that one look at the book covers
+const EDGE = 400; // characters around a change in which a run may have begun or ended
 const PAUSE = 900; // milliseconds without a change
 const LIVE = 400; // milliseconds between two looks while the model writes
 
@@ -76,12 +77,12 @@ export class Chapters {
 // What the book says of the text, asked for while it is written and at every pause.
 export class Mirror {
   constructor({ editor, story, state, fail }) {
-    Object.assign(this, { editor, story, state, fail, timer: 0, asked: 0, checked: 0, from: 0 });
+    Object.assign(this, { editor, story, state, fail, timer: 0, asked: 0, checked: 0, from: Infinity, to: 0 });
   }
 
-  // Something has changed from this position on.
-  changed(position) {
-    this.from = Math.min(this.from, position);
+  // Something has changed here.
+  changed(start, end) {
+    Object.assign(this, { from: Math.min(this.from, start), to: Math.max(this.to, end) });
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.look(), PAUSE);
   }
@@ -91,7 +92,7 @@ export class Mirror {
     if (!this.state.has_book || this.busy || performance.now() - this.asked < LIVE) return;
     this.asked = performance.now();
     this.busy = true;
-    await this.copies(Math.max(0, Math.min(this.checked, end) - 200), end);
+    await this.copies(Math.max(0, Math.min(this.checked, end) - EDGE), end);
     this.checked = end;
     this.busy = false;
   }
@@ -101,7 +102,7 @@ export class Mirror {
     for (let at = start; at < end; at += REACH) {
       const to = Math.min(end, at + REACH);
       const text = editor.text;
-      const from = Math.max(0, at - 200); // a run may have begun before
+      const from = Math.max(0, at - EDGE);
       const body = { story: story.id, node: story.head, start: from, end: to, least: LEAST };
       const found = await ask("/api/copies", body).catch(this.fail);
       if (!found || editor.composing || !editor.text.startsWith(cut(text, 0, to))) return;
@@ -116,9 +117,9 @@ export class Mirror {
     await story.flush();
     if (!this.state.has_book) return this.draw();
     const [id, head, text] = [story.id, story.head, editor.text];
-    const from = Math.max(0, this.from - 200);
-    this.from = Infinity;
-    await this.copies(from, Math.min(editor.size, Math.max(from + REACH, editor.size)));
+    const [from, to] = [Math.max(0, this.from - EDGE), Math.min(editor.size, this.to + EDGE)];
+    Object.assign(this, { from: Infinity, to: 0 });
+    await this.copies(from, to);
     const [style, doubt] = await Promise.all([
       ask("/api/style", { story: id, node: head }).catch(() => null),
       ask("/api/doctor", { story: id, node: head }).catch(() => null),
@@ -135,7 +136,11 @@ export class Mirror {
   }
 
   drawCopies() {
-    const runs = this.editor.marksOf("copy");
+    const runs = [];
+    for (const run of this.editor.marksOf("copy").sort((a, b) => a.start - b.start)) {
+      if (run.start > (runs.at(-1)?.end ?? -1)) runs.push(run);
+      else runs.at(-1).end = Math.max(runs.at(-1).end, run.end);
+    }
     const [list, note] = [$("copy-list"), $("copy-note")];
     const key = !this.state.has_book ? "noBook" : runs.length ? "copiesAsk" : "copiesNone";
     note.textContent = word(key, { n: LEAST });
@@ -201,101 +206,33 @@ export async function findOpenings(text, use) {
   if (!openings.length) $("opening-list").replaceChildren(make("li", { class: "faint" }, word("nothingFound")));
 }
 
-// Sliders and presets; what is chosen is remembered by the server.
-export class Settings {
-  constructor({ state, keep }) {
-    const own = state.preferences.writing ?? {};
-    const base = { preset: state.default_preset, settings: {}, candidates: 1, length: 200, ending: "length", guard: 0, seed: null };
-    Object.assign(this, { state, keep, values: { ...base, ...own }, base });
-    this.draw();
-  }
+// The dialog of all stories; open(id) and gone(id) after one was chosen or moved away.
+export async function showStories({ current, open, gone }) {
+  const { stories } = await ask("/api/stories");
+  const when = (at) => new Date(1000 * at).toLocaleString(document.documentElement.lang);
+  const remove = async ({ id, name }) => {
+    if (!confirm(word("removeSure", { name }))) return;
+    await ask(`/api/stories/${id}`, undefined, { method: "DELETE" });
+    await gone(id);
+  };
+  $("story-list").replaceChildren(...stories.map((story) => make("li", {},
+    make("button", { click: () => open(story.id), "aria-current": story.id === current && "true" }, story.name || word("unnamed")),
+    make("small", {}, word("characters", { n: story.characters.toLocaleString() })),
+    make("small", {}, story.running ? word("writing") : when(story.changed)),
+    make("button", { class: "quiet", click: () => remove(story) }, word("remove")))));
+  if (!$("stories").open) $("stories").showModal();
+}
 
-  // What a job is asked with.
-  get request() {
-    const { preset, settings, candidates, length, ending, guard, seed } = this.values;
-    return { candidates, length, ending, guard, seed, settings: { ...(this.state.presets[preset] ?? {}), ...settings } };
-  }
+// A file of the person's as a new story is made from it: its name, and its bytes for the server to decode.
+export async function readFile(file) {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  let data = "";
+  for (let at = 0; at < bytes.length; at += 0x8000) data += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
+  return { name: file.name.replace(/\.[^.]*$/, ""), data: btoa(data) };
+}
 
-  set(values) {
-    Object.assign(this.values, values);
-    this.keep({ writing: this.values });
-  }
-
-  valueOf({ name, default: value }) {
-    return this.values.settings[name] ?? this.state.presets[this.values.preset]?.[name] ?? value;
-  }
-
-  draw() {
-    const { state, values } = this;
-    const presets = Object.keys(state.presets).map((name) => make("button", {
-      "aria-pressed": String(name === values.preset),
-      click: () => {
-        this.set({ preset: name, settings: {} });
-        this.draw();
-        $("preset-list").querySelector("[aria-pressed=true]").focus();
-      },
-    }, word(name === "seed" ? "seedPreset" : name)));
-    $("preset-list").replaceChildren(...presets);
-    const { candidates, length } = state.limits;
-    $("setting-list").replaceChildren(
-      this.slider("howMany", values.candidates, 1, candidates, 1, (n) => this.set({ candidates: n })),
-      this.number("length", values.length, 1, length, (n) => this.set({ length: n })),
-      this.ending(),
-      ...state.settings.map((setting) => this.slider(setting, this.valueOf(setting), setting.low, setting.high, setting.step,
-        (n) => this.set({ settings: { ...values.settings, [setting.name]: n } }))),
-      this.number("guard", values.guard, 0, 200, (n) => this.set({ guard: n })),
-      this.seed(),
-      make("button", { click: () => {
-        this.set(structuredClone(this.base));
-        this.draw();
-      } }, word("reset")),
-    );
-  }
-
-  field(name, ...inputs) {
-    const label = typeof name === "string" ? word(name) : name.name;
-    return make("label", { title: typeof name === "string" ? null : word(name.help) }, make("span", {}, label), ...inputs);
-  }
-
-  slider(name, value, low, high, step, change) {
-    const shown = make("output", {}, String(value));
-    const input = make("input", { type: "range", min: low, max: high, step, input: () => (shown.textContent = input.value),
-      change: () => change(Number(input.value)) });
-    input.value = value;
-    return this.field(name, input, shown);
-  }
-
-  number(name, value, low, high, change) {
-    const input = make("input", { type: "number", min: low, max: high, inputmode: "numeric", change: () => {
-      if (input.value === "") return change(name === "seed" ? null : low);
-      input.value = Math.min(high, Math.max(low, Math.round(Number(input.value))));
-      change(Number(input.value));
-    } });
-    input.value = value;
-    return this.field(name, input);
-  }
-
-  // A seed that is kept: the same text again from the same place; without it the last one drawn is shown.
-  seed() {
-    const field = this.number("seed", this.values.seed ?? "", 0, 2 ** 31 - 1, (seed) => {
-      this.set({ seed });
-      lock.checked = seed !== null;
-    });
-    const lock = make("input", { type: "checkbox", change: () => {
-      this.set({ seed: lock.checked ? Number(input.value || input.placeholder || 0) : null });
-      input.value = this.values.seed ?? "";
-    } });
-    const input = field.querySelector("input");
-    input.id = "seed";
-    lock.checked = this.values.seed !== null;
-    return make("div", {}, field, make("label", { class: "tick" }, lock, word("seedLock")));
-  }
-
-  ending() {
-    const kinds = ["Length", "Sentence", "Paragraph", "Chapter"];
-    const choose = make("select", { change: () => this.set({ ending: choose.value }) },
-      ...kinds.map((kind) => make("option", { value: kind.toLowerCase() }, word(`end${kind}`))));
-    choose.value = this.values.ending;
-    return this.field("ending", choose);
-  }
+export async function showExport(story) {
+  await story.flush();
+  for (const link of $("export").querySelectorAll("a")) link.href = `/api/stories/${story.id}/export?format=${link.dataset.format}`;
+  $("export").showModal();
 }

@@ -9,7 +9,7 @@ const ROWS = 400; // branches drawn at most
 const tabs = new BroadcastChannel("novelgpt-stories");
 
 export class Story {
-  // onChange(): head, nodes or name are new; onState(state, refusal?): saving, saved or lost; onJobs(jobs): all that run
+  // onChange(place): head, nodes, name or the text there are new; onState(state, refusal?): saving, saved or lost; onJobs(jobs): all that run
   constructor(editor, { onChange, onState, onJobs }) {
     Object.assign(this, { editor, onChange, onState, onJobs, id: null, nodes: new Map(), writing: new Set() });
     Object.assign(this, { waiting: [], sent: [], timer: 0, queue: Promise.resolve() });
@@ -41,7 +41,7 @@ export class Story {
 
   // ---- what the server says
 
-  // Take over the whole story where nothing of our own is on its way. Returns where the text changed, or null.
+  // Take over the whole story where nothing of our own is on its way. Returns {start, end} of the text that changed, or null.
   take(story) {
     const isBehind = story.nodes.some((node) => this.writing.has(node.id) && size(node.text) < this.count(node.id));
     this.late = this.isBusy() || (isBehind && story.head === this.head); // a stream may be faster than this answer
@@ -51,7 +51,7 @@ export class Story {
     Object.assign(this, { name: story.name, version: story.version, head: story.head, redo: story.redo });
     const place = this.editor.setText(story.text, story.origins);
     this.anchor();
-    this.onChange();
+    this.onChange(place);
     this.onJobs(story.jobs);
     return place;
   }
@@ -62,7 +62,7 @@ export class Story {
     Object.assign(this, { version: reply.version, head: reply.head, redo: reply.redo });
     this.late = this.isBusy() || this.writing.size > 0;
     const place = this.late ? null : this.editor.setText(reply.text, reply.origins);
-    this.onChange();
+    this.onChange(place);
     return place;
   }
 
@@ -184,8 +184,8 @@ export class Story {
     const place = this.writing.size ? this.take(await ask(`/api/stories/${this.id}`)) : this.takeReply(reply);
     tabs.postMessage(this.id);
     if (place === null) return true;
-    if (this.editor.caret()) this.editor.setCaret([place, place]);
-    this.editor.reveal(place);
+    if (this.editor.caret()) this.editor.setCaret([place.end, place.end]);
+    this.editor.reveal(place.end);
     return true;
   }
 

@@ -1,24 +1,24 @@
 // The writing page: what each button and key does, and what is said about it.
-import { make, speak, word } from "./words.js";
+import { closeDrawers, fillSheets, listenTabs, make, openDrawer, Settings, showLooks, showTab, speak, word } from "./words.js";
 import { ask, Jobs, login, pause, Refusal } from "./stream.js";
 import { Editor } from "./editor.js";
 import { size } from "./paragraphs.js";
 import { Story } from "./tree.js";
 import { Card, drawCandidates } from "./card.js";
-import { Chapters, findOpenings, Mirror, Settings } from "./panels.js";
+import { Chapters, findOpenings, Mirror, readFile, showExport, showStories } from "./panels.js";
 
 const $ = (id) => document.getElementById(id);
 let [state, settings, mirror, card] = [null, null, null, null];
 
-const editor = new Editor($("text"), $("page"), {
+export const editor = new Editor($("text"), $("page"), {
   onEdit: (op) => {
     story.edit(op);
-    changed(op.replace[0]);
+    changed(op.replace[0], op.replace[0] + size(op.text));
   },
   onUndo: (again) => run(again ? redo : undo),
 });
 const story = new Story(editor, { onChange: drawStory, onState: showSaved, onJobs: (all) => all.forEach((job) => jobs.follow(job)) });
-const chapters = new Chapters(editor, () => closeDrawers());
+const chapters = new Chapters(editor, closeDrawers);
 const jobs = new Jobs({ story, editor, onNews: showNews, onEnd: showEnd, fail });
 
 // ---- what is said
@@ -51,7 +51,7 @@ function showSaved(how, refusal) {
 
 // ---- the story on the page
 
-function drawStory() {
+function drawStory(place = null) {
   if (document.activeElement !== $("name")) $("name").value = story.name;
   const { all, at } = story.versions();
   $("version").textContent = all.length > 1 ? `${at + 1}/${all.length}` : "";
@@ -61,7 +61,8 @@ function drawStory() {
   $("redo").disabled = story.redo === null;
   story.drawBranches($("branch-list"));
   drawText();
-  mirror?.changed(0);
+  if (!place) return;
+  mirror?.changed(place.start, place.end);
   card?.close();
   card?.refreshSoon();
 }
@@ -82,10 +83,10 @@ function drawSoon() {
   }, 100);
 }
 
-function changed(position) {
+function changed(start, end) {
   $("undo").disabled = false;
   drawSoon();
-  mirror?.changed(position);
+  mirror?.changed(start, end);
   card?.close();
   card?.refreshSoon();
 }
@@ -112,7 +113,7 @@ function showNews({ rate, position }, place) {
 function showEnd({ state: how, error }, node) {
   if (how === "failed") fail(new Refusal(0, { error: { message: word("failed", { why: error ?? "" }) } }));
   say(word(how === "stopped" ? "stopped" : "wrote", { n: size(node?.text ?? "") }));
-  mirror.changed(node?.replace[0] ?? 0);
+  if (node) mirror.changed(node.replace[0], node.replace[0] + size(node.text));
   drawText();
 }
 
@@ -131,6 +132,11 @@ const here = () => card.open(editor.last[1] - 1, true);
 async function takeCandidate(i) {
   const node = story.batch()[i];
   if (node !== undefined) await run(() => story.go(node));
+}
+
+async function save() {
+  await showExport(story);
+  say(word("savedLong"));
 }
 
 async function undo() {
@@ -155,6 +161,7 @@ async function openStory(id) {
   jobs.closeAll();
   await story.open(id);
   history.replaceState(null, "", `#story=${id}`);
+  if (state.preferences.story !== id) keep({ story: id });
   editor.following = true;
   editor.follow();
   $("stories").close();
@@ -167,22 +174,14 @@ async function makeStory(facts) {
   await openStory(id);
 }
 
-async function showStories() {
-  const { stories } = await ask("/api/stories");
-  $("story-list").replaceChildren(...stories.map(({ id, name, characters, changed: at, running }) => make("li", {},
-    make("button", { click: () => run(() => openStory(id)), "aria-current": id === story.id && "true" }, name || word("unnamed")),
-    make("small", {}, word("characters", { n: characters.toLocaleString() })),
-    make("small", {}, running ? word("writing") : new Date(1000 * at).toLocaleString(document.documentElement.lang)),
-    make("button", { class: "quiet", click: () => run(() => removeStory(id, name)) }, word("remove")))));
-  if (!$("stories").open) $("stories").showModal();
-}
-
-async function removeStory(id, name) {
-  if (!confirm(word("removeSure", { name }))) return;
-  await ask(`/api/stories/${id}`, undefined, { method: "DELETE" });
-  if (id === story.id) await openFirst();
-  await showStories();
-}
+const choose = () => showStories({
+  current: story.id,
+  open: (id) => run(() => openStory(id)),
+  gone: (id) => run(async () => {
+    if (id === story.id) await openFirst();
+    await choose();
+  }),
+});
 
 async function openFirst() {
   const { stories } = await ask("/api/stories");
@@ -190,50 +189,7 @@ async function openFirst() {
   else await makeStory({});
 }
 
-async function importFile([file]) {
-  if (!file) return;
-  const bytes = new Uint8Array(await file.arrayBuffer());
-  let data = "";
-  for (let at = 0; at < bytes.length; at += 0x8000) data += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
-  await makeStory({ name: file.name.replace(/\.[^.]*$/, ""), data: btoa(data) });
-}
-
-async function showExport() {
-  await story.flush();
-  for (const link of $("export").querySelectorAll("a")) {
-    link.href = `/api/stories/${story.id}/export?format=${link.dataset.format}`;
-  }
-  $("export").showModal();
-}
-
 // ---- buttons, keys, drawers
-
-function showTab(name) {
-  for (const tab of document.querySelectorAll("[role=tab]")) {
-    const isOn = tab.getAttribute("aria-controls") === name;
-    tab.setAttribute("aria-selected", String(isOn));
-    tab.tabIndex = isOn ? 0 : -1;
-    $(tab.getAttribute("aria-controls")).hidden = !isOn;
-  }
-}
-
-function closeDrawers() {
-  const open = document.querySelectorAll("aside.open");
-  for (const drawer of open) {
-    drawer.classList.remove("open");
-    $(`open-${drawer.id}`).setAttribute("aria-expanded", "false");
-  }
-  return open.length > 0;
-}
-
-function openDrawer(id) {
-  const isOpen = $(id).classList.contains("open");
-  closeDrawers();
-  if (isOpen) return;
-  $(id).classList.add("open");
-  $(`open-${id}`).setAttribute("aria-expanded", "true");
-  $(id).querySelector("button")?.focus();
-}
 
 function toggle(id, change) {
   const isOn = $(id).getAttribute("aria-pressed") !== "true";
@@ -249,7 +205,7 @@ function escape() {
 const BUTTONS = {
   continue: proceed, stop: () => jobs.stopAll(), retry, rewrite, insert: insertHere, here, undo, redo,
   previous: () => walkVersions(-1), next: () => walkVersions(1), "new-chapter": () => chapters.begin(),
-  "open-stories": showStories, "open-export": showExport, "open-help": () => $("help").showModal(),
+  "open-stories": choose, "open-export": save, "open-help": () => $("help").showModal(),
   "open-menu": () => openDrawer("menu"), "open-panels": () => openDrawer("panels"), "new-story": () => makeStory({}),
   language: () => keep({ language: document.documentElement.lang === "en" ? "zh-CN" : "en" }),
   surprise: () => toggle("surprise", (on) => {
@@ -278,7 +234,7 @@ function actionOf(event) {
   if ((ctrlKey || metaKey) && !altKey) {
     const letter = /^[a-z]$/i.test(key) ? key.toLowerCase() : code.replace("Key", "").toLowerCase();
     if (code === "Enter" || code === "NumpadEnter") return proceed;
-    if (letter === "s") return showExport;
+    if (letter === "s") return save;
     if (!isField && letter === "z") return shiftKey ? redo : undo;
     if (!isField && letter === "y") return redo;
   }
@@ -291,38 +247,20 @@ function onKey(event) {
   const action = actionOf(event);
   if (!action) return;
   event.preventDefault();
-  if (action === showExport) say(word("savedLong"));
   run(action);
 }
 
-// Buttons that the head and the foot have no room for on a phone stand in the sheets.
-function fillSheets() {
-  const twin = (id) => make("button", { "data-word": { here: "here", "open-stories": "stories", "open-export": "export",
-    "open-help": "help" }[id] ?? id, click: () => {
-    closeDrawers();
-    $(id).click();
-  } });
-  const link = (id) => make("a", { href: `/${id}`, "data-word": id });
-  $("menu-stories").append(...["open-stories", "open-export", "language", "open-help"].map(twin), ...["training", "corpus"].map(link));
-  $("panel-actions").append(...["undo", "redo", "rewrite", "insert", "here", "surprise"].map(twin));
-}
-
 function listen() {
+  listenTabs();
   for (const [id, action] of Object.entries(BUTTONS)) $(id).addEventListener("click", () => run(action));
   document.addEventListener("keydown", onKey);
   $("page").addEventListener("pointerdown", closeDrawers);
   document.querySelector("footer").addEventListener("mousedown", (event) => event.preventDefault()); // the caret stays
-  const tabs = [...document.querySelectorAll("[role=tab]")];
-  tabs.forEach((tab, i) => {
-    tab.addEventListener("click", () => showTab(tab.getAttribute("aria-controls")));
-    tab.addEventListener("keydown", ({ code }) => {
-      const next = tabs[(i + { ArrowRight: 1, ArrowLeft: -1 }[code] + tabs.length) % tabs.length];
-      next?.click();
-      next?.focus();
-    });
-  });
   $("name").addEventListener("change", () => run(() => story.rename($("name").value.trim() || word("unnamed"))));
-  $("import-file").addEventListener("change", ({ target }) => run(() => importFile(target.files)).then(() => (target.value = "")));
+  $("import-file").addEventListener("change", ({ target }) => run(async () => {
+    if (target.files.length) await makeStory(await readFile(target.files[0]));
+    target.value = "";
+  }));
   for (const id of ["theme", "font", "size"]) $(id).addEventListener("change", () => keep({ [id]: $(id).value }));
   for (const id of ["indent", "origins"]) $(id).addEventListener("change", () => keep({ [id]: $(id).checked }));
 }
@@ -332,23 +270,14 @@ function listen() {
 // Remember a choice on the server, and show it.
 function keep(choice) {
   Object.assign(state.preferences, choice);
-  show(state.preferences, "language" in choice);
+  showLooks(state.preferences);
+  if (choice.language) {
+    speak(choice.language);
+    settings.draw();
+    mirror.draw();
+    drawStory();
+  }
   run(() => ask("/api/preferences", choice));
-}
-
-function show({ language, theme = "auto", font = "song", size: points = 19, indent = true, origins = true }, isSpoken = true) {
-  const root = document.documentElement;
-  Object.assign(root.dataset, { theme, font });
-  root.toggleAttribute("data-indent", indent);
-  root.toggleAttribute("data-origins", origins);
-  root.style.setProperty("--size", `${points}px`);
-  for (const [id, value] of Object.entries({ theme, font, size: points })) $(id).value = value;
-  Object.assign($("indent"), { checked: indent });
-  Object.assign($("origins"), { checked: origins });
-  if (!isSpoken) return;
-  speak(language ?? navigator.language);
-  settings?.draw();
-  if (story.id) drawStory();
 }
 
 async function showModel() {
@@ -369,12 +298,13 @@ async function begin() {
   listen();
   await login();
   state = await ask("/api/state");
-  show(state.preferences);
+  showLooks(state.preferences);
+  speak(state.preferences.language ?? navigator.language);
   settings = new Settings({ state, keep });
   mirror = new Mirror({ editor, story, state, fail });
   const take = (position, forced) => run(() => start({ position, forced }));
   card = new Card($("card"), { editor, story, take, fail });
-  const id = new URLSearchParams(location.hash.slice(1)).get("story");
+  const id = new URLSearchParams(location.hash.slice(1)).get("story") ?? state.preferences.story;
   await (id ? openStory(id).catch(openFirst) : openFirst());
   mirror.draw();
   document.body.dataset.ready = "";
