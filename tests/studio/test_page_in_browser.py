@@ -66,13 +66,14 @@ def until_same(page, world):
 
 
 @pytest.fixture
-def begin(open_page, world):
+def begin(world, open_page):  # in this order: the pages are closed before the server
     """Return a function that opens the page on a story."""
 
     def open_story(text=OPENING, language="zh-CN", **settings):
         if not world.stories:
             world.make_story(text)
         page = open_page(world.address, language=language, **settings)
+        page.set_default_timeout(1000 * WAIT)
         page.wait_for_selector("body[data-ready]")
         return page
 
@@ -136,7 +137,7 @@ def test_an_hour_of_a_person(begin, world, tmp_path):
     until(lambda: text_of(page) == OPENING, "everything undone")
     assert page.is_disabled("#undo")
     branches = page.locator("#branch-list button.model")
-    assert branches.count() == 4
+    assert branches.count() == 3  # what was rewritten goes on from the third
     branches.nth(1).click()
     second = until(lambda: text_of(page) != OPENING and text_of(page), "the second candidate")
     # it copies the book: marked, listed, and the place opens
@@ -261,10 +262,10 @@ def test_paste_and_deletion_over_paragraphs_reach_the_server_as_they_stand_on_th
     for _ in range(6):
         page.keyboard.press("Shift+ArrowRight")
     page.keyboard.press("Delete")
-    assert until_same(page, world) == "第甲\n𠮷乙\n段\n𠮷第三段"
+    assert until_same(page, world) == "第甲\n𠮷乙\n\n𠮷第三段"
     page.keyboard.press("Backspace")
     page.keyboard.press("Backspace")
-    assert until_same(page, world) == "第甲\n𠮷段\n𠮷第三段"
+    assert until_same(page, world) == "第甲\n𠮷\n𠮷第三段"
     page.keyboard.press("Control+a")
     page.keyboard.press("Delete")
     assert until_same(page, world) == ""
@@ -387,6 +388,7 @@ def test_hostile_text_is_text_everywhere(begin, world):
     for line in HOSTILE:
         page.keyboard.insert_text(line)
     page.click("#open-stories")
+    page.wait_for_selector("#stories[open]")
     names = page.locator("#story-list li > button:first-child").all_inner_texts()
     assert len(names) == len(HOSTILE)
     assert page.evaluate("document.querySelectorAll('img, svg, #text script').length") == 0
@@ -414,6 +416,7 @@ def test_nothing_on_the_page_keeps_people_out(begin, world, width, height, langu
     if width < 700:
         page.keyboard.press("Escape")
     page.focus("#text")
+    page.keyboard.press("Control+End")
     page.keyboard.press("Alt+p")
     page.wait_for_selector("#card:not([hidden])")
     faults += find_barriers(page)
@@ -422,7 +425,7 @@ def test_nothing_on_the_page_keeps_people_out(begin, world, width, height, langu
         page.wait_for_selector("dialog[open]")
         faults += find_barriers(page)
         page.keyboard.press("Escape")
-    assert faults == []
+    assert faults == [], "\n".join(faults)
 
 
 @pytest.mark.parametrize("language", ["zh-CN", "en-US"])

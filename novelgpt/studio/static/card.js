@@ -189,7 +189,7 @@ export class Card {
     Object.assign(this, { position: null, byKey: false });
     if (wasOpen && byKey) {
       this.editor.root.focus({ preventScroll: true });
-      this.editor.setCaret(this.editor.last);
+      this.editor.setCaret(this.editor.place);
     }
     return false;
   }

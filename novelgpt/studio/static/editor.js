@@ -213,7 +213,7 @@ export class Editor extends Paragraphs {
 
   // Put text in the place of the selection, as if it were typed.
   write(text) {
-    const [start, end] = [...(this.caret() ?? this.last)].sort((a, b) => a - b);
+    const [start, end] = [...this.place].sort((a, b) => a - b);
     if (start === end && !text) return;
     this.splice(start, end, text, "typed");
     this.setCaret([start + size(text), start + size(text)]);

@@ -54,8 +54,8 @@ export class Chapters {
   }
 
   walk(step) {
-    const { paragraphs, last } = this.editor;
-    const here = this.editor.locate(last[1])[0];
+    const { paragraphs, place } = this.editor;
+    const here = this.editor.locate(place[1])[0];
     const found = this.found.map((p) => paragraphs.indexOf(p));
     this.go(paragraphs[step > 0 ? found.find((at) => at > here) : found.findLast((at) => at < here)]);
   }
@@ -138,8 +138,10 @@ export class Mirror {
   drawCopies() {
     const runs = [];
     for (const run of this.editor.marksOf("copy").sort((a, b) => a.start - b.start)) {
-      if (run.start > (runs.at(-1)?.end ?? -1)) runs.push(run);
-      else runs.at(-1).end = Math.max(runs.at(-1).end, run.end);
+      const last = runs.at(-1);
+      const isOne = last && (run.start < last.end || (run.place === last.place && run.start === last.end + 1));
+      if (isOne) last.end = Math.max(last.end, run.end);
+      else runs.push(run);
     }
     const [list, note] = [$("copy-list"), $("copy-note")];
     const key = !this.state.has_book ? "noBook" : runs.length ? "copiesAsk" : "copiesNone";

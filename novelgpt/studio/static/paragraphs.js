@@ -119,6 +119,11 @@ export class Paragraphs {
     return [isOne ? focus : this.positionOf(anchorNode, anchorOffset), focus];
   }
 
+  // The selection, or the one that was last in the text.
+  get place() {
+    return this.caret() ?? this.last;
+  }
+
   setCaret([anchor, focus]) {
     document.getSelection().setBaseAndExtent(...this.placeOf(anchor), ...this.placeOf(focus));
     this.last = [anchor, focus];

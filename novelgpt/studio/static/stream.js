@@ -132,7 +132,7 @@ export class Follower {
 export class Jobs {
   // onNews(data, place of the growth), onEnd(data, first node); both after the story has taken it over
   constructor({ story, editor, onNews, onEnd, fail }) {
-    Object.assign(this, { story, editor, onNews, onEnd, fail, all: new Map(), fits: new Map() });
+    Object.assign(this, { story, editor, onNews, onEnd, fail, all: new Map(), fits: new Map(), inserted: new Set() });
   }
 
   get isRunning() {
@@ -144,12 +144,13 @@ export class Jobs {
     await story.flush();
     const body = { story: story.id, node: node ?? story.head, position, forced, insert, ...settings };
     const reply = await ask("/api/jobs", body);
+    if (insert && reply.nodes.length > 1) this.inserted.add(reply.job);
     await story.reload(true);
-    this.follow(reply, insert && reply.nodes.length > 1);
+    this.follow(reply);
     return reply;
   }
 
-  follow({ job, nodes }, isInserted = false) {
+  follow({ job, nodes }) {
     if (this.all.has(job)) return;
     const { story } = this;
     const follower = new Follower(job, {
@@ -159,20 +160,20 @@ export class Jobs {
         const isWhole = data.candidates.map((candidate) => story.grow(candidate)).every(Boolean);
         if (!isWhole && !ended) follower.leave?.(); // ask again from what is here
         this.onNews(data, this.editor.anchors.get(nodes[0]));
-        if (ended) this.end(job, data, isInserted).catch(this.fail);
+        if (ended) this.end(job, data).catch(this.fail);
       },
-      lost: (refusal) => (refusal.status ? this.end(job, {}, false).catch(this.fail) : this.fail(refusal)),
+      lost: (refusal) => (refusal.status ? this.end(job, {}).catch(this.fail) : this.fail(refusal)),
     });
     this.all.set(job, { follower, nodes });
   }
 
-  async end(job, data, isInserted) {
+  async end(job, data) {
     const { nodes } = this.all.get(job);
     this.all.delete(job);
     for (const id of nodes) this.story.writing.delete(id);
     await this.story.reload();
     this.onEnd(data, this.story.nodes.get(nodes[0]));
-    if (isInserted) await this.rank(nodes);
+    if (this.inserted.delete(job)) await this.rank(nodes);
   }
 
   // How likely the model finds the next forty characters of the old text after each of the inserted ones.

@@ -125,9 +125,9 @@ function retry() {
 }
 
 const proceed = () => jobs.isRunning || start();
-const rewrite = () => start({ position: Math.min(...editor.last) });
-const insertHere = () => start({ position: editor.last[1], insert: true });
-const here = () => card.open(editor.last[1] - 1, true);
+const rewrite = () => start({ position: Math.min(...editor.place) });
+const insertHere = () => start({ position: editor.place[1], insert: true });
+const here = () => card.open(editor.place[1] - 1, true);
 
 async function takeCandidate(i) {
   const node = story.batch()[i];
