@@ -18,7 +18,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "novelgpt"
 # script -> its command in novelgpt/commands
 COMMANDS = {"clr_ctrl.py": "clean", "make_vocab.py": "vocab", "tokenize_corpus.py": "tokenize"}
-COMMANDS |= {f"{name}.py": name for name in ("train", "generate", "eval", "convert")}
+COMMANDS |= {f"{name}.py": name for name in ("train", "generate", "eval", "studio", "convert")}
 PRESENT = list(COMMANDS)
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "transformers", "safetensors")
@@ -37,7 +37,7 @@ WINGS = [
     "corpus.tokenizers",
     "corpus.pieces",
 ]
-WINGS += ["network", "compute", "evaluation", "conversion", "pages"]
+WINGS += ["network", "compute", "evaluation", "conversion", "pages", "studio"]
 WINGS = [f"novelgpt.{wing}" for wing in WINGS]
 
 # Imports run from a floor to its own level or a lower one.
@@ -54,6 +54,7 @@ FLOORS = {
     "launch": 3,
     "evaluation": 4,
 }
+FLOORS |= {"studio": 6}
 FLOORS |= {"conversion": 4, "training": 5, "writing": 5, "api": 6, "commands": 7, "__main__": 8}
 PROMISED = ("novelgpt.__main__", "novelgpt.corpus.decoding", "novelgpt.corpus.tokenizer")  # names that others rely on
 
