@@ -1,0 +1,280 @@
+// A story: what the person does becomes operations that the server keeps; the tree of versions, drawn and walked.
+import { language, word } from "./words.js";
+import { ask, pause } from "./stream.js";
+import { cut, size } from "./paragraphs.js";
+
+const WAIT = 250; // milliseconds until what was typed is sent
+const KEPT = 30000; // characters of a request that may outlive the page
+const ROWS = 400; // branches drawn at most
+const tabs = new BroadcastChannel("novelgpt-stories");
+
+export class Story {
+  // onChange(place): head, nodes, name or the text there are new; onState(state, refusal?): saving, saved or lost; onJobs(jobs): all that run
+  constructor(editor, { onChange, onState, onJobs }) {
+    Object.assign(this, { editor, onChange, onState, onJobs, id: null, nodes: new Map(), writing: new Set() });
+    Object.assign(this, { waiting: [], sent: [], timer: 0, queue: Promise.resolve() });
+    tabs.onmessage = ({ data }) => data === this.id && this.reload();
+    document.addEventListener("visibilitychange", () => document.hidden || this.reload());
+    window.addEventListener("pagehide", () => this.sendLast());
+  }
+
+  async open(id) {
+    await this.flush();
+    const story = await ask(`/api/stories/${id}`);
+    Object.assign(this, { id, name: story.name, nodes: new Map(), writing: new Set(), waiting: [], sent: [] });
+    this.editor.anchors.clear();
+    this.take(story);
+  }
+
+  // Ask for the whole story; insist: until it could be taken over.
+  async reload(insist = false) {
+    if (!this.id || document.hidden) return;
+    const id = this.id;
+    do {
+      await this.flush();
+      const story = await ask(`/api/stories/${id}`).catch(() => null);
+      if (id !== this.id) return;
+      if (story) this.take(story);
+      if (this.editor.composing) await pause(WAIT);
+    } while (insist && this.late);
+  }
+
+  // ---- what the server says
+
+  // Take over the whole story where nothing of our own is on its way. Returns {start, end} of the text that changed, or null.
+  take(story) {
+    const isBehind = story.nodes.some((node) => this.writing.has(node.id) && size(node.text) < this.count(node.id));
+    this.late = this.isBusy() || (isBehind && story.head === this.head); // a stream may be faster than this answer
+    if (this.late) return null;
+    this.nodes = new Map(story.nodes.map((node) => [node.id, node]));
+    this.writing = new Set(story.jobs.flatMap((job) => job.nodes));
+    Object.assign(this, { name: story.name, version: story.version, head: story.head, redo: story.redo });
+    const place = this.editor.setText(story.text, story.origins);
+    this.anchor();
+    this.onChange(place);
+    this.onJobs(story.jobs);
+    return place;
+  }
+
+  // Take over the answer to our own operations; while a job writes, the text stays as it is here.
+  takeReply(reply) {
+    for (const node of reply.nodes) if (!this.writing.has(node.id)) this.nodes.set(node.id, node);
+    Object.assign(this, { version: reply.version, head: reply.head, redo: reply.redo });
+    this.late = this.isBusy() || this.writing.size > 0;
+    const place = this.late ? null : this.editor.setText(reply.text, reply.origins);
+    this.onChange(place);
+    return place;
+  }
+
+  isBusy() {
+    return this.waiting.length + this.sent.length > 0 || this.editor.composing;
+  }
+
+  count(id) {
+    return size(this.nodes.get(id)?.text ?? "");
+  }
+
+  // Where the growth of each node that is being written stands in the text that is shown.
+  anchor() {
+    this.editor.anchors.clear();
+    const path = this.path();
+    for (const id of this.writing) {
+      const at = path.indexOf(id);
+      if (at < 0) continue;
+      this.editor.anchors.set(id, this.nodes.get(id).replace[0] + this.count(id));
+      for (const { replace: [start, end], text } of path.slice(at + 1).map((other) => this.nodes.get(other))) {
+        this.editor.moveAnchor(id, start, end, size(text));
+      }
+    }
+  }
+
+  // Characters of a node that is being written; false where some before them are missing.
+  grow({ node: id, text, nats, characters, why }) {
+    const node = this.nodes.get(id);
+    if (!node) return true;
+    const [have, start] = [this.count(id), characters - size(text)];
+    if (start > have) return false;
+    const fresh = cut(text, have - start);
+    node.why = why;
+    if (!fresh) return true;
+    node.text += fresh;
+    const place = this.editor.anchors.get(id);
+    if (place === undefined) return true;
+    this.editor.splice(place, place, fresh, "model", nats?.slice(have - start));
+    this.moveWaiting(place, size(fresh));
+    return true;
+  }
+
+  // What was typed behind the growth and is not yet sent moves with its place.
+  moveWaiting(place, length) {
+    for (const op of this.waiting.toReversed()) {
+      const [start, end] = op.replace;
+      if (place >= start + size(op.text)) place -= size(op.text) - (end - start);
+      else op.replace = [start + length, end + length];
+    }
+  }
+
+  // ---- what the person does
+
+  edit(op) {
+    const last = this.waiting.at(-1);
+    if (last && op.replace[0] === op.replace[1] && op.replace[0] === last.replace[0] + size(last.text)) {
+      last.text += op.text;
+    } else this.waiting.push(op);
+    this.onState("saving");
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.flush(), WAIT);
+  }
+
+  seen() {
+    return Object.fromEntries([...this.writing].map((id) => [id, this.count(id)]));
+  }
+
+  // Send what was typed; resolves when the server has it.
+  flush() {
+    clearTimeout(this.timer);
+    if (!this.waiting.length && !this.sent.length) return this.queue;
+    this.queue = this.queue.then(() => this.send());
+    return this.queue;
+  }
+
+  async send() {
+    while (this.waiting.length) {
+      this.sent = this.waiting.splice(0);
+      const [id, head] = [this.id, this.head];
+      const body = { base: this.version, ops: this.sent, seen: this.seen() };
+      const reply = await this.insist(`/api/stories/${id}/ops`, body, head);
+      this.sent = [];
+      this.takeReply(reply);
+      tabs.postMessage(id);
+    }
+    this.onState("saved");
+    if (this.late && !this.writing.size) setTimeout(() => this.reload(), WAIT);
+  }
+
+  // Ask until the server takes it: what was typed is never given up.
+  async insist(path, body, head) {
+    for (;;) {
+      try {
+        return await ask(path, body, { keepalive: JSON.stringify(body).length < KEPT });
+      } catch (refusal) {
+        if (refusal.status === 409 && refusal.data?.version !== undefined) {
+          this.onState("moved"); // elsewhere the story went to another branch; ours stays where it was written
+          body = { base: refusal.data.version, ops: [{ head }, ...this.sent], seen: this.seen() };
+          continue;
+        }
+        this.onState("lost", refusal);
+        await pause(1500);
+      }
+    }
+  }
+
+  // The page is left: what is still waiting goes out without an answer.
+  sendLast() {
+    if (!this.waiting.length) return;
+    const body = { base: this.version, ops: this.waiting, seen: this.seen() };
+    ask(`/api/stories/${this.id}/ops`, body, { keepalive: true }).catch(() => {});
+  }
+
+  // Show another node; returns whether there was one to go to.
+  async go(id) {
+    if (id === null || id === undefined || this.editor.composing) return false;
+    await this.flush();
+    const reply = await ask(`/api/stories/${this.id}/ops`, { base: this.version, ops: [{ head: id }] });
+    const place = this.writing.size ? this.take(await ask(`/api/stories/${this.id}`)) : this.takeReply(reply);
+    tabs.postMessage(this.id);
+    if (place === null) return true;
+    if (this.editor.caret()) this.editor.setCaret([place.end, place.end]);
+    this.editor.reveal(place.end);
+    return true;
+  }
+
+  async rename(name) {
+    await this.flush();
+    this.takeReply(await ask(`/api/stories/${this.id}/ops`, { base: this.version, ops: [{ name }] }));
+    this.name = name;
+    tabs.postMessage(this.id);
+  }
+
+  async undo() {
+    await this.flush();
+    return this.go(this.nodes.get(this.head)?.parent);
+  }
+
+  async again() {
+    await this.flush();
+    return this.go(this.redo);
+  }
+
+  // ---- the tree
+
+  path(id = this.head) {
+    const path = [];
+    for (let node = this.nodes.get(id); node; node = this.nodes.get(node.parent)) path.unshift(node.id);
+    return path;
+  }
+
+  childrenOf(id) {
+    return [...this.nodes.values()].filter((node) => node.parent === id).map((node) => node.id);
+  }
+
+  // The last node on the way to the head that the model has written, or null.
+  written() {
+    return this.path().reverse().map((id) => this.nodes.get(id)).find((node) => node.kind === "model") ?? null;
+  }
+
+  // The versions at this place: those beside the head, or beside the model's text that it goes on from.
+  versions() {
+    const node = this.nodes.get(this.head);
+    const own = this.childrenOf(node?.parent ?? null);
+    const base = own.length > 1 ? node : (this.written() ?? node);
+    const all = base && base.parent !== null ? this.childrenOf(base.parent) : own;
+    return { all, at: base ? all.indexOf(base.id) : -1 };
+  }
+
+  // The candidates that were written together with the text that is shown.
+  batch() {
+    const node = this.written();
+    if (!node) return [];
+    return this.childrenOf(node.parent).filter((id) => {
+      const other = this.nodes.get(id);
+      return other.kind === "model" && other.seed === node.seed && other.replace[0] === node.replace[0];
+    });
+  }
+
+  // Rows of the branches: each a chain of versions without a fork, {ids, depth}.
+  branches() {
+    const children = new Map();
+    for (const { id, parent } of this.nodes.values()) children.set(parent, [...(children.get(parent) ?? []), id]);
+    const rows = [];
+    const stack = (children.get(null) ?? []).map((id) => [id, 0]).reverse();
+    while (stack.length && rows.length < ROWS) {
+      let [id, depth] = stack.pop();
+      const ids = [id];
+      while (children.get(id)?.length === 1) ids.push((id = children.get(id)[0]));
+      rows.push({ ids, depth });
+      for (const child of (children.get(id) ?? []).toReversed()) stack.push([child, depth + 1]);
+    }
+    return rows;
+  }
+
+  drawBranches(list) {
+    const path = new Set(this.path());
+    const rows = this.branches();
+    list.replaceChildren(...rows.map(({ ids, depth }) => {
+      const [item, button] = [document.createElement("li"), document.createElement("button")];
+      const text = ids.map((id) => this.nodes.get(id).text).join("").trim();
+      const isOn = ids.some((id) => path.has(id));
+      button.textContent = `${isOn ? "●" : "○"} ${cut(text, 0, 14) || "…"}`;
+      button.title = cut(text, 0, 200);
+      button.lang = "zh-CN";
+      button.className = this.nodes.get(ids[0]).kind;
+      if (isOn && ids.includes(this.head)) button.setAttribute("aria-current", "true");
+      button.addEventListener("click", () => this.go(ids.at(-1)));
+      item.style.setProperty("--depth", Math.min(depth, 8));
+      item.append(button);
+      return item;
+    }));
+    if (rows.length < 2) list.replaceChildren(Object.assign(document.createElement("li"), { className: "faint", textContent: word("noBranches"), lang: language() }));
+  }
+}
