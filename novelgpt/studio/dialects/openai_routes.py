@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from novelgpt.studio.dialects.front import (
+    MAX_LENGTH,
     Front,
     Job,
     Reader,
@@ -212,6 +213,8 @@ class OpenAI:
         prompt, engine = completion.prompts[number], self.front.engine
         if completion.top is None:
             return prompt, []
+        if await self.count(prompt) > MAX_LENGTH:  # what is scored cannot be stopped
+            raise refuse("echo", True, f"a prompt of at most {MAX_LENGTH} tokens where its probabilities are wanted")
         mark = [Token("", self.front.mark, 0.0, 1)] * completion.marked[number]
         scored = await self.front.call(engine.score, prompt, 0, len(prompt), completion.top) if prompt else []
         return prompt, [*mark, *scored]
