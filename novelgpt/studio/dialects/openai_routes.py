@@ -25,7 +25,6 @@ from novelgpt.studio.dialects.front import (
     chat_logprobs,
     finite,
     refuse,
-    steps_of,
     stream,
     take_candidates,
     take_top,
@@ -240,13 +239,11 @@ class OpenAI:
             if prefix or scored or completion.is_chat:
                 yield chunk(index, prefix, completion.logprobs(scored, 0, is_first=True))
         written = 0
-        async for news in self.front.follow(request, jobs):
-            for number, piece in news:
-                index = number * completion.count + piece.index
-                for text, tokens in steps_of(piece):
-                    yield chunk(index, text, completion.logprobs(tokens, offsets[index]))
-                    offsets[index] += len(text)
-                    written += len(tokens)
+        async for number, candidate, text, tokens in self.front.steps(request, jobs):
+            index = number * completion.count + candidate
+            yield chunk(index, text, completion.logprobs(tokens, offsets[index]))
+            offsets[index] += len(text)
+            written += len(tokens)
         for index in range(total):
             yield chunk(index, "", None, finish_reason(jobs, index, completion.count))
         if has_usage:
