@@ -22,6 +22,7 @@ from novelgpt.compute.loops import CACHE_LINE, LEAST_SCALE, exponentiate, greate
 FORMATS = {"fp32": (torch.float32, 0), "bf16": (torch.int16, 32767), "int8": (torch.int8, 127)}
 TILE = 64  # tokens, and entries of a head, in a tile
 AHEAD = 4096  # bytes from what is read to what the memory should send next; measured
+Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
 WARM_UPS = 3  # runs before the capture of a graph, in which libraries choose their kernels
 
 
@@ -36,7 +37,7 @@ class PackedCache:
     def __init__(self, kind: str, num_layers: int, rows: int, num_heads: int, head_width: int, slots: int, places):
         # Slots and the width of a head are rounded up to whole tiles.
         blocks, panels = -(-slots // TILE), -(-head_width // TILE)
-        self.shape, self.places = (rows, num_heads, head_width), places
+        self.shape, self.places, self.dtype = (rows, num_heads, head_width), places, torch.float32  # of what is read
         dtype, self.limit = FORMATS[kind]
         shape = (num_layers, rows, blocks, num_heads, panels, TILE, TILE)  # (L, B, N, H, C, TILE, TILE)
         self.keys, self.values = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
@@ -54,19 +55,43 @@ class PackedCache:
         attend(qkv, self.places.numpy(), *self.arrays[layer], self.limit, self.parts, out.numpy())
         return out.view(rows, -1)
 
-    def fill(self, layer: int, row: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store keys and values (H, N, D/H) fp32 of a whole text; returns them as they will be read."""
-        # Round, then cut into tiles: the padding up to whole tiles stays zero.
+    def fill(self, layer: int, row: int, k: torch.Tensor, v: torch.Tensor, start: int = 0) -> Pair:
+        """Store keys and values (H, N, D/H) fp32 of a text, from slot `start` on; returns them as they will be read."""
+        # Round, then cut into tiles, of which start is a border: the padding up to whole tiles stays zero.
         heads, length, width = k.shape
-        blocks, panels = -(-length // TILE), self.keys.shape[4]
+        first, blocks, panels, stop = start // TILE, -(-length // TILE), self.keys.shape[4], start + length
         (k, key_scale), (v, value_scale) = self.round(k), self.round(v)
-        self.key_scales[layer, row, :, :length], self.value_scales[layer, row, :, :length] = key_scale, value_scale
+        self.key_scales[layer, row, :, start:stop], self.value_scales[layer, row, :, start:stop] = (
+            key_scale,
+            value_scale,
+        )
         room = torch.zeros(2, heads, blocks * TILE, panels * TILE)
         room[0, :, :length, :width], room[1, :, :length, :width] = k, v
         keys, values = room.view(2, heads, blocks, TILE, panels, TILE)
-        self.keys[layer, row, :blocks] = keys.permute(1, 0, 3, 4, 2)  # entries as rows
-        self.values[layer, row, :blocks] = values.permute(1, 0, 3, 2, 4)  # tokens as rows
+        self.keys[layer, row, first : first + blocks] = keys.permute(1, 0, 3, 4, 2)  # entries as rows
+        self.values[layer, row, first : first + blocks] = values.permute(1, 0, 3, 2, 4)  # tokens as rows
         return k * key_scale.unsqueeze(2), v * value_scale.unsqueeze(2)
+
+    def read(self, layer: int, row: int, used: int) -> Pair:
+        """Return keys and values (H, N, D/H) of the first `used` tokens of a row, to the bit what fill gave."""
+        _, heads, width = self.shape
+        blocks = -(-used // TILE)
+        keys = self.keys[layer, row, :blocks].permute(1, 0, 4, 2, 3)  # (H, N, TILE, C, TILE)
+        values = self.values[layer, row, :blocks].permute(1, 0, 3, 2, 4)
+        k, v = (each.reshape(heads, blocks * TILE, -1)[:, :used, :width].float() for each in (keys, values))
+        return k * self.key_scales[layer, row, :, :used, None], v * self.value_scales[layer, row, :, :used, None]
+
+    def copy_from(self, other: "PackedCache", used: int) -> None:
+        """Give the first row the first `used` tokens of the first row of another cache."""
+        tiles = -(-used // TILE)
+        self.keys[:, 0, :tiles], self.values[:, 0, :tiles] = other.keys[:, 0, :tiles], other.values[:, 0, :tiles]
+        self.key_scales[:, 0, :, :used] = other.key_scales[:, 0, :, :used]
+        self.value_scales[:, 0, :, :used] = other.value_scales[:, 0, :, :used]
+
+    @property
+    def num_bytes(self) -> int:
+        """The memory it holds."""
+        return sum(each.nbytes for each in (self.keys, self.values, self.key_scales, self.value_scales))
 
     def round(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what is stored of vectors (H, N, D/H), and their scales (H, N)."""
@@ -193,7 +218,7 @@ class MaskedCache:
 
     def __init__(self, kind: str, num_layers: int, rows: int, num_heads: int, head_width: int, slots: int, places):
         values = {"dtype": torch.float32 if kind == "fp32" else torch.bfloat16, "device": places.device}
-        self.shape, self.places = (rows, 3, num_heads, head_width), places
+        self.shape, self.places, self.dtype = (rows, 3, num_heads, head_width), places, values["dtype"]
         self.keys = torch.zeros(num_layers, rows, num_heads, head_width, slots, **values)  # (L, B, H, D/H, S)
         self.values = torch.zeros(num_layers, rows, num_heads, slots, head_width, **values)  # (L, B, H, S, D/H)
         self.row_numbers = torch.arange(rows, device=places.device)
@@ -211,11 +236,26 @@ class MaskedCache:
         scores = torch.matmul(query, keys).masked_fill(self.unused, -torch.inf)  # (B, H, 1, S)
         return torch.matmul(scores.softmax(-1), values).flatten(1)  # (B, D)
 
-    def fill(self, layer: int, row: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store keys and values (H, N, D/H) of a whole text; returns them."""
-        self.keys[layer, row, :, :, : k.shape[1]] = k.transpose(1, 2)
-        self.values[layer, row, :, : v.shape[1]] = v
+    def fill(self, layer: int, row: int, k: torch.Tensor, v: torch.Tensor, start: int = 0) -> Pair:
+        """Store keys and values (H, N, D/H) of a text, from slot `start` on; returns them."""
+        stop = start + k.shape[1]
+        self.keys[layer, row, :, :, start:stop] = k.transpose(1, 2)
+        self.values[layer, row, :, start:stop] = v
         return k, v
+
+    def read(self, layer: int, row: int, used: int) -> Pair:
+        """Return keys and values (H, N, D/H) of the first `used` tokens of a row, as they are stored."""
+        return self.keys[layer, row, :, :, :used].transpose(1, 2), self.values[layer, row, :, :used]
+
+    @property
+    def num_bytes(self) -> int:
+        """The memory it holds."""
+        return self.keys.nbytes + self.values.nbytes
+
+    def copy_from(self, other: "MaskedCache", used: int) -> None:
+        """Give the first row the first `used` tokens of the first row of another cache."""
+        self.keys[:, 0, ..., :used] = other.keys[:, 0, ..., :used]
+        self.values[:, 0, :, :used] = other.values[:, 0, :, :used]
 
     def copy_first(self, used: int) -> None:
         """Give every row the first `used` tokens of the first one."""

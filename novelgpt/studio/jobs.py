@@ -11,6 +11,7 @@ What was shown is never taken back: the text of a candidate only grows. This mod
 import secrets
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ MAX_WAITING = 32  # jobs
 MAX_CANDIDATES = 8
 MAX_LENGTH = 10_000  # tokens a candidate
 MAX_TOP = 20  # alternatives of a token
+MAX_FORCED = 200  # characters
 MAX_SEED = 2**64 - 1
 ENDINGS = ("length", "sentence", "paragraph", "chapter")
 ENDED = ("done", "stopped", "failed")
@@ -68,6 +70,11 @@ class Request:
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 message = f"{name}: found {value!r}, expected a whole number from {low:,} to {high:,}"
                 raise UserError(message, f'"{name}": {max(low, 1)}', EXIT_USAGE)
+        if len(self.forced) > MAX_FORCED:
+            message = f"forced: found {len(self.forced):,} characters, expected at most {MAX_FORCED}"
+            raise UserError(message, "make it the end of the prompt", EXIT_USAGE)
+        if not all(self.stops):
+            raise UserError("stops: found an empty text, expected characters", '"stops": ["。"]', EXIT_USAGE)
         if self.ending not in ENDINGS:
             message = f"ending: found {self.ending!r}, expected {', '.join(ENDINGS)}"
             raise UserError(message, '"ending": "sentence"', EXIT_USAGE)
@@ -126,6 +133,7 @@ class Job:
         self.costs: list[list[float]] = [[] for _ in range(count)]  # nats of each of its characters
         self.reasons: list[str | None] = [None] * count
         self.written: list[Piece] = []
+        self.num_characters = 0  # of all candidates
 
     @property
     def is_ended(self) -> bool:
@@ -196,6 +204,7 @@ class Job:
             self.parts[piece.index].append(piece.text)
             self.costs[piece.index] += costs
             self.written.append(piece)
+            self.num_characters += len(costs)
         self.tell()
 
     def end(self, index: int, reason: str) -> None:
@@ -223,8 +232,12 @@ class Job:
         self.tell()
 
     def tell(self) -> None:
-        """Wake who waits, and call the listeners."""
+        """Wake who waits, and call the listeners; one that breaks is called no more, and the job goes on."""
         with self.changed:
             self.changed.notify_all()
         for listener in list(self.listeners):
-            listener()
+            try:
+                listener()
+            except Exception as fault:  # the loop of a connection may be closed by now
+                traceback.print_exception(fault)
+                self.listeners.remove(listener)

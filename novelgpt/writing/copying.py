@@ -5,6 +5,8 @@ which a sample's text would have to be inserted has the best matches on either s
 million characters takes some twenty comparisons.
 """
 
+import bisect
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from novelgpt.files import atomic_writer
 from novelgpt.messages import UserError, warn
 
 SEPARATOR = 0x110000  # between documents: larger than any code point, equal to none
+LAST_SIGN = "\U0010ffff"  # the same in a text: a code point that is no character
 FIRST_DEPTH = 3  # characters packed into the first sorting key
 COMPARED = 32  # characters at a time
 QUOTED = 30  # characters of a copied passage that are shown
@@ -142,6 +145,28 @@ class CopyMeter:
             agreed = common_lengths(text, starts, self.codes, places)
             best, where = np.maximum(best, agreed), np.where(agreed > best, places, where)
         return best, where
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The whole book as a text, with a sign between documents that sorts behind all others as SEPARATOR does."""
+        codes = np.where(self.codes == SEPARATOR, ord(LAST_SIGN), self.codes).astype("<u4")
+        return codes.tobytes().decode("utf-32-le", "surrogatepass")
+
+    def followers(self, words: str, length: int) -> set[str]:
+        """Return the texts of so many characters that follow some words in a document of the book.
+
+        >>> sorted(CopyMeter(["萧炎大喝，萧炎走了", "萧炎"]).followers("萧炎", 1))
+        ['大', '走']
+        """
+        text, size = self.text, len(words)
+
+        def begins(place: int) -> str:
+            return text[place : place + size]
+
+        low = bisect.bisect_left(self.order, words, key=begins)
+        high = bisect.bisect_right(self.order, words, low, key=begins)
+        found = {text[place + size : place + size + length] for place in self.order[low:high].tolist()}
+        return {each for each in found if len(each) == length and LAST_SIGN not in each}
 
     def measure(self, text: str) -> Copied:
         """Return what a text shares with the book."""

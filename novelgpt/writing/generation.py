@@ -21,7 +21,7 @@ from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, say, warn
 from novelgpt.network import choose_devices, choose_precision, describe_devices, read_model
 from novelgpt.writing.book import Book
 from novelgpt.writing.copying import Copied, CopyMeter
-from novelgpt.writing.decoder import Decoder, Weights, decoding_device, perplexity
+from novelgpt.writing.decoder import Decoder, Reading, Weights, decoding_device, perplexity
 from novelgpt.writing.sampling import Controls, choose_tokens, uniform_numbers
 from novelgpt.writing.text import CHECK_EVERY, Endings, Sample, StopRule, answer_rule
 
@@ -142,6 +142,11 @@ def fit_window(ids: list[int], context: int, keep_head: int, endings: Endings) -
     return ids[:keep_head] + ids[start:]
 
 
+def first_window(prefix: list[int], context: int, keep_head: int, endings: Endings) -> list[int]:
+    """Return what is read of a prefix: all of it, or what fit_window leaves where there is no room to go on."""
+    return prefix if len(prefix) + CHECK_EVERY <= context else fit_window(prefix, context, keep_head, endings)
+
+
 class SampleBatch:
     """Some samples of one prefix decoded together, a row each.
 
@@ -154,12 +159,25 @@ class SampleBatch:
         rule: where the texts stop; it bounds the columns of the history, tokens.
         samples: at least one, all of the same prefix; at most MAX_ROWS on a CPU.
         seed: of the run; the random numbers of a sample are a function of it, its index and its attempt.
+        reading: of the window of the prefix, complete; None reads it.
+        is_stopped: asked between tokens and between blocks that are read: are these texts to grow no further? Once it
+            has said yes it says so always.
     """
 
     def __init__(
-        self, weights: Weights, endings: Endings, controls: Controls, rule: StopRule, samples: list[Sample], seed: int
+        self,
+        weights: Weights,
+        endings: Endings,
+        controls: Controls,
+        rule: StopRule,
+        samples: list[Sample],
+        seed: int,
+        *,
+        reading: Reading | None = None,
+        is_stopped: Callable[[], bool] = bool,
     ):
         self.weights, self.endings, self.controls, self.samples = weights, endings, controls, samples
+        self.reading, self.is_stopped = reading, is_stopped
         prefix, device = samples[0].prefix, weights.device
         # a GPU always computes MAX_ROWS rows, since its kernels change with their number and more rows cost nothing
         rows = len(samples) if device.type == "cpu" else max(MAX_ROWS, len(samples))
@@ -176,15 +194,21 @@ class SampleBatch:
             self.uniforms[row, self.count :] = torch.from_numpy(numbers)
         self.column = torch.tensor([self.count], device=device)  # (1,) the count as a GPU sees it
         self.logits = self.read_prefix(prefix, is_answer=rule.is_answer)  # (B, V)
+        self.replay = self.capture()
+
+    def capture(self) -> Callable[[], None] | None:
+        """Return what decodes a token faster than decode_token does, None where nothing does."""
         tensors = [self.column, self.decoder.positions, self.logits]
-        self.replay = capture_graph(self.decode_token_on_device, device, tensors)
+        return capture_graph(self.decode_token_on_device, self.weights.device, tensors)
 
     def read_prefix(self, prefix: list[int], *, is_answer: bool) -> torch.Tensor:
         """Read the common prefix once and give it to all rows; returns the logits (B, V) after it."""
-        window, context = prefix, self.weights.context
-        if len(prefix) + CHECK_EVERY > context:
-            window = fit_window(prefix, context, self.controls.keep_head, self.endings)
-        logits = self.decoder.prefill(0, torch.tensor(window, device=self.weights.device))  # (1, V)
+        if self.reading:
+            self.decoder.copy_from(self.reading.decoder, len(self.reading.ids))
+            logits = self.reading.logits[-1:].clone()  # (1, V)
+        else:
+            window = first_window(prefix, self.weights.context, self.controls.keep_head, self.endings)
+            logits = self.decoder.prefill(0, torch.tensor(window, device=self.weights.device))
         if not torch.isfinite(logits).all():
             message = "the model's output is not a number"
             raise UserError(message, "use an earlier checkpoint, such as model/best_model", EXIT_STATE)
@@ -193,10 +217,13 @@ class SampleBatch:
             logits[:, self.endings.chapter] = -torch.inf
         return logits.repeat(self.decoder.rows, 1)  # (B, V)
 
+    def choose(self, history: torch.Tensor, count: torch.Tensor | int, uniforms: torch.Tensor) -> torch.Tensor:
+        """Return the next token (B,) of every row; arguments as for choose_tokens."""
+        return choose_tokens(self.logits, history, count, uniforms, self.controls)
+
     def decode_token(self) -> None:
         """Choose the next token of every row and read it."""
-        written = self.history[:, : self.count]  # (B, count)
-        tokens = choose_tokens(self.logits, written, self.count, self.uniforms[:, self.count], self.controls)
+        tokens = self.choose(self.history[:, : self.count], self.count, self.uniforms[:, self.count])
         self.history[:, self.count] = tokens
         self.logits = self.decoder.step(tokens)
         self.count += 1
@@ -204,7 +231,7 @@ class SampleBatch:
     def decode_token_on_device(self) -> None:
         """Do the same with fixed shapes and without reading any number back, so that a CUDA graph can hold it."""
         uniforms = self.uniforms.index_select(1, self.column).squeeze(1)  # (B,)
-        tokens = choose_tokens(self.logits, self.history, self.column, uniforms, self.controls)
+        tokens = self.choose(self.history, self.column, uniforms)
         self.history.index_copy_(1, self.column, tokens.unsqueeze(1))
         self.logits.copy_(self.decoder.read(tokens))
         self.column += 1
@@ -215,6 +242,8 @@ class SampleBatch:
         before = self.count
         # no row may fill up on the way, for only make_room can shorten it
         for _ in range(min(count, self.decoder.slots - max(self.decoder.lengths))):
+            if self.is_stopped():
+                break
             if self.replay is None:
                 self.decode_token()
             else:
@@ -234,7 +263,9 @@ class SampleBatch:
                 continue
             ids = self.history[row, : self.count].tolist()
             window = fit_window(ids, self.weights.context, self.controls.keep_head, self.endings)
-            self.decoder.prefill(row, torch.tensor(window, device=self.weights.device))
+            for _logits in self.decoder.read_blocks(row, torch.tensor(window, device=self.weights.device)):
+                if self.is_stopped():
+                    return
 
 
 def banned_ids(tokenizer: NovelTokenizer) -> list[int]:

@@ -218,6 +218,16 @@ def choose_tokens(
     Returns:
         (B,) int64 token ids.
     """
+    return draw(*find_candidates(logits, history, count, controls), uniforms)
+
+
+def find_candidates(
+    logits: torch.Tensor, history: torch.Tensor, count: torch.Tensor | int, controls: Controls
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits and ids (B, K) of the tokens among which choose_tokens draws; those filtered out have -inf.
+
+    Arguments as for choose_tokens; with temperature 0 only the best token is left.
+    """
     # bans and penalties act on the whole vocabulary, before anything is compared
     if controls.banned is not None:
         logits.index_fill_(1, controls.banned, -math.inf)
@@ -225,12 +235,12 @@ def choose_tokens(
         logits = penalize_repetition(logits, recent_tokens(history, count, controls), controls.repetition_penalty)
     if controls.no_repeat_ngram_size or controls.bad_words:
         logits = apply_bans(logits, history, count, controls)
-    # the best token, or a draw among the candidates
+    # the best token, or those that temperature and filters leave
     if controls.temperature == 0:
-        return logits.argmax(1)
+        return logits.max(1, keepdim=True)
     if controls.temperature != 1:
         logits = logits / controls.temperature
-    return draw(*take_candidates(logits, controls), uniforms)
+    return take_candidates(logits, controls)
 
 
 def apply_bans(
