@@ -61,22 +61,21 @@ class FakeEngine:
         wanted, pause = job.request, threading.Event()
         job.begin()
         for index in range(wanted.candidates):
-            text, waiting = "", []
+            text = ""
             endless = tokens_of(SENTENCE * (wanted.length // 13 + 1), top=wanted.top)
             for token in endless[: wanted.length]:
                 if job.is_ended:
                     return
                 if self.pace:
                     pause.wait(self.pace)
-                waiting.append(token)
                 if any(stop in text + token.text for stop in wanted.stops):
                     break
                 text += token.text
-                if token.text:
-                    job.grow(Piece(index, token.text, tuple(waiting)), [-token.logprob])
-                    waiting = []
-            stopped = any(stop in text + waiting[-1].text for stop in wanted.stops) if waiting else False
-            job.end(index, "stop" if stopped else "length")
+                job.grow(Piece(index, token.text, (token,)), [-token.logprob] * len(token.text))
+            else:
+                job.end(index, "length")
+                continue
+            job.end(index, "stop")
 
     def score(self, text: str, start: int, end: int, top: int = 10) -> list[Token]:
         """Return the tokens of a part of a text."""

@@ -12,6 +12,7 @@ stream or waits for the whole text; so does a stream that is closed.
 import asyncio
 import contextlib
 import json
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 from urllib.parse import quote
@@ -170,6 +171,22 @@ class Front:
         for job in jobs:
             if job.problem:
                 raise job.problem
+
+    async def steps(self, request: Request, jobs: Sequence[Job]) -> AsyncIterator[tuple[int, int, str, list[Token]]]:
+        """Yield whole characters as they come: the number of the job, the candidate, characters, their tokens.
+
+        Only at the very end there may be tokens without a character, of one that was not finished.
+        """
+        waiting: dict[tuple[int, int], list[Token]] = defaultdict(list)
+        async for news in self.follow(request, jobs):
+            for place, text, tokens in (
+                ((number, piece.index), *step) for number, piece in news for step in steps_of(piece)
+            ):
+                waiting[place] += tokens
+                if text:
+                    yield *place, text, waiting.pop(place)
+        for place, tokens in waiting.items():
+            yield *place, "", tokens
 
     async def finish(self, request: Request, jobs: Sequence[Job]) -> list[list[Token]]:
         """Wait for the ends of jobs; returns the tokens of each candidate, job after job."""

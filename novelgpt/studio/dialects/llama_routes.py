@@ -18,7 +18,6 @@ from novelgpt.studio.dialects.front import (
     Job,
     Token,
     chat_logprobs,
-    steps_of,
     stream,
     take_top,
     to_event,
@@ -135,14 +134,13 @@ class Llama:
     async def events(self, request: Request, job: Job, top: int, *, is_after: bool) -> AsyncIterator[str]:
         """Yield the events of a stream."""
         written = 0
-        async for news in self.front.follow(request, [job]):
-            for text, tokens in (step for _, piece in news for step in steps_of(piece)):
-                written += len(tokens)
-                event = {"index": 0, "content": text, "tokens": [token.id for token in tokens], "stop": False}
-                event |= {"tokens_predicted": written}
-                if top:
-                    event["completion_probabilities"] = probabilities(tokens, top, is_after=is_after)
-                yield to_event(event)
+        async for _, _, text, tokens in self.front.steps(request, [job]):
+            written += len(tokens)
+            event = {"index": 0, "content": text, "tokens": [token.id for token in tokens], "stop": False}
+            event |= {"tokens_predicted": written}
+            if top:
+                event["completion_probabilities"] = probabilities(tokens, top, is_after=is_after)
+            yield to_event(event)
         yield to_event(await self.summary(job, written))
 
     async def summary(self, job: Job, written: int) -> dict:
