@@ -17,9 +17,10 @@ import numpy as np
 from novelgpt.cli import GenerateOptions, names_with
 from novelgpt.corpus.encodings import decode_bytes
 from novelgpt.corpus.headings import read_heading
+from novelgpt.corpus.style import LABELS, measure_style
 from novelgpt.languages import to_chinese
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
-from novelgpt.writing.book import LABELS, Book, find_book, hint_at_book, measure_style, unseen_characters
+from novelgpt.writing.book import Book, find_book, hint_at_book, unseen_characters
 from novelgpt.writing.copying import LONG_RUN, CopyMeter, utf32_codes
 
 OPENINGS = 20

@@ -18,7 +18,6 @@ import torch
 
 from novelgpt.corpus.style import distinct_share
 from novelgpt.corpus.tokenizers import NovelTokenizer
-from novelgpt.writing.book import Book
 from novelgpt.writing.decoder import Decoder, Weights
 from novelgpt.writing.text import Sample
 
@@ -69,28 +68,38 @@ class Chooser:
     Args:
         count: candidates of each text.
         weights, tokenizer: of the model.
-        book: that it was trained on.
+        documents: chapters of the book that it was trained on.
         max_copy: characters that a text may copy in a row; None for LONGEST_COPY.
     """
 
-    def __init__(self, count: int, weights: Weights, tokenizer: NovelTokenizer, book: Book, max_copy: int | None):
+    def __init__(
+        self,
+        count: int,
+        weights: Weights,
+        tokenizer: NovelTokenizer,
+        documents: Sequence[str],
+        max_copy: int | None,
+    ):
         self.count, self.max_copy = count, max_copy or LONGEST_COPY
         # whole chapters from the end on, until there are enough tokens
         ids: list[int] = []
-        for document in reversed(book.documents):
+        for document in reversed(documents):
             ids = tokenizer.encode_document(document).tolist() + ids
             if len(ids) >= READ_TOKENS:
                 break
         nats = read_nats(weights, ids[-READ_TOKENS:])
         self.usual = np.quantile(nats, LEVELS) if len(nats) else np.zeros(len(LEVELS))
-        self.book, self.limits = book, {}  # characters -> share of repeated runs that is usual for a text so long
+        self.documents, self.limits = (
+            documents,
+            {},
+        )  # characters -> share of repeated runs that is usual for a text so long
         self.texts, self.tokens, self.seconds = 0, 0, 0.0
 
     def usual_repeats(self, length: int) -> float:
         """Return the share of repeated runs that 95 % of the book's pages of so many characters have at most."""
         length = max(RUN, length // 100 * 100)
         if length not in self.limits:
-            text = "\n".join(self.book.documents)
+            text = "\n".join(self.documents)
             starts = np.linspace(0, max(0, len(text) - length), PAGES).astype(int)
             shares = [repeated_share(text[start : start + length]) for start in starts]
             self.limits[length] = float(np.quantile(shares, 0.95))

@@ -247,7 +247,9 @@ def open_session(
         say(describe_quantization(model, weights, tokenizer, book))
     more = (weights, tokenizer, controls, options.seed, options.batch_size, book, meter, options.max_copy)
     learner = open_learner(model, tokenizer, options, kind, device) if options.adapt else None
-    chooser = Chooser(options.best_of, weights, tokenizer, book, options.max_copy) if options.best_of > 1 else None
+    chooser = (
+        Chooser(options.best_of, weights, tokenizer, book.documents, options.max_copy) if options.best_of > 1 else None
+    )
     return Session(*more, learner, chooser)
 
 

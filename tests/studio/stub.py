@@ -9,7 +9,6 @@ import math
 import random
 import secrets
 import threading
-import time
 from pathlib import Path
 
 import anyio
