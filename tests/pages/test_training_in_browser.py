@@ -156,6 +156,15 @@ def test_the_page_renews_itself_while_the_run_lives_and_keeps_slider_and_scroll(
     assert page.evaluate("window.same") is True
 
 
+def test_a_run_of_which_nothing_was_heard_for_hours_is_not_said_to_be_learning(show):
+    page = show(make_records(8, done=3))
+    assert page.locator(".live").text_content() == "no word for hours: the same command goes on"
+    assert page.locator("#left").count() == 0
+    page.clock.install(time=BEGAN + 400)
+    page.reload()
+    assert page.locator(".live .en").text_content() == "learning" and page.locator("#left").is_visible()
+
+
 @pytest.mark.parametrize(
     ("name", "records"),
     [

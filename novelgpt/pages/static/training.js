@@ -100,6 +100,9 @@
   }
   const is_silent = () => run.time !== null && Date.now() / 1000 - run.time > STALE;
   const is_busy = () => timer || document.hidden || String(getSelection());
-  if (run.live && !is_silent())
+  if (run.live && is_silent()) { // killed, perhaps: what was foretold is past
+    document.getElementById("left")?.remove();
+    page.onLanguage(() => { document.querySelector(".live").textContent = page.say("no word for hours: the same command goes on", "好几个小时没有消息：同一条命令可以接着训练"); });
+  } else if (run.live)
     setInterval(() => { if (!is_busy()) location.reload(); }, RENEW);
 })();
