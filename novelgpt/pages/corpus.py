@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from novelgpt.corpus.doctor import ENCODING_NAMES, list_numbers
 from novelgpt.corpus.style import measure_style, score_documents
-from novelgpt.pages.render import fill
+from novelgpt.pages.render import fill, named, word
 
 MAX_LINES = 1_000  # rows of a table on a page; all of them are in the JSON report
 MAX_BARS = 600
@@ -125,9 +125,10 @@ def draw_lengths(lengths: Sequence[Mapping], repeats: Sequence[int] = ()) -> dic
                 "is_repeated": any(repeats[index * per_bar : (index + 1) * per_bar]),
             }
         )
-    label = f"characters of {len(lengths):,} documents, at most {highest:,.0f}; grey: without a heading"
+    text = f"characters of {len(lengths):,} documents, at most {highest:,.0f}; grey: without a heading"
+    label = {"label": word(text), "name": named(text)}
     axes = {"marks": [top, top // 2, 0], "ticks": sorted({1, (len(lengths) + 1) // 2, len(lengths)})}
-    return {"width": CHART_WIDTH, "height": CHART_HEIGHT, "label": label, "bars": bars, "count": len(lengths), **axes}
+    return {"width": CHART_WIDTH, "height": CHART_HEIGHT, "bars": bars, "count": len(lengths), **label, **axes}
 
 
 def round_up(number: float) -> int:

@@ -222,7 +222,7 @@ def test_a_bar_is_as_high_as_its_documents_are_long_on_the_average():
 
 
 def test_a_chapter_of_another_book_is_named():
-    chapters = [f"第{number}章 山村\n" + SENTENCE * 9 for number in range(1, 6)]
+    chapters = [f"第{number}章 山村\n" + SENTENCE * (8 + number) for number in range(1, 6)]
     foreign = "第6章 异书\n" + "量子场论的重整化群方程描述耦合常数如何随能标跑动。" * 4
     report = make_report(lengths=[{"line": 1, "heading": text[:6], "characters": 9} for text in [*chapters, foreign]])
     page = Page(report_page(report, [*chapters, foreign]))
