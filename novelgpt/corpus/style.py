@@ -1,8 +1,8 @@
 """A text -> figures of its style, and how much of it stands in the book it learned from.
 
-Style, of a book and of generated texts alike: length of sentences and paragraphs, share of dialogue, balanced
-quotation marks, …… in a thousand characters, variety (different runs of four characters among all of them), texts that
-are caught in a loop.
+Style, of a book, of its pages and of generated texts alike: length of sentences and paragraphs, share of dialogue,
+balanced quotation marks, …… in a thousand characters, variety (different runs of four characters among all of them),
+texts that are caught in a loop.
 
 Runs that are copied are followed from one pair of characters to the next, at all places of the book at once::
 
@@ -21,7 +21,22 @@ from novelgpt.messages import say
 DISTINCT_WINDOW = 1000  # characters; variety falls with length, so it is the mean over stretches of so many
 SENTENCE = re.compile(r"[^。！？!?…\n]+")
 DIALOGUE = re.compile(r"“([^“”]*)”|「([^「」]*)」")
-COLUMNS = ("written", "the book")
+COLUMNS = ("written", "the book", "of its pages 90%")
+PAGES = 100  # of the book, on which its figures are measured
+LEAST_PAGE = 200  # characters
+# what mends a figure that is too low, and one that is too high; what no flag mends is left out
+TOO_LOW = {
+    "sentence_length": ("sentences are shorter than the book's", "--preset bold"),
+    "quotes_balanced": ("quotation marks are left open", "--preset steady, or --stop paragraph"),
+    "distinct_4": ("runs of characters come again and again", "--preset balanced, or --dry_multiplier 0.8"),
+    "dialogue_share": ("there is less dialogue than in the book", "--prefix with a speaker, such as 他说：“"),
+}
+TOO_HIGH = {
+    "sentence_length": ("sentences are longer than the book's", "--preset steady"),
+    "dialogue_share": ("there is more dialogue than in the book", "--preset bold, or --prefix without a speaker"),
+    "ellipses": ("there are more …… than in the book", "--bad_words ……"),
+    "loops": ("texts are caught in a loop", "--dry_multiplier 0.8, or --preset bold"),
+}
 LABELS = {
     "sentence_length": "characters in a sentence",
     "paragraph_length": "characters in a paragraph",
@@ -100,16 +115,68 @@ def distinct_share(text: str, size: int) -> float:
     return len(set(runs)) / len(runs)
 
 
-def say_style(written: dict[str, float], book: dict[str, float] | None) -> None:
-    """Print the figures side by side on stderr; without the book one column."""
-    # lengths with one digit, shares as percent
-    cells = {}
-    for name, value in written.items():
-        form = ".1f" if name.endswith("length") or name == "ellipses" else ".0%"
-        cells[name] = f"{value:9{form}}" + ("" if book is None else f"{book[name]:12{form}}")
-    say(f"{'':36}{COLUMNS[0]:>9}" + ("" if book is None else f"{COLUMNS[1]:>12}"))
+def usual_ranges(documents: Sequence[str], length: int) -> dict[str, tuple[float, float]]:
+    """Return between which values 90 % of a book's pages of so many characters lie, by figure; {} without two pages.
+
+    >>> usual_ranges(["他走了。" * 100] * 2, 200)["sentence_length"]
+    (3.0, 3.0)
+    """
+    length, whole = max(LEAST_PAGE, length), "\n".join(documents)
+    count = min(PAGES, len(whole) // length)
+    if count < 2:
+        return {}
+    starts = [place * (len(whole) - length) // (count - 1) for place in range(count)]
+    figures = [measure_style([whole[start : start + length]]) for start in starts]
+    columns = {name: sorted(page[name] for page in figures) for name in LABELS}
+    ends = round(0.05 * (count - 1)), round(0.95 * (count - 1))
+    return {name: (values[ends[0]], values[ends[1]]) for name, values in columns.items()}
+
+
+def say_style(texts: Sequence[str], book: Sequence[str] | None) -> None:
+    """Print the figures of texts on stderr, with a book those of the book beside them, and what is off.
+
+    Args:
+        texts: what a model has written.
+        book: chapters of the one that it was trained on; None where it is not at hand.
+    """
+    written = measure_style(texts)
+    if book is None:
+        say(f"{'':36}{COLUMNS[0]:>9}")
+        for name, label in LABELS.items():
+            say(f"{label:36}{figure_text(name, written[name]):>9}")
+        return
+    # lengths with one digit, shares as percent; the book's pages are as long as the texts
+    usual = measure_style(book)
+    ranges = usual_ranges(book, sum(map(len, texts)) // len(texts))
+    say(f"{'':36}{COLUMNS[0]:>9}{COLUMNS[1]:>12}" + (f"{COLUMNS[2]:>20}" if ranges else ""))
     for name, label in LABELS.items():
-        say(f"{label:36}{cells[name]}")
+        span = " – ".join(figure_text(name, end) for end in ranges[name]) if ranges else ""
+        say(f"{label:36}{figure_text(name, written[name]):>9}{figure_text(name, usual[name]):>12}{span:>20}".rstrip())
+    for words, flag in find_odd_figures(written, ranges):
+        say(f"{words}: {flag}")
+
+
+def figure_text(name: str, value: float) -> str:
+    """Return a figure as people read it.
+
+    >>> figure_text("sentence_length", 17.26), figure_text("loops", 0.1)
+    ('17.3', '10%')
+    """
+    return f"{value:.1f}" if name.endswith("length") or name == "ellipses" else f"{value:.0%}"
+
+
+def find_odd_figures(written: dict[str, float], ranges: dict[str, tuple[float, float]]) -> list[tuple[str, str]]:
+    """Return in words what lies outside the range of a book's pages, each with the flag that mends it.
+
+    >>> find_odd_figures({"loops": 0.2}, {"loops": (0.0, 0.0)})
+    [('texts are caught in a loop', '--dry_multiplier 0.8, or --preset bold')]
+    """
+    found = []
+    for name, (low, high) in ranges.items():
+        table = TOO_LOW if written[name] < low else TOO_HIGH if written[name] > high else {}
+        if name in table:
+            found.append(table[name])
+    return found
 
 
 def find_loop(ids: Sequence[int]) -> int | None:

@@ -302,8 +302,7 @@ class Output:
         if self.session.chooser:
             say(self.session.chooser.describe())
         if self.texts and not self.options.mark:  # a title has no style
-            book = self.session.book
-            say_style(measure_style(self.texts), book and measure_style(book.documents))
+            say_style(self.texts, self.session.book and self.session.book.documents)
 
     @property
     def status(self) -> int:

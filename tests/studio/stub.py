@@ -28,7 +28,11 @@ BOOK = (
 )
 SYLLABLES = "风雨山河月色灯火门前街上少年老人慢慢走过说话没有声音远处的近处一个两三天夜里水井剑光寒冷温暖。，"
 RUN = 20  # characters that count as copied
-SETTINGS = [("temperature", 1.0, 0.1, 2.0, 0.05, "float"), ("topk", 8, 0, 200, 1, "int"), ("topp", 1.0, 0.05, 1.0, 0.05, "float")]
+SETTINGS = [
+    ("temperature", 1.0, 0.1, 2.0, 0.05, "float"),
+    ("topk", 8, 0, 200, 1, "int"),
+    ("topp", 1.0, 0.05, 1.0, 0.05, "float"),
+]
 
 
 class Writer(threading.Thread):
@@ -127,7 +131,14 @@ class World:
         jobs = [{"job": job.id, "nodes": [node["id"] for node in job.nodes]} for job in running]
         facts = {key: story[key] for key in ("id", "name", "version", "head")}
         text = "".join(sign for sign, _ in signs)
-        return {**facts, "redo": story["latest"].get(story["head"]), "text": text, "origins": origins, "nodes": nodes, "jobs": jobs}
+        return {
+            **facts,
+            "redo": story["latest"].get(story["head"]),
+            "text": text,
+            "origins": origins,
+            "nodes": nodes,
+            "jobs": jobs,
+        }
 
 
 def fail(status: int, message: str) -> JSONResponse:
@@ -145,13 +156,32 @@ def make_app(world: World) -> Starlette:
         return Response(path.read_bytes(), media_type=TYPES[path.suffix], headers={"Content-Security-Policy": POLICY})
 
     async def state(request):
-        facts = {"name": "demo", "parameters": 3_700_000, "context": 1024, "precision": "int8", "progress": 1.0, "error": None}
+        facts = {
+            "name": "demo",
+            "parameters": 3_700_000,
+            "context": 1024,
+            "precision": "int8",
+            "progress": 1.0,
+            "error": None,
+        }
         names = ("name", "default", "low", "high", "step", "kind")
         help_text = {"en": "how bold", "zh": "多大胆"}
         settings = [{**dict(zip(names, row, strict=True)), "help": help_text} for row in SETTINGS]
-        presets = {"seed": {}, "steady": {"temperature": 0.7}, "balanced": {"temperature": 0.9}, "bold": {"temperature": 1.3}}
+        presets = {
+            "seed": {},
+            "steady": {"temperature": 0.7},
+            "balanced": {"temperature": 0.9},
+            "bold": {"temperature": 1.3},
+        }
         limits = {"jobs": 32, "candidates": 8, "length": 10000, "body": 8388608}
-        shared = {"rate": None, "queue": 0, "running": 0, "settings": settings, "presets": presets, "default_preset": "balanced"}
+        shared = {
+            "rate": None,
+            "queue": 0,
+            "running": 0,
+            "settings": settings,
+            "presets": presets,
+            "default_preset": "balanced",
+        }
         more = {"limits": limits, "preferences": world.preferences, "has_book": world.has_book, "has_run": False}
         return JSONResponse({"model": {**facts, "ready": world.ready, "book": "井"}, **shared, **more})
 
@@ -174,7 +204,13 @@ def make_app(world: World) -> Starlette:
             story = world.make_story(text, body.get("name", "故事"))
             return JSONResponse(world.view(story), 201)
         rows = [
-            {"id": story["id"], "name": story["name"], "characters": len(world.text(story, story["head"])), "changed": 1.7e9, "running": False}
+            {
+                "id": story["id"],
+                "name": story["name"],
+                "characters": len(world.text(story, story["head"])),
+                "changed": 1.7e9,
+                "running": False,
+            }
             for story in world.stories.values()
         ]
         return JSONResponse({"stories": rows[::-1]})
@@ -215,7 +251,12 @@ def make_app(world: World) -> Starlette:
         length, place = len(world.text(found, body["node"])), body["position"]
         place = length if place is None else place
         seed = secrets.randbelow(1 << 31) if body["seed"] is None else body["seed"]
-        shared = {"parent": body["node"], "replace": [place, place if body["insert"] else length], "kind": "model", "seed": seed}
+        shared = {
+            "parent": body["node"],
+            "replace": [place, place if body["insert"] else length],
+            "kind": "model",
+            "seed": seed,
+        }
         nodes = [world.add(found, text="", index=index, **shared) for index in range(body["candidates"])]
         world.go(found, nodes[0]["id"])
         job = Writer(world, body, nodes, seed)
@@ -259,7 +300,13 @@ def make_app(world: World) -> Starlette:
         tokens = []
         for place in range(body["start"], min(body["end"], len(text))):
             share = 1 / (1 + ord(text[place]) % 9)
-            top = [{"text": text[place], "probability": share}, *({"text": sign, "probability": share / 2 ** (rank + 1)} for rank, sign in enumerate("甲乙丙丁戊己庚辛壬"))]
+            top = [
+                {"text": text[place], "probability": share},
+                *(
+                    {"text": sign, "probability": share / 2 ** (rank + 1)}
+                    for rank, sign in enumerate("甲乙丙丁戊己庚辛壬")
+                ),
+            ]
             facts = {"start": place, "text": text[place], "probability": share, "rank": 1, "nats": -math.log(share)}
             tokens.append({**facts, "top": top, "after": top[:8]})
         return JSONResponse({"tokens": tokens})
@@ -279,17 +326,34 @@ def make_app(world: World) -> Starlette:
         return JSONResponse({"runs": runs})
 
     async def style(request):
-        names = [("句长", "sentence"), ("段长", "paragraph"), ("对白", "dialogue"), ("逗号", "commas"), ("成语", "idioms"), ("叹号", "exclamations"), ("新词", "variety")]
+        names = [
+            ("句长", "sentence"),
+            ("段长", "paragraph"),
+            ("对白", "dialogue"),
+            ("逗号", "commas"),
+            ("成语", "idioms"),
+            ("叹号", "exclamations"),
+            ("新词", "variety"),
+        ]
         figures = [
             {"name": {"zh": zh, "en": en}, "text": 10.0 + place, "book": 14.0, "low": 11.0, "high": 15.0}
             for place, (zh, en) in enumerate(names)
         ]
-        return JSONResponse({"figures": figures, "advice": {"zh": "句子比原书短一些。", "en": "Sentences are a little shorter than the book's."}})
+        return JSONResponse(
+            {
+                "figures": figures,
+                "advice": {"zh": "句子比原书短一些。", "en": "Sentences are a little shorter than the book's."},
+            }
+        )
 
     async def doctor(request):
         body = await request.json()
         text = world.text(world.stories[body["story"]], body["node"])
-        runs = [{"start": place, "end": place + 1, "what": "囧", "nearest": "井"} for place, sign in enumerate(text) if sign == "囧"]
+        runs = [
+            {"start": place, "end": place + 1, "what": "囧", "nearest": "井"}
+            for place, sign in enumerate(text)
+            if sign == "囧"
+        ]
         return JSONResponse({"runs": runs})
 
     async def openings(request):

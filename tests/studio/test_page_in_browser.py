@@ -399,7 +399,13 @@ def test_hostile_text_is_text_everywhere(begin, world):
 @pytest.mark.parametrize("language", ["zh-CN", "en-US"])
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_nothing_on_the_page_keeps_people_out(begin, world, width, height, language, colours):
-    page = begin(OPENING + "囧" + "那天夜里没有月亮。一斗裹着一件破棉袄坐在井沿上，", language, colours=colours, width=width, height=height)
+    page = begin(
+        OPENING + "囧" + "那天夜里没有月亮。一斗裹着一件破棉袄坐在井沿上，",
+        language,
+        colours=colours,
+        width=width,
+        height=height,
+    )
     page.wait_for_selector("#text .doubt")
     if width < 700:
         page.click("#open-panels")
@@ -485,7 +491,9 @@ def test_twenty_tabs_all_write_to_their_end(begin, world):
 
 def test_a_file_in_any_encoding_becomes_a_story(begin, world):
     page = begin()
-    page.set_input_files("#import-file", {"name": "夜.txt", "mimeType": "text/plain", "buffer": "一夜风雨".encode("gb18030")})
+    page.set_input_files(
+        "#import-file", {"name": "夜.txt", "mimeType": "text/plain", "buffer": "一夜风雨".encode("gb18030")}
+    )
     until(lambda: text_of(page) == "一夜风雨", "the imported text")
     assert page.input_value("#name") == "夜"
 
@@ -561,7 +569,11 @@ def test_every_word_is_there_in_both_languages():
     rows = re.findall(r'(\w+): \["([^"]*)",\s*"([^"]*)"\]', table)
     assert len(rows) == len(re.findall(r"\w+: \[", table)) > 100
     assert all(chinese and english for _, chinese, english in rows)
-    assert [key for key, chinese, english in rows if set(re.findall(r"\{\w+\}", chinese)) != set(re.findall(r"\{\w+\}", english))] == []
+    assert [
+        key
+        for key, chinese, english in rows
+        if set(re.findall(r"\{\w+\}", chinese)) != set(re.findall(r"\{\w+\}", english))
+    ] == []
     page = "".join(path.read_text(encoding="utf-8") for path in STATIC.iterdir() if path.suffix in (".html", ".js"))
     asked = set(re.findall(r'data-(?:word|label|hint)="(\w+)"|word\("(\w+)"', page))
     keys = {key for key, *_ in rows}
@@ -570,4 +582,7 @@ def test_every_word_is_there_in_both_languages():
 
 def test_no_script_makes_elements_from_text():
     for path in STATIC.glob("*.js"):
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", path.read_text(encoding="utf-8"))
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function",
+            path.read_text(encoding="utf-8"),
+        )
