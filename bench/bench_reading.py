@@ -170,7 +170,7 @@ def choose_prompts(novel: Novel, length: int, count: int) -> list[reading.Page]:
 def begin_paragraph(text: str, length: int = PROMPT) -> str:
     r"""Return so many characters of a page, from the first whole paragraph on if one begins soon.
 
-    >>> begin_paragraph("尾巴\n头上有字", 3)
+    >>> begin_paragraph("尾巴\n头上有几个字", 3)
     '头上有'
     """
     start = text.find("\n") + 1

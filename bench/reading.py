@@ -309,11 +309,7 @@ def author_likeness(pages: Sequence[Page], length: int = LIKENESS_LENGTH) -> flo
 
 
 def counted_losses(counted: Sequence[str], texts: Sequence[str], alphabet: int) -> list[float]:
-    """Return the nats per character of each text by 4-grams of other texts; the alphabet has so many characters.
-
-    >>> counted_losses([""], ["甲"], 4)[0] == np.log(4)
-    True
-    """
+    """Return the nats per character of each text by 4-grams of other texts; the alphabet has so many characters."""
     codes = [utf32_codes(text) for text in ("\n".join(counted), *texts)]
     chances, _ = Counts(codes[0], codes[1:], vocab_size=alphabet, order=SPREAD_ORDER).score(SPREAD_ORDER)
     ends = np.cumsum([len(text) for text in codes[1:]])

@@ -148,7 +148,7 @@ def describe_drift(three: Sequence[Sequence[float]]) -> dict:
     return {
         "means": [reading.rounded(reading.mean(part)) for part in three],
         "intervals": [[reading.rounded(end) for end in pair] for pair in ends],
-        "steady": first[0] <= last[1] and last[0] <= first[1],
+        "steady": not (first[0] > last[1] or last[0] > first[1]),  # what was not found anywhere is steady
     }
 
 

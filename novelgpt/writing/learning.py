@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 PASSES = 2  # over a text before the writing
 # Half of the rate of dynamic evaluation, and a pull that takes most of a step back after sixty of them, 2,000 tokens.
-# Measured on 红楼梦: with its own rate and pull 3,000 tokens made the next chapter worse by 0.04 to 0.09 nats a token, with
-# these better by 0.002 to 0.005; what follows a page of 400 with a new name in it got better by 0.04 and by 0.03
+# Measured on 红楼梦: with its own rate and pull 2,000 tokens made the next chapter worse by 0.05 to 0.07 nats a token,
+# with these better by 0.002 to 0.005; what follows a page with a new name in it got better by 0.04 and by 0.03
 LR = 0.005
 PULL = 0.0167  # share of the way back to the trained weights, a step
 LOOK_BACK = 256  # tokens before and with those that a step learns
