@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from novelgpt.cli import GenerateOptions, names_with, with_changes
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 
 MAX_WAITING = 32  # jobs
@@ -78,6 +79,19 @@ class Request:
         if self.ending not in ENDINGS:
             message = f"ending: found {self.ending!r}, expected {', '.join(ENDINGS)}"
             raise UserError(message, '"ending": "sentence"', EXIT_USAGE)
+
+    def values(self) -> dict[str, object]:
+        """Return the value of every sampling option of generate.py; UserError for what generate.py would refuse.
+
+        >>> Request("萧炎", 100, settings={"topk": 20}, keep_head=5).values()["topk"]
+        20
+        """
+        names, head = (
+            names_with(GenerateOptions, sampling=True),
+            {"keep_head": self.keep_head} if self.keep_head else {},
+        )
+        options = with_changes(GenerateOptions(), {**self.settings, **head}, names)
+        return {name: getattr(options, name) for name in names}
 
 
 @dataclass(frozen=True)
