@@ -34,8 +34,8 @@ class Busy(UserError):
     """More jobs wait than the queue holds."""
 
     def __init__(self):
-        message = f"{MAX_WAITING} jobs are waiting, no more can"
-        super().__init__(message, "wait until one has ended, or stop one", EXIT_ENVIRONMENT)
+        full = UserError(f"{MAX_WAITING} jobs are waiting, no more can", "wait until one has ended, or stop one")
+        super().__init__(full.message, full.hint, EXIT_ENVIRONMENT)
 
 
 @dataclass(frozen=True)
