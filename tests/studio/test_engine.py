@@ -47,6 +47,7 @@ def engine(folder):
     engine.start()
     wait_for(lambda: engine.state()["model"]["ready"] or engine.problem)
     assert engine.problem is None
+    engine.desk.book.cache_path = None  # no file beside the repository's own
     yield engine
     engine.close()
 
