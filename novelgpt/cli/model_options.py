@@ -22,7 +22,7 @@ class StudioOptions:
     )
     quantize: str | None = option(None, "8-bit weights, keys, values: fastest, on CPUs", choices=("int8",))
     # where the stories are kept
-    stories_dir: str = option("mnt/stories/", "folder of the stories", in_book="stories/")
+    stories_dir: str = option("mnt/stories/", "folder of the stories", in_book="samples/stories/")
     # who may reach it
     host: str = option("127.0.0.1", "address that it answers at; any but this one lets other machines in")
     port: int = option(8000, "its port, or the next one that is free; 0 = any", whole(0, 65535))

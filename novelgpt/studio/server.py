@@ -5,6 +5,7 @@
     ports bound → address printed → browser opened → answers; meanwhile the engine imports torch and loads the model
 """
 
+import asyncio
 import contextlib
 import errno
 import hashlib
@@ -28,6 +29,7 @@ from novelgpt.studio.routes import Api, read_body
 from novelgpt.studio.security import LOOPBACK, Guard, describe_error
 
 STATIC = Path(__file__).with_name("static")
+FIRST = 0.3  # seconds for the page, before the model is loaded
 TRIED = 20  # ports, where the one that is wanted is in use
 WILDCARDS = ("0.0.0.0", "::", "")
 LOOSE = (
@@ -133,8 +135,8 @@ def build_app(api: Api, pages: Pages, *, port: int, token: str, **facts) -> Guar
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        # by now the port is bound, so a browser waits a moment and not a minute
-        api.engine.start()
+        # the port is bound: the page comes first, for nothing else moves while torch is imported
+        asyncio.get_running_loop().call_later(FIRST, api.engine.start)
         yield
         api.engine.close()
         api.stories.close()
