@@ -1,4 +1,4 @@
-"""studio.py as a process: it answers while the model loads, finds a port, holds its folder, and keeps what was written."""
+"""studio.py as a process: it answers while the model loads, finds a port, holds its folder, and loses nothing."""
 
 import contextlib
 import http.client
