@@ -41,9 +41,8 @@ LEAST_LOGPROB = -9999.0  # JSON has no infinity
 class Engine(Protocol):
     """What the dialects need of novelgpt.studio.Engine."""
 
-    desk: object  # the loaded model, with its tokenizer; None as long as it is loading
-
     def state(self) -> dict: ...
+    def ready_desk(self) -> object: ...
     def submit(self, request: Wanted) -> Job: ...
     def score(self, text: str, start: int, end: int, top: int) -> list[Token]: ...
     def tokenize(self, text: str) -> list[int]: ...
@@ -76,7 +75,7 @@ class Front:
     @property
     def mark(self) -> int:
         """The id of the mark that stands before every text; only of a model that is loaded."""
-        return self.engine.desk.tokenizer.cls_id
+        return self.engine.ready_desk().tokenizer.cls_id
 
     def facts(self) -> Mapping[str, object]:
         """Return what is known of the model: name, context, ready, error."""
@@ -87,8 +86,7 @@ class Front:
         facts = self.facts()
         if facts["error"]:
             raise UserError(facts["error"]["message"], facts["error"]["hint"], EXIT_STATE)
-        if not facts["ready"]:
-            raise UserError("the model is still being loaded", "ask again in a moment", EXIT_ENVIRONMENT)
+        self.engine.ready_desk()  # raises what people are told of a model that is being loaded
         return facts
 
     async def read(self, request: Request, *first: str) -> Reader:
