@@ -1,4 +1,4 @@
-"""The seven commands under one name.
+"""The eight commands under one name.
 
     novelgpt clean novel.txt
     novelgpt train --raw

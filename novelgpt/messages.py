@@ -32,7 +32,7 @@ TELLING = 2.0  # seconds for another process to tell an error that this one has,
 CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")  # a terminal would obey these
 # script of a checkout -> its name under the one command `novelgpt`
 COMMANDS = {"clr_ctrl.py": "clean", "make_vocab.py": "vocab", "tokenize_corpus.py": "tokenize"}
-COMMANDS |= {f"{name}.py": name for name in ("train", "eval", "generate", "convert")}
+COMMANDS |= {f"{name}.py": name for name in ("train", "eval", "generate", "studio", "convert")}
 SCRIPT = re.compile(
     rf"(torchrun(?: --\S+)* )?(?<![\w./-])(?:python )?({'|'.join(map(re.escape, COMMANDS))})(?!\w)", re.ASCII
 )

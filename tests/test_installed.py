@@ -29,6 +29,7 @@ SCRIPTS = {
     "train.py": "train",
     "eval.py": "eval",
     "generate.py": "generate",
+    "studio.py": "studio",
     "convert.py": "convert",
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -13,11 +13,11 @@ from messages_in_code import Messages
 
 from novelgpt import languages
 from novelgpt.cli import run
-from novelgpt.commands import clean, convert, generate, tokenize, train, vocab
+from novelgpt.commands import clean, convert, generate, studio, tokenize, train, vocab
 from novelgpt.commands import eval as evaluate
 from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 
-COMMANDS = (clean, convert, evaluate, generate, tokenize, train, vocab)
+COMMANDS = (clean, convert, evaluate, generate, studio, tokenize, train, vocab)
 # what argparse, the system and the modules json and re say
 FOREIGN = (
     "options", "positional arguments", "show this help message and exit", "expected one argument",

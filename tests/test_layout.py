@@ -18,7 +18,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "novelgpt"
 # script -> its command in novelgpt/commands
 COMMANDS = {"clr_ctrl.py": "clean", "make_vocab.py": "vocab", "tokenize_corpus.py": "tokenize"}
-COMMANDS |= {f"{name}.py": name for name in ("train", "generate", "eval", "convert")}
+COMMANDS |= {f"{name}.py": name for name in ("train", "generate", "eval", "studio", "convert")}
 PRESENT = list(COMMANDS)
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "transformers", "safetensors")

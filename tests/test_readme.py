@@ -28,8 +28,10 @@ TWINS |= {
     if path.name.replace("_zh", "") not in GENERATED
 }
 PAGES = [*TWINS, *TWINS.values()]
-SCRIPTS = ("clr_ctrl.py", "make_vocab.py", "tokenize_corpus.py", "train.py", "eval.py", "generate.py", "convert.py")
-SECTIONS = dict(zip(SCRIPTS, ("clean", "vocabulary", "tokenize", "train", "eval", "generate", "convert"), strict=True))
+SCRIPTS = ("clr_ctrl.py", "make_vocab.py", "tokenize_corpus.py", "train.py", "eval.py", "generate.py", "studio.py")
+SCRIPTS += ("convert.py",)
+PARTS = ("clean", "vocabulary", "tokenize", "train", "eval", "generate", "studio", "convert")
+SECTIONS = dict(zip(SCRIPTS, PARTS, strict=True))
 BLOCK = re.compile(r"(<!-- runs -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:python|torchrun) [^`]*\.py\b[^`]*)`")
 FLAG = re.compile(r"`(--[a-z][\w-]*)")

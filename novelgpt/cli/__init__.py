@@ -1,8 +1,8 @@
 """Command lines, config files and tables of options: the door of this part."""
 
+from novelgpt.cli.model_options import ConvertOptions, StudioOptions
 from novelgpt.cli.options import (
     CleanOptions,
-    ConvertOptions,
     EvaluateOptions,
     GenerateOptions,
     TokenizeOptions,
@@ -20,6 +20,7 @@ __all__ = [
     "EvaluateOptions",
     "GenerateOptions",
     "Parser",
+    "StudioOptions",
     "TokenizeOptions",
     "TrainOptions",
     "VocabularyOptions",

@@ -1,4 +1,4 @@
-"""Every option of the seven scripts with its default, help, range and roles; written nowhere else.
+"""Every option of the eight scripts with its default, help, range and roles; written nowhere else.
 
 A script makes its flags from its table, `--print_config` prints it, the Python API takes it, run.json stores it.
 """
@@ -352,6 +352,7 @@ class GenerateOptions:
     # how it is shown
     stream: bool = option(False, "show characters as they are written")
     interactive: bool = option(False, "write by turns with the model")
+    story: str | None = option(None, "with --interactive: a story of studio.py, by its name or number", metavar="NAME")
     # several beginnings in one run
     prompts_file: str | None = option(None, "one prefix per line; --nsamples of each", metavar="FILE")
     titles: tuple[str, ...] = option((), "write texts for each title, one file per text", many=True, metavar="TITLE")
@@ -366,17 +367,3 @@ class GenerateOptions:
     # where the texts are kept
     save_samples: bool = option(False, "write the samples to files")
     save_samples_path: str = option("mnt/", "where to", metavar="FOLDER", in_book="samples/")
-
-
-@dataclass(frozen=True)
-class ConvertOptions:
-    """Options of convert.py."""
-
-    places: tuple[str, ...] = option((), "source and output: folder, .ckpt, .gguf", positional=True, metavar="PLACE")
-    to: str = option("hf", "what to write; hf is a model folder", choices=("hf", "gguf", "mindspore"))
-    source: str = option(
-        "auto", "what the source is; auto detects it", choices=("auto", "hf", "mindspore"), flag="from"
-    )
-    dtype: str = option("fp32", "format of the weights; q8_0 is for GGUF", choices=("fp32", "bf16", "fp16", "q8_0"))
-    model_config: str | None = option(None, "config JSON of a lone MindSpore checkpoint, which holds none")
-    tokenizer_path: str | None = option(None, "vocabulary of a lone MindSpore checkpoint, or of a folder without one")

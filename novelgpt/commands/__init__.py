@@ -1,1 +1,1 @@
-"""The seven commands: a script at the top level each, and `novelgpt NAME` where the package is installed."""
+"""The eight commands: a script at the top level each, and `novelgpt NAME` where the package is installed."""

@@ -15,6 +15,16 @@ PLACES = {
     "Request": "jobs",
     "Token": "jobs",
     "Engine": "engine",
+    "Api": "routes",
+    "Pages": "server",
+    "Panels": "panels",
+    "Stories": "stories",
+    "bind": "server",
+    "build_app": "server",
+    "names_of": "server",
+    "open_at_terminal": "terminal",
+    "read_token": "security",
+    "serve": "server",
 }
 
 

@@ -12,14 +12,14 @@ from novelgpt.cli.table import entries_of, is_switch
 from novelgpt.languages import to_chinese
 
 COMMANDS = {"clr_ctrl": "clean", "make_vocab": "vocab", "tokenize_corpus": "tokenize", "train": "train"}
-COMMANDS |= {"eval": "eval", "generate": "generate", "convert": "convert"}
+COMMANDS |= {"eval": "eval", "generate": "generate", "studio": "studio", "convert": "convert"}
 COMMON = ("config", "print_config", "lang", "debug", "help")
 # what only these pages say
 WORDS = {
     "All options": "全部选项",
-    "Every option of the seven commands with its default; `--help` shows the same. “–” is a default that the command "
+    "Every option of the eight commands with its default; `--help` shows the same. “–” is a default that the command "
     "finds by itself. A switch that is on by default is turned off with `--no-`. All but the first five may stand in a "
-    "config file too: the options of a command by themselves, or under its section.": "七个命令的全部选项和默认值，"
+    "config file too: the options of a command by themselves, or under its section.": "八个命令的全部选项和默认值，"
     "`--help` 里也有。“–”表示由命令自己决定。默认打开的开关用 `--no-` 关掉。除了最前面五个，都可以写在配置文件里："
     "单独写一个命令的选项，或者写在它那一节里。",
     "Every command": "每个命令都有",

@@ -23,6 +23,11 @@ PLACES = {
     },
     "eval": {"model_path": "books/红楼梦/model/final_model", "tokenized_data_path": "books/红楼梦/tokenized/"},
     "generate": {"model_path": "books/红楼梦/model/final_model", "save_samples_path": "books/红楼梦/samples/"},
+    "studio": {
+        "model_path": "books/红楼梦/model/final_model",
+        "run_dir": "books/红楼梦/model/",
+        "stories_dir": "books/红楼梦/samples/stories/",
+    },
 }
 
 
@@ -37,7 +42,7 @@ def options_of(script: str, *argv: str):
 
 
 NAMES = {"clr_ctrl": "clean", "make_vocab": "vocab", "tokenize_corpus": "tokenize", "train": "train", "eval": "eval"}
-NAMES |= {"generate": "generate"}
+NAMES |= {"generate": "generate", "studio": "studio"}
 
 
 @pytest.mark.parametrize("script", PLACES)
