@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from novelgpt.cli import Parser, StudioOptions
-from novelgpt.messages import EXIT_DONE, EXIT_INPUT, EXIT_USAGE, UserError, warn
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, warn
 
 
 def build_parser() -> Parser[StudioOptions]:
@@ -44,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warn(f"--host {options.host} lets other machines in: whoever has the address with the token can write and read")
     url = f"http://{hosts[-1] if not is_loopback(options.host) else hosts[0]}"
     url += f"/frontend?token={token}" if options.frontend else f"/#token={token}"
-    serve(app, sockets, url=url, opens_browser=not options.no_browser)
-    return EXIT_DONE
+    return serve(app, sockets, url=url, opens_browser=not options.no_browser)
 
 
 def is_loopback(host: str) -> bool:

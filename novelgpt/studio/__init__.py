@@ -22,6 +22,7 @@ PLACES = {
     "bind": "server",
     "build_app": "server",
     "names_of": "server",
+    "open_at_terminal": "terminal",
     "read_token": "security",
     "serve": "server",
 }

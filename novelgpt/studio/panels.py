@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from novelgpt.cli import GenerateOptions, names_with
+from novelgpt.cli import PRESET, PRESETS, GenerateOptions, names_with
 from novelgpt.corpus.encodings import decode_bytes
 from novelgpt.corpus.headings import read_heading
 from novelgpt.corpus.style import LABELS, measure_style
@@ -35,14 +35,6 @@ SLIDERS = {
     "typical": (0.0, 1.0, 0.01), "dry_multiplier": (0.0, 2.0, 0.05), "repetition_penalty": (1.0, 2.0, 0.01),
     "penalty_window": (0, 1024, 16), "no_repeat_ngram_size": (0, 20, 1),
 }  # fmt: skip
-PLAIN = {"temperature": 1.0, "topk": 0, "topp": 1.0, "min_p": 0.0}
-PRESETS = {
-    "seed": PLAIN | {"topk": 8},
-    "steady": PLAIN | {"temperature": 0.9, "topp": 0.9},
-    "balanced": PLAIN | {"topp": 0.98},
-    "bold": PLAIN,
-}
-PRESET = "balanced"
 PAGE = """<!doctype html>
 <html lang="zh-CN"><meta charset="utf-8"><title>{title}</title>
 <style>body{{max-width:42em;margin:2em auto;line-height:1.9}}p{{text-indent:2em;margin:0}}</style>

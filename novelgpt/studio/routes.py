@@ -107,7 +107,7 @@ class Api:
         choices = self.stories.preferences()
         state |= {"settings": describe_settings(), "presets": PRESETS, "default_preset": PRESET}
         limits = {"jobs": MAX_WAITING, "candidates": MAX_CANDIDATES, "length": MAX_LENGTH, "body": MOST_BYTES}
-        state |= {"limits": limits, "preferences": choices, "has_book": self.panels.found is not None}
+        state |= {"limits": limits, "preferences": choices, "has_book": state["model"]["book"] is not None}
         state |= {"has_run": bool(self.has_run())}
         accepted = request.headers.get("accept-language", "")
         if fault := state["model"]["error"]:

@@ -237,7 +237,6 @@ def test_without_the_book_every_panel_says_so(tmp_path, no_flushing):
         for path in ("/api/copies", "/api/style", "/api/doctor"):
             reply = served.post(path, {"story": story["id"], "node": 0}, 400)
             assert reply["error"]["message"] == f"the book of {tmp_path / 'model'} is not at hand"
-        assert served.get("/api/state")["has_book"] is False
 
 
 def test_a_disk_that_takes_nothing_is_told_and_the_story_can_be_exported(served, monkeypatch):

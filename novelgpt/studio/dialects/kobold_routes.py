@@ -17,10 +17,10 @@ from novelgpt.studio.dialects.front import (
     Front,
     Job,
     Reader,
+    Stream,
     Token,
     chat_logprobs,
     refuse,
-    stream,
     take_candidates,
     take_top,
     to_event,
@@ -182,7 +182,7 @@ class Kobold:
     async def generate_stream(self, request: Request) -> Response:
         """Write, and answer with a stream."""
         generation, headers = await self.begin(request, is_stream=True)
-        return stream(self.events(request, generation), error_form, headers, "message")
+        return Stream(self.events(request, generation), [generation.job], error_form, headers, "message")
 
     async def events(self, request: Request, generation: Generation) -> AsyncIterator[str]:
         """Yield the events of a stream; the last one has no character but the reason why it ended."""

@@ -16,9 +16,9 @@ from novelgpt.studio.dialects.front import (
     MAX_LENGTH,
     Front,
     Job,
+    Stream,
     Token,
     chat_logprobs,
-    stream,
     take_top,
     to_event,
 )
@@ -124,7 +124,8 @@ class Llama:
         more = {"length": MAX_LENGTH if length < 0 else length, "top": top or 0, "keep_head": keep}
         job = self.front.submit(prompt, wish, **more)
         if is_stream:
-            return stream(self.events(request, job, top or 0, is_after=is_after), error_form, headers)
+            events = self.events(request, job, top or 0, is_after=is_after)
+            return Stream(events, [job], error_form, headers)
         (tokens,) = await self.front.finish(request, [job])
         answer = await self.summary(job, len(tokens)) | {"content": job.text(0)}
         if top:

@@ -20,12 +20,12 @@ from novelgpt.studio.dialects.front import (
     Front,
     Job,
     Reader,
+    Stream,
     Token,
     best_of,
     chat_logprobs,
     finite,
     refuse,
-    stream,
     take_candidates,
     take_top,
     to_event,
@@ -180,7 +180,7 @@ class OpenAI:
         if is_stream:
             has_usage = isinstance(options, dict) and options.get("include_usage") is True
             events = self.events(request, completion, prefixes, jobs, has_usage=has_usage)
-            return stream(events, error_form, headers)
+            return Stream(events, jobs, error_form, headers)
         texts = await self.front.finish(request, jobs)
         choices = []
         for index, tokens in enumerate(texts):
