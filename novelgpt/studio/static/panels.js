@@ -125,7 +125,7 @@ export class Mirror {
       ask("/api/doctor", { story: id, node: head }).catch(() => null),
     ]);
     if (id !== story.id || text !== editor.text || editor.composing) return;
-    Object.assign(this, { style, doubt });
+    this.style = style;
     if (doubt) editor.setMarks("doubt", 0, editor.size, doubt.runs);
     this.draw();
   }
@@ -174,7 +174,8 @@ export class Mirror {
       return make("li", {}, make("b", {}, word(name)), bar(text, "text"), bar(book, "book"),
         make("small", {}, verdict && word(verdict)));
     });
-    const doubts = (this.doubt?.runs ?? []).map(({ what, nearest }) => make("li", {},
+    const found = new Map(this.editor.marksOf("doubt").map((run) => [cut(this.editor.text, run.start, run.end), run.nearest]));
+    const doubts = [...found].map(([what, nearest]) => make("li", {},
       make("b", { lang: "zh-CN" }, what), nearest ? ` ${word("nearest", { what: nearest })}` : ""));
     box.replaceChildren(
       make("p", {}, word(this.style.advice)), make("ul", { class: "figures" }, ...rows),

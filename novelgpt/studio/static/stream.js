@@ -32,9 +32,11 @@ export async function ask(path, body, { method, keepalive = false } = {}) {
 
 // The token of the printed address becomes a cookie and leaves the address.
 export async function login() {
-  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  const facts = new URLSearchParams(location.hash.slice(1));
+  const token = facts.get("token");
   if (!token) return;
-  history.replaceState(null, "", location.pathname);
+  facts.delete("token");
+  history.replaceState(null, "", `${location.pathname}#${facts}`);
   await ask("/api/login", { token });
 }
 

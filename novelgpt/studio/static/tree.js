@@ -142,7 +142,7 @@ export class Story {
     while (this.waiting.length) {
       this.sent = this.waiting.splice(0);
       const [id, head] = [this.id, this.head];
-      const body = { base: this.version, ops: this.sent, seen: this.seen() };
+      const body = { base: this.version, ops: this.sent, seen: this.seen(), key: Math.random().toString(36) };
       const reply = await this.insist(`/api/stories/${id}/ops`, body, head);
       this.sent = [];
       this.takeReply(reply);
@@ -160,7 +160,7 @@ export class Story {
       } catch (refusal) {
         if (refusal.status === 409 && refusal.data?.version !== undefined) {
           this.onState("moved"); // elsewhere the story went to another branch; ours stays where it was written
-          body = { base: refusal.data.version, ops: [{ head }, ...this.sent], seen: this.seen() };
+          body = { base: refusal.data.version, ops: [{ head }, ...this.sent], key: `${body.key} again` };
           continue;
         }
         this.onState("lost", refusal);

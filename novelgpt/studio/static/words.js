@@ -182,7 +182,7 @@ export function showLooks({ theme = "auto", font = "song", size = 19, indent = t
 // Sliders and presets; what is chosen is remembered by the server.
 export class Settings {
   constructor({ state, keep }) {
-    const own = state.preferences.writing ?? {};
+    const own = JSON.parse(state.preferences.writing ?? "{}");
     const base = { preset: state.default_preset, settings: {}, candidates: 1, length: 200, ending: "length", guard: 0, seed: null };
     Object.assign(this, { state, keep, values: { ...base, ...own }, base });
     this.draw();
@@ -196,7 +196,7 @@ export class Settings {
 
   set(values) {
     Object.assign(this.values, values);
-    this.keep({ writing: this.values });
+    this.keep({ writing: JSON.stringify(this.values) });
   }
 
   valueOf({ name, default: value }) {
@@ -255,7 +255,7 @@ export class Settings {
 
   // A seed that is kept: the same text again from the same place; without it the last one drawn is shown.
   seed() {
-    const field = this.number("seed", this.values.seed ?? "", 0, 2 ** 31 - 1, (seed) => {
+    const field = this.number("seed", this.values.seed ?? "", 0, 2 ** 32 - 1, (seed) => {
       this.set({ seed });
       lock.checked = seed !== null;
     });

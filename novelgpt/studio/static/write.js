@@ -111,7 +111,7 @@ function showNews({ rate, position }, place) {
 }
 
 function showEnd({ state: how, error }, node) {
-  if (how === "failed") fail(new Refusal(0, { error: { message: word("failed", { why: error ?? "" }) } }));
+  if (how === "failed") fail(new Refusal(0, { error: { message: word("failed", { why: error ? word(error) : "" }) } }));
   say(word(how === "stopped" ? "stopped" : "wrote", { n: size(node?.text ?? "") }));
   if (node) mirror.changed(node.replace[0], node.replace[0] + size(node.text));
   drawText();
@@ -282,10 +282,10 @@ function keep(choice) {
 
 async function showModel() {
   for (;;) {
-    const { model } = await ask("/api/state");
+    const { model, error } = await ask("/api/state");
     const percent = `${Math.round(100 * (model.progress ?? 0))} %`;
     $("state").textContent = model.ready ? model.name : model.error ? word("noModel") : word("loading", { p: percent });
-    if (model.error) fail(new Refusal(0, { error: { message: model.error } }));
+    if (model.error ?? error) fail(new Refusal(0, { error: model.error ?? error }));
     if (model.ready || model.error) return;
     await pause(500);
   }
