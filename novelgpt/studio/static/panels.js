@@ -1,5 +1,5 @@
 // What stands beside the text: chapters, what the book says of it, the book itself, the settings of the next text.
-import { make, word } from "./words.js";
+import { $, make, word } from "./words.js";
 import { ask } from "./stream.js";
 import { cut, size } from "./paragraphs.js";
 
@@ -9,7 +9,6 @@ const EDGE = 400; // characters around a change in which a run may have begun or
 const PAUSE = 900; // milliseconds without a change
 const LIVE = 400; // milliseconds between two looks while the model writes
 
-const $ = (id) => document.getElementById(id);
 const faint = (key, values) => make("p", { class: "faint" }, word(key, values));
 
 const HEADING =
@@ -99,13 +98,13 @@ export class Mirror {
 
   async copies(start, end) {
     const { editor, story } = this;
-    for (let at = start; at < end; at += REACH) {
+    for (let at = start; at < end && !story.isBusy(); at += REACH) {
       const to = Math.min(end, at + REACH);
       const text = editor.text;
       const from = Math.max(0, at - EDGE);
       const body = { story: story.id, node: story.head, start: from, end: to, least: LEAST };
       const found = await ask("/api/copies", body).catch(this.fail);
-      if (!found || editor.composing || !editor.text.startsWith(cut(text, 0, to))) return;
+      if (!found || story.isBusy() || !editor.text.startsWith(cut(text, 0, to))) return;
       editor.setMarks("copy", from, to, found.runs);
     }
     this.drawCopies();
