@@ -1,5 +1,5 @@
 // What else the model would have written: candidates, ten alternatives of each character, the colours of the whole text.
-import { make, word } from "./words.js";
+import { $, make, word } from "./words.js";
 import { ask } from "./stream.js";
 import { size } from "./paragraphs.js";
 
@@ -9,15 +9,13 @@ const REST = 300; // milliseconds that the mouse rests before the card opens
 const percent = (p) => (p >= 0.0995 ? `${Math.round(100 * p)} %` : p >= 0.001 ? `${(100 * p).toFixed(1)} %` : "< 0.1 %");
 const visible = (text) => text.replace(/\n/g, "↵").replace(/^\s+$/, "␣") || "∅";
 
-const at = (id) => document.getElementById(id);
-
 // The candidates of the last job: what each has written, which one is shown, and how well the old text follows.
 export function drawCandidates({ nodes, story, jobs, choose }) {
-  const list = at("candidate-list");
+  const list = $("candidate-list");
   if (list.childElementCount !== nodes.length || !nodes.length) {
     list.replaceChildren(...nodes.map((id, i) => make("li", {}, make("button", { click: () => choose(i) },
       make("small", {}), make("span", { lang: "zh-CN" })))));
-    at("no-candidates").hidden = nodes.length > 0;
+    $("no-candidates").hidden = nodes.length > 0;
   }
   const path = new Set(story.path());
   nodes.forEach((id, i) => {
@@ -48,8 +46,6 @@ export class Card {
       this.refreshSoon();
     }, { passive: true });
   }
-
-  // ---- scores
 
   // Tokens of the part of a paragraph around an offset; kept until the paragraph or what is before it changes.
   async score(index, offset) {
@@ -108,8 +104,6 @@ export class Card {
     if (on) this.refresh();
     else this.close();
   }
-
-  // ---- the card
 
   hover({ clientX, clientY, pointerType, buttons }) {
     clearTimeout(this.timer);

@@ -1,5 +1,5 @@
 // What stands beside the text: chapters, what the book says of it, the book itself, the settings of the next text.
-import { make, word } from "./words.js";
+import { $, make, word } from "./words.js";
 import { ask } from "./stream.js";
 import { cut, size } from "./paragraphs.js";
 
@@ -9,7 +9,6 @@ const EDGE = 400; // characters around a change in which a run may have begun or
 const PAUSE = 900; // milliseconds without a change
 const LIVE = 400; // milliseconds between two looks while the model writes
 
-const $ = (id) => document.getElementById(id);
 const faint = (key, values) => make("p", { class: "faint" }, word(key, values));
 
 const HEADING =
@@ -99,13 +98,13 @@ export class Mirror {
 
   async copies(start, end) {
     const { editor, story } = this;
-    for (let at = start; at < end; at += REACH) {
+    for (let at = start; at < end && !story.isBusy(); at += REACH) {
       const to = Math.min(end, at + REACH);
       const text = editor.text;
       const from = Math.max(0, at - EDGE);
       const body = { story: story.id, node: story.head, start: from, end: to, least: LEAST };
       const found = await ask("/api/copies", body).catch(this.fail);
-      if (!found || editor.composing || !editor.text.startsWith(cut(text, 0, to))) return;
+      if (!found || story.isBusy() || !editor.text.startsWith(cut(text, 0, to))) return;
       editor.setMarks("copy", from, to, found.runs);
     }
     this.drawCopies();
@@ -125,7 +124,7 @@ export class Mirror {
       ask("/api/doctor", { story: id, node: head }).catch(() => null),
     ]);
     if (id !== story.id || text !== editor.text || editor.composing) return;
-    Object.assign(this, { style, doubt });
+    this.style = style;
     if (doubt) editor.setMarks("doubt", 0, editor.size, doubt.runs);
     this.draw();
   }
@@ -174,7 +173,8 @@ export class Mirror {
       return make("li", {}, make("b", {}, word(name)), bar(text, "text"), bar(book, "book"),
         make("small", {}, verdict && word(verdict)));
     });
-    const doubts = (this.doubt?.runs ?? []).map(({ what, nearest }) => make("li", {},
+    const found = new Map(this.editor.marksOf("doubt").map((run) => [cut(this.editor.text, run.start, run.end), run.nearest]));
+    const doubts = [...found].map(([what, nearest]) => make("li", {},
       make("b", { lang: "zh-CN" }, what), nearest ? ` ${word("nearest", { what: nearest })}` : ""));
     box.replaceChildren(
       make("p", {}, word(this.style.advice)), make("ul", { class: "figures" }, ...rows),

@@ -63,8 +63,6 @@ export class Paragraphs {
     return this.paragraphs.reduce((sum, p) => sum + p.len + 1, -1);
   }
 
-  // ---- positions
-
   locate(position) {
     let index = 0;
     while (index < this.paragraphs.length - 1 && position > this.paragraphs[index].len) {
@@ -151,8 +149,6 @@ export class Paragraphs {
     return null;
   }
 
-  // ---- how a paragraph looks
-
   // [from, to) of a paragraph in pieces {text, className} of one look each.
   pieces(p, from = 0, to = p.len) {
     const edges = new Set([from, to]);
@@ -227,8 +223,6 @@ export class Paragraphs {
     this.surprise = on;
     for (const p of this.paragraphs) if (p.nats) this.paint(p);
   }
-
-  // ---- where the reader is
 
   isAtEnd() {
     const { scrollHeight, scrollTop, clientHeight } = this.scroller;

@@ -32,9 +32,11 @@ export async function ask(path, body, { method, keepalive = false } = {}) {
 
 // The token of the printed address becomes a cookie and leaves the address.
 export async function login() {
-  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  const facts = new URLSearchParams(location.hash.slice(1));
+  const token = facts.get("token");
   if (!token) return;
-  history.replaceState(null, "", location.pathname);
+  facts.delete("token");
+  history.replaceState(null, "", `${location.pathname}#${facts}`);
   await ask("/api/login", { token });
 }
 
@@ -179,14 +181,17 @@ export class Jobs {
   // How likely the model finds the next forty characters of the old text after each of the inserted ones.
   async rank(nodes) {
     const { story, fits } = this;
+    if (story.head !== nodes[0]) return;
+    const rest = this.editor.size - size(story.nodes.get(nodes[0]).text); // characters of the old text
     for (const id of nodes) {
       const { replace, text } = story.nodes.get(id);
       const start = replace[0] + size(text);
-      const { tokens } = await ask("/api/score", { story: story.id, node: id, start, end: start + 40 });
+      const end = Math.min(start + 40, rest + size(text));
+      const { tokens } = await ask("/api/score", { story: story.id, node: id, start, end });
       fits.set(id, -tokens.reduce((sum, token) => sum + token.nats, 0));
     }
     const best = nodes.toSorted((a, b) => fits.get(b) - fits.get(a))[0];
-    if (nodes.includes(story.head)) await story.go(best);
+    await story.go(best);
   }
 
   // Stop what is being written; resolves when the server has said that it has.

@@ -1,5 +1,5 @@
 // A story: what the person does becomes operations that the server keeps; the tree of versions, drawn and walked.
-import { language, word } from "./words.js";
+import { make, word } from "./words.js";
 import { ask, pause } from "./stream.js";
 import { cut, size } from "./paragraphs.js";
 
@@ -38,8 +38,6 @@ export class Story {
       if (this.editor.composing) await pause(WAIT);
     } while (insist && this.late);
   }
-
-  // ---- what the server says
 
   // Take over the whole story where nothing of our own is on its way. Returns {start, end} of the text that changed, or null.
   take(story) {
@@ -114,8 +112,6 @@ export class Story {
     }
   }
 
-  // ---- what the person does
-
   edit(op) {
     const last = this.waiting.at(-1);
     if (last && op.replace[0] === op.replace[1] && op.replace[0] === last.replace[0] + size(last.text)) {
@@ -142,7 +138,7 @@ export class Story {
     while (this.waiting.length) {
       this.sent = this.waiting.splice(0);
       const [id, head] = [this.id, this.head];
-      const body = { base: this.version, ops: this.sent, seen: this.seen() };
+      const body = { base: this.version, ops: this.sent, seen: this.seen(), key: Math.random().toString(36) };
       const reply = await this.insist(`/api/stories/${id}/ops`, body, head);
       this.sent = [];
       this.takeReply(reply);
@@ -160,7 +156,7 @@ export class Story {
       } catch (refusal) {
         if (refusal.status === 409 && refusal.data?.version !== undefined) {
           this.onState("moved"); // elsewhere the story went to another branch; ours stays where it was written
-          body = { base: refusal.data.version, ops: [{ head }, ...this.sent], seen: this.seen() };
+          body = { base: refusal.data.version, ops: [{ head }, ...this.sent], key: `${body.key} again` };
           continue;
         }
         this.onState("lost", refusal);
@@ -205,8 +201,6 @@ export class Story {
     await this.flush();
     return this.go(this.redo);
   }
-
-  // ---- the tree
 
   path(id = this.head) {
     const path = [];
@@ -262,19 +256,14 @@ export class Story {
     const path = new Set(this.path());
     const rows = this.branches();
     list.replaceChildren(...rows.map(({ ids, depth }) => {
-      const [item, button] = [document.createElement("li"), document.createElement("button")];
       const text = ids.map((id) => this.nodes.get(id).text).join("").trim();
       const isOn = ids.some((id) => path.has(id));
-      button.textContent = `${isOn ? "●" : "○"} ${cut(text, 0, 14) || "…"}`;
-      button.title = cut(text, 0, 200);
-      button.lang = "zh-CN";
-      button.className = this.nodes.get(ids[0]).kind;
-      if (isOn && ids.includes(this.head)) button.setAttribute("aria-current", "true");
-      button.addEventListener("click", () => this.go(ids.at(-1)));
+      const item = make("li", {}, make("button", { lang: "zh-CN", title: cut(text, 0, 200), class: this.nodes.get(ids[0]).kind,
+        "aria-current": ids.includes(this.head) && "true", click: () => this.go(ids.at(-1)) },
+      `${isOn ? "●" : "○"} ${cut(text, 0, 14) || "…"}`));
       item.style.setProperty("--depth", Math.min(depth, 8));
-      item.append(button);
       return item;
     }));
-    if (rows.length < 2) list.replaceChildren(Object.assign(document.createElement("li"), { className: "faint", textContent: word("noBranches"), lang: language() }));
+    if (rows.length < 2) list.replaceChildren(make("li", { class: "faint" }, word("noBranches")));
   }
 }

@@ -3,11 +3,10 @@
 const WORDS = {
   title: ["写作 · novelgpt", "Writing · novelgpt"], continue: ["续写", "Continue"], stop: ["停止", "Stop"],
   retry: ["换一个", "Another"], rewrite: ["从此处重写", "Rewrite from here"], insert: ["在此处插入", "Insert here"],
-  here: ["这个字", "This character"], undo: ["撤销", "Undo"], redo: ["重做", "Redo"],
-  previous: ["上一个版本", "Previous version"], next: ["下一个版本", "Next version"],
-  version: ["第 {n} 个版本，共 {all} 个", "Version {n} of {all}"], stories: ["我的故事", "Stories"],
-  storyName: ["故事名", "Name of the story"], newStory: ["新故事", "New story"], unnamed: ["未命名", "Untitled"],
-  open: ["打开", "Open"], remove: ["移走", "Remove"],
+  here: ["这个字", "This character"], undo: ["撤销", "Undo"], redo: ["重做", "Redo"], previous: ["上一个版本", "Previous version"],
+  next: ["下一个版本", "Next version"], version: ["第 {n} 个版本，共 {all} 个", "Version {n} of {all}"],
+  stories: ["我的故事", "Stories"], storyName: ["故事名", "Name of the story"], newStory: ["新故事", "New story"],
+  unnamed: ["未命名", "Untitled"], open: ["打开", "Open"], remove: ["移走", "Remove"],
   removeSure: ["把《{name}》移到 removed 文件夹？", "Move “{name}” to the folder removed?"], import: ["导入文件", "Import a file"],
   importHint: ["任何编码的文本都可以", "Text in any encoding"], characters: ["{n} 字", "{n} characters"],
   export: ["导出", "Export"], exportTxt: ["文本（UTF-8）", "Text (UTF-8)"],
@@ -24,20 +23,16 @@ const WORDS = {
   themeLight: ["浅色", "Light"], themeDark: ["深色", "Dark"], themePaper: ["纸", "Paper"], font: ["字体", "Font"],
   fontSong: ["宋", "Song"], fontHei: ["黑", "Hei"], fontKai: ["楷", "Kai"], textSize: ["字号", "Size"],
   indent: ["段首空两格", "Indent paragraphs"], origins: ["用颜色区分谁写的", "Colour by who wrote it"], reader: ["专注", "Focus"],
-  steady: ["稳妥", "Steady"], balanced: ["平衡", "Balanced"], bold: ["大胆", "Bold"],
-  set_temperature: ["温度", "Temperature"], set_topk: ["前 k 个", "Top k"], set_topp: ["前 p 份额", "Top p"],
-  set_min_p: ["最小份额", "Min p"], set_repetition_penalty: ["重复惩罚", "Repetition penalty"],
-  candidates: ["候选", "Candidates"],
-  noCandidates: ["续写之后，候选会在这里。点一个就用它，其余的留作分支。",
-    "After Continue the candidates are here. Click one to take it; the others stay as branches."],
+  steady: ["稳妥", "Steady"], balanced: ["平衡", "Balanced"], bold: ["大胆", "Bold"], set_temperature: ["温度", "Temperature"],
+  set_topk: ["前 k 个", "Top k"], set_topp: ["前 p 份额", "Top p"], set_min_p: ["最小份额", "Min p"],
+  set_repetition_penalty: ["重复惩罚", "Repetition penalty"], candidates: ["候选", "Candidates"],
+  noCandidates: ["续写之后，候选会在这里。点一个就用它，其余的留作分支。", "After Continue the candidates are here. Click one to take it; the others stay as branches."],
   candidate: ["候选 {n}", "Candidate {n}"], taken: ["正在用", "taken"], follows: ["接后文 {p}", "fits what follows {p}"],
   copies: ["相同", "Copies"], copiesTitle: ["与原书相同", "The same as the book"],
   copiesNone: ["没有 {n} 字以上与原书相同的地方。", "Nothing of {n} or more characters is the same as the book."],
-  copiesAsk: ["写的时候，与原书相同的 {n} 字以上的地方会画上波浪线。",
-    "Runs of {n} or more characters that stand in the book are underlined while they are written."],
+  copiesAsk: ["写的时候，与原书相同的 {n} 字以上的地方会画上波浪线。", "Runs of {n} or more characters that stand in the book are underlined while they are written."],
   copyRun: ["{n} 字 · {title}", "{n} characters · {title}"], chapterOf: ["第 {n} 篇", "chapter {n}"],
-  noBook: ["没有找到原书，所以不能比较。用 --run_dir 指出训练时的文件夹。",
-    "The book was not found, so nothing can be compared. Name the run's folder with --run_dir."],
+  noBook: ["没有找到原书，所以不能比较。用 --run_dir 指出训练时的文件夹。", "The book was not found, so nothing can be compared. Name the run's folder with --run_dir."],
   style: ["文风", "Style"], styleTitle: ["文风对照原书", "Style beside the book"],
   styleAsk: ["停笔片刻，就会和原书比较。", "Compared with the book at every pause."], here_text: ["本文", "text"],
   book: ["原书", "book"], within: ["在原书的范围内", "within the book's range"], above: ["高于原书", "above the book"],
@@ -64,10 +59,8 @@ const WORDS = {
   why_length: ["够长", "length"], why_sentence: ["句末", "sentence"], why_paragraph: ["段末", "paragraph"],
   why_chapter: ["章末", "chapter"], why_stop: ["停止词", "stop word"], why_end: ["文末", "end"],
   why_stopped: ["停止", "stopped"], why_interrupted: ["中断", "interrupted"],
-  offline: ["连不上服务器。写下的字还在这一页，连上就存。",
-    "The server does not answer. What you wrote stays in this page and is saved when it does."],
-  moved: ["这个故事在别处换了分支；你写的留在原来的分支上。",
-    "The story was moved to another branch elsewhere; what you wrote stays on its own branch."],
+  offline: ["连不上服务器。写下的字还在这一页，连上就存。", "The server does not answer. What you wrote stays in this page and is saved when it does."],
+  moved: ["这个故事在别处换了分支；你写的留在原来的分支上。", "The story was moved to another branch elsewhere; what you wrote stays on its own branch."],
   login: ["打开 studio.py 打印的那个网址（带 token）。", "Open the address that studio.py printed, with its token."],
   key_here: ["光标前那个字的概率；↑ ↓ 选，回车用", "Probability of the character before the caret; ↑ ↓ choose, Enter takes"],
   key_versions: ["上一个、下一个版本", "Previous, next version"], key_chapters: ["上一章、下一章", "Previous, next chapter"],
@@ -75,7 +68,7 @@ const WORDS = {
   key_save: ["已保存；导出", "Saved; export"], key_undo: ["撤销、重做（走在版本树上）", "Undo, redo (in the tree of versions)"],
 };
 
-const $ = (id) => document.getElementById(id);
+export const $ = (id) => document.getElementById(id);
 let column = 0;
 
 // The language of the page, as in <html lang>.
@@ -127,6 +120,7 @@ export function showTab(name) {
 }
 
 export function listenTabs() {
+  showTab("candidates");
   const tabs = [...document.querySelectorAll("[role=tab]")];
   tabs.forEach((tab, i) => {
     tab.addEventListener("click", () => showTab(tab.getAttribute("aria-controls")));
@@ -182,7 +176,7 @@ export function showLooks({ theme = "auto", font = "song", size = 19, indent = t
 // Sliders and presets; what is chosen is remembered by the server.
 export class Settings {
   constructor({ state, keep }) {
-    const own = state.preferences.writing ?? {};
+    const own = JSON.parse(state.preferences.writing ?? "{}");
     const base = { preset: state.default_preset, settings: {}, candidates: 1, length: 200, ending: "length", guard: 0, seed: null };
     Object.assign(this, { state, keep, values: { ...base, ...own }, base });
     this.draw();
@@ -196,7 +190,7 @@ export class Settings {
 
   set(values) {
     Object.assign(this.values, values);
-    this.keep({ writing: this.values });
+    this.keep({ writing: JSON.stringify(this.values) });
   }
 
   valueOf({ name, default: value }) {
@@ -255,7 +249,7 @@ export class Settings {
 
   // A seed that is kept: the same text again from the same place; without it the last one drawn is shown.
   seed() {
-    const field = this.number("seed", this.values.seed ?? "", 0, 2 ** 31 - 1, (seed) => {
+    const field = this.number("seed", this.values.seed ?? "", 0, 2 ** 32 - 1, (seed) => {
       this.set({ seed });
       lock.checked = seed !== null;
     });

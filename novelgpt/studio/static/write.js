@@ -1,5 +1,5 @@
 // The writing page: what each button and key does, and what is said about it.
-import { closeDrawers, fillSheets, listenTabs, make, openDrawer, Settings, showLooks, showTab, speak, word } from "./words.js";
+import { $, closeDrawers, fillSheets, listenTabs, make, openDrawer, Settings, showLooks, showTab, speak, word } from "./words.js";
 import { ask, Jobs, login, pause, Refusal } from "./stream.js";
 import { Editor } from "./editor.js";
 import { size } from "./paragraphs.js";
@@ -7,13 +7,14 @@ import { Story } from "./tree.js";
 import { Card, drawCandidates } from "./card.js";
 import { Chapters, findOpenings, Mirror, readFile, showExport, showStories } from "./panels.js";
 
-const $ = (id) => document.getElementById(id);
 let [state, settings, mirror, card] = [null, null, null, null];
 
 export const editor = new Editor($("text"), $("page"), {
   onEdit: (op) => {
     story.edit(op);
-    changed(op.replace[0], op.replace[0] + size(op.text));
+    $("undo").disabled = false;
+    drawSoon();
+    lookAgain(op.replace[0], op.replace[0] + size(op.text));
   },
   onUndo: (again) => run(again ? redo : undo),
 });
@@ -23,9 +24,7 @@ const jobs = new Jobs({ story, editor, onNews: showNews, onEnd: showEnd, fail })
 
 // ---- what is said
 
-function say(text) {
-  $("status").textContent = text;
-}
+const say = (text) => ($("status").textContent = text);
 
 function fail(refusal) {
   if (!(refusal instanceof Error)) return;
@@ -36,9 +35,7 @@ function fail(refusal) {
   fail.timer = setTimeout(() => $("warning").replaceChildren(), 12000);
 }
 
-function run(action) {
-  return Promise.resolve().then(action).catch(fail);
-}
+const run = (action) => Promise.resolve().then(action).catch(fail);
 
 function showSaved(how, refusal) {
   $("saved").textContent = word({ saving: "saving", saved: "saved", lost: "notSaved", moved: "saving" }[how]);
@@ -61,8 +58,12 @@ function drawStory(place = null) {
   $("redo").disabled = story.redo === null;
   story.drawBranches($("branch-list"));
   drawText();
-  if (!place) return;
-  mirror?.changed(place.start, place.end);
+  if (place) lookAgain(place.start, place.end);
+}
+
+// The text has changed here: what is said about it is asked for again.
+function lookAgain(start, end) {
+  mirror?.changed(start, end);
   card?.close();
   card?.refreshSoon();
 }
@@ -83,22 +84,14 @@ function drawSoon() {
   }, 100);
 }
 
-function changed(start, end) {
-  $("undo").disabled = false;
-  drawSoon();
-  mirror?.changed(start, end);
-  card?.close();
-  card?.refreshSoon();
-}
-
 // ---- what is written
 
 // Write on; position: the place from which the text is replaced, or where it goes in with insert.
 async function start(options = {}) {
-  if (editor.composing) return;
-  await jobs.stopAll();
-  editor.following ||= options.position === undefined && editor.isAtEnd();
-  const { nodes, seed } = await jobs.start({ ...options, ...settings.request });
+  if (editor.composing || start.isAsking) return;
+  start.isAsking = true; // a second press meanwhile is none
+  const asked = jobs.stopAll().then(() => jobs.start({ ...options, ...settings.request }));
+  const { nodes, seed } = await asked.finally(() => (start.isAsking = false));
   $("seed").placeholder = seed;
   if (nodes.length > 1) showTab("candidates");
   say(word("writing"));
@@ -111,7 +104,7 @@ function showNews({ rate, position }, place) {
 }
 
 function showEnd({ state: how, error }, node) {
-  if (how === "failed") fail(new Refusal(0, { error: { message: word("failed", { why: error ?? "" }) } }));
+  if (how === "failed") fail(new Refusal(0, { error: { message: word("failed", { why: error ? word(error) : "" }) } }));
   say(word(how === "stopped" ? "stopped" : "wrote", { n: size(node?.text ?? "") }));
   if (node) mirror.changed(node.replace[0], node.replace[0] + size(node.text));
   drawText();
@@ -139,13 +132,8 @@ async function save() {
   say(word("savedLong"));
 }
 
-async function undo() {
-  if (await story.undo()) say(word("undone"));
-}
-
-async function redo() {
-  if (await story.again()) say(word("redone"));
-}
+const undo = async () => (await story.undo()) && say(word("undone"));
+const redo = async () => (await story.again()) && say(word("redone"));
 
 function walkVersions(step) {
   const { all, at } = story.versions();
@@ -169,10 +157,7 @@ async function openStory(id) {
   showSaved("saved");
 }
 
-async function makeStory(facts) {
-  const { id } = await ask("/api/stories", { name: word("unnamed"), ...facts });
-  await openStory(id);
-}
+const makeStory = async (facts) => openStory((await ask("/api/stories", { name: word("unnamed"), ...facts })).id);
 
 const choose = () => showStories({
   current: story.id,
@@ -184,17 +169,16 @@ const choose = () => showStories({
 });
 
 async function openFirst() {
-  const { stories } = await ask("/api/stories");
-  if (stories.length) await openStory(stories[0].id);
-  else await makeStory({});
+  const [first] = (await ask("/api/stories")).stories;
+  await (first ? openStory(first.id) : makeStory({}));
 }
 
 // ---- buttons, keys, drawers
 
-function toggle(id, change) {
-  const isOn = $(id).getAttribute("aria-pressed") !== "true";
+function toggle(id) {
+  const isOn = document.body.toggleAttribute(`data-${id}`);
   $(id).setAttribute("aria-pressed", String(isOn));
-  change(isOn);
+  return isOn;
 }
 
 function escape() {
@@ -208,11 +192,7 @@ const BUTTONS = {
   "open-stories": choose, "open-export": save, "open-help": () => $("help").showModal(),
   "open-menu": () => openDrawer("menu"), "open-panels": () => openDrawer("panels"), "new-story": () => makeStory({}),
   language: () => keep({ language: document.documentElement.lang === "en" ? "zh-CN" : "en" }),
-  surprise: () => toggle("surprise", (on) => {
-    document.body.toggleAttribute("data-surprise", on);
-    card.toggle(on);
-  }),
-  reader: () => toggle("reader", (on) => document.body.toggleAttribute("data-reader", on)),
+  surprise: () => card.toggle(toggle("surprise")), reader: () => toggle("reader"),
   "find-opening": () => findOpenings($("opening-text").value, (text) => run(() => makeStory({ text }))),
 };
 const ALT = {
@@ -282,10 +262,10 @@ function keep(choice) {
 
 async function showModel() {
   for (;;) {
-    const { model } = await ask("/api/state");
+    const { model, error } = await ask("/api/state");
     const percent = `${Math.round(100 * (model.progress ?? 0))} %`;
     $("state").textContent = model.ready ? model.name : model.error ? word("noModel") : word("loading", { p: percent });
-    if (model.error) fail(new Refusal(0, { error: { message: model.error } }));
+    if (model.error ?? error) fail(new Refusal(0, { error: model.error ?? error }));
     if (model.ready || model.error) return;
     await pause(500);
   }
@@ -294,7 +274,6 @@ async function showModel() {
 async function begin() {
   fillSheets();
   speak(navigator.language);
-  showTab("candidates");
   listen();
   await login();
   state = await ask("/api/state");
@@ -302,8 +281,7 @@ async function begin() {
   speak(state.preferences.language ?? navigator.language);
   settings = new Settings({ state, keep });
   mirror = new Mirror({ editor, story, state, fail });
-  const take = (position, forced) => run(() => start({ position, forced }));
-  card = new Card($("card"), { editor, story, take, fail });
+  card = new Card($("card"), { editor, story, take: (position, forced) => run(() => start({ position, forced })), fail });
   const id = new URLSearchParams(location.hash.slice(1)).get("story") ?? state.preferences.story;
   await (id ? openStory(id).catch(openFirst) : openFirst());
   mirror.draw();
