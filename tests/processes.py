@@ -126,7 +126,7 @@ def try_cases(python: Path, cases: list[dict]) -> tuple[list[list], str]:
 def losses_of(case: dict) -> list[tuple[int, float]]:
     """Return step and loss, training and held-out, of a run's log."""
     with open(os.path.join(case["options"]["output_dir"], "log.jsonl"), encoding="utf-8") as file:
-        records = [json.loads(line) for line in file]
+        records = [record for line in file if "event" not in (record := json.loads(line))]
     return [(record["step"], record.get("loss", record.get("valid_loss"))) for record in records]
 
 

@@ -22,6 +22,8 @@ from novelgpt.messages import EXIT_USAGE, UserError, say, warn
 OWN_NOVELS = ("data/input.json", "data/input.txt")
 SAMPLE = "data/sample/novel.txt"
 VOCABULARY = "cache/vocab_small.txt"
+NETWORKS = ("demo", "laptop", "small")  # of config/, as the page weighs a book by them
+MAX_LOOKED_AT = 20_000_000  # characters that the page looks at once more
 MAX_WARNINGS = 10  # of files left out
 
 
@@ -116,6 +118,24 @@ def warn_of(options: CleanOptions, library) -> None:
                 warn(f"{facts.name}: no line matches --chapters {options.chapters}")
 
 
+def write_page(options: CleanOptions, report) -> None:
+    """Write the page of a Report; of documents that are many without what has to be read out of them once more."""
+    from novelgpt.corpus.documents import read_corpus
+    from novelgpt.network import count_config_parameters, read_model_config
+    from novelgpt.pages import report_page
+
+    facts = report.to_json()
+    documents = list(read_corpus(options.output)) if facts["characters"] <= MAX_LOOKED_AT else []
+    tokens, plans = facts["characters"] + report.documents, []  # one a character, and the mark before each document
+    vocabulary = len(set().union(*map(set, documents))) + 256 + 5  # all characters, bytes and marks
+    for name in NETWORKS if documents else ():
+        config = read_model_config(ready_file(f"config/model_config_{name}.json"), loud=False)
+        context, parameters = config["n_positions"], count_config_parameters(config, vocabulary)
+        windows = max(1, -(-(tokens - context) // (context // 2)) + 1)
+        plans.append({"name": name, "parameters": parameters, "tokens": tokens, "context": context, "windows": windows})
+    write_text(options.report, report_page(facts, documents, plans))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Clean the novels and write documents and report."""
     options = build_parser().parse_options(argv)
@@ -155,9 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = Report(options.output, library.facts, library.left_out)
     write_json(report_path(options.output), report.to_json())
     if options.report:
-        from novelgpt.pages import report_page
-
-        write_text(options.report, report_page(report.to_json()))
+        write_page(options, report)
     for line in terminal_lines(report):
         say(line)
     if titles:

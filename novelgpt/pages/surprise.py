@@ -1,16 +1,27 @@
-"""A text and what each of its characters cost a model -> a page on which they have the colour of their surprise."""
+"""A text and what each of its characters cost a model -> a page on which they have the colour of their surprise.
+
+The text stands in the page as paragraphs, which a browser lays out as they come into view. What its characters cost is
+data, two digits to the base of 36 each, in fiftieths of a nat; a paragraph is coloured when it is near::
+
+    他走了。↵     "0k1c0200zz"    0.40, 0.96, 0.04, 0.00; zz: not scored
+
+So a million characters, 3 MB of text and 2 MB of figures, open at once. A paragraph with a span that is shown as
+several characters has the lengths of all behind a bar: "0k1c|1,4".
+"""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from novelgpt.files import write_text
 from novelgpt.messages import say
-from novelgpt.pages.render import fill, word
+from novelgpt.pages.render import fill, make_visible
 
 LEVELS = 10  # colours of surprise, one a nat; the last for all above
 UNDERLINED = 7  # nats; from here on nothing hangs on colour alone
-MAX_SHOWN = 300_000  # characters of a text on a page
+STEPS = 50  # of a nat, in the data
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+NOT_SCORED = "zz"
 STRANGEST = 10  # paragraphs in the list
 SHORTEST = 8  # characters of a paragraph that may be listed
 SAMPLE = 60  # characters of it shown
@@ -40,69 +51,72 @@ def surprise_page(title: str, facts: Sequence[tuple[str, object]], chapters: Seq
         title: what was scored.
         facts: names and figures of the table at its head.
         chapters: the spans of each chapter: a text, nearly always of one character, and its surprise in nats, NaN where
-            nothing was scored. Beyond MAX_SHOWN characters chapters are left out, and the page says so.
+            nothing was scored.
     """
-    # whole chapters while they fit, and always the first; a browser chokes on millions of spans
-    kept, size = [], 0
+    shown, costs, ranked = [], [], []
     for spans in chapters:
-        size += sum(len(span.text) for span in spans)
-        if kept and size > MAX_SHOWN:
-            break
-        kept.append(spans)
+        paragraphs, first = [], len(costs)
+        for paragraph in cut_paragraphs(spans):
+            text, mean = paragraph_text(paragraph), mean_nats(paragraph)
+            # a mean of a few characters says little, and none of them may have been scored
+            if sum(len(span.text) for span in paragraph) >= SHORTEST and not math.isnan(mean):
+                ranked.append((mean, len(costs), text[:SAMPLE]))
+            visible = [show_breaks(span.text) for span in paragraph]
+            paragraphs.append((len(costs), "".join(visible)))
+            costs.append(encode_nats(paragraph, visible))
+        mean = mean_nats(spans)
+        figure = None if math.isnan(mean) else f"{mean:.3f}"
+        heading = next((text.strip("↵ 　")[:SAMPLE] for _, text in paragraphs if text.strip("↵ 　")), "—")
+        shown.append({"heading": heading, "figure": figure, "first": first, "paragraphs": paragraphs, "mean": mean})
+    ranked.sort(key=lambda entry: -entry[0])
+    highest = max((chapter["mean"] for chapter in shown if not math.isnan(chapter["mean"])), default=0.0)
     return fill(
         "surprise.html",
+        scripts=["surprise.js"],
+        styles=["surprise.css"],
+        data={"nats": costs},
         title=title,
         facts=facts,
         levels=LEVELS,
-        underlined=UNDERLINED,
-        strangest=find_strangest(chapters),
-        chapters=[show_chapter(spans) for spans in kept],
-        left_out=len(chapters) - len(kept),
+        strangest=[(f"{mean:.3f}", place, text) for mean, place, text in ranked[:STRANGEST]],
+        chapters=shown,
+        highest=highest or 1.0,
     )
 
 
-def show_chapter(spans: Sequence) -> dict:
-    """Return what the page shows of a chapter: its first line, its figure, and kind, title and text of each span."""
-    paragraphs = cut_paragraphs(spans)
-    # a class and a title for each span: the colour tells the size, the pointer the figure
-    return {
-        "heading": paragraph_text(paragraphs[0]) if paragraphs else "—",
-        "figure": word(f"surprise {mean_nats(spans):.3f}"),
-        "spans": [(level_of(span.nats), describe_nats(span.nats), show_breaks(span.text)) for span in spans],
-    }
+def encode_nats(spans: Iterable, visible: Sequence[str]) -> str:
+    """Return what spans cost as the page's script reads it, with the lengths of what is shown where one is not 1.
 
-
-def level_of(nats: float) -> str:
-    """Return the style class of a number of nats.
-
-    >>> level_of(0.2), level_of(7.9), level_of(40), level_of(math.nan)
-    ('n0', 'n7', 'n9', 'unscored')
+    >>> from types import SimpleNamespace as Span
+    >>> encode_nats([Span(nats=0.4), Span(nats=math.nan), Span(nats=99.0)], "他走了")
+    '0kzzzy'
+    >>> encode_nats([Span(nats=0.4)], ["走了"])
+    '0k|2'
     """
-    return "unscored" if math.isnan(nats) else f"n{min(LEVELS - 1, max(0, int(nats)))}"
+    codes = "".join(encode_cost(span.nats) for span in spans)
+    lengths = [len(text) for text in visible]
+    return codes if all(length == 1 for length in lengths) else f"{codes}|{','.join(map(str, lengths))}"
 
 
-def describe_nats(nats: float) -> str:
-    """Return the figure that a character shows under the pointer."""
-    return word("not scored") if math.isnan(nats) else f"{nats:.2f}"
+def encode_cost(nats: float) -> str:
+    """Return a number of nats in two digits; what is above 25.88 is that.
+
+    >>> [encode_cost(nats) for nats in (0.0, 0.4, 7.25, 40.0, math.nan)]
+    ['00', '0k', 'a2', 'zy', 'zz']
+    """
+    if math.isnan(nats):
+        return NOT_SCORED
+    number = min(36 * 36 - 2, max(0, round(nats * STEPS)) if math.isfinite(nats) else 36 * 36 - 2)
+    return DIGITS[number // 36] + DIGITS[number % 36]
 
 
 def show_breaks(text: str) -> str:
-    r"""Put a visible sign before line breaks.
+    r"""Return a span as it is shown: a sign for a line break, and signs that nobody would see.
 
-    >>> show_breaks("完\n")
-    '完↵\n'
+    >>> show_breaks("完\n"), show_breaks("\x07")
+    ('完↵', '\\x07')
     """
-    return text.replace("\n", "↵") + "\n" * text.count("\n")
-
-
-def find_strangest(chapters: Iterable[Sequence]) -> list[tuple[str, str]]:
-    """Return figure and beginning of the paragraphs that cost most a character, the strangest first."""
-    paragraphs = [part for spans in chapters for part in cut_paragraphs(spans)]
-    # a mean of a few characters says little, and none of them may have been scored
-    long = [part for part in paragraphs if sum(len(span.text) for span in part) >= SHORTEST]
-    scored = [part for part in long if not math.isnan(mean_nats(part))]
-    scored.sort(key=mean_nats, reverse=True)
-    return [(f"{mean_nats(part):.3f}", paragraph_text(part)) for part in scored[:STRANGEST]]
+    return make_visible(text.replace("\n", "↵"))
 
 
 def mean_nats(spans: Iterable) -> float:
@@ -112,16 +126,18 @@ def mean_nats(spans: Iterable) -> float:
     return sum(span.nats for span in scored) / count if count else math.nan
 
 
-def cut_paragraphs(spans: Iterable) -> list[list]:
-    """Cut spans after every line break; blank paragraphs are left out."""
-    parts: list[list] = [[]]
+def cut_paragraphs(spans: Iterable) -> Iterator[list]:
+    """Cut spans after every line break; blank lines go with the paragraph behind them."""
+    part: list = []
     for span in spans:
-        parts[-1].append(span)
-        if span.text.endswith("\n"):
-            parts.append([])
-    return [part for part in parts if "".join(span.text for span in part).strip()]
+        part.append(span)
+        if span.text.endswith("\n") and "".join(each.text for each in part).strip():
+            yield part
+            part = []
+    if part:
+        yield part
 
 
 def paragraph_text(spans: Iterable) -> str:
-    """Return the beginning of a paragraph in one line."""
-    return "".join(span.text for span in spans).strip()[:SAMPLE]
+    """Return a paragraph in one line."""
+    return "".join(span.text for span in spans).strip()

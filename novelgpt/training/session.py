@@ -94,9 +94,7 @@ def train(
 
             # the steps: to the end, or until a signal or the clock stops them
             entered, first = time.monotonic(), read_progress(checkpoint).step if checkpoint else 0
-            story = make_story(run, partial(judge, run=run)) if run.world.is_main else None
-            sample = story.writers[0] if story and story.writers else None
-            trainer = Trainer(run, stop, sample=sample, story=story, watch=watch, clock=clock, began=began)
+            trainer = Trainer(run, stop, **tell_of(run), watch=watch, clock=clock, began=began)
             try:
                 with explaining_losses(run.world), forgetting_if_too_short(run):
                     trainer.fit(checkpoint)
@@ -114,6 +112,14 @@ def train(
             wait_for_all(run.world)
             report_end(run, progress, seconds=time.monotonic() - entered)
             return None if goes_on else EXIT_DONE
+
+
+def tell_of(run: Run) -> dict:
+    """Return what a trainer tells of a run and what writes its samples; nothing in processes but the first."""
+    if not run.world.is_main:
+        return {}
+    story = make_story(run, partial(judge, run=run))
+    return {"story": story, "sample": story.writers[0] if story.writers else None}
 
 
 def begin_together(run: Run) -> Path | None:

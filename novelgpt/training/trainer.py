@@ -109,6 +109,7 @@ class Trainer:
             # the untrained network is evaluated too: what all later losses are compared with; hours have no time for it
             if pace.has_epochs and progress.step == 0 and not progress.history:
                 self.evaluate(epoch=0)
+                self.story.show_page()
             while not pace.is_over(progress):
                 batches = run.data.epoch_batches(progress.epoch, skip=progress.batch)
                 run.model.train()
@@ -312,14 +313,15 @@ class Trainer:
         """Evaluate, write the epoch's model folder and a sample; return the state that is to be saved."""
         progress = self.progress
 
-        # the evaluation comes first: the model folder names its loss; a stop may have come between it and the sample
-        evaluation = None if is_scored(progress) else self.evaluate(epoch=progress.epoch)
-        weights = self.gather_weights()
-        if self.run.world.is_main:
-            self.keeper.try_to_write(f"model_epoch{progress.epoch}", progress, weights)
-        if evaluation is not None:
-            self.keeper.choose_best(progress, evaluation.loss, weights)
-        del weights  # as large as a third of what comes now
+        # the evaluation comes first: the model folder names its loss; after a stop in the sample it is done already
+        if not is_scored(progress):
+            evaluation = self.evaluate(epoch=progress.epoch)
+            weights = self.gather_weights()
+            if self.run.world.is_main:
+                self.keeper.try_to_write(f"model_epoch{progress.epoch}", progress, weights)
+            if evaluation is not None:
+                self.keeper.choose_best(progress, evaluation.loss, weights)
+            del weights  # as large as a third of what comes now
 
         # what is saved lies on the host before the sample, after which a GPU may answer nothing any more
         state = self.gather_state()

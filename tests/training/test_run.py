@@ -81,7 +81,7 @@ def test_every_open_option_is_resolved_by_those_before_it(tiny_options):
 
 def test_both_kinds_of_data_have_every_member_that_the_loop_asks_for(tiny_options, row_options):
     members = {name for name in vars(TrainingData) if not name.startswith("_")} | set(TrainingData.__annotations__)
-    assert len(members) == 16
+    assert len(members) == 19
     for data in (prepare_run(tiny_options()).data, prepare_run(row_options()).data):
         for name in members:
             assert hasattr(data, name), name
