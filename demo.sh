@@ -21,6 +21,7 @@ losses = [json.loads(line)["valid_loss"] for line in open(out / "model/log.jsonl
 print(f"held-out loss: {losses[0]:.3f} nats per token at the start, {min(losses):.3f} at the end ({losses[0] - min(losses):.3f} below)")
 for name in ("train.json", "vocab.txt", "tokenized", "model/best_model", "model/final_model", "samples/samples.txt"):
     print(f"  {out / name}")
+print(f"how it learned, in a browser: {out / 'model/training.html'}")
 PY
 
 cat <<'WORDS'

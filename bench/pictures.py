@@ -61,9 +61,11 @@ def paint(page, top: float, height: int) -> bytes:
 
     shot = page.screenshot(full_page=True, clip={"x": 0, "y": top, "width": WIDTH, "height": height})
     picture, data = Image.open(io.BytesIO(shot)).convert("RGB"), io.BytesIO()
-    # rare colours stay too
-    few = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    few.save(data, "PNG", optimize=True)
+    # the commonest colours stay as they are, so areas of one colour do too; edges of letters take the nearest
+    common = sorted(picture.getcolors(WIDTH * height), reverse=True)[:COLOURS]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([part for _, colour in common for part in colour])
+    picture.quantize(palette=palette, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
     return data.getvalue()
 
 

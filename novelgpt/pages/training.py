@@ -145,8 +145,8 @@ class TrainingPage:
         """Return the commands that may follow, ready to be typed; None for one that would not work."""
         story, commands = self.story, dict.fromkeys(("write", "more", "resume"))
         told = story.verdict["model"] if story.verdict else ""
-        for model in (Path(told) if told else None, self.run_dir / "best_model", self.run_dir / "final_model"):
-            if model and model.is_dir():
+        for model in (self.run_dir / name for name in (told, "best_model", "final_model") if name):
+            if model.is_dir():
                 commands["write"] = as_started(spell_command(["generate.py", "--model_path", str(model)]))
                 break
         if command := story.facts.get("command"):

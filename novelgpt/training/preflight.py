@@ -42,9 +42,11 @@ FEW_TOKENS_PER_PARAMETER = 0.025  # below, a smaller network learns as well (mea
 PASSAGE = 300  # characters, of the held-out passage
 LONGEST_PREFIX = 60  # characters of a sample's prefix
 TRUTH = 200  # characters of what really follows a prefix
-# tokens that an epoch computes for each token of the samples beside the first: one that is written alone costs a few of
-# those, so that all of this stays below one percent of an epoch
-SHARE_OF_EPOCH = 1_500
+# Tokens of an epoch for each one that the samples beside the first are long, by device: a token that is written alone
+# takes as long as so many that are trained, so that two such samples stay below one percent of an epoch. Measured for
+# a CPU: as long as 9, and 80 for each sample; estimated for the others, which compute many tokens at once.
+SHARE_OF_EPOCH = {"cpu": 3_000, "mps": 30_000, "cuda": 150_000}
+SHORTEST_SAMPLE = 14  # tokens; where it would be shorter, its beginning alone costs too much
 SMALLER = ("config/model_config_laptop.json", "config/model_config_demo.json")
 
 
@@ -309,8 +311,13 @@ def make_writers(run: Run, prefixes: list[dict]) -> list[Callable[[GPT2LMHeadMod
     length = run.options.sample_length
     if not length or not run.world.is_main or run.options.shard:
         return []
-    further = min(length, int(run.data.step_tokens * run.epoch_steps[0] / SHARE_OF_EPOCH))  # tokens
-    others = [functools.partial(continue_prefix, run, prefix["text"], further) for prefix in prefixes[1:] if further]
+    share = SHARE_OF_EPOCH[run.devices[0].type]
+    further = int(run.data.step_tokens * run.epoch_steps[0] / share)  # tokens
+    others = [
+        functools.partial(continue_prefix, run, prefix["text"], min(length, further))
+        for prefix in prefixes[1:]
+        if further >= SHORTEST_SAMPLE
+    ]
     return [functools.partial(continue_prefix, run, prefixes[0]["text"], length), *others]
 
 

@@ -117,6 +117,11 @@ def test_the_verdict_comes_with_the_command_that_follows_from_it(tmp_path, recor
     assert f"python {command.format(run=tmp_path / 'run')}" in commands
 
 
+def test_the_model_that_the_run_names_is_the_one_to_write_with(tmp_path):
+    verdict = {"event": "verdict", "kind": "converged", "model": "final_model", "text": "…"}
+    assert "--model_path {}/final_model".format(tmp_path / "run") in page_of(tmp_path, [*make_records(done=4), verdict])
+
+
 def test_no_command_names_a_model_that_is_not_there(tmp_path):
     page = page_of(tmp_path, make_records(done=4), models=())
     assert "generate.py" not in page
