@@ -7,6 +7,7 @@ that a network under training writes. Each of them is a function of data and opt
 import copy
 import functools
 import os
+import re
 import shutil
 import statistics
 import time
@@ -47,6 +48,7 @@ TRUTH = 200  # characters of what really follows a prefix
 # a CPU: as long as 9, and 80 for each sample; estimated for the others, which compute many tokens at once.
 SHARE_OF_EPOCH = {"cpu": 3_000, "mps": 30_000, "cuda": 150_000}
 SHORTEST_SAMPLE = 14  # tokens; where it would be shorter, its beginning alone costs too much
+TITLE = re.compile("[《〈]([^》〉\\n]{1,30})[》〉]")
 SMALLER = ("config/model_config_laptop.json", "config/model_config_demo.json")
 
 
@@ -262,7 +264,9 @@ def tell_facts(run: Run, documents: list[str]) -> dict:
     if data.num_valid > 1:
         tokens, characters = data.num_valid, data.valid_characters
         counting = data.yardsticks(run.tokenizer.vocab_size) or {}
-    title = data.opening(run.tokenizer.decode).strip().partition("\n")[0]
+    # a book that does not begin with its name is known by its first chapter
+    named = TITLE.match("".join(documents[:1]).strip())
+    title = named[1] if named else data.opening(run.tokenizer.decode).strip().partition("\n")[0]
     return {
         "tokens": data.num_tokens,
         "windows": data.num_rows,

@@ -18,7 +18,7 @@ from novelgpt.evaluation import Measure
 from novelgpt.files import read_json
 from novelgpt.network import load_model
 from novelgpt.training.log import RunLog
-from novelgpt.training.preflight import find_passage, make_writers
+from novelgpt.training.preflight import find_passage, make_writers, tell_facts
 from novelgpt.training.run import prepare_run
 from novelgpt.training.session import train
 
@@ -91,6 +91,12 @@ def test_the_start_tells_sizes_yardsticks_style_passage_and_prefixes(tiny_option
     assert opening["text"] + opening["truth"].split("\n")[0] == STORY[0].split("\n")[0]
     text = "\n".join(STORY * 3)
     assert held["kind"] == "held_out" and held["text"] and held["text"] + held["truth"].split("\n\n")[0] in text
+
+
+@pytest.mark.parametrize(("first", "book"), [("《井里的星》\n作者：无名", "井里的星"), (STORY[0], "第一章 井")])
+def test_a_book_is_called_by_its_name_or_by_its_first_chapter(tiny_options, first, book):
+    run = prepare_run(tiny_options())
+    assert tell_facts(run, [first, *STORY])["book"] == book
 
 
 def test_the_passage_costs_what_eval_py_says(tiny_options):
