@@ -9,7 +9,6 @@ The samples go to stdout and, with --save_samples, to mnt/samples.txt and mnt/sa
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from novelgpt.cli import GenerateOptions, Parser
 from novelgpt.messages import EXIT_INPUT, UserError, progress_bar, say
@@ -110,9 +109,7 @@ def write_interactively(session, prompt, options: GenerateOptions, *, is_new: bo
     beginning = session.tokenizer.show(prompt.ids)
     story = open_story(options.save_samples_path, beginning, facts, is_new=is_new)
     if session.learner:
-        from novelgpt.network import hash_weights
-
-        session.learner.keep_beside(story.path, hash_weights(Path(options.model_path)))
+        session.learner.keep_beside(story.path, options.model_path)
     try:
         return write_by_turns(session, story, prompt.stop_rule, sys.stdin)
     finally:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from novelgpt import __version__
-from novelgpt.cli import PRESET, PRESETS
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.files import atomic_folder, write_json, write_text
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError
@@ -188,9 +187,7 @@ def write_configs(
     ids = {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.cls_id, "pad_token_id": tokenizer.pad_id}
     write_json(folder / "config.json", {**values, **ids, "torch_dtype": str(dtype).removeprefix("torch.")})
     # The defaults of generate.py, so that transformers' own generate writes in the same manner.
-    chosen = PRESETS[PRESET]
-    generation = {"do_sample": True, "temperature": chosen["temperature"], "top_k": chosen["topk"]}
-    generation |= {"top_p": chosen["topp"]}
+    generation = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 0.98}
     write_json(folder / "generation_config.json", generation | ids)
 
 

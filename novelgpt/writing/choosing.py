@@ -16,10 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.writing.book import Book, distinct_share
 from novelgpt.writing.decoder import Decoder, Weights
-from novelgpt.writing.text import Sample
 
 LEVELS = np.linspace(0.05, 0.95, 19)  # quantiles at which two distributions are compared
 READ_TOKENS = 4096  # of the book's end
@@ -72,7 +70,7 @@ class Chooser:
         max_copy: characters that a text may copy in a row; None for LONGEST_COPY.
     """
 
-    def __init__(self, count: int, weights: Weights, tokenizer: NovelTokenizer, book: Book, max_copy: int | None):
+    def __init__(self, count: int, weights: Weights, tokenizer, book: Book, max_copy: int | None):
         self.count, self.max_copy = count, max_copy or LONGEST_COPY
         # whole chapters from the end on, until there are enough tokens
         ids: list[int] = []
@@ -95,11 +93,11 @@ class Chooser:
             self.limits[length] = float(np.quantile(shares, 0.95))
         return self.limits[length]
 
-    def choose(self, candidates: Sequence[Sample], texts: Sequence[str], copied: Sequence[int], began: float) -> Sample:
+    def choose(self, candidates: Sequence, texts: Sequence[str], copied: Sequence[int], began: float):
         """Return the best candidate of a text.
 
         Args:
-            candidates: with the nats of their tokens.
+            candidates: the Samples, with the nats of their tokens.
             texts: what people read of each.
             copied: characters that each copies in a row; 0 where that is not measured.
             began: what time.perf_counter() showed before they were written.
@@ -111,7 +109,7 @@ class Chooser:
         self.seconds += time.perf_counter() - began
         return candidates[kept]
 
-    def rank(self, sample: Sample, text: str, copied: int) -> tuple[bool, bool, float]:
+    def rank(self, sample, text: str, copied: int) -> tuple[bool, bool, float]:
         """Return what decides, the lower the better: it loops, it copies, it is far from the book."""
         loops = sample.ended == "loop" or repeated_share(text) > self.usual_repeats(len(text))
         return loops, copied > self.max_copy, distance(sample.nats[: len(sample.ids)], self.usual)

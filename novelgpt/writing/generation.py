@@ -16,13 +16,12 @@ import torch
 from novelgpt.cli import PRESET, PRESETS, GenerateOptions, names_with, preset_values
 from novelgpt.compute import MAX_ROWS
 from novelgpt.corpus.tokenizers import NovelTokenizer
-from novelgpt.messages import EXIT_USAGE, UserError, say, warn
+from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError, say, warn
 from novelgpt.network import choose_devices, choose_precision, describe_devices, read_model
-from novelgpt.writing.batch import SampleBatch
 from novelgpt.writing.book import Book
 from novelgpt.writing.choosing import Chooser
 from novelgpt.writing.copying import Copied, CopyMeter
-from novelgpt.writing.decoder import Weights, decoding_device, perplexity
+from novelgpt.writing.decoder import SampleBatch, Weights, decoding_device, perplexity
 from novelgpt.writing.sampling import LONGEST_NAME, Controls
 from novelgpt.writing.text import CHECK_EVERY, QUOTES, Endings, Sample, StopRule, answer_rule, single_ids
 
@@ -104,6 +103,9 @@ class Session:
             weights = self.learner.begin(prefix) if self.learner else self.weights
             more = {"learner": self.learner, "counts_nats": self.chooser is not None}
             batch = SampleBatch(weights, endings, self.controls, rule, group, self.seed, **more)
+            if not batch.is_sound:
+                message = "the model's output is not a number"
+                raise UserError(message, "use an earlier checkpoint, such as model/best_model", EXIT_STATE)
             while growing := [sample for sample in group if not sample.ended]:
                 if self.is_stopped():
                     for sample in growing:
