@@ -166,7 +166,7 @@ def measure_next_chapter(session, model, chapters: Sequence[str], count: int) ->
     for one, other in list(itertools.pairwise(chapters))[:count]:
         ids = session.tokenizer.encode_prefix(other).astype("int64")
         session.learner.begin(session.tokenizer.encode_prefix(one).tolist())
-        learned = Measure(session.learner.network(), session.tokenizer, stride=measure.stride)
+        learned = Measure(session.learner.network(), session.tokenizer, stride=measure.cut["stride"])
         before.append(float(measure.score(ids).nats.mean()))
         after.append(float(learned.score(ids).nats.mean()))
     gains = [new - old for new, old in zip(after, before, strict=True)]

@@ -220,9 +220,10 @@ def generate(model: Model, prefix: str, options: GenerateOptions | None = None, 
     Args:
         model: a model folder, or what load_model returned.
         prefix: what the text begins with, with or without [CLS] in front.
-        options, changes: as the flags of generate.py: length, stop, nsamples, batch_size, temperature, topk, topp,
-            min_p, repetition_penalty, penalty_window, no_repeat_ngram_size, bad_words (a list), cut_loops, keep_head,
-            seed, precision, quantize, device, corpus, max_copy.
+        options, changes: as the flags of generate.py: length, stop, nsamples, batch_size, preset, temperature, topk,
+            topp, min_p, typical, dry_multiplier, dry_base, dry_allowed_length, repetition_penalty, penalty_window,
+            no_repeat_ngram_size, bad_words (a list), adapt, best_of, cut_loops, keep_head, seed, precision, quantize,
+            device, corpus, max_copy.
 
     Raises:
         UserError: no such model or setting, or a value out of its range.

@@ -10,8 +10,7 @@ from novelgpt.cli.options import (
     VocabularyOptions,
 )
 from novelgpt.cli.parser import BEGAN, IS_RANK, Parser, run, spell_command
-from novelgpt.cli.table import book_places, names_with, with_changes
-from novelgpt.cli.values import PRESET, PRESETS, preset_values
+from novelgpt.cli.table import PRESET, PRESETS, book_places, names_with, preset_values, with_changes
 
 __all__ = [
     "BEGAN",

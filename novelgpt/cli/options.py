@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from novelgpt.cli.table import option, real, whole
+from novelgpt.cli.table import PRESET, PRESETS, option, real, whole
 from novelgpt.cli.values import (
-    PRESET,
-    PRESETS,
     book_name,
     chapter_pattern,
     clock_time,

@@ -19,6 +19,16 @@ from pathlib import Path
 
 from novelgpt.messages import EXIT_USAGE, UserError, nearest_words
 
+# how generate.py chooses each token, unless it is told: these values and no others are what --preset stands for
+NO_FILTER = {"temperature": 1.0, "topk": 0, "topp": 1.0, "min_p": 0.0, "typical": 1.0, "dry_multiplier": 0.0}
+PRESETS = {
+    "seed": NO_FILTER | {"topk": 8},  # of GPT2-Chinese, the ancestor
+    "steady": NO_FILTER | {"temperature": 0.9, "topp": 0.9},
+    "balanced": NO_FILTER | {"topp": 0.98},
+    "bold": NO_FILTER,
+}
+PRESET = "balanced"  # the default
+
 
 def option(
     default: object,
@@ -84,6 +94,18 @@ def book_places(table: type, book: str | None, *, but: Collection[str] = ()) -> 
         for entry, place in places.items()
         if "if_there" not in entry.metadata or (Path(place).exists() and "pretrained_model" not in but)
     }
+
+
+def preset_values(options) -> dict[str, object]:
+    """Return how tokens are chosen by GenerateOptions: what they say themselves, and for the rest what the preset says.
+
+    >>> from novelgpt.cli import GenerateOptions
+    >>> values = preset_values(GenerateOptions(preset="seed", temperature=0.8))
+    >>> values["temperature"], values["topk"]
+    (0.8, 8)
+    """
+    given = {name: getattr(options, name) for name in NO_FILTER}
+    return PRESETS[options.preset] | {name: value for name, value in given.items() if value is not None}
 
 
 def is_switch(entry: Field) -> bool:

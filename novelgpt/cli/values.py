@@ -10,28 +10,7 @@ FORMAT_NAMES = {
     "16": "fp16", "16-mixed": "fp16", "float16": "fp16", "32": "fp32", "32-true": "fp32", "float32": "fp32",
     "no": "fp32", "bf16-mixed": "bf16", "bfloat16": "bf16",
 }  # fmt: skip
-# how generate.py chooses each token, unless it is told: these values and no others are what --preset stands for
-NO_FILTER = {"temperature": 1.0, "topk": 0, "topp": 1.0, "min_p": 0.0, "typical": 1.0, "dry_multiplier": 0.0}
-PRESETS = {
-    "seed": NO_FILTER | {"topk": 8},  # of GPT2-Chinese, the ancestor
-    "steady": NO_FILTER | {"temperature": 0.9, "topp": 0.9},
-    "balanced": NO_FILTER | {"topp": 0.98},
-    "bold": NO_FILTER,
-}
-PRESET = "balanced"  # the default
 NO_FOLDER = re.compile(r'[/\\<>:"|?*]|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)  # Windows' rules, too
-
-
-def preset_values(options) -> dict[str, object]:
-    """Return how tokens are chosen by GenerateOptions: what they say themselves, and for the rest what the preset says.
-
-    >>> from novelgpt.cli import GenerateOptions
-    >>> values = preset_values(GenerateOptions(preset="seed", temperature=0.8))
-    >>> values["temperature"], values["topk"]
-    (0.8, 8)
-    """
-    given = {name: getattr(options, name) for name in NO_FILTER}
-    return PRESETS[options.preset] | {name: value for name, value in given.items() if value is not None}
 
 
 def precision_name(text: str) -> str:

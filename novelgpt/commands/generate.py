@@ -118,9 +118,7 @@ def write_interactively(session, prompt, options: GenerateOptions, *, is_new: bo
             facts = {"model": options.model_path, "corpus": corpus_facts(options.model_path).get("sha256")}
             story = open_story(options.save_samples_path, beginning, facts, is_new=is_new)
         if session.learner:
-            from novelgpt.network import hash_weights
-
-            session.learner.keep_beside(story.path, hash_weights(Path(options.model_path)))
+            session.learner.keep_beside(story.path, options.model_path)
         try:
             return write_by_turns(session, story, prompt.stop_rule, sys.stdin)
         finally:

@@ -187,7 +187,7 @@ def write_configs(
     ids = {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.cls_id, "pad_token_id": tokenizer.pad_id}
     write_json(folder / "config.json", {**values, **ids, "torch_dtype": str(dtype).removeprefix("torch.")})
     # The defaults of generate.py, so that transformers' own generate writes in the same manner.
-    generation = {"do_sample": True, "temperature": 1.0, "top_k": 8, "top_p": 1.0}
+    generation = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 0.98}
     write_json(folder / "generation_config.json", generation | ids)
 
 

@@ -17,9 +17,7 @@ import numpy as np
 import torch
 
 from novelgpt.corpus.style import distinct_share
-from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.writing.decoder import Decoder, Weights
-from novelgpt.writing.text import Sample
 
 LEVELS = np.linspace(0.05, 0.95, 19)  # quantiles at which two distributions are compared
 READ_TOKENS = 4096  # of the book's end
@@ -76,7 +74,7 @@ class Chooser:
         self,
         count: int,
         weights: Weights,
-        tokenizer: NovelTokenizer,
+        tokenizer,
         documents: Sequence[str],
         max_copy: int | None,
     ):
@@ -105,11 +103,11 @@ class Chooser:
             self.limits[length] = float(np.quantile(shares, 0.95))
         return self.limits[length]
 
-    def choose(self, candidates: Sequence[Sample], texts: Sequence[str], copied: Sequence[int], began: float) -> Sample:
+    def choose(self, candidates: Sequence, texts: Sequence[str], copied: Sequence[int], began: float):
         """Return the best candidate of a text.
 
         Args:
-            candidates: with the nats of their tokens.
+            candidates: the Samples, with the nats of their tokens.
             texts: what people read of each.
             copied: characters that each copies in a row; 0 where that is not measured.
             began: what time.perf_counter() showed before they were written.
@@ -121,7 +119,7 @@ class Chooser:
         self.seconds += time.perf_counter() - began
         return candidates[kept]
 
-    def rank(self, sample: Sample, text: str, copied: int) -> tuple[bool, bool, float]:
+    def rank(self, sample, text: str, copied: int) -> tuple[bool, bool, float]:
         """Return what decides, the lower the better: it loops, it copies, it is far from the book."""
         loops = sample.ended == "loop" or repeated_share(text) > self.usual_repeats(len(text))
         return loops, copied > self.max_copy, distance(sample.nats[: len(sample.ids)], self.usual)

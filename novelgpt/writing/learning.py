@@ -21,7 +21,7 @@ import torch
 from novelgpt.evaluation import NOT_SCORED, STRETCH, LearningCopy
 from novelgpt.files import atomic_writer
 from novelgpt.messages import UserError, say, warn
-from novelgpt.network import check_safetensors_header, read_safetensors
+from novelgpt.network import check_safetensors_header, hash_weights, read_safetensors
 from novelgpt.writing.decoder import Weights
 
 if TYPE_CHECKING:
@@ -69,7 +69,11 @@ class TextLearner:
         return self.copy.twin
 
     def begin(self, ids: Sequence[int]) -> Weights:
-        """Return weights that have learned exactly this text, and forget what was learned since."""
+        """Return weights that have learned exactly this text, and forget what was learned since.
+
+        Args:
+            ids: of the prefix; where it is the one that was learned last, nothing is learned again.
+        """
         if self.ids != list(ids):
             self.copy.restart()
             self.learn_base(ids, 0)
@@ -79,8 +83,12 @@ class TextLearner:
         return self.weights
 
     def go_on(self, ids: Sequence[int]) -> None:
-        """Learn what is new of a story; where what was learned is no longer its beginning, learn it from the trained
-        weights on."""
+        """Learn what is new of a story, and keep that beside it.
+
+        Args:
+            ids: the whole story. Where what was learned is no longer its beginning, since a part was undone or written
+                anew, it is learned from the trained weights on.
+        """
         known = len(self.ids)
         if 0 < known <= len(ids) and list(ids[:known]) == self.ids:
             self.copy.return_to(self.base)
@@ -100,13 +108,24 @@ class TextLearner:
         say(f"--adapt: {count:,} tokens learned in {time.perf_counter() - start:.1f} s")
 
     def follow(self, ids: Sequence[int], end: int) -> Weights:
-        """Learn the tokens of a growing text up to a place, those that were not learned yet, and return the weights."""
+        """Learn the tokens of a growing text up to a place, those that were not learned yet, and return the weights.
+
+        Args:
+            ids: the text as far as it is written.
+            end: where its window begins now; what lies before has left it.
+        """
         self.learn(ids, self.place, end)
         self.place = max(self.place, end)
         return self.make_weights()
 
     def learn(self, ids: Sequence[int], first: int, end: int) -> None:
-        """Take a step on each stretch from a place of a text to another one."""
+        """Take a step on each stretch from a place of a text to another one.
+
+        Args:
+            ids: the text, at least up to `end`; a step reads as much of it before its stretch as the context holds.
+            first: the first token to be learned; that of a text never is, for nothing stands before it.
+            end: the first one that is left alone.
+        """
         whole = torch.tensor(list(ids[:end]), dtype=torch.int64, device=self.copy.device)
         labels = whole.masked_fill(torch.isin(whole, self.unknown), NOT_SCORED)
         for start in range(max(first, 1), end, self.stretch):  # the first token of a text has nothing before it
@@ -119,14 +138,14 @@ class TextLearner:
 
     # ---- beside a story
 
-    def keep_beside(self, story: Path, trained: str) -> None:
+    def keep_beside(self, story: Path, model_path: str | Path) -> None:
         """Keep what is learned beside a story, and go on with what is kept there.
 
         Args:
             story: its file.
-            trained: hash of the model's weights; what another model has learned is of no use.
+            model_path: folder of the model; what another one has learned is of no use.
         """
-        self.path, self.trained = story.with_name(KEPT), trained.encode()
+        self.path, self.trained = story.with_name(KEPT), hash_weights(Path(model_path)).encode()
         if not self.path.exists():
             return
         try:

@@ -384,3 +384,14 @@ def test_a_folder_that_transformers_saved_is_read(model, tiny_tokenizer, tmp_pat
     input_ids = torch.tensor([[2, 300, 301]])
     with torch.no_grad():
         torch.testing.assert_close(loaded(input_ids).logits, theirs(input_ids).logits)
+
+
+def test_transformers_own_generate_chooses_as_generate_py_does_by_default(tiny_config, tiny_tokenizer, tmp_path):
+    from novelgpt.cli import PRESET, PRESETS
+
+    save_model(build_model(tiny_config, tiny_tokenizer), tiny_tokenizer, tmp_path / "model")
+    written = json.loads((tmp_path / "model/generation_config.json").read_text(encoding="utf-8"))
+    ours = PRESETS[PRESET]
+    assert {name: written[name] for name in ("temperature", "top_k", "top_p")} == {
+        "temperature": ours["temperature"], "top_k": ours["topk"], "top_p": ours["topp"],
+    }  # fmt: skip

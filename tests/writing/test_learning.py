@@ -125,6 +125,11 @@ def test_a_story_that_was_undone_is_learned_from_the_trained_weights_on(tokenize
     assert all(map(torch.equal, learner.base, fresh.base))
 
 
+@pytest.fixture(autouse=True)
+def _models_are_told_apart_by_their_names(monkeypatch):
+    monkeypatch.setattr("novelgpt.writing.learning.hash_weights", str)
+
+
 def keep_one(tokenizer, folder, model: str = "model") -> TextLearner:
     """Return a learner that keeps what it has learned in a folder."""
     learner = TextLearner(network(tokenizer, 64), [])
