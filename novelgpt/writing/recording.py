@@ -82,9 +82,8 @@ class RecordedBatch(SampleBatch):
     def choose(self, history: torch.Tensor, count: torch.Tensor | int, uniforms: torch.Tensor) -> torch.Tensor:
         """Return the next token (B,) of every row, as SampleBatch does, and note what the facts are made of."""
         # the opinion first, since bans change the logits in place
-        place = (count if isinstance(count, torch.Tensor) else torch.tensor([count])) % CHECK_EVERY
-        place = place.to(self.logits.device)
-        self.opinions.index_copy_(0, place, self.logits.unsqueeze(0))
+        place = count % CHECK_EVERY
+        put_at(self.opinions, place, self.logits)
         if self.guard:
             self.ban_copies()
         values, ids = find_candidates(self.logits, history, count, self.controls)  # (B, K)
@@ -96,14 +95,14 @@ class RecordedBatch(SampleBatch):
                 self.guard.push(row, token_id)
         return tokens
 
-    def keep_left(self, values: torch.Tensor, ids: torch.Tensor, place: torch.Tensor) -> None:
+    def keep_left(self, values: torch.Tensor, ids: torch.Tensor, place: torch.Tensor | int) -> None:
         """Note the best of the candidates (B, K) with their probabilities among these alone."""
         chances, places = values.log_softmax(1).topk(min(self.top, values.shape[1]))  # (B, W)
         missing = self.top - chances.shape[1]
         chances = torch.nn.functional.pad(chances, (0, missing), value=-math.inf)
         names = torch.nn.functional.pad(ids.gather(1, places), (0, missing))
-        self.left.index_copy_(0, place, chances.unsqueeze(0))
-        self.left_ids.index_copy_(0, place, names.unsqueeze(0))
+        put_at(self.left, place, chances)
+        put_at(self.left_ids, place, names)
 
     def ban_copies(self) -> None:
         """Make the tokens impossible that the guard bans."""
@@ -118,8 +117,20 @@ class RecordedBatch(SampleBatch):
         for row in range(len(self.samples)):
             tokens = self.history[row, first : self.count]
             described = describe_tokens(self.opinions[places, row], tokens, self.top)
-            names, chances = self.left_ids[places, row].tolist(), self.left[places, row].tolist()
-            pairs = (zip(*each, strict=True) for each in zip(names, chances, strict=True))
-            after = [[(name, chance) for name, chance in pair if chance > -math.inf] for pair in pairs]
+            after = self.read_left(places, row) if self.top else None
             found.append(read_facts(described, after))
         return found
+
+    def read_left(self, places: torch.Tensor, row: int) -> list[list[tuple[int, float]]]:
+        """Return what could be drawn at some places of the ring, best first."""
+        names, chances = self.left_ids[places, row].tolist(), self.left[places, row].tolist()
+        pairs = (zip(*each, strict=True) for each in zip(names, chances, strict=True))
+        return [[(name, chance) for name, chance in pair if chance > -math.inf] for pair in pairs]
+
+
+def put_at(ring: torch.Tensor, place: torch.Tensor | int, value: torch.Tensor) -> None:
+    """Write one entry of a ring (N, ...); on a GPU the place is a tensor (1,), which a graph can hold."""
+    if isinstance(place, int):
+        ring[place] = value
+    else:
+        ring.index_copy_(0, place, value.unsqueeze(0))
