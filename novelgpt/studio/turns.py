@@ -325,10 +325,10 @@ def write_slice(batch: RecordedBatch, candidates: list[Candidate], size: int) ->
         count = batch.count - first
         if not count:  # stopped
             break
-        for row, (candidate, ids) in enumerate(zip(candidates, rows, strict=True)):
+        for candidate, ids, facts in zip(candidates, rows, batch.facts(first), strict=True):
             if candidate.sample.ended:
                 continue
-            for token_id, fact in zip(ids, batch.facts(row, first, batch.count), strict=True):
+            for token_id, fact in zip(ids, facts, strict=True):
                 candidate.take(token_id, fact)
             candidate.show()
         left -= count

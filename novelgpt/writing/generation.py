@@ -110,12 +110,13 @@ class Session:
                     for sample in growing:
                         sample.end(len(sample.ids), "stopped")
                 else:  # no more tokens than the longest text still needs: at its bound every text has ended
-                    left = rule.max_tokens - max(len(sample.ids) for sample in growing)
+                    left, first = rule.max_tokens - max(len(sample.ids) for sample in growing), batch.count
                     for sample, tokens in zip(group, batch.decode_many(min(check_every, left)), strict=True):
                         sample.extend(tokens, rule, endings)
+                    if self.chooser:
+                        for sample, facts in zip(group, batch.facts(first), strict=True):
+                            sample.nats += [-fact.logprob for fact in facts]
                 yield samples
-            if self.chooser:
-                batch.note_nats()
 
     def write_best(self, sample: Sample, rule: StopRule) -> Sample:
         """Write the candidates of a sample and return the best of them."""

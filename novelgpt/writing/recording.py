@@ -3,8 +3,8 @@
     logits ─log-softmax─ probability, rank, the best tokens         before the filters: the model's opinion
        └─ guard ─ filters ─ what could be drawn ─ draw ─ token       after them
 
-All of it is kept in tensors of one column a token, so that a CUDA graph can hold the step, and read out a few tokens at
-a time. The guard needs the text itself, so with it a GPU does without the graph.
+A step only notes the logits, in a ring of CHECK_EVERY tokens, so that a CUDA graph can hold it; the facts are computed
+for several tokens at once. The guard needs the text itself, so with it a GPU does without the graph.
 """
 
 import math
@@ -15,6 +15,7 @@ import torch
 
 from novelgpt.writing.batch import SampleBatch
 from novelgpt.writing.sampling import draw, find_candidates
+from novelgpt.writing.text import CHECK_EVERY
 
 
 class Fact(NamedTuple):
@@ -47,10 +48,8 @@ def describe_tokens(logits: torch.Tensor, tokens: torch.Tensor, top: int) -> tup
     return own, (chances > own).sum(1, keepdim=True) + 1, *chances.topk(top)
 
 
-def read_facts(
-    described: Sequence[torch.Tensor], after: Sequence[Sequence[tuple[int, float]]] | None = None
-) -> list[Fact]:
-    """Turn what describe_tokens returned into facts, one a row."""
+def read_facts(described: Sequence[torch.Tensor], after: Sequence[list[tuple[int, float]]] | None = None) -> list[Fact]:
+    """Turn what describe_tokens returned into facts, one a row; after is what could be drawn in each."""
     own, ranks, best, ids = (each.tolist() for each in described)
     after = after or [[]] * len(own)
     rows = zip(own, ranks, ids, best, after, strict=True)
@@ -73,46 +72,37 @@ class RecordedBatch(SampleBatch):
         super().__init__(*settings, **more)
 
     def capture(self):
-        """Return a graph of the step, on a GPU and without a guard; and take the memory for the facts."""
-        rows, columns = self.history.shape
-        device, wide = self.weights.device, (rows, columns, self.top)
-        self.own = torch.zeros(rows, columns, device=device)  # (B, N)
-        self.ranks = torch.zeros(rows, columns, dtype=torch.int64, device=device)  # (B, N)
-        self.best, self.left = torch.zeros(wide, device=device), torch.zeros(wide, device=device)  # (B, N, top)
-        self.best_ids = torch.zeros(wide, dtype=torch.int64, device=device)
-        self.left_ids = torch.zeros(wide, dtype=torch.int64, device=device)
+        """Return a graph of the step, on a GPU and without a guard; and take the memory for what is noted."""
+        rows, device = self.decoder.rows, self.weights.device
+        self.opinions = torch.zeros(CHECK_EVERY, *self.logits.shape, device=device)  # (CHECK_EVERY, B, V)
+        self.left = torch.zeros(CHECK_EVERY, rows, self.top, device=device)
+        self.left_ids = torch.zeros(CHECK_EVERY, rows, self.top, dtype=torch.int64, device=device)
         return None if self.guard else super().capture()
 
     def choose(self, history: torch.Tensor, count: torch.Tensor | int, uniforms: torch.Tensor) -> torch.Tensor:
-        """Return the next token (B,) of every row, as SampleBatch does, and keep the facts."""
+        """Return the next token (B,) of every row, as SampleBatch does, and note what the facts are made of."""
         # the opinion first, since bans change the logits in place
-        opinion = self.logits.clone()  # (B, V)
+        place = count % CHECK_EVERY
+        put_at(self.opinions, place, self.logits)
         if self.guard:
             self.ban_copies()
         values, ids = find_candidates(self.logits, history, count, self.controls)  # (B, K)
         tokens = draw(values, ids, uniforms)
-        own, ranks, best, best_ids = describe_tokens(opinion, tokens, self.top)
-        # into the column of this token
-        column = count if isinstance(count, torch.Tensor) else torch.tensor([count], device=tokens.device)
-        self.own.index_copy_(1, column, own)
-        self.ranks.index_copy_(1, column, ranks)
         if self.top:
-            self.best.index_copy_(1, column, best.unsqueeze(1))
-            self.best_ids.index_copy_(1, column, best_ids.unsqueeze(1))
-            self.keep_left(values, ids, column)
+            self.keep_left(values, ids, place)
         if self.guard:
             for row, token_id in enumerate(tokens[: len(self.samples)].tolist()):
                 self.guard.push(row, token_id)
         return tokens
 
-    def keep_left(self, values: torch.Tensor, ids: torch.Tensor, column: torch.Tensor) -> None:
-        """Keep the best of the candidates (B, K) with their probabilities among these alone."""
+    def keep_left(self, values: torch.Tensor, ids: torch.Tensor, place: torch.Tensor | int) -> None:
+        """Note the best of the candidates (B, K) with their probabilities among these alone."""
         chances, places = values.log_softmax(1).topk(min(self.top, values.shape[1]))  # (B, W)
         missing = self.top - chances.shape[1]
         chances = torch.nn.functional.pad(chances, (0, missing), value=-math.inf)
         names = torch.nn.functional.pad(ids.gather(1, places), (0, missing))
-        self.left.index_copy_(1, column, chances.unsqueeze(1))
-        self.left_ids.index_copy_(1, column, names.unsqueeze(1))
+        put_at(self.left, place, chances)
+        put_at(self.left_ids, place, names)
 
     def ban_copies(self) -> None:
         """Make the tokens impossible that the guard bans."""
@@ -120,15 +110,27 @@ class RecordedBatch(SampleBatch):
             if not sample.ended and (banned := self.guard.banned(row)):
                 self.logits[row, banned] = -math.inf
 
-    def note_nats(self) -> None:
-        """Give every sample the nats of its tokens."""
-        for row, sample in enumerate(self.samples):
-            first = len(sample.prefix)
-            sample.nats = (-self.own[row, first : first + len(sample.ids)]).tolist()
+    def facts(self, first: int) -> list[list[Fact]]:
+        """Return for each sample the facts about its tokens from column `first` on, at most the last CHECK_EVERY."""
+        places = torch.arange(first, self.count, device=self.logits.device) % CHECK_EVERY  # (N,)
+        found = []
+        for row in range(len(self.samples)):
+            tokens = self.history[row, first : self.count]
+            described = describe_tokens(self.opinions[places, row], tokens, self.top)
+            after = self.read_left(places, row) if self.top else None
+            found.append(read_facts(described, after))
+        return found
 
-    def facts(self, row: int, first: int, last: int) -> list[Fact]:
-        """Return the facts about the tokens of a row in columns `first` to `last`, the last one left out."""
-        pairs = zip(self.left_ids[row, first:last].tolist(), self.left[row, first:last].tolist(), strict=True)
-        after = [[(name, chance) for name, chance in zip(*each, strict=True) if chance > -math.inf] for each in pairs]
-        kept = self.own[row, first:last, None], self.ranks[row, first:last, None], self.best[row, first:last]
-        return read_facts((*kept, self.best_ids[row, first:last]), after)
+    def read_left(self, places: torch.Tensor, row: int) -> list[list[tuple[int, float]]]:
+        """Return what could be drawn at some places of the ring, best first."""
+        names, chances = self.left_ids[places, row].tolist(), self.left[places, row].tolist()
+        pairs = (zip(*each, strict=True) for each in zip(names, chances, strict=True))
+        return [[(name, chance) for name, chance in pair if chance > -math.inf] for pair in pairs]
+
+
+def put_at(ring: torch.Tensor, place: torch.Tensor | int, value: torch.Tensor) -> None:
+    """Write one entry of a ring (N, ...); on a GPU the place is a tensor (1,), which a graph can hold."""
+    if isinstance(place, int):
+        ring[place] = value
+    else:
+        ring.index_copy_(0, place, value.unsqueeze(0))

@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from novelgpt.compute.cache import MaskedCache
 from novelgpt.corpus.documents import source_sha256
 from novelgpt.corpus.tokenizers import NovelTokenizer
 from novelgpt.files import write_json, write_manifest
@@ -18,7 +19,8 @@ from novelgpt.studio.turns import Desk, score_text, write_job
 from novelgpt.writing.copying import CopyGuard, CopyMeter
 from novelgpt.writing.decoder import BLOCK, Weights
 from novelgpt.writing.generation import Session, make_controls
-from novelgpt.writing.text import StopRule
+from novelgpt.writing.recording import RecordedBatch
+from novelgpt.writing.text import Sample, StopRule
 
 TEXT = "萧炎大喝一声，那人抬起头来。“走！”她说道：风起了……山中无人？月落乌啼霜满天江枫渔火对愁眠\n"
 CONTEXT = 3 * BLOCK
@@ -202,6 +204,29 @@ def test_probabilities_and_ten_alternatives_are_those_of_transformers(engine, fo
         ratio = token.after[0][2] - token.after[1][2]
         model = (chances[place, token.after[0][1]] / chances[place, token.after[1][1]]).log()
         assert ratio == pytest.approx(float(model) / 0.7, abs=1e-2)
+
+
+def test_the_step_for_gpus_notes_the_facts_that_the_step_for_cpus_notes(desk, monkeypatch):
+    found = []
+    for on_device in (False, True):
+        if on_device:
+            monkeypatch.setattr("novelgpt.writing.decoder.cache_for", lambda device: MaskedCache)
+        samples = [Sample(index, desk.tokenizer.encode_prefix("萧炎").tolist()) for index in range(2)]
+        settings = desk.weights, desk.endings, controls_of(desk, topk=5), StopRule(40), samples
+        batch = RecordedBatch(*settings, 3, top=7)
+        if on_device:
+            batch.replay = batch.decode_token_on_device
+        facts = []
+        for _ in range(3):
+            first = batch.count
+            batch.decode_many(13)  # the ring of 16 runs over
+            facts.append(batch.facts(first))
+        found.append([fact for rows in facts for row in rows for fact in row])
+    assert len(found[0]) == 78
+    for one, other in zip(*found, strict=True):
+        assert (one.rank, [name for name, _ in one.top]) == (other.rank, [name for name, _ in other.top])
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
+        assert [name for name, _ in one.after] == [name for name, _ in other.after] and len(one.after) == 5
 
 
 def test_typed_text_is_scored_as_transformers_does_torn_characters_too(engine, folder, desk):
