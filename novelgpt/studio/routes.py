@@ -339,6 +339,7 @@ def read_node(story: Story, number: object) -> str:
     if number is not None and (type(number) is not int or number not in story.tree.nodes):
         raise UserError(f"node: found {number!r:.40}, expected a node of the story", "load the story again", EXIT_USAGE)
     with story.lock:
+        story.take_growth()  # the page may have seen more of it than the story has
         return story.tree.text(number)
 
 
