@@ -19,6 +19,7 @@ PLACES = {
     "Pages": "server",
     "Panels": "panels",
     "Stories": "stories",
+    "address_of": "server",
     "bind": "server",
     "build_app": "server",
     "names_of": "server",

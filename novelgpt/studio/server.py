@@ -217,6 +217,18 @@ def names_of(host: str, port: int) -> list[str]:
     return [f"{name}:{port}" for name in names] + (names if port == 80 else [])
 
 
+def address_of(host: str, port: int) -> str:
+    """Return the address of a server for the browser of this machine, or, of one on all addresses, for others too.
+
+    >>> address_of("localhost", 8000), address_of("::1", 8000), address_of("192.168.1.7", 80)
+    ('http://127.0.0.1:8000', 'http://[::1]:8000', 'http://192.168.1.7:80')
+    """
+    names = names_of(host, port)
+    if host in ("127.0.0.1", "localhost", "::1"):
+        return f"http://{names[2 if host == '::1' else 0]}"
+    return f"http://{[name for name in names if name.endswith(f':{port}')][-1]}"
+
+
 def serve(app: Guard, sockets: list[socket.socket], *, url: str, opens_browser: bool) -> int:
     """Answer until a signal comes; return the exit status.
 
