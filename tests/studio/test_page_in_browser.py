@@ -26,14 +26,14 @@ def text_of(page) -> str:
     return page.evaluate("Array.from(document.querySelectorAll('#text > p'), (p) => p.textContent).join('\\n')")
 
 
-def until(condition, what: str):
+def until(condition, what: str, wait: float = WAIT):
     """Wait until `condition()` is true and return its value."""
-    end = time.monotonic() + WAIT
+    end = time.monotonic() + wait
     while time.monotonic() < end:
         if value := condition():
             return value
         time.sleep(0.02)
-    raise AssertionError(f"not within {WAIT} seconds: {what}")
+    raise AssertionError(f"not within {wait} seconds: {what}")
 
 
 def until_same(page, world):
@@ -497,7 +497,7 @@ def test_an_opening_found_in_the_book_begins_a_story(begin, world):
 def test_appending_to_200000_coloured_characters_takes_two_frames_at_most(begin, world):
     line = "夜里的井水一寸一寸地往下落，谁也没有说话，风从村口吹下来。" * 3
     page = begin("\n".join([line] * (200_000 // len(line))))
-    until(lambda: page.locator("#style-box li").count(), "the first look at the book")
+    until(lambda: page.locator("#style-box li").count(), "the first look at the book", 90)
     page.evaluate("document.querySelector('#surprise').click()")
     rounds = page.evaluate(
         """async () => {

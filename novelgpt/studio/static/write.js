@@ -22,8 +22,6 @@ const story = new Story(editor, { onChange: drawStory, onState: showSaved, onJob
 const chapters = new Chapters(editor, closeDrawers);
 const jobs = new Jobs({ story, editor, onNews: showNews, onEnd: showEnd, fail });
 
-// ---- what is said
-
 const say = (text) => ($("status").textContent = text);
 
 function fail(refusal) {
@@ -244,8 +242,6 @@ function listen() {
   for (const id of ["theme", "font", "size"]) $(id).addEventListener("change", () => keep({ [id]: $(id).value }));
   for (const id of ["indent", "origins"]) $(id).addEventListener("change", () => keep({ [id]: $(id).checked }));
 }
-
-// ---- looks, and the first moment
 
 // Remember a choice on the server, and show it.
 function keep(choice) {
