@@ -36,8 +36,7 @@ function fail(refusal) {
 const run = (action) => Promise.resolve().then(action).catch(fail);
 
 function showSaved(how, refusal) {
-  $("saved").textContent = word({ saving: "saving", saved: "saved", lost: "notSaved", moved: "saving" }[how]);
-  $("saved").dataset.state = how;
+  $("saved").textContent = word({ saved: "saved", lost: "notSaved" }[how] ?? "saving");
   if (how === "lost") fail(refusal);
   if (how === "saved" && fail.lost) $("warning").replaceChildren();
   fail.lost = how === "lost";
@@ -252,6 +251,7 @@ function keep(choice) {
     settings.draw();
     mirror.draw();
     drawStory();
+    [$("saved"), $("rate")].forEach((line) => line.replaceChildren());
   }
   run(() => ask("/api/preferences", choice));
 }
