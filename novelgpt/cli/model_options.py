@@ -1,4 +1,7 @@
-"""The tables of studio.py and convert.py: what is done with a trained model. Written nowhere else, as in options.py."""
+"""The tables of studio.py and convert.py: what is done with a model that is trained.
+
+As in options.py every option is written here and nowhere else.
+"""
 
 from dataclasses import dataclass
 
@@ -21,8 +24,8 @@ class StudioOptions:
         "auto", "auto: bf16 where the machine has it", precision_name, choices=("auto", "fp32", "bf16")
     )
     quantize: str | None = option(None, "8-bit weights, keys, values: fastest, on CPUs", choices=("int8",))
-    # where the stories are kept
-    stories_dir: str = option("mnt/stories/", "folder of the stories", in_book="stories/")
+    # where the stories are kept; generate.py --story looks for them in its --save_samples_path
+    stories_dir: str = option("mnt/stories/", "folder of the stories", in_book="samples/stories/")
     # who may reach it
     host: str = option("127.0.0.1", "address that it answers at; any but this one lets other machines in")
     port: int = option(8000, "its port, or the next one that is free; 0 = any", whole(0, 65535))

@@ -352,6 +352,7 @@ class GenerateOptions:
     # how it is shown
     stream: bool = option(False, "show characters as they are written")
     interactive: bool = option(False, "write by turns with the model")
+    story: str | None = option(None, "with --interactive: a story of studio.py, by its name or number", metavar="NAME")
     # several beginnings in one run
     prompts_file: str | None = option(None, "one prefix per line; --nsamples of each", metavar="FILE")
     titles: tuple[str, ...] = option((), "write texts for each title, one file per text", many=True, metavar="TITLE")

@@ -7,8 +7,10 @@
 The samples go to stdout and, with --save_samples, to mnt/samples.txt and mnt/samples.jsonl.
 """
 
+import contextlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from novelgpt.cli import GenerateOptions, Parser
 from novelgpt.messages import EXIT_INPUT, UserError, progress_bar, say
@@ -105,10 +107,17 @@ def write_interactively(session, prompt, options: GenerateOptions, *, is_new: bo
     from novelgpt.writing.book import corpus_facts
     from novelgpt.writing.interactive import open_story, write_by_turns
 
-    facts = {"model": options.model_path, "corpus": corpus_facts(options.model_path).get("sha256")}
     beginning = session.tokenizer.show(prompt.ids)
-    story = open_story(options.save_samples_path, beginning, facts, is_new=is_new)
-    try:
-        return write_by_turns(session, story, prompt.stop_rule, sys.stdin)
-    finally:
-        say(f"the story is kept in {story.path}")
+    with contextlib.ExitStack() as stack:
+        if options.story:
+            from novelgpt.studio import Stories, open_at_terminal
+
+            stories = stack.enter_context(contextlib.closing(Stories(Path(options.save_samples_path) / "stories")))
+            story = open_at_terminal(stories, options.story, beginning, model=options.model_path, is_new=is_new)
+        else:
+            facts = {"model": options.model_path, "corpus": corpus_facts(options.model_path).get("sha256")}
+            story = open_story(options.save_samples_path, beginning, facts, is_new=is_new)
+        try:
+            return write_by_turns(session, story, prompt.stop_rule, sys.stdin)
+        finally:
+            say(f"the story is kept in {story.path}")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from novelgpt.cli import Parser, StudioOptions
-from novelgpt.messages import EXIT_DONE, EXIT_INPUT, EXIT_USAGE, UserError, warn
+from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, warn
 
 
 def build_parser() -> Parser[StudioOptions]:
@@ -24,10 +24,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_options(argv)
     check_options(options)
     # the model is loaded behind the first answers; nothing here takes torch
-    from novelgpt.studio import Api, Engine, Pages, Panels, Stories, bind, build_app, names_of, read_token, serve
+    from novelgpt.studio import (
+        Api,
+        Engine,
+        Pages,
+        Panels,
+        Stories,
+        address_of,
+        bind,
+        build_app,
+        names_of,
+        read_token,
+        serve,
+    )
 
     stories = Stories(options.stories_dir)
-    sockets, port = bind(options.host, options.port)
+    try:
+        sockets, port = bind(options.host, options.port)
+    except UserError:
+        stories.close()
+        raise
     engine = Engine(
         options.model_path,
         device=options.device,
@@ -38,14 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     pages = Pages(other_pages(options))
     api = Api(engine, stories, Panels(options.model_path, options.corpus), pages.others["/training"])
     token = read_token(stories.folder)
-    hosts = names_of(options.host, port)
-    app = build_app(api, pages, port=port, token=token, hosts=hosts, origins=options.allow_origin)
+    app = build_app(
+        api, pages, port=port, token=token, hosts=names_of(options.host, port), origins=options.allow_origin
+    )
     if not is_loopback(options.host):
         warn(f"--host {options.host} lets other machines in: whoever has the address with the token can write and read")
-    url = f"http://{hosts[-1] if not is_loopback(options.host) else hosts[0]}"
-    url += f"/frontend?token={token}" if options.frontend else f"/#token={token}"
-    serve(app, sockets, url=url, opens_browser=not options.no_browser)
-    return EXIT_DONE
+    url = address_of(options.host, port) + (f"/frontend?token={token}" if options.frontend else f"/#token={token}")
+    return serve(app, sockets, url=url, opens_browser=not options.no_browser)
 
 
 def is_loopback(host: str) -> bool:

@@ -19,9 +19,11 @@ PLACES = {
     "Pages": "server",
     "Panels": "panels",
     "Stories": "stories",
+    "address_of": "server",
     "bind": "server",
     "build_app": "server",
     "names_of": "server",
+    "open_at_terminal": "terminal",
     "read_token": "security",
     "serve": "server",
 }

@@ -7,7 +7,6 @@ The thread loads the model, then goes round: every job and every question gets a
 is read, so all of them move, and whoever stops one waits for a turn at most. What goes wrong in a job ends that job.
 """
 
-import functools
 import math
 import threading
 import time
@@ -19,15 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from novelgpt.cli import GenerateOptions, names_with, with_changes
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.studio.jobs import MAX_TOP, MAX_WAITING, Busy, Job, Request, Token
 
 if TYPE_CHECKING:  # torch stands behind them, which takes seconds
     from novelgpt.studio.turns import Desk
-    from novelgpt.writing.book import Book
-    from novelgpt.writing.copying import CopyMeter
-    from novelgpt.writing.sampling import Controls
 
 KEPT_JOBS = 64  # that have ended
 CACHE_BYTES = 1 << 31  # of the keys and values of all running jobs; one job may run whatever it needs
@@ -64,7 +59,7 @@ class Engine:
 
     Attributes:
         problem: why the model could not be loaded, else None.
-        book: what it was trained on; None where it is not at hand, or as long as the model is loading.
+        desk: the loaded model; None as long as it is loading. Its book and its meter of copies are there for others.
         is_changed: whether the folder holds another model by now than the one that writes.
     """
 
@@ -78,13 +73,10 @@ class Engine:
         corpus: str | None = None,
         on_progress: Callable[[float], object] | None = None,
     ):
-        self.options = GenerateOptions(
-            model_path=str(model_path), device=device, quantize=quantize, precision=precision, corpus=corpus
-        )
+        self.model_path = str(model_path)
+        self.options = {"device": device, "quantize": quantize, "precision": precision, "corpus": corpus}
         self.on_progress, self.progress = on_progress, 0.0
         self.problem: UserError | None = None
-        self.book: Book | None = None
-        self.book_name: str | None = None
         self.desk: Desk | None = None
         self.stamp = stamp_of(model_path)
         self.work = threading.Condition()  # guards what follows
@@ -96,7 +88,6 @@ class Engine:
         self.rate: float | None = None  # characters a second of all jobs together
         self.counted = (0.0, 0.0)  # characters and seconds that it is made of
         self.thread = threading.Thread(target=self.run, name="engine", daemon=True)
-        self.making_meter = threading.Lock()
 
     def start(self) -> None:
         """Load the model and serve, in a thread of its own; returns at once."""
@@ -122,11 +113,11 @@ class Engine:
             Busy: MAX_WAITING jobs are waiting.
             UserError: a setting that there is not or out of its range, a guard without the book, no model.
         """
-        options = resolve_settings(request)
+        request.values()  # what generate.py would refuse is refused
         if self.problem:
             raise self.problem
         if self.desk:
-            self.check(request, options)
+            self.desk.check(request)
         job = Job(request)
         with self.work:
             if self.is_closed:
@@ -184,7 +175,7 @@ class Engine:
         """Return what people want to know: the model, how far its loading is, how fast it writes, who waits."""
         desk, problem = self.desk, self.problem
         model = {
-            "name": self.options.model_path,
+            "name": self.model_path,
             "parameters": desk and desk.num_parameters,
             "context": desk and desk.weights.context,
             "precision": desk and desk.weights.kind,
@@ -192,7 +183,7 @@ class Engine:
             "ready": desk is not None,
             "error": problem and {"message": problem.message, "hint": problem.hint},
             "changed": self.is_changed,
-            "book": self.book_name,
+            "book": desk and desk.book_name,
         }
         with self.work:
             queue = sum(not job.is_ended for job in self.waiting)
@@ -209,24 +200,7 @@ class Engine:
     @property
     def is_changed(self) -> bool:
         """Whether the files of the model are others by now."""
-        return stamp_of(self.options.model_path) != self.stamp
-
-    @property
-    def meter(self) -> "CopyMeter | None":
-        """What finds copies of the book, made when it is first asked for, which may take some seconds."""
-        return self.make_meter() if self.book else None
-
-    def make_meter(self) -> "CopyMeter":
-        """Return the meter of the book, the same one each time."""
-        with self.making_meter:
-            return self.new_meter
-
-    @functools.cached_property
-    def new_meter(self) -> "CopyMeter":
-        """The meter of the book."""
-        from novelgpt.writing.copying import CopyMeter
-
-        return CopyMeter(self.book.documents, self.book.cache_path)
+        return stamp_of(self.model_path) != self.stamp
 
     def ready_desk(self) -> "Desk":
         """Return the loaded model, or raise what keeps it away."""
@@ -247,7 +221,7 @@ class Engine:
                 self.go_round()
             self.problem = closed()
         except Exception as fault:
-            self.problem = as_user_error(fault, f"{self.options.model_path}: cannot be used")
+            self.problem = as_user_error(fault, f"{self.model_path}: cannot be used")
         self.fail_all()
 
     def wait_for_work(self) -> bool:
@@ -266,20 +240,15 @@ class Engine:
     def load(self) -> None:
         """Read the model; the book is looked for behind it."""
         self.note_progress(0.02)
-        from novelgpt.studio.turns import open_desk
-        from novelgpt.writing.book import corpus_facts, find_book
+        from novelgpt.studio.turns import open_desk, write_job
 
         self.note_progress(LOADED["torch"])
-        self.stamp = stamp_of(self.options.model_path)
-        desk = open_desk(self.options, lambda: self.note_progress(LOADED["files"]))
+        self.stamp = stamp_of(self.model_path)
+        desk = open_desk(self.model_path, on_read=lambda: self.note_progress(LOADED["files"]), **self.options)
         self.note_progress(LOADED["weights"])
         # loops that are compiled for this processor are compiled now, not in the first job
-        for _ in self.steps_of(Job(Request("", 2, seed=0)), desk):
+        for _ in write_job(Job(Request("", 2, seed=0)), desk):
             pass
-        self.book = find_book(self.options.model_path, self.options.corpus)
-        if self.book:
-            path = self.options.corpus or corpus_facts(self.options.model_path)["path"]
-            self.book_name = Path(path).stem
         self.desk = desk
         self.note_progress(LOADED["ready"])
 
@@ -291,6 +260,8 @@ class Engine:
 
     def admit(self) -> None:
         """Let those begin that wait: every question, and jobs in their order as long as there is memory for them."""
+        from novelgpt.studio.turns import write_job
+
         with self.work:
             self.running += self.questions
             self.questions.clear()
@@ -302,41 +273,9 @@ class Engine:
                     break
                 self.waiting.popleft()
                 if not job.is_ended:
-                    self.running.append(Turns(self.steps_of(job, self.desk), job, cost))
+                    self.running.append(Turns(write_job(job, self.desk), job, cost))
             self.count_positions()
             self.forget_ended()
-
-    def steps_of(self, job: Job, desk: "Desk") -> Iterator[object]:
-        """Yield behind every turn of a job."""
-        from novelgpt.studio.turns import write_job
-        from novelgpt.writing.generation import make_controls
-
-        options = resolve_settings(job.request)
-        self.check(job.request, options, desk)
-        values = {name: getattr(options, name) for name in names_with(GenerateOptions, sampling=True)}
-        controls: Controls = make_controls(desk.tokenizer, desk.weights.device, **values)
-        # the meter may take a while to make: the others go on meanwhile
-        if job.request.guard and "new_meter" not in vars(self):
-            maker = threading.Thread(target=self.make_meter, daemon=True)
-            maker.start()
-            while maker.is_alive() and not job.is_ended:
-                maker.join(0.01)
-                yield
-        yield from write_job(job, desk, controls, self.meter if job.request.guard else None)
-
-    def check(self, request: Request, options: GenerateOptions, desk: "Desk | None" = None) -> None:
-        """Raise a UserError unless a request fits the model."""
-        from novelgpt.writing.book import hint_at_book
-        from novelgpt.writing.prompts import check_limits
-
-        desk = desk or self.desk
-        check_limits(options, context=desk.weights.context, vocab_size=desk.tokenizer.vocab_size)
-        if request.top > desk.tokenizer.vocab_size:
-            message = f"top: found {request.top}, expected at most the vocabulary's {desk.tokenizer.vocab_size} tokens"
-            raise UserError(message, '"top": 10', EXIT_USAGE)
-        if request.guard and self.book is None:
-            message = "guard: the book that the model was trained on is not at hand"
-            raise UserError(message, hint_at_book(self.options.model_path), EXIT_USAGE)
 
     def take_turn(self, turns: Turns) -> bool:
         """Carry out a step; return whether there are more. What goes wrong ends this one alone."""
@@ -376,12 +315,6 @@ class Engine:
 def closed() -> UserError:
     """Return what is said of a closed engine."""
     return UserError("the engine is closed", "start the studio again", EXIT_ENVIRONMENT)
-
-
-def resolve_settings(request: Request) -> GenerateOptions:
-    """Return the options of generate.py that a request means; UserError for a name or value that it would refuse."""
-    head = {"keep_head": request.keep_head} if request.keep_head else {}
-    return with_changes(GenerateOptions(), {**request.settings, **head}, names_with(GenerateOptions, sampling=True))
 
 
 def as_user_error(fault: Exception, what: str) -> UserError:

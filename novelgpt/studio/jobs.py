@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from novelgpt.cli import GenerateOptions, names_with, with_changes
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 
 MAX_WAITING = 32  # jobs
@@ -33,8 +34,8 @@ class Busy(UserError):
     """More jobs wait than the queue holds."""
 
     def __init__(self):
-        message = f"{MAX_WAITING} jobs are waiting, no more can"
-        super().__init__(message, "wait until one has ended, or stop one", EXIT_ENVIRONMENT)
+        full = UserError(f"{MAX_WAITING} jobs are waiting, no more can", "wait until one has ended, or stop one")
+        super().__init__(full.message, full.hint, EXIT_ENVIRONMENT)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,19 @@ class Request:
         if self.ending not in ENDINGS:
             message = f"ending: found {self.ending!r}, expected {', '.join(ENDINGS)}"
             raise UserError(message, '"ending": "sentence"', EXIT_USAGE)
+
+    def values(self) -> dict[str, object]:
+        """Return the value of every sampling option of generate.py; UserError for what generate.py would refuse.
+
+        >>> Request("萧炎", 100, settings={"topk": 20}, keep_head=5).values()["topk"]
+        20
+        """
+        names, head = (
+            names_with(GenerateOptions, sampling=True),
+            {"keep_head": self.keep_head} if self.keep_head else {},
+        )
+        options = with_changes(GenerateOptions(), {**self.settings, **head}, names)
+        return {name: getattr(options, name) for name in names}
 
 
 @dataclass(frozen=True)

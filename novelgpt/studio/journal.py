@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -209,7 +210,10 @@ class Worker:
         while not self.is_closing.is_set():
             self.is_asked.wait(again)
             self.is_asked.clear()
-            again = self.work()
+            try:
+                again = self.work()
+            except Exception:  # a fault in one story must not cost the others their disk
+                traceback.print_exc()
             self.is_closing.wait(self.pause)
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_STATE, EXIT_USAGE, UserError
+from novelgpt.studio.edits import whole_characters
 from novelgpt.studio.jobs import ENDINGS, MAX_CANDIDATES, MAX_LENGTH, MAX_WAITING, Busy, Job
 from novelgpt.studio.jobs import Request as Wanted
 from novelgpt.studio.panels import (
@@ -107,7 +108,7 @@ class Api:
         choices = self.stories.preferences()
         state |= {"settings": describe_settings(), "presets": PRESETS, "default_preset": PRESET}
         limits = {"jobs": MAX_WAITING, "candidates": MAX_CANDIDATES, "length": MAX_LENGTH, "body": MOST_BYTES}
-        state |= {"limits": limits, "preferences": choices, "has_book": self.panels.found is not None}
+        state |= {"limits": limits, "preferences": choices, "has_book": state["model"]["book"] is not None}
         state |= {"has_run": bool(self.has_run())}
         accepted = request.headers.get("accept-language", "")
         if fault := state["model"]["error"]:
@@ -117,7 +118,7 @@ class Api:
 
     def prefer(self, _request: Request, body: dict) -> dict:
         """Keep what a person has chosen."""
-        changes = {name[:40]: value for name, value in body.items() if isinstance(value, (str, int, float, bool))}
+        changes = {name[:40]: value for name, value in body.items() if isinstance(value, (str, int, bool))}
         is_small = len(body) <= 50 and len(changes) == len(body) and len(json.dumps(changes)) <= 4000
         if not is_small:
             raise UserError("preferences: expected at most 50 names with short values", '{"theme": "dark"}', EXIT_USAGE)
@@ -159,7 +160,7 @@ class Api:
     def edit_story(self, request: Request, body: dict) -> dict:
         """Carry out what a person has done."""
         story, base = self.story(request.path_params["story"]), body.get("base")
-        seen = {int(node): count for node, count in (body.get("seen") or {}).items() if str(node).isdecimal()}
+        seen = read_growth(body.get("seen") or {})
         story.edit(base, body.get("ops"), seen, str(body.get("key") or "")[:40])
         self.stories.disk.ask()
         return story.view(since=base)
@@ -314,11 +315,18 @@ class Api:
         return self.panels.chapter(int(number) if number.isdecimal() and len(number) < 10 else -1)
 
 
+def refuse_constant(word: str) -> None:
+    """Refuse NaN and Infinity, which JSON does not have."""
+    raise ValueError(word)
+
+
 async def read_body(request: Request) -> dict:
     """Return the JSON object of a request, empty where there is no body."""
     data = await request.body()
     try:
-        body = json.loads(data) if data else {}
+        body = json.loads(data, parse_constant=refuse_constant) if data else {}
+        if "\\ud" in data.decode("utf-8", "replace").lower():  # halves of characters, which no file can hold
+            body = json.loads(whole_characters(json.dumps(body, ensure_ascii=False)))
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
@@ -356,6 +364,15 @@ def read_seen(text: str, count: int) -> list[int]:
             f"from: found {text!r:.40}, expected {count} numbers", "from=" + ",".join("0" * count), EXIT_USAGE
         )
     return list(map(int, parts))
+
+
+def read_growth(seen: object) -> dict[int, int]:
+    """Return how many characters of each growing node a page shows."""
+    is_table = isinstance(seen, dict) and all(type(count) is int and count >= 0 for count in seen.values())
+    if not is_table or not all(node.isdecimal() and len(node) < 10 for node in seen):
+        message = f"seen: found {seen!r:.40}, expected characters of nodes"
+        raise UserError(message, '"seen": {"3": 120}', EXIT_USAGE)
+    return {int(node): count for node, count in seen.items()}
 
 
 def read_wanted(body: Mapping) -> dict:

@@ -5,6 +5,7 @@
     ports bound → address printed → browser opened → answers; meanwhile the engine imports torch and loads the model
 """
 
+import asyncio
 import contextlib
 import errno
 import hashlib
@@ -21,13 +22,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, warn
+from novelgpt.messages import EXIT_DONE, EXIT_ENVIRONMENT, UserError, say, warn
 from novelgpt.studio.dialects import routes
 from novelgpt.studio.panels import word
 from novelgpt.studio.routes import Api, read_body
 from novelgpt.studio.security import LOOPBACK, Guard, describe_error
+from novelgpt.writing.terminal import StopSignals
 
 STATIC = Path(__file__).with_name("static")
+FIRST = 0.3  # seconds for the page, before the model is loaded
 TRIED = 20  # ports, where the one that is wanted is in use
 WILDCARDS = ("0.0.0.0", "::", "")
 LOOSE = (
@@ -133,8 +136,8 @@ def build_app(api: Api, pages: Pages, *, port: int, token: str, **facts) -> Guar
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        # by now the port is bound, so a browser waits a moment and not a minute
-        api.engine.start()
+        # the port is bound: the page comes first, for nothing else moves while torch is imported
+        asyncio.get_running_loop().call_later(FIRST, api.engine.start)
         yield
         api.engine.close()
         api.stories.close()
@@ -214,8 +217,20 @@ def names_of(host: str, port: int) -> list[str]:
     return [f"{name}:{port}" for name in names] + (names if port == 80 else [])
 
 
-def serve(app: Guard, sockets: list[socket.socket], *, url: str, opens_browser: bool) -> None:
-    """Answer until a signal comes.
+def address_of(host: str, port: int) -> str:
+    """Return the address of a server for the browser of this machine, or, of one on all addresses, for others too.
+
+    >>> address_of("localhost", 8000), address_of("::1", 8000), address_of("192.168.1.7", 80)
+    ('http://127.0.0.1:8000', 'http://[::1]:8000', 'http://192.168.1.7:80')
+    """
+    names = names_of(host, port)
+    if host in ("127.0.0.1", "localhost", "::1"):
+        return f"http://{names[2 if host == '::1' else 0]}"
+    return f"http://{[name for name in names if name.endswith(f':{port}')][-1]}"
+
+
+def serve(app: Guard, sockets: list[socket.socket], *, url: str, opens_browser: bool) -> int:
+    """Answer until a signal comes; return the exit status.
 
     Args:
         app: the whole application.
@@ -230,7 +245,17 @@ def serve(app: Guard, sockets: list[socket.socket], *, url: str, opens_browser: 
     if opens_browser:
         # it waits for the first answer; some browsers keep the call until they are closed
         threading.Thread(target=open_browser, args=(url,), daemon=True).start()
-    uvicorn.Server(config).run(sockets=sockets)
+    with StopSignals() as stop:
+        server = uvicorn.Server(config)
+        go_on = server.on_tick
+
+        async def on_tick(counter: int) -> bool:
+            # uvicorn itself sees Ctrl-C and SIGTERM, and not that the terminal was closed
+            return await go_on(counter) or stop.is_set()
+
+        server.on_tick = on_tick
+        server.run(sockets=sockets)
+    return stop.status if stop.is_set() else EXIT_DONE
 
 
 def open_browser(url: str) -> None:

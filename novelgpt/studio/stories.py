@@ -30,6 +30,7 @@ from novelgpt.studio.tree import Tree, Unfit
 TEXT, ABOUT, PREFERENCES, REMOVED = "story.txt", "about.json", "preferences.json", "removed"
 FLUSHING, GROWING, PAUSE = 0.02, 0.25, 1.0  # seconds between two flushes, two growths; before story.txt is written
 ENDED = ("done", "stopped", "failed")  # states of a job
+MOST_NATS = 999.0  # of a character; JSON has no infinity
 TYPING_SECONDS = 5.0  # between two changes that are typing in one go
 
 
@@ -159,7 +160,10 @@ class Story:
                 for index, node in enumerate(writing.nodes):
                     text = job.text(index)
                     if new := text[writing.counts[index] :]:
-                        nats = [round(value, 3) for value in job.nats(index)[writing.counts[index] : len(text)]]
+                        nats = [
+                            round(min(value, MOST_NATS), 3)
+                            for value in job.nats(index)[writing.counts[index] : len(text)]
+                        ]
                         records.append({"record": "grow", "id": node, "text": new, "nats": nats})
                         writing.counts[index] = len(text)
                     if has_ended:

@@ -7,22 +7,25 @@ taken back. So there is one difference from generate.py: where a paragraph or a 
 generate.py goes back to a sentence that is long shown here, and a candidate ends with the next sentence instead.
 """
 
+import functools
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
-from novelgpt.cli import GenerateOptions
-from novelgpt.corpus.tokenizers import NovelTokenizer
-from novelgpt.messages import EXIT_STATE, UserError
+from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.network import StoredModel, choose_devices, read_model
-from novelgpt.studio.jobs import Choice, Job, Piece, Token
-from novelgpt.writing.copying import CopyMeter
+from novelgpt.studio.jobs import Choice, Job, Piece, Request, Token
+from novelgpt.writing.book import Book, corpus_facts, find_book, hint_at_book
+from novelgpt.writing.copying import CopyGuard, CopyMeter, token_texts
 from novelgpt.writing.decoder import Reading, Weights, decoding_device
-from novelgpt.writing.generation import choose_kind, first_window
-from novelgpt.writing.recording import CopyGuard, Fact, RecordedBatch, describe_tokens, read_facts, token_texts
-from novelgpt.writing.sampling import Controls
+from novelgpt.writing.generation import choose_kind, first_window, make_controls
+from novelgpt.writing.prompts import check_limits
+from novelgpt.writing.recording import Fact, RecordedBatch, describe_tokens, read_facts
 from novelgpt.writing.text import CHECK_EVERY, STOPS, Endings, Sample, StopRule
 
 SLICE = CHECK_EVERY  # tokens of every candidate in a turn
@@ -33,18 +36,42 @@ CONTEXT_BEFORE = 512  # tokens before what is scored
 
 @dataclass
 class Desk:
-    """A loaded model, and what lies ready for its next texts."""
+    """A loaded model, its book, and what lies ready for its next texts."""
 
     weights: Weights
-    tokenizer: NovelTokenizer
-    endings: Endings
-    num_parameters: int
-    names: list[str] = field(default_factory=list)  # what people see of each token, never empty, never half a character
+    tokenizer: object  # the NovelTokenizer of the model
+    num_parameters: int = 0
+    model_path: str = ""
+    book: Book | None = None  # None where it is not at hand
+    book_name: str | None = None
     readings: list[Reading] = field(default_factory=list)  # texts that were read, the latest first
 
     def __post_init__(self) -> None:
+        self.endings, self.making_meter = Endings(self.tokenizer), threading.Lock()
+        # what people see of each token, never empty, never half a character
         texts = token_texts(self.tokenizer)
         self.names = [text or token for text, token in zip(texts, self.tokenizer.tokens, strict=True)]
+
+    def meter(self) -> CopyMeter:
+        """Return what finds copies of the book, made when it is first asked for, which may take some seconds."""
+        with self.making_meter:
+            return self.only_meter
+
+    @functools.cached_property
+    def only_meter(self) -> CopyMeter:
+        """The meter itself; its file is shared with generate.py."""
+        return CopyMeter(self.book.documents, self.book.cache_path)
+
+    def check(self, request: Request) -> None:
+        """Raise a UserError unless a request fits the model."""
+        size = self.tokenizer.vocab_size
+        check_limits(SimpleNamespace(**request.values()), context=self.weights.context, vocab_size=size)
+        if request.top > size:
+            message = f"top: found {request.top}, expected at most the vocabulary's {size} tokens"
+            raise UserError(message, '"top": 10', EXIT_USAGE)
+        if request.guard and self.book is None:
+            message = "guard: the book that the model was trained on is not at hand"
+            raise UserError(message, hint_at_book(self.model_path), EXIT_USAGE)
 
     def cache_bytes(self, rows: int) -> int:
         """Return the memory that keys and values of some rows take at most."""
@@ -74,23 +101,33 @@ class Desk:
         return tuple((self.names[token_id], token_id, chance) for token_id, chance in pairs)
 
 
-def open_desk(options: GenerateOptions, on_read: Callable[[], object]) -> Desk:
-    """Load a model into memory of our own, so that its folder may change.
+def open_desk(
+    model_path: str,
+    *,
+    on_read: Callable[[], object],
+    device: str | None = None,
+    quantize: str | None = None,
+    precision: str = "auto",
+    corpus: str | None = None,
+) -> Desk:
+    """Load a model into memory of our own, so that its folder may change, and look for its book.
 
     Args:
-        options: of generate.py: model_path, device, quantize and precision are used.
-        on_read: called when the files are read.
+        model_path, device, quantize, precision, corpus: as of generate.py.
+        on_read: called when the files of the model are read.
 
     Raises:
-        UserError: a damaged model folder, or a device that is absent or cannot compute in that format.
+        UserError: a damaged model folder, a device that is absent or cannot compute in that format, another book.
     """
-    device = decoding_device(choose_devices(options.device)[0])
-    model, tokenizer = read_model(options.model_path)
+    place = decoding_device(choose_devices(device)[0])
+    model, tokenizer = read_model(model_path)
     # what is read may be a file mapped into memory, and a process dies where such a file gets shorter
     model = StoredModel(model.config, {name: tensor.clone() for name, tensor in model.weights.items()})
     on_read()
-    weights = Weights(model, kind=choose_kind(options.quantize, options.precision, device), device=device)
-    return Desk(weights, tokenizer, Endings(tokenizer), model.num_parameters())
+    weights = Weights(model, kind=choose_kind(quantize, precision, place), device=place)
+    book = find_book(model_path, corpus)
+    name = Path(corpus or corpus_facts(model_path)["path"]).stem if book else None
+    return Desk(weights, tokenizer, model.num_parameters(), model_path, book, name)
 
 
 class Speller:
@@ -99,11 +136,11 @@ class Speller:
     What never becomes a character is left out: no text has U+FFFD in it.
 
     Args:
-        tokenizer: of the model.
+        tokenizer: the NovelTokenizer of the model.
         before: the ids that the text goes on from.
     """
 
-    def __init__(self, tokenizer: NovelTokenizer, before: Sequence[int]):
+    def __init__(self, tokenizer, before: Sequence[int]):
         self.stream, self.mark = tokenizer.stream(), tokenizer.cls_id
         self.is_empty = all(token_id == self.mark for token_id in before)  # marks at the beginning show nothing
         if not self.is_empty:
@@ -212,18 +249,26 @@ def longest_beginning(text: str, stops: Sequence[str]) -> int:
     return max(lengths, default=0)
 
 
-def write_job(job: Job, desk: Desk, controls: Controls, meter: CopyMeter | None = None) -> Iterator[None]:
+def write_job(job: Job, desk: Desk) -> Iterator[None]:
     """Write a job to its end; a step is a turn.
 
     Args:
         job: begun by the first turn; once it has ended, the next turn is the last.
         desk: of the model.
-        controls: how each token is chosen.
-        meter: of the book, for a guard; None where the request has none.
 
     Raises:
-        UserError: a text that the vocabulary cannot spell, or a model whose output is not a number.
+        UserError: a request that does not fit the model, a text that the vocabulary cannot spell, or a model whose
+            output is not a number.
     """
+    desk.check(job.request)
+    controls = make_controls(desk.tokenizer, desk.weights.device, **job.request.values())
+    # the others go on while the meter is made that a guard needs
+    if job.request.guard and "only_meter" not in vars(desk):
+        maker = threading.Thread(target=desk.meter, daemon=True)
+        maker.start()
+        while maker.is_alive() and not job.is_ended:
+            maker.join(0.01)
+            yield
     # read what comes before
     request, tokenizer = job.request, desk.tokenizer
     job.begin()
@@ -247,7 +292,7 @@ def write_job(job: Job, desk: Desk, controls: Controls, meter: CopyMeter | None 
     # write
     guard = None
     if request.guard:
-        guard = CopyGuard(tokenizer, meter, request.guard, request.prompt + request.forced, request.candidates)
+        guard = CopyGuard(tokenizer, desk.meter(), request.guard, request.prompt + request.forced, request.candidates)
     samples = [candidate.sample for candidate in candidates]
     settings = desk.weights, desk.endings, controls, rule, samples, job.seed
     own = {"reading": reading, "is_stopped": lambda: job.is_ended}

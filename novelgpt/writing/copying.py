@@ -197,6 +197,70 @@ class CopyMeter:
         return f"longest passage shared with the book: {copied.longest} characters, {quote}; {share}"
 
 
+class CopyGuard:
+    """Keeps texts from copying more than so many characters of a book in a row.
+
+    Args:
+        tokenizer: the NovelTokenizer of the model.
+        meter: of the book.
+        limit: characters, at least 1.
+        before: the text that the samples go on from; a run may have begun in it.
+        rows: how many samples.
+    """
+
+    def __init__(self, tokenizer, meter: CopyMeter, limit: int, before: str, rows: int):
+        self.meter, self.limit = meter, limit
+        self.tails, self.streams = [before[-limit:]] * rows, [tokenizer.stream() for _ in range(rows)]
+        # the tokens that begin with some characters; those that hold more of the book than they may
+        self.beginnings: dict[str, list[int]] = {}
+        self.too_long: list[int] = []
+        self.longest = 1  # characters of a token
+        self.byte_ids = tokenizer.byte_ids.tolist()
+        for token_id, text in enumerate(token_texts(tokenizer)):
+            for length in range(1, len(text) + 1):
+                self.beginnings.setdefault(text[:length], []).append(token_id)
+            self.longest = max(self.longest, len(text))
+            runs = (text[start : start + limit + 1] for start in range(len(text) - limit))
+            if any(meter.followers(run[:-1], 1) & {run[-1]} for run in runs):
+                self.too_long.append(token_id)
+
+    def banned(self, row: int) -> list[int]:
+        """Return the tokens that would lengthen a run beyond the limit: every match of the book ends here."""
+        tail, found = self.tails[row], list(self.too_long)
+        # the character at `place` of a token, with the limit's characters before it
+        for place in range(min(self.longest, self.limit)):
+            words = tail[len(tail) - self.limit + place :] if len(tail) >= self.limit - place else None
+            for text in self.meter.followers(words, place + 1) if words is not None else ():
+                found += self.beginnings.get(text, ())
+                if place == 0:
+                    found += self.last_byte(row, text)
+        return found
+
+    def last_byte(self, row: int, character: str) -> list[int]:
+        """Return the byte token with which a character would be whole that is being spelled."""
+        pending = self.pending(row)
+        spelled = character.encode("utf-8", "surrogatepass")
+        return [self.byte_ids[spelled[-1]]] if pending and pending == spelled[:-1] else []
+
+    def pending(self, row: int) -> bytes:
+        """Return the bytes of a character that is not whole yet."""
+        decoder = getattr(self.streams[row], "decoder", None)
+        return decoder.getstate()[0] if decoder else b""
+
+    def push(self, row: int, token_id: int) -> None:
+        """Take the next token of a sample."""
+        text = self.streams[row].push(token_id).replace("\ufffd", "")
+        self.tails[row] = (self.tails[row] + text)[-self.limit :]
+
+
+def token_texts(tokenizer) -> list[str]:
+    """Return the text of every token of a NovelTokenizer as people see it; of a torn byte and a hidden mark nothing."""
+    return [
+        part.decode("utf-8", "ignore") if isinstance(part, bytes) else part[2 * part.startswith("##") :] or part
+        for part in tokenizer.shown
+    ]
+
+
 def char_at(codes: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Return the codes at some places, -1 beyond the end."""
     return np.where(places < len(codes), codes[np.minimum(places, len(codes) - 1)], -1)

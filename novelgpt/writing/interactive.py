@@ -50,8 +50,8 @@ class Story:
         except UserError as problem:
             warn(f"{problem.message}; free some space: the whole text is saved with the next change, or by q")
 
-    def add(self, part: str) -> None:
-        """Append a part."""
+    def add(self, part: str, *, is_written: bool = False) -> None:
+        """Append a part; is_written: by the model, of which the file says nothing."""
         self.parts.append(part)
         self.tries = 0
         self.keep()
@@ -246,4 +246,4 @@ def write_part(session, story: Story, rule, screen: Screen) -> None:
     part = session.show_new(sample)
     if growing.count > len(sample.ids):  # a search for an end that found none, or a loop
         say(f"the part ends with “{part[-10:]}”; what was shown behind that is left out")
-    story.add(part)
+    story.add(part, is_written=True)

@@ -51,7 +51,10 @@ def resolve_options(options: GenerateOptions) -> GenerateOptions:
 
 
 def check_combinations(options: GenerateOptions) -> None:
-    """Refuse options that have no meaning beside --interactive or --mark."""
+    """Refuse options that have no meaning beside --interactive or --mark, or without it."""
+    if options.story and not options.interactive:
+        message = "--story: has no effect without --interactive"
+        raise UserError(message, "add --interactive, or leave --story out", EXIT_USAGE)
     if options.mark:
         for name in ("titles", "titles_file", "interactive", "keep_head", "max_copy"):
             if getattr(options, name):

@@ -173,3 +173,11 @@ def test_the_minutes_are_shared_out_and_the_best_cell_teaches(monkeypatch, tmp_p
         "decay 1 dropout 0.1": 6.0, "decay 2 dropout 0.1": 2.0, "member 1": 4.0, "taught": 1.0,
         "mean of the members": round(2 * mean, 4), "best cell": "decay 2 dropout 0.1",
     }  # fmt: skip
+
+
+def test_a_tab_of_the_studios_bench_notes_each_growth_once_and_when_it_ends():
+    studio, seen = load("bench_studio").Studio, []
+    answers = [("queued", 0), ("running", 5), ("running", 5), ("running", 9), ("done", 12)]
+    ends = [studio.note({"state": state, "candidates": [{"characters": n}]}, seen) for state, n in answers]
+    assert ends == [False, False, False, False, True] and [count for _, count in seen] == [0, 5, 9, 12]
+    assert [moment for moment, _ in seen] == sorted(moment for moment, _ in seen)

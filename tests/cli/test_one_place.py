@@ -26,7 +26,7 @@ PLACES = {
     "studio": {
         "model_path": "books/红楼梦/model/final_model",
         "run_dir": "books/红楼梦/model/",
-        "stories_dir": "books/红楼梦/stories/",
+        "stories_dir": "books/红楼梦/samples/stories/",
     },
 }
 

@@ -7,6 +7,7 @@ n-th token of a text has the log-probability -0.1 · (n mod 5 + 1).
 import threading
 from types import SimpleNamespace
 
+from novelgpt.messages import EXIT_ENVIRONMENT, UserError
 from novelgpt.studio.jobs import Busy, Job, Piece, Request, Token
 
 SENTENCE = "水又少了一寸。𠮷说。"  # 10 characters, 13 tokens
@@ -35,8 +36,6 @@ def ids_of(text: str) -> list[int]:
 class FakeEngine:
     """Writes at once, or one token each `pace` seconds."""
 
-    desk = SimpleNamespace(tokenizer=SimpleNamespace(cls_id=BOS))
-
     def __init__(self, pace: float = 0.0, waiting: int = 32):
         self.pace, self.waiting = pace, waiting
         self.jobs: list[Job] = []
@@ -46,6 +45,12 @@ class FakeEngine:
         """Return what is known of the model and the queue."""
         running = sum(not job.is_ended for job in self.jobs)
         return {"model": self.facts, "queue": 0, "running": running, "rate": None}
+
+    def ready_desk(self) -> SimpleNamespace:
+        """Return what knows the mark before every text."""
+        if not self.facts["ready"]:
+            raise UserError("the model is still being loaded", "ask again in a moment", EXIT_ENVIRONMENT)
+        return SimpleNamespace(tokenizer=SimpleNamespace(cls_id=BOS))
 
     def submit(self, request: Request) -> Job:
         """Begin to write."""
@@ -61,22 +66,21 @@ class FakeEngine:
         wanted, pause = job.request, threading.Event()
         job.begin()
         for index in range(wanted.candidates):
-            text, waiting = "", []
+            text = ""
             endless = tokens_of(SENTENCE * (wanted.length // 13 + 1), top=wanted.top)
             for token in endless[: wanted.length]:
                 if job.is_ended:
                     return
                 if self.pace:
                     pause.wait(self.pace)
-                waiting.append(token)
                 if any(stop in text + token.text for stop in wanted.stops):
                     break
                 text += token.text
-                if token.text:
-                    job.grow(Piece(index, token.text, tuple(waiting)), [-token.logprob])
-                    waiting = []
-            stopped = any(stop in text + waiting[-1].text for stop in wanted.stops) if waiting else False
-            job.end(index, "stop" if stopped else "length")
+                job.grow(Piece(index, token.text, (token,)), [-token.logprob] * len(token.text))
+            else:
+                job.end(index, "length")
+                continue
+            job.end(index, "stop")
 
     def score(self, text: str, start: int, end: int, top: int = 10) -> list[Token]:
         """Return the tokens of a part of a text."""

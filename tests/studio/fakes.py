@@ -67,7 +67,7 @@ class FakeEngine:
                 job.advance()
 
     def state(self) -> dict:
-        model = {"name": "fake", "parameters": 1000, "context": 1024, "precision": "fp32", "book": None}
+        model = {"name": "fake", "parameters": 1000, "context": 1024, "precision": "fp32", "book": "井边"}
         model |= {"progress": float(self.is_ready), "ready": self.is_ready, "error": None}
         running = sum(not job.is_ended for job in self.jobs.values())
         return {"model": model, "rate": self.rate or None, "queue": 0, "running": running}

@@ -149,6 +149,13 @@ def test_perf_tells_of_the_last_request(client):
     assert 0 <= after["last_process"] < 20 and 0 <= after["last_eval"] < 20
 
 
+def test_only_the_last_keys_are_remembered(client):
+    for number in range(65):
+        client.post("/api/v1/generate", json={"prompt": "井", "max_length": 1, "genkey": f"key{number}"})
+    told = [client.post("/api/extra/generate/check", json={"genkey": f"key{n}"}).json()["results"] for n in (0, 1, 64)]
+    assert told == [[{"text": ""}], [{"text": "水"}], [{"text": "水"}]]
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

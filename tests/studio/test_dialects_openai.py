@@ -200,6 +200,10 @@ def test_a_chat_is_joined_to_one_text_and_written_on(client, engine):
         ({"stream": "yes"}, "stream: found 'yes', expected true or false"),
         ({"prompt": {}}, "prompt: found {}, expected a text or token ids"),
         ({"prompt": []}, "prompt: found [], expected 1 to 32 prompts"),
+        (
+            {"prompt": "井" * 10_001, "echo": True, "logprobs": 1},
+            "echo: found True, expected a prompt of at most 10000 tokens where its probabilities are wanted",
+        ),
         ({"prompt": [[1, "x"]]}, "prompt: found [1, 'x'], expected a text or token ids"),
     ],
 )

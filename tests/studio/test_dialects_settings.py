@@ -1,4 +1,7 @@
-"""What a request says: neutral values are passed over, what would have an effect and has none is named once."""
+"""What all dialects share: what is neutral in a request and what is named, and clients that leave."""
+
+import asyncio
+import json
 
 import pytest
 from fake_engine import FakeEngine
@@ -108,3 +111,32 @@ def test_hostile_names_break_neither_header_nor_log(capsys):
     told = capsys.readouterr().err
     assert "\x1b" not in told and "\r" not in told
     assert "name1999" not in told  # no more than a thousand names are kept
+
+
+@pytest.mark.parametrize("version", ["2.3", "2.4"])  # of ASGI: in the former the server's answer is cancelled
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"stream": True, "echo": True}),
+        ("/v1/completions", {}),
+        ("/v1/chat/completions", {"stream": True, "messages": [{"role": "user", "content": "井"}]}),
+        ("/completion", {"stream": True}),
+        ("/completion", {}),
+        ("/api/extra/generate/stream", {}),
+        ("/api/v1/generate", {}),
+    ],
+)
+def test_a_client_that_has_left_before_the_first_event_leaves_no_job(path, body, version):
+    engine = FakeEngine(pace=60.0)
+    sent = [{"type": "http.request", "body": json.dumps({"max_tokens": 10_000, **body}).encode(), "more_body": False}]
+
+    async def receive() -> dict:
+        return sent.pop() if sent else {"type": "http.disconnect"}
+
+    async def send(message: dict) -> None:
+        await asyncio.sleep(0)  # a server writes: others have their turn
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b"", "root_path": ""}
+    scope |= {"asgi": {"version": "3.0", "spec_version": version}}
+    asyncio.run(asyncio.wait_for(Starlette(routes=routes(engine))(scope, receive, send), 20))
+    assert [job.state for job in engine.jobs] == ["stopped"]

@@ -15,11 +15,10 @@ from novelgpt.messages import UserError
 from novelgpt.network import build_model, load_model, save_model
 from novelgpt.studio import Busy, Engine, Job, Request
 from novelgpt.studio.turns import Desk, score_text, write_job
-from novelgpt.writing.copying import CopyMeter
+from novelgpt.writing.copying import CopyGuard, CopyMeter
 from novelgpt.writing.decoder import BLOCK, Weights
 from novelgpt.writing.generation import Session, make_controls
-from novelgpt.writing.recording import CopyGuard
-from novelgpt.writing.text import Endings, StopRule
+from novelgpt.writing.text import StopRule
 
 TEXT = "萧炎大喝一声，那人抬起头来。“走！”她说道：风起了……山中无人？月落乌啼霜满天江枫渔火对愁眠\n"
 CONTEXT = 3 * BLOCK
@@ -48,6 +47,7 @@ def engine(folder):
     engine.start()
     wait_for(lambda: engine.state()["model"]["ready"] or engine.problem)
     assert engine.problem is None
+    engine.desk.book.cache_path = None  # no file beside the repository's own
     yield engine
     engine.close()
 
@@ -55,7 +55,7 @@ def engine(folder):
 @pytest.fixture(scope="module")
 def desk(folder):
     model, tokenizer = load_model(folder)
-    return Desk(Weights(model), tokenizer, Endings(tokenizer), 1)
+    return Desk(Weights(model), tokenizer)
 
 
 def wait_for(is_true, seconds: float = 60) -> None:
@@ -232,7 +232,7 @@ def test_a_stretch_that_is_not_there_is_refused(engine):
 def test_what_was_read_is_not_read_again_and_the_text_is_the_same(desk, engine):
     request = Request(LONG, 30, settings=SETTINGS, seed=9)
     texts, blocks = [], []
-    own = Desk(desk.weights, desk.tokenizer, desk.endings, 1)
+    own = Desk(desk.weights, desk.tokenizer)
     # the same text again, one that goes on, one that leaves it in the second block, an alternative
     for prompt, forced in (
         (LONG, ""),
@@ -242,7 +242,7 @@ def test_what_was_read_is_not_read_again_and_the_text_is_the_same(desk, engine):
         (LONG, "走"),
     ):
         job = Job(Request(prompt, 30, settings=SETTINGS, seed=9, forced=forced))
-        run_turns(write_job(job, own, controls_of(own, **SETTINGS)))
+        run_turns(write_job(job, own))
         assert finish(job) == [forced + expected_texts(desk, prompt + forced, StopRule(30), 1, 9, **SETTINGS)[0]]
         blocks.append(own.readings[0].start)
         texts.append(job.text(0))
@@ -254,7 +254,7 @@ def test_what_was_read_is_not_read_again_and_the_text_is_the_same(desk, engine):
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
 def test_a_prefix_taken_from_an_earlier_text_gives_the_same_bits(folder, kind):
     model, tokenizer = load_model(folder)
-    own = Desk(Weights(model, kind=kind), tokenizer, Endings(tokenizer), 1)
+    own = Desk(Weights(model, kind=kind), tokenizer)
     ids = tokenizer.encode_prefix(LONG).tolist()
     fresh = own.read(ids, tail=3)
     run_turns(fresh.read_blocks())

@@ -184,6 +184,25 @@ def test_a_job_that_makes_no_sense_is_refused_in_words_and_changes_nothing(serve
     assert served.get(f"/api/stories/{story['id']}")["version"] == 1
 
 
+@pytest.mark.parametrize("seen", [[], 3, {"a": 1}, {"1": "x"}, {"1": -1}, {"9" * 20: 1}, {"1": 1.5}])
+def test_what_a_page_has_seen_must_be_counts(served, seen):
+    story = served.post("/api/stories", {"text": "夜"}, 201)
+    body = {"base": 1, "ops": [{"replace": [0, 0], "text": "x"}], "seen": seen}
+    reply = served.client.post(f"/api/stories/{story['id']}/ops", json=body)
+    assert reply.status_code == (200 if seen == [] else 400)
+
+
+def test_halves_of_characters_and_numbers_that_json_has_not_end_in_words(served):
+    half = b'{"name": "\\ud83d", "text": "\\uD83D\\uDE00 \\udfff", "key": "\\ud800"}'
+    headers = {"Content-Type": "application/json"}
+    reply = served.client.post("/api/stories", content=half, headers=headers)
+    assert reply.status_code == 201 and reply.json()["text"] == "😀 \ufffd" and reply.json()["name"] == "\ufffd"
+    for body in (b'{"a": NaN}', b'{"a": -Infinity}', b'{"a": 1e999}', b'{"a": [1]}', b'{"a": ' + b"9" * 5000 + b"}"):
+        assert served.client.post("/api/preferences", content=body, headers=headers).status_code == 400
+    settings = b'{"story": "%s", "node": 0, "settings": {"\\ud83d": 1}}' % reply.json()["id"].encode()
+    assert served.client.post("/api/jobs", content=settings, headers=headers).status_code in (202, 400)
+
+
 def test_the_thirty_third_job_is_refused_and_ten_thousand_requests_leave_32(served):
     story, _ = served.begin()
     body = {"story": story["id"], "node": 0, "length": 5}
@@ -237,7 +256,6 @@ def test_without_the_book_every_panel_says_so(tmp_path, no_flushing):
         for path in ("/api/copies", "/api/style", "/api/doctor"):
             reply = served.post(path, {"story": story["id"], "node": 0}, 400)
             assert reply["error"]["message"] == f"the book of {tmp_path / 'model'} is not at hand"
-        assert served.get("/api/state")["has_book"] is False
 
 
 def test_a_disk_that_takes_nothing_is_told_and_the_story_can_be_exported(served, monkeypatch):

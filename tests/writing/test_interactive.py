@@ -215,3 +215,40 @@ def test_ctrl_c_while_it_waits_quits(begin, place, tmp_path, monkeypatch, capsys
     story = tmp_path / "story.txt"
     assert story.read_text(encoding="utf-8") == f"{PREFIX}月落"
     assert capsys.readouterr().err.endswith(f"the story is kept in {story}\nstopped\n")
+
+
+# --- stories of studio.py ---
+
+
+def test_a_story_of_the_studio_is_gone_on_with_and_every_part_is_a_version(place, tmp_path, monkeypatch, capsys):
+    from novelgpt.studio import Stories
+
+    def type_lines(*lines: str, options: tuple = ()) -> dict:
+        monkeypatch.setattr("sys.stdin", iter([line + "\n" for line in lines]))
+        words = ["--interactive", "--story", "井边", "--save_samples_path", str(tmp_path), "--length", "8", *options]
+        assert call_generate(place, *words) == 0
+        stories = Stories(tmp_path / "stories")
+        view = stories.get(stories.list_all()[0]["id"]).view()
+        stories.close()
+        return view
+
+    begun = type_lines("那大虫", "", options=("--prefix", PREFIX))
+    first = begun["nodes"][-1]["text"]
+    assert begun["name"] == "井边" and begun["text"] == f"{PREFIX}那大虫{first}"
+    assert [node["kind"] for node in begun["nodes"]] == ["root", "typed", "model"]
+    # r writes a version beside the last one, u goes back; nothing is ever lost
+    again = type_lines("r", "u")
+    assert again["id"] == begun["id"] and again["text"] == PREFIX + "那大虫"
+    assert [node["text"] for node in again["nodes"][:3]] == [PREFIX, "那大虫", first]
+    assert [node["parent"] for node in again["nodes"]] == [None, 0, 1, 1] and again["redo"] == 3
+    assert type_lines("u", "u")["text"] == PREFIX
+    # another name, or a prefix, begins another one
+    assert len(list((tmp_path / "stories").glob("*/journal.jsonl"))) == 1
+    assert type_lines("q", options=("--prefix", "风起"))["text"] == "风起"
+    assert len(list((tmp_path / "stories").glob("*/story.txt"))) == 2
+    assert not (tmp_path / "story.txt").exists() and "nothing to undo" in capsys.readouterr().err
+
+
+def test_a_story_without_interactive_is_refused(place, capsys):
+    message, hint = "--story: has no effect without --interactive", "add --interactive, or leave --story out"
+    assert_generate_fails(place, capsys, ["--story", "井边"], message, hint, 2)

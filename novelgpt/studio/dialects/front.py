@@ -12,6 +12,7 @@ stream or waits for the whole text; so does a stream that is closed.
 import asyncio
 import contextlib
 import json
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_INPUT, EXIT_STATE, EXIT_USAGE, UserError, shown, warn
 from novelgpt.studio.dialects.settings import SEE, Reader, refuse
@@ -40,9 +42,8 @@ LEAST_LOGPROB = -9999.0  # JSON has no infinity
 class Engine(Protocol):
     """What the dialects need of novelgpt.studio.Engine."""
 
-    desk: object  # the loaded model, with its tokenizer; None as long as it is loading
-
     def state(self) -> dict: ...
+    def ready_desk(self) -> object: ...
     def submit(self, request: Wanted) -> Job: ...
     def score(self, text: str, start: int, end: int, top: int) -> list[Token]: ...
     def tokenize(self, text: str) -> list[int]: ...
@@ -75,7 +76,7 @@ class Front:
     @property
     def mark(self) -> int:
         """The id of the mark that stands before every text; only of a model that is loaded."""
-        return self.engine.desk.tokenizer.cls_id
+        return self.engine.ready_desk().tokenizer.cls_id
 
     def facts(self) -> Mapping[str, object]:
         """Return what is known of the model: name, context, ready, error."""
@@ -86,8 +87,7 @@ class Front:
         facts = self.facts()
         if facts["error"]:
             raise UserError(facts["error"]["message"], facts["error"]["hint"], EXIT_STATE)
-        if not facts["ready"]:
-            raise UserError("the model is still being loaded", "ask again in a moment", EXIT_ENVIRONMENT)
+        self.engine.ready_desk()  # raises what people are told of a model that is being loaded
         return facts
 
     async def read(self, request: Request, *first: str) -> Reader:
@@ -170,6 +170,22 @@ class Front:
         for job in jobs:
             if job.problem:
                 raise job.problem
+
+    async def steps(self, request: Request, jobs: Sequence[Job]) -> AsyncIterator[tuple[int, int, str, list[Token]]]:
+        """Yield whole characters as they come: the number of the job, the candidate, characters, their tokens.
+
+        Only at the very end there may be tokens without a character, of one that was not finished.
+        """
+        waiting: dict[tuple[int, int], list[Token]] = defaultdict(list)
+        async for news in self.follow(request, jobs):
+            for place, text, tokens in (
+                ((number, piece.index), *step) for number, piece in news for step in steps_of(piece)
+            ):
+                waiting[place] += tokens
+                if text:
+                    yield *place, text, waiting.pop(place)
+        for place, tokens in waiting.items():
+            yield *place, "", tokens
 
     async def finish(self, request: Request, jobs: Sequence[Job]) -> list[list[Token]]:
         """Wait for the ends of jobs; returns the tokens of each candidate, job after job."""
@@ -268,14 +284,42 @@ def to_event(data: Mapping[str, object], name: str | None = None) -> str:
     return f"event: {name}\ndata: {line}\n\n" if name else f"data: {line}\n\n"
 
 
-def stream(events: AsyncIterator[str], form: Form, headers: Mapping[str, str], name: str | None = None) -> Response:
-    """Return events as an answer; a job that fails on the way ends them with the error of the dialect."""
+class Stream(StreamingResponse):
+    """An answer of events whose jobs end with it, even where the client has left before the first one.
 
-    async def told() -> AsyncIterator[str]:
+    Args:
+        events: of the dialect.
+        jobs: that they tell of.
+        form: of an error that ends the events.
+        headers: of the answer.
+        name: of the events, where the dialect names them.
+    """
+
+    def __init__(
+        self,
+        events: AsyncIterator[str],
+        jobs: Sequence[Job],
+        form: Form,
+        headers: Mapping[str, str],
+        name: str | None = None,
+    ):
+        self.jobs = jobs
+        told = end_with_error(events, form, name)
+        super().__init__(told, media_type="text/event-stream", headers={**STREAMED, **headers})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
         try:
-            async for event in events:
-                yield event
-        except UserError as problem:
-            yield to_event(form(500, words_of(problem)), name)
+            await super().__call__(scope, receive, send)
+        finally:
+            for job in self.jobs:
+                job.stop()
 
-    return StreamingResponse(told(), media_type="text/event-stream", headers={**STREAMED, **headers})
+
+async def end_with_error(events: AsyncIterator[str], form: Form, name: str | None) -> AsyncIterator[str]:
+    """Yield events; a job that fails on the way ends them with the error of the dialect."""
+    try:
+        async for event in events:
+            yield event
+    except UserError as problem:
+        yield to_event(form(500, words_of(problem)), name)

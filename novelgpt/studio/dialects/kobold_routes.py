@@ -17,11 +17,10 @@ from novelgpt.studio.dialects.front import (
     Front,
     Job,
     Reader,
+    Stream,
     Token,
     chat_logprobs,
     refuse,
-    steps_of,
-    stream,
     take_candidates,
     take_top,
     to_event,
@@ -183,17 +182,16 @@ class Kobold:
     async def generate_stream(self, request: Request) -> Response:
         """Write, and answer with a stream."""
         generation, headers = await self.begin(request, is_stream=True)
-        return stream(self.events(request, generation), error_form, headers, "message")
+        return Stream(self.events(request, generation), [generation.job], error_form, headers, "message")
 
     async def events(self, request: Request, generation: Generation) -> AsyncIterator[str]:
         """Yield the events of a stream; the last one has no character but the reason why it ended."""
-        async for news in self.front.follow(request, [generation.job]):
-            for text, tokens in (step for _, piece in news for step in steps_of(piece)):
-                event: dict[str, object] = {"token": text, "finish_reason": None}
-                if generation.top is not None:
-                    (*_, best) = chat_logprobs(tokens, generation.top)
-                    event |= {name: best[name] for name in ("logprob", "top_logprobs")}
-                yield to_event(event, "message")
+        async for _, _, text, tokens in self.front.steps(request, [generation.job]):
+            event: dict[str, object] = {"token": text, "finish_reason": None}
+            if generation.top is not None:
+                (*_, best) = chat_logprobs(tokens, generation.top)
+                event |= {name: best[name] for name in ("logprob", "top_logprobs")}
+            yield to_event(event, "message")
         yield to_event({"token": "", "finish_reason": generation.finish_reason()}, "message")
 
     async def check(self, request: Request) -> Response:

@@ -16,10 +16,9 @@ from novelgpt.studio.dialects.front import (
     MAX_LENGTH,
     Front,
     Job,
+    Stream,
     Token,
     chat_logprobs,
-    steps_of,
-    stream,
     take_top,
     to_event,
 )
@@ -125,7 +124,8 @@ class Llama:
         more = {"length": MAX_LENGTH if length < 0 else length, "top": top or 0, "keep_head": keep}
         job = self.front.submit(prompt, wish, **more)
         if is_stream:
-            return stream(self.events(request, job, top or 0, is_after=is_after), error_form, headers)
+            events = self.events(request, job, top or 0, is_after=is_after)
+            return Stream(events, [job], error_form, headers)
         (tokens,) = await self.front.finish(request, [job])
         answer = await self.summary(job, len(tokens)) | {"content": job.text(0)}
         if top:
@@ -135,14 +135,13 @@ class Llama:
     async def events(self, request: Request, job: Job, top: int, *, is_after: bool) -> AsyncIterator[str]:
         """Yield the events of a stream."""
         written = 0
-        async for news in self.front.follow(request, [job]):
-            for text, tokens in (step for _, piece in news for step in steps_of(piece)):
-                written += len(tokens)
-                event = {"index": 0, "content": text, "tokens": [token.id for token in tokens], "stop": False}
-                event |= {"tokens_predicted": written}
-                if top:
-                    event["completion_probabilities"] = probabilities(tokens, top, is_after=is_after)
-                yield to_event(event)
+        async for _, _, text, tokens in self.front.steps(request, [job]):
+            written += len(tokens)
+            event = {"index": 0, "content": text, "tokens": [token.id for token in tokens], "stop": False}
+            event |= {"tokens_predicted": written}
+            if top:
+                event["completion_probabilities"] = probabilities(tokens, top, is_after=is_after)
+            yield to_event(event)
         yield to_event(await self.summary(job, written))
 
     async def summary(self, job: Job, written: int) -> dict:

@@ -16,16 +16,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from novelgpt.studio.dialects.front import (
+    MAX_LENGTH,
     Front,
     Job,
     Reader,
+    Stream,
     Token,
     best_of,
     chat_logprobs,
     finite,
     refuse,
-    steps_of,
-    stream,
     take_candidates,
     take_top,
     to_event,
@@ -180,7 +180,7 @@ class OpenAI:
         if is_stream:
             has_usage = isinstance(options, dict) and options.get("include_usage") is True
             events = self.events(request, completion, prefixes, jobs, has_usage=has_usage)
-            return stream(events, error_form, headers)
+            return Stream(events, jobs, error_form, headers)
         texts = await self.front.finish(request, jobs)
         choices = []
         for index, tokens in enumerate(texts):
@@ -212,6 +212,8 @@ class OpenAI:
         prompt, engine = completion.prompts[number], self.front.engine
         if completion.top is None:
             return prompt, []
+        if await self.count(prompt) > MAX_LENGTH:  # what is scored cannot be stopped
+            raise refuse("echo", True, f"a prompt of at most {MAX_LENGTH} tokens where its probabilities are wanted")
         mark = [Token("", self.front.mark, 0.0, 1)] * completion.marked[number]
         scored = await self.front.call(engine.score, prompt, 0, len(prompt), completion.top) if prompt else []
         return prompt, [*mark, *scored]
@@ -237,13 +239,11 @@ class OpenAI:
             if prefix or scored or completion.is_chat:
                 yield chunk(index, prefix, completion.logprobs(scored, 0, is_first=True))
         written = 0
-        async for news in self.front.follow(request, jobs):
-            for number, piece in news:
-                index = number * completion.count + piece.index
-                for text, tokens in steps_of(piece):
-                    yield chunk(index, text, completion.logprobs(tokens, offsets[index]))
-                    offsets[index] += len(text)
-                    written += len(tokens)
+        async for number, candidate, text, tokens in self.front.steps(request, jobs):
+            index = number * completion.count + candidate
+            yield chunk(index, text, completion.logprobs(tokens, offsets[index]))
+            offsets[index] += len(text)
+            written += len(tokens)
         for index in range(total):
             yield chunk(index, "", None, finish_reason(jobs, index, completion.count))
         if has_usage:
