@@ -19,8 +19,7 @@ export class Story {
   }
 
   async open(id) {
-    await this.flush();
-    const story = await ask(`/api/stories/${id}`);
+    const story = await this.inTurn(() => ask(`/api/stories/${id}`));
     Object.assign(this, { id, name: story.name, nodes: new Map(), writing: new Set(), waiting: [], sent: [] });
     this.editor.anchors.clear();
     this.take(story);
@@ -31,10 +30,11 @@ export class Story {
     if (!this.id || document.hidden) return;
     const id = this.id;
     do {
-      await this.flush();
-      const story = await ask(`/api/stories/${id}`).catch(() => null);
+      await this.inTurn(async () => {
+        const story = await ask(`/api/stories/${id}`).catch(() => null);
+        if (story && id === this.id) this.take(story);
+      });
       if (id !== this.id) return;
-      if (story) this.take(story);
       if (this.editor.composing) await pause(WAIT);
     } while (insist && this.late);
   }
@@ -129,12 +129,18 @@ export class Story {
   // Send what was typed; resolves when the server has it.
   flush() {
     clearTimeout(this.timer);
-    if (!this.waiting.length && !this.sent.length) return this.queue;
-    this.queue = this.queue.then(() => this.send());
-    return this.queue;
+    return this.waiting.length ? this.inTurn(() => {}) : this.queue;
+  }
+
+  // One request after the other, behind what was typed: an older answer never comes behind a newer one.
+  inTurn(work) {
+    const done = this.queue.then(() => this.send()).then(work);
+    this.queue = done.catch(() => {});
+    return done;
   }
 
   async send() {
+    if (!this.waiting.length) return;
     while (this.waiting.length) {
       this.sent = this.waiting.splice(0);
       const [id, head] = [this.id, this.head];
@@ -175,9 +181,10 @@ export class Story {
   // Show another node; returns whether there was one to go to.
   async go(id) {
     if (id === null || id === undefined || this.editor.composing) return false;
-    await this.flush();
-    const reply = await ask(`/api/stories/${this.id}/ops`, { base: this.version, ops: [{ head: id }] });
-    const place = this.writing.size ? this.take(await ask(`/api/stories/${this.id}`)) : this.takeReply(reply);
+    const place = await this.inTurn(async () => {
+      const reply = await ask(`/api/stories/${this.id}/ops`, { base: this.version, ops: [{ head: id }] });
+      return this.writing.size ? this.take(await ask(`/api/stories/${this.id}`)) : this.takeReply(reply);
+    });
     tabs.postMessage(this.id);
     if (place === null) return true;
     if (this.editor.caret()) this.editor.setCaret([place.end, place.end]);
@@ -186,8 +193,8 @@ export class Story {
   }
 
   async rename(name) {
-    await this.flush();
-    this.takeReply(await ask(`/api/stories/${this.id}/ops`, { base: this.version, ops: [{ name }] }));
+    const rename = () => ask(`/api/stories/${this.id}/ops`, { base: this.version, ops: [{ name }] });
+    await this.inTurn(async () => this.takeReply(await rename()));
     this.name = name;
     tabs.postMessage(this.id);
   }

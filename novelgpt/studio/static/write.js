@@ -22,8 +22,6 @@ const story = new Story(editor, { onChange: drawStory, onState: showSaved, onJob
 const chapters = new Chapters(editor, closeDrawers);
 const jobs = new Jobs({ story, editor, onNews: showNews, onEnd: showEnd, fail });
 
-// ---- what is said
-
 const say = (text) => ($("status").textContent = text);
 
 function fail(refusal) {
@@ -38,8 +36,7 @@ function fail(refusal) {
 const run = (action) => Promise.resolve().then(action).catch(fail);
 
 function showSaved(how, refusal) {
-  $("saved").textContent = word({ saving: "saving", saved: "saved", lost: "notSaved", moved: "saving" }[how]);
-  $("saved").dataset.state = how;
+  $("saved").textContent = word({ saved: "saved", lost: "notSaved" }[how] ?? "saving");
   if (how === "lost") fail(refusal);
   if (how === "saved" && fail.lost) $("warning").replaceChildren();
   fail.lost = how === "lost";
@@ -245,8 +242,6 @@ function listen() {
   for (const id of ["indent", "origins"]) $(id).addEventListener("change", () => keep({ [id]: $(id).checked }));
 }
 
-// ---- looks, and the first moment
-
 // Remember a choice on the server, and show it.
 function keep(choice) {
   Object.assign(state.preferences, choice);
@@ -256,6 +251,7 @@ function keep(choice) {
     settings.draw();
     mirror.draw();
     drawStory();
+    [$("saved"), $("rate")].forEach((line) => line.replaceChildren());
   }
   run(() => ask("/api/preferences", choice));
 }
