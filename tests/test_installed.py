@@ -46,7 +46,9 @@ def as_command(request, monkeypatch):
 
 
 def test_the_wheel_takes_every_package_template_and_ready_file():
-    folders = {path.parent for path in (ROOT / "novelgpt").rglob("*.py")} | {ROOT / "novelgpt/pages/templates"}
+    folders = {path.parent for path in (ROOT / "novelgpt").rglob("*.py")} | {
+        ROOT / "novelgpt/pages" / name for name in ("static", "templates")
+    }
     names = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
     assert set(SETUP["packages"]) == names | set(SETUP["package-dir"])
     files = {path for path in (ROOT / "novelgpt").rglob("*.*") if path.suffix != ".py"}
