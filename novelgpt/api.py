@@ -67,9 +67,8 @@ def train(
     Args:
         options, changes: as the flags of train.py; a change by name overrides `options`, None is the defaults. With
             book="红楼梦" every path that is at its default lies in books/红楼梦/, as by --book.
-        progress: called with every record of log.jsonl as it is written, for example
+        progress: called with every record of figures of log.jsonl as it is written, for example
             {"time": 1795363990.2, "step": 200, "epoch": 1, "loss": 5.1, "lr": 0.001, "tokens_per_second": 4100.0}.
-            Records with an `event` tell the story of the run, see training/log.py, and have no loss.
         exit_at_second: a second signal ends the process at once, as in train.py; else it raises KeyboardInterrupt.
         command: the words of the command line that calls, script first, for run.json and the hint how to resume; None
             from Python.

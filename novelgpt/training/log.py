@@ -51,7 +51,7 @@ class RunLog:
             folder, total_steps: of the whole run; None where hours end it.
             hours: that it takes; None where steps are counted.
             writer_dir: folder for TensorBoard event files; None for none.
-            watch: called with every record.
+            watch: called with every record of figures.
             enabled: False records nothing, in all processes but the first.
         """
         self.enabled, self.watch = enabled, watch
@@ -132,7 +132,7 @@ class RunLog:
             for key, value in record.items():
                 if key not in ("time", "step", "epoch") and isinstance(value, (int, float)):
                     self.writer.add_scalar(key, value, record["step"])
-        if self.watch:
+        if self.watch and "event" not in record:  # whoever watches steps must not meet one twice
             self.watch(record)
 
     def has_start(self) -> bool:
