@@ -26,6 +26,7 @@ TEXT = "萧炎大喝一声，那人抬起头来。“走！”她说道：风起
 CONTEXT = 3 * BLOCK
 LONG = (TEXT * 9)[: 2 * BLOCK + 40]  # characters, two whole blocks and a part
 SETTINGS = {"topk": 20, "temperature": 0.9}
+NEUTRAL = {"topp": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def run_turns(steps):
 
 
 def controls_of(desk, **settings):
-    return make_controls(desk.tokenizer, desk.weights.device, **settings)
+    return make_controls(desk.tokenizer, desk.weights.device, **Request("", 1, settings=settings).values())
 
 
 def expected_texts(desk, prompt, rule, count, seed, **settings) -> list[str]:
@@ -187,7 +188,7 @@ def reference(folder, ids: list[int]) -> torch.Tensor:
 
 def test_probabilities_and_ten_alternatives_are_those_of_transformers(engine, folder, desk):
     tokenizer = desk.tokenizer
-    job = engine.submit(Request("萧炎大喝", 100, settings={"topk": 5, "temperature": 0.7}, seed=4, top=10))
+    job = engine.submit(Request("萧炎大喝", 100, settings={**NEUTRAL, "topk": 5, "temperature": 0.7}, seed=4, top=10))
     finish(job)
     tokens = [token for piece in job.pieces() for token in piece.tokens]
     before = tokenizer.encode_prefix("萧炎大喝").tolist()
@@ -212,7 +213,7 @@ def test_the_step_for_gpus_notes_the_facts_that_the_step_for_cpus_notes(desk, mo
         if on_device:
             monkeypatch.setattr("novelgpt.writing.decoder.cache_for", lambda device: MaskedCache)
         samples = [Sample(index, desk.tokenizer.encode_prefix("萧炎").tolist()) for index in range(2)]
-        settings = desk.weights, desk.endings, controls_of(desk, topk=5), StopRule(40), samples
+        settings = desk.weights, desk.endings, controls_of(desk, **NEUTRAL, topk=5), StopRule(40), samples
         batch = RecordedBatch(*settings, 3, top=7)
         if on_device:
             batch.replay = batch.decode_token_on_device
