@@ -86,8 +86,9 @@ class Story:
             if node.kind == "model" and node.why is None:
                 node.why = "interrupted"
         # what is damaged stays beside it; what is large holds much that is told twice
-        whole = self.tree.records()
-        is_large = self.journal.size > LARGE and sum(len(to_line(record)) for record in whole) < SMALLER * LARGE
+        is_large = self.journal.size > LARGE
+        whole = self.tree.records() if damaged or is_large else []
+        is_large &= sum(len(to_line(record)) for record in whole) < SMALLER * self.journal.size
         if damaged or is_large:
             with contextlib.suppress(UserError):  # the disk may be full; reading needs no room
                 self.journal.compact(whole, is_damaged=bool(damaged))

@@ -10,9 +10,12 @@ What a person does refers to a version; meanwhile others may have changed the te
 places move over what has changed (operational transformation), so that nothing of anybody is lost.
 """
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from novelgpt.studio.edits import MOST_TYPED, Edit
 
@@ -23,6 +26,7 @@ CHECKPOINT = 64  # every so many nodes on a way one of these texts
 FACTS = ("settings", "seed", "index", "model", "time")  # of a node, as they came
 
 Runs = list[tuple[int, str]]  # how many characters are of which kind
+View = tuple[str, bytes]  # a text, and the place in KINDS of each character's kind
 
 
 class Unfit(Exception):
@@ -101,7 +105,7 @@ class Tree:
         self.first_version = 0
         self.views: list[tuple[int, int]] = []  # of each version from the first one: head, and its steps then
         self.keys: dict[str, None] = {}  # names of requests that were carried out, the last ones
-        self.texts: OrderedDict[int, tuple[str, Runs]] = OrderedDict()
+        self.texts: OrderedDict[int, View] = OrderedDict()
 
     # --- records ---
 
@@ -167,8 +171,7 @@ class Tree:
         node.version = self.version
         # the text that grows is mostly the one that is shown
         if kept:
-            runs = splice(kept[1], place, place, count, node.kind)
-            self.texts[node.id] = kept[0][:place] + text + kept[0][place:], runs
+            self.texts[node.id] = splice(kept, place, place, text, node.kind)
 
     def _end(self, record: Mapping) -> None:
         self.nodes[record["id"]].why = str(record["why"])
@@ -221,27 +224,28 @@ class Tree:
 
     def origins(self) -> Runs:
         """Return how many characters in a row of the shown text are of which kind."""
-        return self._view(self.head)[1]
+        kinds = np.frombuffer(self._view(self.head)[1], np.uint8)
+        starts = np.append(np.flatnonzero(np.diff(kinds, prepend=255)), len(kinds)).tolist()
+        return [(end - start, KINDS[kinds[start]]) for start, end in itertools.pairwise(starts)]
 
-    def _view(self, number: int) -> tuple[str, Runs]:
+    def _view(self, number: int) -> View:
         way = []
         while number not in self.texts and self.nodes[number].parent is not None:
             way.append(number)
             number = self.nodes[number].parent
         root = self.nodes[number]
-        text, runs = self.texts.get(number) or (root.text, splice([], 0, 0, len(root.text), root.kind))
+        view = self.texts.get(number) or splice(("", b""), 0, 0, root.text, root.kind)
         for number in reversed(way):
             node = self.nodes[number]
             start, end, _ = node.steps[0]
-            text = text[:start] + node.text + text[end:]
-            runs = splice(runs, start, end, len(node.text), node.kind)
+            view = splice(view, start, end, node.text, node.kind)
             if node.depth % CHECKPOINT == 0:
-                self._keep(number, text, runs)
-        self._keep(number, text, runs)
-        return text, runs
+                self._keep(number, view)
+        self._keep(number, view)
+        return view
 
-    def _keep(self, number: int, text: str, runs: Runs) -> None:
-        self.texts[number] = text, runs
+    def _keep(self, number: int, view: View) -> None:
+        self.texts[number] = view
         self.texts.move_to_end(number)
         while len(self.texts) > KEPT_TEXTS:
             self.texts.popitem(last=False)
@@ -333,28 +337,11 @@ def move_place(place: int, steps: Sequence[Sequence[int]]) -> int | None:
     return place
 
 
-def splice(runs: Runs, start: int, end: int, length: int, kind: str) -> Runs:
-    """Return the kinds of a text's characters with those from start to end replaced.
+def splice(view: View, start: int, end: int, text: str, kind: str) -> View:
+    """Return a view with the characters from start to end replaced.
 
-    >>> splice([(4, "root"), (2, "model")], 3, 5, 1, "typed")
-    [(3, 'root'), (1, 'typed'), (1, 'model')]
+    >>> splice(("夜里有月", b"\\x00\\x00\\x02\\x02"), 1, 3, "色", "typed")
+    ('夜色月', b'\\x00\\x01\\x02')
     """
-    result: Runs = []
-
-    def put(count: int, name: str) -> None:
-        if count > 0 and result and result[-1][1] == name:
-            result[-1] = result[-1][0] + count, name
-        elif count > 0:
-            result.append((count, name))
-
-    place, is_put = 0, False
-    for count, name in runs:
-        put(min(start, place + count) - place, name)
-        if not is_put and start <= place + count:
-            put(length, kind)
-            is_put = True
-        put(place + count - max(end, place), name)
-        place += count
-    if not is_put:
-        put(length, kind)
-    return result
+    kinds = bytes([KINDS.index(kind)]) * len(text)
+    return view[0][:start] + text + view[0][end:], view[1][:start] + kinds + view[1][end:]

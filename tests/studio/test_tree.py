@@ -6,7 +6,7 @@ import random
 import pytest
 
 from novelgpt.studio.edits import growth_of, rebase, replacements, transform
-from novelgpt.studio.tree import Conflict, Tree, Unfit, splice
+from novelgpt.studio.tree import Conflict, Tree, Unfit
 
 WORDS = "那天夜里没有月亮𠮷😀\n"
 
@@ -78,13 +78,14 @@ def test_the_parts_that_an_edit_replaces_give_its_text():
 
 
 def test_kinds_of_characters_are_those_of_a_list_with_one_entry_each():
-    draw, runs, plain = random.Random(3), [], []
-    for _ in range(2000):
+    draw, plain, tree = random.Random(3), ["root"] * 4, tree_of(node(0, None, 0, 0, "那天夜里", "root"))
+    for number in range(1, 600):
         start = draw.randint(0, len(plain))
         end = draw.randint(start, min(len(plain), start + 5))
-        length, kind = draw.randint(0, 4), draw.choice(("typed", "model"))
-        runs = splice(runs, start, end, length, kind)
+        length, kind = draw.randint(0, 4), draw.choice(("typed", "model", "import"))
+        tree.apply(node(number, number - 1, start, end, "字" * length, kind))
         plain[start:end] = [kind] * length
+        runs = tree.origins()
         assert [kind for count, kind in runs for _ in range(count)] == plain
         assert all(one[1] != two[1] for one, two in itertools.pairwise(runs))
 
