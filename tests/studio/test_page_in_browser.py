@@ -1,5 +1,6 @@
 """The writing page in a real browser, on the real server over a made-up engine: what a person does with it."""
 
+import gzip
 import os
 import random
 import re
@@ -581,6 +582,7 @@ def test_the_page_is_light():
     lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in scripts}
     assert max(lines.values()) <= 300 and sum(lines.values()) <= 2000, lines
     assert sum(path.stat().st_size for path in files) <= 120_000
+    assert sum(len(gzip.compress(path.read_bytes())) for path in files) <= 40_000
     assert len(files) <= 12
 
 
