@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from novelgpt.cli import GenerateOptions, names_with, with_changes
+from novelgpt.cli import GenerateOptions, names_with, preset_values, with_changes
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_USAGE, UserError
 
 MAX_WAITING = 32  # jobs
@@ -90,8 +90,8 @@ class Request:
             names_with(GenerateOptions, sampling=True),
             {"keep_head": self.keep_head} if self.keep_head else {},
         )
-        options = with_changes(GenerateOptions(), {**self.settings, **head}, names)
-        return {name: getattr(options, name) for name in names}
+        options = with_changes(GenerateOptions(), {**self.settings, **head}, (*names, "preset"))
+        return {name: getattr(options, name) for name in names} | preset_values(options)
 
 
 @dataclass(frozen=True)

@@ -262,7 +262,9 @@ def write_job(job: Job, desk: Desk) -> Iterator[None]:
             output is not a number.
     """
     desk.check(job.request)
-    controls = make_controls(desk.tokenizer, desk.weights.device, **job.request.values())
+    values = job.request.values()
+    names = desk.book.speakers() if desk.book and values["dry_multiplier"] else ()
+    controls = make_controls(desk.tokenizer, desk.weights.device, names=names, **values)
     # the others go on while the meter is made that a guard needs
     if job.request.guard and "only_meter" not in vars(desk):
         maker = threading.Thread(target=desk.meter, daemon=True)
