@@ -113,7 +113,7 @@ class TrainingPage:
     def name_epoch(self, step: float) -> Markup:
         """Return a place of the run as people say it."""
         if (epoch := self.epoch_of(step)) is None:
-            return both(f"step {step:,.0f}", f"第 {step:,.0f} 步")
+            return both(f"after {step:,.0f} steps", f"{step:,.0f} 步之后")
         return both(f"epoch {epoch:g}", f"第 {epoch:g} 轮")
 
     def figures(self) -> dict:

@@ -86,10 +86,8 @@ class Request:
         >>> Request("萧炎", 100, settings={"topk": 20}, keep_head=5).values()["topk"]
         20
         """
-        names, head = (
-            names_with(GenerateOptions, sampling=True),
-            {"keep_head": self.keep_head} if self.keep_head else {},
-        )
+        names = names_with(GenerateOptions, sampling=True)
+        head = {"keep_head": self.keep_head} if self.keep_head else {}
         options = with_changes(GenerateOptions(), {**self.settings, **head}, (*names, "preset"))
         return {name: getattr(options, name) for name in names} | preset_values(options)
 

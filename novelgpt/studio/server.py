@@ -98,11 +98,10 @@ class Pages:
             return JSONResponse(describe_error(problem, request.headers.get("accept-language", "")), 401)
         data = read_page(self.others[path]())
         if data is None:
-            told = {"/training": word("no training page yet: python train.py writes training.html into its run folder")}
-            told["/corpus"] = word(
-                "no page of the corpus yet: python clr_ctrl.py NOVEL --report data/report.html writes it"
-            )
-            return Response(ABSENT.format(**told[path]), 404, media_type="text/html")
+            told = word("no training page yet; it is written into the run folder by: python train.py --raw")
+            if path == "/corpus":
+                told = word("no corpus page yet; this writes it: python clr_ctrl.py NOVEL --report data/report.html")
+            return Response(ABSENT.format(**told), 404, media_type="text/html")
         policy = FOREIGN if path == "/frontend" else LOOSE
         return cached(request, data, "text/html", {"Content-Security-Policy": policy})
 
