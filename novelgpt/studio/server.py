@@ -98,9 +98,9 @@ class Pages:
             return JSONResponse(describe_error(problem, request.headers.get("accept-language", "")), 401)
         data = read_page(self.others[path]())
         if data is None:
-            told = {"/training": word("no training page yet: python train.py writes training.html into its run folder")}
+            told = {"/training": word("no training page yet; training makes it: python train.py")}
             told["/corpus"] = word(
-                "no page of the corpus yet: python clr_ctrl.py NOVEL --report data/report.html writes it"
+                "no page of the corpus yet; cleaning makes it: python clr_ctrl.py NOVEL --report data/report.html"
             )
             return Response(ABSENT.format(**told[path]), 404, media_type="text/html")
         policy = FOREIGN if path == "/frontend" else LOOSE
