@@ -144,6 +144,8 @@ def test_a_text_that_is_written_on_is_framed_in_front_only(tokenizer, tmp_path):
     seen = []
 
     class Session:
+        learner = None
+
         def __init__(self):
             self.tokenizer = tokenizer
 
