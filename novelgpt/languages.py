@@ -187,8 +187,8 @@ def translate_parts(text: str) -> Iterator[str]:
 def join_columns(columns: list[str]) -> str:
     """Return the Chinese of columns with gaps between them, as wide as they were: a Chinese character takes two cells.
 
-    >>> join_columns(["memory:", "    ", "line 3"])
-    '内存：     第 3 行'
+    >>> join_columns(["memory:", "    ", "line 3:"])
+    '内存：     第 3 行：'
     """
     line = ""
     for column, gap in zip(columns[::2], [*columns[1::2], ""], strict=True):

@@ -20,6 +20,7 @@ from novelgpt.training.checkpoint import find_checkpoint
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ("smoke", "ci", "large")
 SIZE = os.environ.get("RELIABILITY", "smoke")
+CLOCK = ("time", "tokens_per_second", "seconds")  # of a log, what tells when and how fast
 TINY = {"n_layer": 1, "n_embd": 32, "n_head": 2, "n_positions": 16}
 TINY |= dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), 0.1)
 STORY = [
@@ -129,7 +130,10 @@ def contents(folder: Path) -> dict[str, object]:
         found[name] = path.read_bytes()
         if path.name == "log.jsonl":
             records = [json.loads(line) for line in found[name].splitlines()]
-            found[name] = [{key: record[key] for key in record if key != "tokens_per_second"} for record in records]
+            records = [record for record in records if record.get("event") != "resume"]
+            found[name] = [{key: record[key] for key in record if key not in CLOCK} for record in records]
+        elif path.name == "training.html":  # the same, drawn
+            del found[name]
         elif path.name == "state.json":
             found[name] = {key: value for key, value in json.loads(found[name]).items() if key != "log_bytes"}
         elif path.parent.parent.name == "checkpoints" and path.name == "manifest.json":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, STORY, TINY
-from helpers import stopping_after
+from helpers import read_log, stopping_after
 from transformers import GPT2LMHeadModel
 
 import train as train_script
@@ -214,7 +214,7 @@ def test_a_model_folder_is_trained_on(argv, tmp_path, capsys):
     former = tmp_path / "run" / "final_model"
     more = [f"--output_dir={tmp_path / 'more'}", f"--pretrained_model={former}", "--lr=1e-3", "--log_step=1"]
     assert train(argv, *more, "--epochs=1") == 0
-    records = [json.loads(line) for line in (tmp_path / "more" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = read_log(tmp_path / "more")
     manifest = json.loads((former / "manifest.json").read_text(encoding="utf-8"))
     assert records[0]["valid_loss"] == pytest.approx(manifest["valid_loss"], rel=1e-5)  # it begins where that one ended
 

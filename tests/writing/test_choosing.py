@@ -9,7 +9,6 @@ from novelgpt.cli import GenerateOptions
 from novelgpt.corpus.tokenizers.character import CharacterTokenizer
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.network import build_model, load_model
-from novelgpt.writing.book import Book
 from novelgpt.writing.choosing import LEVELS, Chooser, distance, read_nats
 from novelgpt.writing.copying import Copied
 from novelgpt.writing.decoder import Weights
@@ -28,7 +27,7 @@ def chooser():
     """A chooser whose model finds every character of the book equally likely, with its nats replaced by 1 to 3."""
     tokenizer = CharacterTokenizer(build_vocabulary(BOOK))
     model = build_model({"n_layer": 1, "n_embd": 32, "n_head": 2, "n_positions": 32}, tokenizer)
-    result = Chooser(3, Weights(model), tokenizer, Book(BOOK), None)
+    result = Chooser(3, Weights(model), tokenizer, BOOK, None)
     result.usual = np.quantile([1.0, 2.0, 3.0], LEVELS)
     return result
 

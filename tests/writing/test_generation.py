@@ -14,7 +14,8 @@ from novelgpt.compute.packed import can_pack, gpu_product, least_rows, new_produ
 from novelgpt.corpus.tokenizers.character import CharacterTokenizer
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.messages import EXIT_STATE, UserError
-from novelgpt.writing.decoder import Decoder, SampleBatch, Weights, decoding_device, fit_window
+from novelgpt.writing.batch import SampleBatch, fit_window
+from novelgpt.writing.decoder import Decoder, Weights, decoding_device
 from novelgpt.writing.generation import (
     Session,
     banned_ids,

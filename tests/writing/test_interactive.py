@@ -9,7 +9,7 @@ from helpers import assert_generate_fails, call_generate, save_model_and_book
 
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError
 from novelgpt.writing import interactive
-from novelgpt.writing.decoder import SampleBatch
+from novelgpt.writing.batch import SampleBatch
 from novelgpt.writing.interactive import is_of_another
 
 PREFIX = "萧炎大喝一声"

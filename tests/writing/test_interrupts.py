@@ -14,7 +14,7 @@ from helpers import call_generate, parse_samples, save_model_and_book
 
 from novelgpt.messages import EXIT_ENVIRONMENT, EXIT_PIPE, UserError, is_reader_gone
 from novelgpt.writing import samples as samples_module
-from novelgpt.writing.decoder import SampleBatch
+from novelgpt.writing.batch import SampleBatch
 from novelgpt.writing.terminal import StopSignals
 
 CUT = "[cut here after {} tokens]"
@@ -215,7 +215,7 @@ import os, signal, sys
 sys.path.insert(0, os.environ["PYTHONPATH"])
 from novelgpt.cli import run
 from novelgpt.commands.generate import main
-from novelgpt.writing.decoder import SampleBatch
+from novelgpt.writing.batch import SampleBatch
 decode, calls = SampleBatch.decode_many, iter(range(1, 10**6))
 def decode_many(batch, *arguments):
     if next(calls) == 3:
