@@ -54,6 +54,7 @@ def checkout(tmp_path_factory) -> Path:
     folder.mkdir(parents=True)
     for name in SCRIPTS:
         shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "config", folder / "config")
     if os.name == "nt":  # where links need rights
         shutil.copytree(ROOT / "novelgpt", folder / "novelgpt")
     else:

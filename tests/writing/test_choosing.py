@@ -9,6 +9,7 @@ from novelgpt.cli import GenerateOptions
 from novelgpt.corpus.tokenizers.character import CharacterTokenizer
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.network import build_model, load_model
+from novelgpt.writing.book import Book
 from novelgpt.writing.choosing import LEVELS, Chooser, distance, read_nats
 from novelgpt.writing.copying import Copied
 from novelgpt.writing.decoder import Weights
