@@ -13,13 +13,14 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from transformers import GPT2LMHeadModel
 
 from novelgpt.cli import spell_command
 from novelgpt.corpus.style import CopyIndex, measure_style
-from novelgpt.files import ready_file
+from novelgpt.files import read_json, ready_file
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, say, shown, warn
 from novelgpt.network import (
     count_config_parameters,
@@ -264,9 +265,6 @@ def tell_facts(run: Run, documents: list[str]) -> dict:
     if data.num_valid > 1:
         tokens, characters = data.num_valid, data.valid_characters
         counting = data.yardsticks(run.tokenizer.vocab_size) or {}
-    # a book that does not begin with its name is known by its first chapter
-    named = TITLE.match("".join(documents[:1]).strip())
-    title = named[1] if named else data.opening(run.tokenizer.decode).strip().partition("\n")[0]
     return {
         "tokens": data.num_tokens,
         "windows": data.num_rows,
@@ -275,9 +273,21 @@ def tell_facts(run: Run, documents: list[str]) -> dict:
         "context": run.window,
         "tokens_per_character": round(tokens / max(1, characters), 4),
         "yardsticks": {name: round(counting[name], 4) for name in ("kn4", "kn5_cache") if name in counting},
-        "book": options.book or title[:LONGEST_PREFIX],
+        "book": options.book or name_book(run, documents)[:LONGEST_PREFIX],
         "style": measure_style(documents),
     }
+
+
+def name_book(run: Run, documents: list[str]) -> str:
+    """Return what a book calls itself at its beginning, else the name of its file, else its first line."""
+    if named := TITLE.match("".join(documents[:1]).strip()):
+        return named[1]
+    report = Path(run.options.raw_data_path).with_suffix(".report.json")  # of clr_ctrl.py
+    try:
+        (book,) = read_json(report)["books"]
+        return Path(book["name"]).name.partition(".")[0]
+    except (UserError, ValueError, KeyError, TypeError):  # none, several books, or not ours: no reason to stop
+        return run.data.opening(run.tokenizer.decode).strip().partition("\n")[0]
 
 
 def find_prefixes(run: Run, documents: list[str]) -> list[dict]:

@@ -19,9 +19,9 @@ it held, and the sweep that tries it.
 
 A trial of a kill, stop, full disk or resume is a real `train.py` (dropout 0.1, micro-batches, evaluations, samples and
 checkpoints inside, several epochs), disturbed and then started again with the same command; after that every file of
-its folder is compared with those of a run that was left alone: weights, optimizer, state, models and log, of which only
-`tokens_per_second` may differ. `os.fsync` does nothing in these trials: a kill loses nothing that was written. A power
-failure is not simulated.
+its folder is compared with those of a run that was left alone: weights, optimizer, state, models and log, of which
+only what a clock tells may differ, and that the run went on (`resume`). `os.fsync` does nothing in these trials: a kill
+loses nothing that was written. A power failure is not simulated.
 
 | promise | cases | held | figure | test |
 |---|---:|---:|---|---|

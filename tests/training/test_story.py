@@ -99,6 +99,21 @@ def test_a_book_is_called_by_its_name_or_by_its_first_chapter(tiny_options, firs
     assert tell_facts(run, [first, *STORY])["book"] == book
 
 
+@pytest.mark.parametrize(
+    ("report", "book"),
+    [
+        ({"books": [{"name": "books/红楼梦.gbk.txt"}]}, "红楼梦"),
+        ({"books": [{"name": "a.txt"}, {"name": "b.txt"}]}, "第一章 井"),  # no one name
+        ([], "第一章 井"),
+    ],
+)
+def test_a_book_without_a_name_is_called_by_its_file(tiny_options, tmp_path, report, book):
+    run = prepare_run(tiny_options())
+    (tmp_path / "train.report.json").write_text(json.dumps(report), encoding="utf-8")
+    options = replace(run.options, raw_data_path=str(tmp_path / "train.json"))
+    assert tell_facts(replace(run, options=options), STORY)["book"] == book
+
+
 def test_the_passage_costs_what_eval_py_says(tiny_options):
     options = tiny_options(sample_length=0, epochs=1)
     assert train(options) == 0
