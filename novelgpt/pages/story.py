@@ -366,7 +366,7 @@ def seconds_a_step(beats: Columns, first: int, last: int) -> float | None:
 
 
 def judge(story: Story) -> str:
-    """Return how a run stands: one of KINDS, or "starting" before the first evaluation, or "broken" after a NaN.
+    """Return how a run stands: one of KINDS, or "starting" before the second evaluation, or "broken" after a NaN.
 
     At the end the run has said it itself. On the way, and for a log without events, by the same rules: 0.02 nats are
     no difference, and what counting costs has to be beaten by them from the middle of the run on.
@@ -377,7 +377,7 @@ def judge(story: Story) -> str:
         return story.verdict["kind"]
     losses, best = story.held_out.losses, story.held_out.best()
     if best is None or len(losses) < 2:
-        return "starting" if story.is_live else "none"
+        return "starting" if story.has_events and story.end != "finish" else "none"
     goal = story.facts.get("yardsticks", {}).get("kn5_cache")
     if len(losses) - best > 2 and losses[-1] > losses[best] + NOISE:
         return "memorising"

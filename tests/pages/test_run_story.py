@@ -168,6 +168,14 @@ def test_a_run_on_its_way_is_judged_by_its_held_out_losses(losses, done, expecte
     assert judge(story) == expected
 
 
+@pytest.mark.parametrize(("end", "expected"), [("stop", "starting"), ("finish", "none")])
+def test_a_run_that_has_stopped_after_one_evaluation_has_only_begun(end, expected):
+    story = Story("run", {"total_steps": 1000})
+    for record in ({"event": "start"}, {"epoch": 1, "valid_loss": 7.0}, {"event": end, "reason": "SIGTERM"}):
+        take(story, {"step": 100, **record})
+    assert judge(story) == expected
+
+
 def test_what_the_run_says_itself_at_its_end_counts(tmp_path):
     assert judge(read(tmp_path, make_records(turn=1200))) == "memorising"
     odd = [*make_records(done=8), {"event": "verdict", "kind": "of another version", "text": "…", "model": 7}]
