@@ -9,7 +9,7 @@ from conftest import ROOT
 
 
 @pytest.mark.browser
-def test_both_pictures_are_taken_and_small(browser, finished, tmp_path):
+def test_all_pictures_are_taken_and_small(browser, finished, tmp_path):
     options = finished(sample_length=5)
     (tmp_path / "story.txt").write_text("那天夜里没有月亮。一斗坐在井沿上，看着水。\n" * 30, encoding="utf-8")
     paths = {"run_dir": options.output_dir, "model_path": f"{options.output_dir}/final_model", "folder": tmp_path}
@@ -19,4 +19,4 @@ def test_both_pictures_are_taken_and_small(browser, finished, tmp_path):
     for taken in json.loads(done.stdout.splitlines()[-1])["pictures"]:
         data = (tmp_path / taken["picture"]).read_bytes()
         assert data.startswith(b"\x89PNG") and taken["bytes"] == len(data) < 150_000
-    assert {path.name for path in tmp_path.glob("*.png")} == {"training.png", "surprise.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {"training.png", "surprise.png", "studio.png"}

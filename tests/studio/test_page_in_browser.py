@@ -537,7 +537,7 @@ def test_the_page_writes_with_a_real_model(open_page, tmp_path):
         page.wait_for_selector("#card:not([hidden])")
         assert page.locator("#card li button").count() == 10
         page.keyboard.press("Enter")
-        until(lambda: page.is_enabled("#stop"), "another job")
+        until(lambda: text_of(page) != text, "another job")
         page.close()
         process.terminate()
         assert text.startswith("夜里")
