@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BROWSER = "chromium-headless-shell"
 LARGEST, COLOURS = 150_000, 128  # bytes of a picture, and its colours
 WIDTH, STEP = 900, 40  # pixels
-STUDIO = {"width": 1120, "height": 620}  # pixels
+STUDIO = {"width": 1200, "height": 680}  # pixels
+INTO = 10  # characters of what the model wrote, before the one whose card is shown
 TALLEST = {"training": 2400, "surprise": 900}  # pixels
 FIRST = {"training": "body", "surprise": "main section"}  # what a picture begins with
 ESSENCE = '.card[data-kind]:not([data-kind="held_out"]), .drop { display: none } .player { position: static }'
@@ -82,6 +83,8 @@ def take_studio(browser, address: str, path: Path, beginning: str, language: str
     page.keyboard.press("Control+Enter")
     for is_still in (True, False):  # it waits for the model; it writes
         wait_while(lambda expected=is_still: page.is_disabled("#stop") is expected)
+    for _ in range(INTO):
+        page.keyboard.press("ArrowRight")
     page.keyboard.press("Alt+KeyP")
     page.wait_for_selector("#card:not([hidden])")
     page.evaluate("document.querySelector('#state').textContent = ''")  # where the model lies on this machine
