@@ -79,10 +79,10 @@ def kill_many(tmp_path: Path, count: int) -> int:
     return checked
 
 
-def test_20_kills_lose_nothing(tmp_path):
-    assert kill_many(tmp_path, 20) > 4
+def test_a_few_kills_lose_nothing(tmp_path):
+    assert kill_many(tmp_path, 4) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 def test_200_kills_lose_nothing(tmp_path):
     assert kill_many(tmp_path, 200) > 60
