@@ -54,9 +54,8 @@ class Panels:
 
     def __init__(self, model_path: str, corpus: str | None = None):
         self.model_path, self.corpus = model_path, corpus
-        self.lock = (
-            threading.Lock()
-        )  # several pages may ask at the same time, and the index takes a minute of work once
+        # several pages may ask at the same time, and the index takes a minute of work once
+        self.lock = threading.Lock()
 
     @cached_property
     def found(self) -> Book | None:
