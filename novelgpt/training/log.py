@@ -202,6 +202,7 @@ class Story(NoStory):
         self.folder, self.sizes, self.facts, self.places, self.verdict = folder, sizes, facts, places, verdict
         self.prefixes, self.writers, self.measure = prefixes, writers, measure
         self.began, self.has_warned = time.monotonic(), False
+        self.log: RunLog | None = None  # until it begins
 
     def begin(self, log: RunLog, progress: object, *, is_resumed: bool) -> None:
         self.log, self.progress = log, progress
@@ -240,8 +241,9 @@ class Story(NoStory):
             self.has_warned = True
 
     def stop(self, reason: str) -> None:
-        self.tell("stop", reason=reason)
-        self.show_page()
+        if self.log:  # what is wrong with a state that cannot be read is told before there is a story
+            self.tell("stop", reason=reason)
+            self.show_page()
 
     def end(self) -> None:
         self.tell("verdict", **self.verdict(self.progress))

@@ -18,7 +18,7 @@ from novelgpt.evaluation import Measure
 from novelgpt.files import read_json
 from novelgpt.network import load_model
 from novelgpt.training.log import RunLog
-from novelgpt.training.preflight import find_passage, make_writers, tell_facts
+from novelgpt.training.preflight import find_passage, make_story, make_writers, tell_facts
 from novelgpt.training.run import prepare_run
 from novelgpt.training.session import train
 
@@ -97,6 +97,13 @@ def test_the_start_tells_sizes_yardsticks_style_passage_and_prefixes(tiny_option
 def test_a_book_is_called_by_its_name_or_by_its_first_chapter(tiny_options, first, book):
     run = prepare_run(tiny_options())
     assert tell_facts(run, [first, *STORY])["book"] == book
+
+
+def test_a_run_that_cannot_begin_has_no_story(tiny_options):
+    run = prepare_run(tiny_options())
+    make_story(run, lambda progress: {}).stop("the optimizer state has other names")
+    assert not (run.options.output_path / "log.jsonl").exists()
+    assert not (run.options.output_path / "training.html").exists()
 
 
 @pytest.mark.parametrize(
