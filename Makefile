@@ -30,7 +30,7 @@ test: .venv/.installed  ## the fast suite
 	$(FAST_TESTS)
 
 browser: .venv/.installed  ## the pages in a real browser, two minutes; skipped without chromium-headless-shell
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "browser and not slow" --timeout 120 -rs --durations=5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "browser and not slow and not sweep" --timeout 120 -rs --durations=5
 
 test-extras: .venv/.installed  ## install the optional packages (2 GB, most of it MindSpore) and run their tests
 	$(BIN)/python -m pip install --quiet -r requirements-extras.txt
