@@ -13,6 +13,12 @@ from pathlib import Path
 from novelgpt.cli import Parser, StudioOptions
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, warn
 
+# how our own pages begin, within so many bytes
+POLICY, LOOKED_AT = (
+    b"default-src &#39;none&#39;; script-src &#39;sha256-",
+    4096,
+)
+
 
 def build_parser() -> Parser[StudioOptions]:
     """Return the command line of studio.py."""
@@ -88,8 +94,9 @@ def other_pages(options: StudioOptions) -> dict:
     training = Path(options.run_dir) / "training.html"
 
     def find_corpus() -> Path | None:
-        """Return the newest report of a corpus."""
-        return max(Path("data").glob("*.html"), key=lambda path: path.stat().st_mtime, default=None)
+        """Return the newest report of clr_ctrl.py; another page could ask for the stories."""
+        own = [path for path in Path("data").glob("*.html") if POLICY in path.read_bytes()[:LOOKED_AT]]
+        return max(own, key=lambda path: path.stat().st_mtime, default=None)
 
     pages = {"/training": lambda: training if training.is_file() else None, "/corpus": find_corpus}
     return pages | ({"/frontend": lambda: Path(options.frontend)} if options.frontend else {})

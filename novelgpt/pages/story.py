@@ -145,8 +145,12 @@ def read_story(run_dir: Path) -> Story:
             if record is None:
                 story.unreadable += bool(line.strip())
                 continue
-            if record.get("event") == "start":  # what stood before was another run
-                story = Story(story.name, known | clean_facts(record))
+            if record.get("event") == "start":
+                facts = known | clean_facts(record)
+                if number(record.get("step")):  # a run of a former version goes on: what stood before is its own
+                    story.facts |= facts
+                else:  # what stood before was another run
+                    story = Story(story.name, facts)
             take(story, record)
     return story
 

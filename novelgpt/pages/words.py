@@ -54,7 +54,7 @@ def span(seconds: float) -> Markup:
     >>> print(span(7260).striptags())
     2 h 1 min2 小时 1 分
     """
-    whole = max(0, round(seconds))
+    whole = max(0, round(min(seconds, 1e12)))
     hours, minutes = whole // 3600, whole % 3600 // 60
     if hours:
         return both(f"{hours} h {minutes} min", f"{hours} 小时 {minutes} 分")

@@ -11,8 +11,9 @@ rebinding). So every request is looked at before it reaches a route::
 import json
 import secrets
 from collections.abc import Collection, Iterable
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
+
+from starlette.requests import cookie_parser
 
 from novelgpt.files import write_text
 from novelgpt.languages import choose_language, to_chinese
@@ -167,11 +168,8 @@ class Guard:
         """Tell whether a request has the token, as a cookie or in the header Authorization."""
         kind, _, given = headers.get("authorization", "").partition(" ")
         found = [given.strip()] if kind.lower() == "bearer" else []
-        try:
-            cookies = SimpleCookie(headers.get("cookie", ""))
-        except CookieError:
-            cookies = {}
-        found += [cookies[self.cookie].value] if self.cookie in cookies else []
+        cookies = cookie_parser(headers.get("cookie", ""))  # other programs of this machine put theirs beside it
+        found += [cookies[self.cookie]] if self.cookie in cookies else []
         return any(self.is_token(text) for text in found)
 
     def is_token(self, text: object) -> bool:

@@ -14,6 +14,7 @@ import socket
 import threading
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import uvicorn
@@ -31,15 +32,16 @@ from novelgpt.writing.terminal import StopSignals
 
 STATIC = Path(__file__).with_name("static")
 FIRST = 0.3  # seconds for the page, before the model is loaded
+THREADS = 64  # that answer; some wait a minute for the index of the book, and typing must not wait behind them
 TRIED = 20  # ports, where the one that is wanted is in use
 WILDCARDS = ("0.0.0.0", "::", "")
 LOOSE = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )  # of pages that carry their own scripts, and a policy of their own by hash
 FOREIGN = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-    "style-src 'self' 'unsafe-inline'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "style-src 'self' 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )  # of a page of other people that the user has put here
 ABSENT = """<!doctype html>
 <html><meta charset="utf-8"><title>novelgpt</title><p lang="en">{en}</p><p lang="zh-CN">{zh}</p></html>
@@ -136,7 +138,9 @@ def build_app(api: Api, pages: Pages, *, port: int, token: str, **facts) -> Guar
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         # the port is bound: the page comes first, for nothing else moves while torch is imported
-        asyncio.get_running_loop().call_later(FIRST, api.engine.start)
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(THREADS, "studio"))
+        loop.call_later(FIRST, api.engine.start)
         yield
         api.engine.close()
         api.stories.close()

@@ -282,8 +282,8 @@ def name_book(run: Run, documents: list[str]) -> str:
     """Return what a book calls itself at its beginning, else the name of its file, else its first line."""
     if named := TITLE.match("".join(documents[:1]).strip()):
         return named[1]
-    report = Path(run.options.raw_data_path).with_suffix(".report.json")  # of clr_ctrl.py
     try:
+        report = Path(run.options.raw_data_path).with_suffix(".report.json")  # of clr_ctrl.py
         (book,) = read_json(report)["books"]
         return Path(book["name"]).name.partition(".")[0]
     except (UserError, ValueError, KeyError, TypeError):  # none, several books, or not ours: no reason to stop

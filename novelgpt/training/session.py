@@ -47,6 +47,7 @@ from novelgpt.training.run import (
 from novelgpt.training.stopping import Stopped, StopSignals, describe_stop, seconds_until
 from novelgpt.training.trainer import Trainer
 
+NOISE = 0.02  # nats a token that are no difference
 # how a verdict begins, and what the log calls it
 KINDS = {"still improving": "learning", "nothing more to gain": "converged", "memorising": "memorising"}
 KINDS |= {"stopped early": "memorising", "nothing was held out": "none"}
@@ -323,19 +324,19 @@ def describe_outcome(progress: Progress, run: Run) -> str:
     if progress.best_epoch is None:
         return f"nothing was held out, so no verdict; use {model}"
 
-    # the best epoch against the last one; up to 0.02 nats are noise
+    # the best epoch against the last one
     last, place = progress.history[-1]["valid_loss"], progress.history[-1]["epoch"]
     best = f"epoch {progress.best_epoch} (held-out loss {progress.best_loss:.4f})"
     if not has_ended(progress, run.options):
         words = f"stopped early: {progress.since_best} evaluations in a row were not better than {best}"
         return f"{words}; use {model}"
-    if progress.best_epoch < place and (last is None or last > progress.best_loss + 0.02):
+    if progress.best_epoch < place and (last is None or last > progress.best_loss + NOISE):
         return f"memorising since {best}; use {model}"
     hours = run.options.hours
     then = place - 1 if hours is None else max(place - 1, place / 2)  # an epoch ago, or half of a run of few
     before = [entry["valid_loss"] for entry in progress.history if entry["epoch"] <= then]
     is_new = hours is not None and not before  # a run of few hours has been evaluated at its end alone
-    if is_new or (before and before[-1] and last and before[-1] - last > 0.02):
+    if is_new or (before and before[-1] and last and before[-1] - last > NOISE):
         if hours is None:
             return f"still improving at {best}: more epochs would help; use {model}"
         return f"still improving at {best}: more hours would help; use {model}"
@@ -354,8 +355,11 @@ def judge(progress: Progress, run: Run) -> dict[str, str]:
     """Return the verdict on a run for its log: text, model folder, kind."""
     text = describe_verdict(progress, run)
     kind = next(kind for begins, kind in KINDS.items() if text.startswith(begins))
+    last = progress.history[-1]["valid_loss"] if progress.history else None
+    if text.startswith("stopped early") and last is not None and last <= progress.best_loss + NOISE:
+        kind = "converged"
     counting = None if kind == "none" else run.data.yardsticks(run.tokenizer.vocab_size)
-    if counting and progress.best_loss > counting["kn5_cache"]:
+    if counting and kind in ("learning", "converged") and progress.best_loss > counting["kn5_cache"] - NOISE:
         kind = "below_counting"
     return {"text": text, "model": best_model(progress, run.options).name, "kind": kind}
 

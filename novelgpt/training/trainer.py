@@ -312,6 +312,7 @@ class Trainer:
     def look_at_epoch(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Evaluate, write the epoch's model folder and a sample; return the state that is to be saved."""
         progress = self.progress
+        self.check_finite()  # bad steps are logged before what is evaluated behind them
 
         # the evaluation comes first: the model folder names its loss; after a stop in the sample it is done already
         if not is_scored(progress):

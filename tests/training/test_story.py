@@ -319,7 +319,8 @@ def test_the_verdict_has_a_kind(tiny_options):
     start = events_of(options)[0]
     losses = [record["valid_loss"] for record in read_log(options.output_path) if "valid_loss" in record]
     expected = next(kind for words, kind in kinds.items() if verdict["text"].startswith(words))
-    assert verdict["kind"] == ("below_counting" if min(losses) > start["yardsticks"]["kn5_cache"] + 1e-4 else expected)
+    is_below = expected != "memorising" and min(losses) > start["yardsticks"]["kn5_cache"] - 0.02  # nats: noise
+    assert verdict["kind"] == ("below_counting" if is_below else expected)
 
 
 def test_curves_and_watchers_are_unharmed_by_events(tiny_options, tmp_path):

@@ -9,7 +9,7 @@ const logs = (() => {
     try { record = JSON.parse(line); } catch { return; }
     if (!record || typeof record !== "object") return;
     if (record.event === "start") {
-      Object.assign(found, {curve: columns(), held_out: columns(), epoch: 0, began: undefined, away: 0, step: 0});
+      if (!(record.step > 0)) Object.assign(found, {curve: columns(), held_out: columns(), epoch: 0, began: undefined, away: 0, step: 0});
       if (record.windows > 0 && record.batch_size > 0) found.length = record.windows / record.batch_size;
       if (record.total_steps > 0 && record.epochs > 0) found.length = record.total_steps / record.epochs;
     }

@@ -4,7 +4,7 @@ import { ask, pause } from "./stream.js";
 import { cut, size } from "./paragraphs.js";
 
 const WAIT = 250; // milliseconds until what was typed is sent
-const KEPT = 30000; // characters of a request that may outlive the page
+const KEPT = 20000; // UTF-16 units, of 3 bytes at most: a browser takes 64 KiB of requests that outlive the page
 const ROWS = 400; // branches drawn at most
 const tabs = new BroadcastChannel("novelgpt-stories");
 
@@ -162,7 +162,7 @@ export class Story {
       } catch (refusal) {
         if (refusal.status === 409 && refusal.data?.version !== undefined) {
           this.onState("moved"); // elsewhere the story went to another branch; ours stays where it was written
-          body = { base: refusal.data.version, ops: [{ head }, ...this.sent], key: `${body.key} again` };
+          body = { base: refusal.data.version, ops: [{ head }, ...this.sent], seen: body.seen, key: `${body.key} again` };
           continue;
         }
         this.onState("lost", refusal);
@@ -175,7 +175,7 @@ export class Story {
   sendLast() {
     if (!this.waiting.length) return;
     const body = { base: this.version, ops: this.waiting, seen: this.seen() };
-    ask(`/api/stories/${this.id}/ops`, body, { keepalive: true }).catch(() => {});
+    ask(`/api/stories/${this.id}/ops`, body, { keepalive: JSON.stringify(body).length < KEPT }).catch(() => {});
   }
 
   // Show another node; returns whether there was one to go to.
