@@ -50,8 +50,12 @@ def transform(edit: Edit, other: Edit, *, is_first: bool) -> Edit:
     return [part for part in result if part]
 
 
-def rebase(edits: Sequence[Edit], changes: Sequence[Edit]) -> list[Edit]:
+def rebase(edits: Sequence[Edit], changes: Sequence[Edit], *, is_first: bool = False) -> list[Edit]:
     """Return edits, each of what the former one left, as edits of what some changes have made of the same text.
+
+    Args:
+        edits, changes: both begin with the same text.
+        is_first: at the same place, whether the edits' text stands before that of the changes.
 
     >>> rebase([[2, "月"], [3, "色"]], [["一"], [2, -1]])  # 天夜里 → 天夜月色里; meanwhile 一天里
     [[1, 1, '月'], [1, 1, 1, '色']]
@@ -60,11 +64,26 @@ def rebase(edits: Sequence[Edit], changes: Sequence[Edit]) -> list[Edit]:
     for edit in edits:
         rest = []
         for change in changes:
-            edit, moved = transform(edit, change, is_first=False), transform(change, edit, is_first=True)
+            moved = transform(change, edit, is_first=not is_first)
+            edit = transform(edit, change, is_first=is_first)
             rest.append(moved)
         changes = rest
         result.append(edit)
     return result
+
+
+def place_edits(edits: Sequence[Edit], grown: Sequence[Edit] | None, changes: Sequence[Edit]) -> list[Edit]:
+    """Return edits as edits of what is there now.
+
+    Args:
+        edits: of what somebody had.
+        grown: what the model had written by then and he had not seen: it goes on behind what he typed at its end.
+        changes: what others have done since; theirs came first.
+
+    >>> place_edits([[2, "月"]], [[2, "色好"]], [])  # 夜里 was 夜里色好 by then
+    [[2, '月']]
+    """
+    return rebase(rebase(edits, grown or [], is_first=True), changes)
 
 
 def growth_of(changes: Sequence[Edit]) -> int:
@@ -127,24 +146,24 @@ class Batch:
             hint = 'send {"base": 3, "ops": [{"head": 2}]}'
             raise UserError("ops: expected a number base and a list ops", hint, EXIT_USAGE)
         self.may_type &= base == self.tree.version
-        changes, length, edits = None, 0, []
+        grown, changes, length, edits = None, [], 0, []
         for op in ops:
             if "name" in op:
                 self.records.append({"record": "name", "name": read_name(op["name"])})
                 continue
             if "head" in op:
-                self._add_edits(rebase(edits, changes or []))
+                self._add_edits(place_edits(edits, grown, changes))
                 length, edits = self._go(op["head"]), []
-                changes = self.tree.changes_at(self.head, seen)
-                length -= growth_of(changes)
+                grown, changes = self.tree.changes_at(self.head, seen), []
+                length -= growth_of(grown)
                 continue
-            if changes is None:
-                changes = self.tree.changes_since(base, seen)
-                length = self.tree.nodes[self.tree.head].length - growth_of(changes)
+            if grown is None:
+                grown, changes = self.tree.changes_since(base, seen)
+                length = self.tree.nodes[self.tree.head].length - growth_of([*grown, *changes])
             start, end, text = read_replace(op, length)
             length += len(text) - (end - start)
             edits.append([start, start - end, text])
-        self._add_edits(rebase(edits, changes or []))
+        self._add_edits(place_edits(edits, grown, changes))
 
     def _add_edits(self, edits: Sequence[Edit]) -> None:
         for edit in edits:

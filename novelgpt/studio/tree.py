@@ -274,8 +274,8 @@ class Tree:
 
     # --- places in former versions ---
 
-    def changes_since(self, version: int, seen: Mapping[int, int]) -> list[Edit]:
-        """Return the edits that lead from what somebody had before them to the shown text.
+    def changes_since(self, version: int, seen: Mapping[int, int]) -> tuple[list[Edit], list[Edit]]:
+        """Return the edits that lead from what somebody had before them to the shown text: what grew, what was done.
 
         Args:
             version: the one they had.
@@ -294,7 +294,7 @@ class Tree:
         steps = self.nodes[former].steps[count:]
         steps += [step for number in way[place + 1 :] for step in self.nodes[number].steps]
         edits = [[start, start - end, "\0" * length] for start, end, length in steps]
-        return self._unseen(way[: place + 1], count, seen) + edits
+        return self._unseen(way[: place + 1], count, seen), edits
 
     def changes_at(self, number: int, seen: Mapping[int, int]) -> list[Edit]:
         """Return the edits that lead from what somebody had seen of a node's text to all of it."""

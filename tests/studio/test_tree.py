@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from novelgpt.studio.edits import growth_of, rebase, replacements, transform
+from novelgpt.studio.edits import growth_of, place_edits, rebase, replacements, transform
 from novelgpt.studio.tree import Conflict, Tree, Unfit
 
 WORDS = "那天夜里没有月亮𠮷😀\n"
@@ -153,11 +153,21 @@ def test_what_was_not_yet_seen_of_a_growing_text_moves_places_behind_it():
     tree = tree_of(node(0, None, 0, 0, "夜里了。", "root"), node(1, 0, 2, 2, "", "model"))
     tree.apply({"record": "grow", "id": 1, "text": "一二三"})
     # the page has 夜里一了。 and types 呀 before 。, place 4
-    changes = tree.changes_since(2, {1: 1})
-    assert rebase([[4, "呀"]], changes) == [[3, 2, 1, "呀"]] and growth_of(changes) == 2
-    assert tree.changes_at(1, {1: 1}) == changes
+    grown, done = tree.changes_since(2, {1: 1})
+    assert done == [] and growth_of(grown) == 2
+    assert rebase([[4, "呀"]], grown) == [[3, 2, 1, "呀"]]
+    assert tree.changes_at(1, {1: 1}) == grown
     with pytest.raises(Conflict):
         tree.changes_since(99, {})
+
+
+def test_what_is_typed_at_the_end_of_a_growing_text_stands_before_what_had_grown_unseen():
+    tree = tree_of(node(0, None, 0, 0, "夜里", "root"), node(1, 0, 2, 2, "", "model"))
+    tree.apply({"record": "grow", "id": 1, "text": "一二三四"})
+    # the page has 夜里一二 and types 呀 at its end, place 4; there the model goes on behind it, as on the page
+    assert place_edits([[4, "呀"]], *tree.changes_since(2, {1: 2})) == [[4, "呀"]]
+    tree.apply(node(2, 1, 4, 4, "呀"))
+    assert tree.text() == "夜里一二呀三四"
 
 
 def test_a_version_of_another_branch_is_a_conflict():
@@ -165,7 +175,7 @@ def test_a_version_of_another_branch_is_a_conflict():
     tree.apply(node(2, 0, 1, 1, "色"))
     with pytest.raises(Conflict, match="node 1 is not on the way to what is shown"):
         tree.changes_since(2, {})
-    assert rebase([[1, "！"]], tree.changes_since(1, {})) == [[1, 1, "！"]]  # beside 夜色: behind what came first
+    assert place_edits([[1, "！"]], *tree.changes_since(1, {})) == [[1, 1, "！"]]  # beside 夜色: behind what came first
 
 
 @pytest.mark.parametrize(
