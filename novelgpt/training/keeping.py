@@ -111,7 +111,6 @@ class ModelKeeper:
             else:
                 copy_best(self.folder, step)
                 say(f"{self.folder / FINAL}: the weights of {BEST}, step {step:,}")
-        self.tell("save", model=FINAL)
 
 
 def keep_sample(

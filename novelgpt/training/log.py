@@ -248,7 +248,6 @@ class Story(NoStory):
     def end(self) -> None:
         self.tell("verdict", **self.verdict(self.progress))
         self.tell("finish", seconds=round(time.monotonic() - self.began, 1))
-        self.show_page()
 
 
 def open_writer(folder: str):

@@ -25,7 +25,7 @@ from novelgpt.training.checkpoint import (
     training_weights,
 )
 from novelgpt.training.engine import Engine, Run, StepResult
-from novelgpt.training.keeping import ModelKeeper, final_step, keep_sample
+from novelgpt.training.keeping import FINAL, ModelKeeper, final_step, keep_sample
 from novelgpt.training.log import Meter, NoStory, RunLog, Story, Watch, say_evaluation
 from novelgpt.training.pace import choose_pace, is_scored
 from novelgpt.training.parallel import World, any_process, largest_of_processes, of_first_process, sum_over_processes
@@ -148,7 +148,6 @@ class Trainer:
             if not pace.has_epochs:  # it may have ended with an epoch
                 self.save_if_new()
             self.write_final()
-            self.story.end()
         return progress
 
     def restore(self, checkpoint: Path | None) -> Progress:
@@ -339,11 +338,15 @@ class Trainer:
         self.story.show_page()
 
     def write_final(self) -> None:
-        """Write final_model: the last weights, or the best ones where they are wanted."""
+        """Write final_model: the last weights, or the best ones where they are wanted; and the end of the story."""
+        # told first: a run that has final_model is over, and if it is killed then, its log is whole
+        self.story.tell("save", model=FINAL)
+        self.story.end()
         weights = self.gather_weights()
         if self.run.world.is_main:
             step = final_step(self.progress, wants_best=self.options.load_best_model_at_end)
             self.keeper.write_final(self.progress, weights, step=step)
+        self.story.show_page()
 
     def save_if_new(self, *, is_last: bool = False) -> None:
         """Write a checkpoint unless the newest one is of just this position."""
