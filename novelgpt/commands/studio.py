@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_options(options)
     # the model is loaded behind the first answers; nothing here takes torch
     from novelgpt.studio import (
+        WILDCARDS,
         Api,
         Engine,
         Pages,
@@ -50,19 +51,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError:
         stories.close()
         raise
+    panels = Panels(options.model_path, options.corpus)
     engine = Engine(
         options.model_path,
         device=options.device,
         quantize=options.quantize,
         precision=options.precision,
         corpus=options.corpus,
+        find=panels.find,
     )
     pages = Pages(other_pages(options))
-    api = Api(engine, stories, Panels(options.model_path, options.corpus), pages.others["/training"])
+    api = Api(engine, stories, panels, pages.others["/training"])
     token = read_token(stories.folder)
-    app = build_app(
-        api, pages, port=port, token=token, hosts=names_of(options.host, port), origins=options.allow_origin
-    )
+    facts = {"hosts": names_of(options.host, port), "origins": options.allow_origin}
+    facts["everywhere"] = port if options.host in WILDCARDS else None
+    app = build_app(api, pages, port=port, token=token, **facts)
     if not is_loopback(options.host):
         warn(f"--host {options.host} lets other machines in: whoever has the address with the token can write and read")
     url = address_of(options.host, port) + (f"/frontend?token={token}" if options.frontend else f"/#token={token}")

@@ -19,6 +19,7 @@ PLACES = {
     "Pages": "server",
     "Panels": "panels",
     "Stories": "stories",
+    "WILDCARDS": "server",
     "address_of": "server",
     "bind": "server",
     "build_app": "server",

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from novelgpt.studio.jobs import MAX_TOP, MAX_WAITING, Busy, Job, Request, Token
 if TYPE_CHECKING:  # torch stands behind them, which takes seconds
     from novelgpt.studio.turns import Desk
 
-KEPT_JOBS = 64  # that have ended
+KEPT_JOBS, KEPT_CHARACTERS = 64, 50_000  # of jobs that have ended; the last one stays in any case
 CACHE_BYTES = 1 << 31  # of the keys and values of all running jobs; one job may run whatever it needs
 WATCHED = ("config.json", "model.safetensors", "vocab.txt", "tokenizer.json")  # files of a model folder
 RATE_MEMORY = 3.0  # seconds over which the rate is measured
@@ -56,10 +56,11 @@ class Engine:
         model_path: a model folder; it is read once, and what happens to it later changes no text.
         device, quantize, precision, corpus: as of generate.py.
         on_progress: called with the progress of loading, 0 to 1, by the engine's thread.
+        find: returns the book where others have read it, too; None: the engine reads it.
 
     Attributes:
         problem: why the model could not be loaded, else None.
-        desk: the loaded model; None as long as it is loading. Its book and its meter of copies are there for others.
+        desk: the loaded model; None as long as it is loading. Its book is there for others.
         is_changed: whether the folder holds another model by now than the one that writes.
     """
 
@@ -72,9 +73,10 @@ class Engine:
         precision: str = "auto",
         corpus: str | None = None,
         on_progress: Callable[[float], object] | None = None,
+        find: Callable[[], object] | None = None,
     ):
         self.model_path = str(model_path)
-        self.options = {"device": device, "quantize": quantize, "precision": precision, "corpus": corpus}
+        self.options = {"device": device, "quantize": quantize, "precision": precision, "corpus": corpus, "find": find}
         self.on_progress, self.progress = on_progress, 0.0
         self.problem: UserError | None = None
         self.desk: Desk | None = None
@@ -132,26 +134,30 @@ class Engine:
         return job
 
     def find(self, job_id: str) -> Job | None:
-        """Return a job by its id; of those that have ended the last KEPT_JOBS are there."""
+        """Return a job by its id; of those that have ended the last ones are there, if they keep no alternatives."""
         return self.jobs.get(job_id)
 
-    def score(self, text: str, start: int, end: int, top: int = 10) -> list[Token]:
+    def score(
+        self, text: str, start: int, end: int, top: int = 10, settings: Mapping[str, object] | None = None
+    ) -> list[Token]:
         """Return what the model holds of a stretch of a text, whoever wrote it, as tokens with its characters.
 
         Args:
             text: only what comes before `end` matters, and of what comes before `start` the last 512 tokens.
             start, end: characters.
             top: alternatives of each token.
+            settings: as of a Request; with them each token is told which of its alternatives could be drawn.
 
         Raises:
-            UserError: no such stretch, no model, or none yet.
+            UserError: no such stretch, a setting out of its range, no model, or none yet.
         """
         if not 0 <= start <= end <= len(text) or not 0 <= top <= MAX_TOP:
             message = f"characters {start:,} to {end:,}, {top} alternatives: found a text of {len(text):,} characters"
             raise UserError(message, f"a stretch within it, and at most {MAX_TOP} alternatives", EXIT_USAGE)
         from novelgpt.studio.turns import score_text
 
-        question = Turns(score_text(self.ready_desk(), text, start, end, top), None)
+        values = None if settings is None else Request("", 1, settings=settings).values()
+        question = Turns(score_text(self.ready_desk(), text, start, end, top, values), None)
         with self.work:
             if self.is_closed:
                 raise closed()
@@ -306,10 +312,12 @@ class Engine:
             job.position = 0 if job.is_ended else place
 
     def forget_ended(self) -> None:
-        """Forget the oldest jobs that have ended."""
-        ended = [name for name, job in self.jobs.items() if job.is_ended]
-        for name in ended[: max(0, len(ended) - KEPT_JOBS)]:
-            del self.jobs[name]
+        """Forget jobs that have ended: the oldest ones, and those whose tokens take much memory."""
+        room = KEPT_CHARACTERS
+        for age, job in enumerate([job for job in reversed(self.jobs.values()) if job.is_ended]):
+            room -= job.num_characters
+            if age and (age >= KEPT_JOBS or room < 0 or job.request.top):
+                del self.jobs[job.id]
 
 
 def closed() -> UserError:

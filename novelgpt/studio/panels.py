@@ -5,7 +5,6 @@ without the book every panel says so.
 """
 
 import base64
-import binascii
 import html
 import json
 import threading
@@ -21,7 +20,7 @@ from novelgpt.corpus.style import LABELS, measure_style
 from novelgpt.languages import to_chinese
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
 from novelgpt.writing.book import Book, find_book, hint_at_book, unseen_characters
-from novelgpt.writing.copying import LONG_RUN, CopyMeter, utf32_codes
+from novelgpt.writing.copying import LONG_RUN, utf32_codes
 
 OPENINGS = 20
 AROUND = 2000  # characters before and behind a part, in which a run may begin or end
@@ -62,25 +61,18 @@ class Panels:
         """The book, None where it is not at hand."""
         return find_book(self.model_path, self.corpus)
 
+    def find(self) -> Book | None:
+        """Return the book, read once whoever asks for it; None where it is not at hand."""
+        with self.lock:
+            return self.found
+
     @property
     def book(self) -> Book:
         """The book; UserError where it is not at hand."""
-        with self.lock:
-            if self.found is None:
-                message = f"the book of {self.model_path} is not at hand"
-                raise UserError(message, hint_at_book(self.model_path), EXIT_INPUT)
-            return self.found
-
-    @cached_property
-    def _meter(self) -> CopyMeter:
-        return CopyMeter(self.found.documents, self.found.cache_path)
-
-    @property
-    def meter(self) -> CopyMeter:
-        """The index of the book's passages."""
-        _ = self.book
-        with self.lock:
-            return self._meter
+        if book := self.find():
+            return book
+        message = f"the book of {self.model_path} is not at hand"
+        raise UserError(message, hint_at_book(self.model_path), EXIT_INPUT)
 
     @cached_property
     def _usual(self) -> dict[str, tuple[float, float, float]]:
@@ -105,7 +97,7 @@ class Panels:
         Returns:
             For each its start and end in the text; chapter, title and place in the book.
         """
-        meter, first = self.meter, max(0, start - AROUND)
+        meter, first = self.book.meter, max(0, start - AROUND)
         codes = utf32_codes(text[first : end + AROUND])
         if not len(codes):
             return []
@@ -210,9 +202,10 @@ def read_upload(data: object) -> tuple[str, str]:
         UserError: no base64, or no text that can be read, see decode_bytes.
     """
     try:
-        decoded = decode_bytes(base64.b64decode(str(data), validate=True), name="the file")
-    except binascii.Error as problem:
+        content = base64.b64decode(data, validate=True)
+    except (ValueError, TypeError) as problem:
         raise UserError("data: not base64", "send the bytes of the file as base64", EXIT_USAGE) from problem
+    decoded = decode_bytes(content, name="the file")
     return decoded.text.replace("\r\n", "\n").replace("\r", "\n"), decoded.encoding
 
 
@@ -244,7 +237,7 @@ def read_settings(body: Mapping) -> dict:
     """Return how tokens are chosen: the values of a preset, and what is given itself."""
     given = body.get("settings") or {}
     preset = given.get("preset", PRESET) if isinstance(given, dict) else None
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise UserError(
             f"preset: found {preset!r:.40}, expected {', '.join(PRESETS)}", '"preset": "balanced"', EXIT_USAGE
         )

@@ -158,10 +158,11 @@ class Api:
         return {}
 
     def edit_story(self, request: Request, body: dict) -> dict:
-        """Carry out what a person has done."""
+        """Carry out what a person has done; "before" is a request of the same page whose answer it did not wait for."""
         story, base = self.story(request.path_params["story"]), body.get("base")
-        seen = read_growth(body.get("seen") or {})
-        story.edit(base, body.get("ops"), seen, str(body.get("key") or "")[:40])
+        if isinstance(before := body.get("before"), dict):
+            body = {**body, "base": carry_out(story, before)}
+        carry_out(story, body)
         self.stories.disk.ask()
         return story.view(since=base)
 
@@ -274,7 +275,7 @@ class Api:
     # --- panels ---
 
     def score(self, _request: Request, body: dict) -> dict:
-        """Return what the model held of a part of a text, token by token."""
+        """Return what the model held of a part of a text, token by token; with settings, what could be drawn there."""
         text = read_node(self.story(body.get("story")), body.get("node"))
         start = read_number(body, "start", len(text))
         end = read_number(body, "end", len(text), low=start)
@@ -282,7 +283,8 @@ class Api:
             message = f"{end - start:,} characters to score, expected at most {MOST_SCORED:,}"
             raise UserError(message, "ask for less at a time", EXIT_USAGE)
         tokens, place = [], start
-        for token in self.engine.score(text, start, end, ALTERNATIVES):
+        settings = read_settings(body) if "settings" in body else None
+        for token in self.engine.score(text, start, end, ALTERNATIVES, settings):
             shown = {"start": place, "text": token.text, "probability": math.exp(token.logprob), "rank": token.rank}
             shown |= {"nats": -token.logprob, "top": choices_of(token.top), "after": choices_of(token.after)}
             tokens.append(shown)
@@ -334,6 +336,12 @@ async def read_body(request: Request) -> dict:
     return body
 
 
+def carry_out(story: Story, body: Mapping) -> int:
+    """Carry out operations on a story, unless they were already; return the version that they lead to."""
+    seen = read_growth(body.get("seen") or {})
+    return story.edit(body.get("base"), body.get("ops"), seen, str(body.get("key") or "")[:40])
+
+
 def read_node(story: Story, number: object) -> str:
     """Return the text at a node of a story; None: at what is shown."""
     if number is not None and (type(number) is not int or number not in story.tree.nodes):
@@ -377,15 +385,8 @@ def read_growth(seen: object) -> dict[int, int]:
 
 def read_wanted(body: Mapping) -> dict:
     """Return what of a request for a job goes to the engine as it is; the engine looks at it."""
-    names = {
-        "candidates": 1,
-        "length": 200,
-        "seed": None,
-        "ending": ENDINGS[0],
-        "forced": "",
-        "guard": 0,
-        "keep_head": 0,
-    }
+    names = {"candidates": 1, "length": 200, "seed": None, "ending": ENDINGS[0]}
+    names |= {"forced": "", "guard": 0, "keep_head": 0}
     wanted = {name: body.get(name, default) for name, default in names.items()}
     if not isinstance(wanted["forced"], str):
         raise UserError(f"forced: found {wanted['forced']!r:.40}, expected text", '"forced": ""', EXIT_USAGE)

@@ -8,6 +8,8 @@ rebinding). So every request is looked at before it reaches a route::
     token            as a cookie or `Authorization: Bearer`, else 401; but for the page itself, which has none yet
 """
 
+import contextlib
+import ipaddress
 import json
 import secrets
 from collections.abc import Collection, Iterable
@@ -89,6 +91,8 @@ class Guard:
         cookie: its name; servers on two ports share their cookies.
         origins: of other pages that may use the API, for example "https://writer.example".
         pages: paths, beside our own page, that look at the token themselves.
+        everywhere: the port of a server on all addresses of the machine: any address in figures is ours then, for only
+            a name can be made to point here.
     """
 
     def __init__(
@@ -100,9 +104,11 @@ class Guard:
         cookie: str,
         origins: Collection[str] = (),
         pages: Collection[str] = (),
+        everywhere: int | None = None,
     ):
         self.app, self.token, self.cookie = app, token, cookie
         self.hosts = {host.lower() for host in hosts} | {origin.partition("://")[2].lower() for origin in origins}
+        self.everywhere = everywhere
         self.origins, self.open_paths = frozenset(origins), (*OPEN_PATHS, *pages)
 
     async def __call__(self, scope, receive, send) -> None:
@@ -144,7 +150,7 @@ class Guard:
     def check(self, method: str, path: str, headers: dict[str, str]) -> None:
         """Raise Refusal where a request may not go on."""
         host, origin = headers.get("host", "").lower(), headers.get("origin")
-        if host not in self.hosts:
+        if host not in self.hosts and not (self.everywhere and is_address(host, self.everywhere)):
             message = f"Host: found {host!r:.60}, expected {', '.join(sorted(self.hosts)[:4])}"
             raise Refusal(403, message, "open the address that studio.py has printed")
         # another site's page; a browser tells on whose behalf it asks, a program says nothing
@@ -179,6 +185,21 @@ class Guard:
     def cookie_header(self) -> str:
         """Return the header that gives the token to our page."""
         return f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000"
+
+
+def is_address(host: str, port: int) -> bool:
+    """Tell whether a header Host is an address in figures with a port.
+
+    >>> is_address("192.168.1.7:8000", 8000), is_address("[fe80::1]:8000", 8000), is_address("192.168.1.7", 80)
+    (True, True, True)
+    >>> is_address("192.168.1.7.evil.example:8000", 8000), is_address("192.168.1.7:8001", 8000)
+    (False, False)
+    """
+    name = host.removesuffix(f":{port}")
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name[1:-1] if name.startswith("[") else name)
+        return name != host or port == 80
+    return False
 
 
 def check_body(method: str, headers: dict[str, str]) -> None:

@@ -132,7 +132,7 @@ def build_app(api: Api, pages: Pages, *, port: int, token: str, **facts) -> Guar
         api, pages: its routes, beside those of the dialects.
         port: that it is reached at; the cookie has its name.
         token: that a request must know.
-        facts: hosts and origins, see Guard.
+        facts: hosts, origins and where it is on all addresses, see Guard.
     """
 
     @contextlib.asynccontextmanager

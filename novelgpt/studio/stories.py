@@ -55,6 +55,7 @@ class Story:
 
     Attributes:
         writings: the jobs that write here.
+        is_removed: whether it was taken off the list; nothing is written any more.
     """
 
     def __init__(self, folder: Path):
@@ -63,6 +64,8 @@ class Story:
         self.writings: dict[str, Writing] = {}
         self.typed_at = 0.0  # monotonic seconds of what was typed last
         self.changed_at: float | None = None  # monotonic seconds of what is not yet in story.txt
+        self.is_removed = False
+        self.at_rest = threading.Lock()  # held while story.txt is written
 
     @property
     def id(self) -> str:
@@ -94,7 +97,13 @@ class Story:
                 self.journal.compact(whole, is_damaged=bool(damaged))
 
     def keep(self, records: Sequence[Mapping], *, may_wait: bool = False) -> None:
-        """Write records and carry them out; where the disk takes nothing, nothing has happened."""
+        """Write records and carry them out; where the disk takes nothing, nothing has happened.
+
+        Raises:
+            NoStory: it was removed meanwhile.
+        """
+        if self.is_removed:
+            raise no_story(self.id)
         self.journal.append(records, may_wait=may_wait)
         for record in records:
             self.tree.apply(record)
@@ -102,8 +111,8 @@ class Story:
 
     # --- what a person does ---
 
-    def edit(self, base: int, ops: Sequence[Mapping], seen: Mapping[int, int] | None = None, key: str = "") -> None:
-        """Carry out operations of the page, see docs/journal.md.
+    def edit(self, base: int, ops: Sequence[Mapping], seen: Mapping[int, int] | None = None, key: str = "") -> int:
+        """Carry out operations of the page, see docs/journal.md; return the version that they lead to.
 
         Args:
             base: the version that they refer to.
@@ -118,13 +127,14 @@ class Story:
         with self.lock:
             self.take_growth()
             if key in self.tree.keys:
-                return
+                return self.tree.keys[key]
             batch = Batch(self.tree, may_type=time.monotonic() - self.typed_at < TYPING_SECONDS)
             batch.add_all(base, ops, seen or {})
             if batch.records:
                 batch.records[-1] |= {"key": key} if key else {}
                 self.keep(batch.records)
             self.typed_at = time.monotonic() if batch.is_typing else 0.0
+            return self.tree.version
 
     def begin(self, parent: int, replace: tuple[int, int], count: int, facts: Mapping) -> list[int]:
         """Add the empty nodes that a job will write; the first one becomes the head.
@@ -201,11 +211,21 @@ class Story:
 
     def write_text(self) -> None:
         """Write the text as it is shown, and the facts for the list."""
-        with self.lock:
-            text, facts = self.tree.text(), {"name": self.tree.name, "characters": len(self.tree.text())}
-            self.changed_at = None
-        write_text(self.folder / TEXT, text)
-        write_json(self.folder / ABOUT, facts)
+        with self.at_rest:
+            if self.is_removed:
+                return
+            with self.lock:
+                text, facts = self.tree.text(), {"name": self.tree.name, "characters": len(self.tree.text())}
+                changed_at = self.changed_at
+            write_text(self.folder / TEXT, text)
+            write_json(self.folder / ABOUT, facts)
+            with self.lock:  # a change meanwhile is not yet in there
+                self.changed_at = None if self.changed_at == changed_at else self.changed_at
+
+
+def no_story(number: str) -> NoStory:
+    """Return the error of a story that is not there."""
+    return NoStory(f"no story {number:.40}", "the list of stories has all of them", EXIT_INPUT)
 
 
 def first_records(number: str, name: str, text: str, kind: str, encoding: str | None) -> list[dict]:
@@ -240,7 +260,7 @@ class Stories:
             if number in self.open:
                 return self.open[number]
             if not re.fullmatch(r"[0-9a-f]{8}", number) or not (self.folder / number / JOURNAL).is_file():
-                raise NoStory(f"no story {number:.40}", "the list of stories has all of them", EXIT_INPUT)
+                raise no_story(number)
             story = Story(self.folder / number)
             story.load()
             self.open[number] = story
@@ -280,16 +300,17 @@ class Stories:
     def remove(self, number: str) -> None:
         """Take a story off the list; its folder goes to removed/."""
         story = self.get(number)
-        with story.lock, self.lock:
+        with story.at_rest, story.lock, self.lock:
             for writing in story.writings.values():
                 writing.job.stop()
-            story.writings.clear()
+            story.take_growth()  # what was shown goes with it
             story.journal.close()
             place = self.folder / REMOVED / number
             try:
                 place.parent.mkdir(exist_ok=True)
                 move_aside(place)
                 story.folder.rename(place)
+                story.is_removed = True
             except OSError as problem:
                 message = f"{story.folder}: cannot be moved: {problem.strerror}"
                 raise UserError(
@@ -328,6 +349,8 @@ class Stories:
         """Flush the journals, and write story.txt of stories at rest; return when to look again."""
         stories = list(self.open.values())
         for story in stories:
+            if story.journal.waiting:  # the disk may take it by now
+                story.journal.append([], may_wait=True)
             story.journal.flush()
         now = time.monotonic()
         for story in stories:

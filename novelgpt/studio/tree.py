@@ -104,7 +104,7 @@ class Tree:
         self.facts: dict = {}  # of the story
         self.first_version = 0
         self.views: list[tuple[int, int]] = []  # of each version from the first one: head, and its steps then
-        self.keys: dict[str, None] = {}  # names of requests that were carried out, the last ones
+        self.keys: dict[str, int] = {}  # requests that were carried out, the last ones, and the version behind each
         self.texts: OrderedDict[int, View] = OrderedDict()
 
     # --- records ---
@@ -120,7 +120,7 @@ class Tree:
         except (KeyError, TypeError, IndexError, AttributeError) as problem:
             raise Unfit(f"no record of this story: {problem!r}") from problem
         if "key" in record:
-            self.keys[str(record["key"])] = None
+            self.keys[str(record["key"])] = self.version
             if len(self.keys) > KEPT_KEYS:
                 del self.keys[next(iter(self.keys))]
 

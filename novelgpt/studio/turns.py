@@ -7,10 +7,9 @@ taken back. So there is one difference from generate.py: where a paragraph or a 
 generate.py goes back to a sentence that is long shown here, and a candidate ends with the next sentence instead.
 """
 
-import functools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,11 +21,12 @@ from novelgpt.network import StoredModel, choose_devices, read_model
 from novelgpt.studio.jobs import Choice, Job, Piece, Request, Token
 from novelgpt.writing.batch import first_window
 from novelgpt.writing.book import Book, corpus_facts, find_book, hint_at_book
-from novelgpt.writing.copying import CopyGuard, CopyMeter, token_texts
+from novelgpt.writing.copying import CopyGuard, token_texts
 from novelgpt.writing.decoder import Reading, Weights, decoding_device
 from novelgpt.writing.generation import choose_kind, make_controls
 from novelgpt.writing.prompts import check_limits
-from novelgpt.writing.recording import Fact, RecordedBatch, describe_tokens, read_facts
+from novelgpt.writing.recording import Fact, RecordedBatch, describe_tokens, read_chances, read_facts
+from novelgpt.writing.sampling import Controls
 from novelgpt.writing.text import CHECK_EVERY, STOPS, Endings, Sample, StopRule
 
 SLICE = CHECK_EVERY  # tokens of every candidate in a turn
@@ -48,20 +48,10 @@ class Desk:
     readings: list[Reading] = field(default_factory=list)  # texts that were read, the latest first
 
     def __post_init__(self) -> None:
-        self.endings, self.making_meter = Endings(self.tokenizer), threading.Lock()
+        self.endings = Endings(self.tokenizer)
         # what people see of each token, never empty, never half a character
         texts = token_texts(self.tokenizer)
         self.names = [text or token for text, token in zip(texts, self.tokenizer.tokens, strict=True)]
-
-    def meter(self) -> CopyMeter:
-        """Return what finds copies of the book, made when it is first asked for, which may take some seconds."""
-        with self.making_meter:
-            return self.only_meter
-
-    @functools.cached_property
-    def only_meter(self) -> CopyMeter:
-        """The meter itself; its file is shared with generate.py."""
-        return CopyMeter(self.book.documents, self.book.cache_path)
 
     def check(self, request: Request) -> None:
         """Raise a UserError unless a request fits the model."""
@@ -73,6 +63,11 @@ class Desk:
         if request.guard and self.book is None:
             message = "guard: the book that the model was trained on is not at hand"
             raise UserError(message, hint_at_book(self.model_path), EXIT_USAGE)
+
+    def controls(self, values: Mapping[str, object]) -> Controls:
+        """Return how tokens are chosen by the values of generate.py's sampling options."""
+        names = self.book.speakers() if self.book and values["dry_multiplier"] else ()
+        return make_controls(self.tokenizer, self.weights.device, names=names, **values)
 
     def cache_bytes(self, rows: int) -> int:
         """Return the memory that keys and values of some rows take at most."""
@@ -110,12 +105,14 @@ def open_desk(
     quantize: str | None = None,
     precision: str = "auto",
     corpus: str | None = None,
+    find: Callable[[], Book | None] | None = None,
 ) -> Desk:
     """Load a model into memory of our own, so that its folder may change, and look for its book.
 
     Args:
         model_path, device, quantize, precision, corpus: as of generate.py.
         on_read: called when the files of the model are read.
+        find: returns the book, which others may have, too; None: it is read here.
 
     Raises:
         UserError: a damaged model folder, a device that is absent or cannot compute in that format, another book.
@@ -126,7 +123,7 @@ def open_desk(
     model = StoredModel(model.config, {name: tensor.clone() for name, tensor in model.weights.items()})
     on_read()
     weights = Weights(model, kind=choose_kind(quantize, precision, place), device=place)
-    book = find_book(model_path, corpus)
+    book = find() if find else find_book(model_path, corpus)
     name = Path(corpus or corpus_facts(model_path)["path"]).stem if book else None
     return Desk(weights, tokenizer, model.num_parameters(), model_path, book, name)
 
@@ -262,12 +259,10 @@ def write_job(job: Job, desk: Desk) -> Iterator[None]:
             output is not a number.
     """
     desk.check(job.request)
-    values = job.request.values()
-    names = desk.book.speakers() if desk.book and values["dry_multiplier"] else ()
-    controls = make_controls(desk.tokenizer, desk.weights.device, names=names, **values)
+    controls = desk.controls(job.request.values())
     # the others go on while the meter is made that a guard needs
-    if job.request.guard and "only_meter" not in vars(desk):
-        maker = threading.Thread(target=desk.meter, daemon=True)
+    if job.request.guard and not desk.book.has_meter:
+        maker = threading.Thread(target=lambda: desk.book.meter, daemon=True)
         maker.start()
         while maker.is_alive() and not job.is_ended:
             maker.join(0.01)
@@ -295,7 +290,9 @@ def write_job(job: Job, desk: Desk) -> Iterator[None]:
     # write
     guard = None
     if request.guard:
-        guard = CopyGuard(tokenizer, desk.meter(), request.guard, request.prompt + request.forced, request.candidates)
+        guard = CopyGuard(
+            tokenizer, desk.book.meter, request.guard, request.prompt + request.forced, request.candidates
+        )
     samples = [candidate.sample for candidate in candidates]
     settings = desk.weights, desk.endings, controls, rule, samples, job.seed
     own = {"reading": reading, "is_stopped": lambda: job.is_ended}
@@ -338,7 +335,9 @@ def write_slice(batch: RecordedBatch, candidates: list[Candidate], size: int) ->
     return size
 
 
-def score_text(desk: Desk, text: str, start: int, end: int, top: int) -> Iterator[list[Token]]:
+def score_text(
+    desk: Desk, text: str, start: int, end: int, top: int, values: Mapping[str, object] | None = None
+) -> Iterator[list[Token]]:
     """Find out what a model holds of a stretch of a text; a step is a turn.
 
     Args:
@@ -347,6 +346,8 @@ def score_text(desk: Desk, text: str, start: int, end: int, top: int) -> Iterato
             CONTEXT_BEFORE tokens of what comes before `start`.
         start, end: characters, 0 <= start <= end <= len(text).
         top: alternatives of each token.
+        values: of generate.py's sampling options; with them each token is told which alternatives could be drawn,
+            penalties counting what is read.
 
     Yields:
         The tokens so far, at last of the whole stretch; together they have its characters.
@@ -361,6 +362,7 @@ def score_text(desk: Desk, text: str, start: int, end: int, top: int) -> Iterato
     fits = not least and len(before) + len(stretch) <= context
     ids = (before if fits else before[-CONTEXT_BEFORE:]) + stretch
     first, found, speller = len(ids) - len(stretch), [], Speller(tokenizer, before)
+    controls = values and desk.controls(values)
     while first < len(ids):
         low = 0 if fits else max(0, first - min(CONTEXT_BEFORE, context // 2))
         high = min(len(ids), low + context)
@@ -368,7 +370,14 @@ def score_text(desk: Desk, text: str, start: int, end: int, top: int) -> Iterato
         for _ in reading.read_blocks():
             yield found
         wanted = torch.tensor(ids[first:high], device=desk.weights.device)
-        facts = read_facts(describe_tokens(reading.logits[:-1], wanted, top))
+        described, after = describe_tokens(reading.logits[:-1], wanted, top), []
+        if controls:
+            for place in range(first, high, SLICE):
+                last = min(high, place + SLICE)
+                rows, text_ids = slice(place - first, last - first), torch.tensor(ids[low:last], device=wanted.device)
+                after += read_chances(reading.logits[:-1][rows], text_ids, described[3][rows], controls)
+                yield found
+        facts = read_facts(described, after)
         tokens = zip(ids[first:high], facts, strict=True)
         found += [desk.token(speller.push(token_id), token_id, fact) for token_id, fact in tokens]
         first = high

@@ -1,12 +1,18 @@
 """The book a model was trained on, found again by its hash -> openings, and names that are misspelt."""
 
 import re
+import threading
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from novelgpt.files import MANIFEST, read_json
 from novelgpt.messages import EXIT_INPUT, UserError, warn
+
+if TYPE_CHECKING:  # numpy stands behind it
+    from novelgpt.writing.copying import CopyMeter
 
 CACHE = "cache"  # folder, from where the script is started
 
@@ -36,6 +42,24 @@ class Book:
     def __init__(self, documents: Sequence[str], *, sha256: str | None = None):
         self.documents = list(documents)
         self.cache_path = Path(CACHE) / f"copies_{sha256[:16]}.npy" if sha256 else None
+        self.making_meter = threading.Lock()
+
+    @property
+    def meter(self) -> "CopyMeter":
+        """What finds copies of the book, made when it is first asked for, which may take some seconds, and once."""
+        with self.making_meter:
+            return self._meter
+
+    @cached_property
+    def _meter(self) -> "CopyMeter":
+        from novelgpt.writing.copying import CopyMeter
+
+        return CopyMeter(self.documents, self.cache_path)
+
+    @property
+    def has_meter(self) -> bool:
+        """Whether it is made already."""
+        return "_meter" in vars(self)
 
     def speakers(self) -> list[str]:
         """Return the names of those who speak often, most first."""

@@ -243,7 +243,7 @@ def open_session(
     name, place = options.model_path or "the model", describe_devices([device])
     say(f"{name}: {sizes}; {kind} on {place}; --seed {options.seed}")
     # the book, in which copies are looked up
-    meter = CopyMeter(book.documents, book.cache_path) if book and options.copies else None
+    meter = book.meter if book and options.copies else None
     if options.quantize:
         say(describe_quantization(model, weights, tokenizer, book))
     more = (weights, tokenizer, controls, options.seed, options.batch_size, book, meter, options.max_copy)

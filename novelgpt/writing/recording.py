@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from novelgpt.writing.batch import SampleBatch
-from novelgpt.writing.sampling import draw, find_candidates
+from novelgpt.writing.sampling import Controls, draw, find_candidates
 from novelgpt.writing.text import CHECK_EVERY
 
 
@@ -57,6 +57,35 @@ def read_facts(described: Sequence[torch.Tensor], after: Sequence[list[tuple[int
         Fact(value, rank, list(zip(names, chances, strict=True)), left)
         for (value,), (rank,), names, chances, left in rows
     ]
+
+
+def read_chances(
+    logits: torch.Tensor, text: torch.Tensor, wanted: torch.Tensor, controls: Controls
+) -> list[list[tuple[int, float]]]:
+    """Return what could be drawn at the end of a text, behind all filters.
+
+    Args:
+        logits: (N, V) at each of the last N places of the text.
+        text: (M,) ids, M >= N; penalties count what stands before a place.
+        wanted: (N, W) ids that are asked about at each place.
+        controls: the filters.
+
+    Returns:
+        For each place those of its ids that may be drawn, with their log-probabilities, most likely first.
+
+    >>> logits, text = torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.tensor([2, 0])
+    >>> [(name, round(chance, 2)) for name, chance in read_chances(logits, text, torch.tensor([[0, 2]]), Controls())[0]]
+    [(0, -0.69), (2, -1.61)]
+    >>> read_chances(logits, text, torch.tensor([[0, 2]]), Controls(topk=1))
+    [[(0, 0.0)]]
+    """
+    found, first = [], len(text) - len(logits)
+    for place, (row, names) in enumerate(zip(logits, wanted.tolist(), strict=True), first):
+        values, ids = find_candidates(row.unsqueeze(0).clone(), text[:place].unsqueeze(0), place, controls)
+        chances = dict(zip(ids[0].tolist(), values.log_softmax(1)[0].tolist(), strict=True))
+        left = [(name, chances.get(name, -math.inf)) for name in names]
+        found.append(sorted(((name, chance) for name, chance in left if chance > -math.inf), key=lambda pair: -pair[1]))
+    return found
 
 
 class RecordedBatch(SampleBatch):

@@ -82,7 +82,7 @@ class FakeEngine:
                 continue
             job.end(index, "stop")
 
-    def score(self, text: str, start: int, end: int, top: int = 10) -> list[Token]:
+    def score(self, text: str, start: int, end: int, top: int = 10, settings=None) -> list[Token]:
         """Return the tokens of a part of a text."""
         return tokens_of(text[start:end], start, top)
 

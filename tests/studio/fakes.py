@@ -82,7 +82,7 @@ class FakeEngine:
     def find(self, number: str) -> FakeJob | None:
         return self.jobs.get(number)
 
-    def score(self, text: str, start: int, end: int, top: int = 10) -> list:
+    def score(self, text: str, start: int, end: int, top: int = 10, settings=None) -> list:
         return [Token(text[place], place, -0.5, 1, (("月", 5, -0.5),) * top) for place in range(start, end)]
 
     def tokenize(self, text: str) -> list[int]:

@@ -57,7 +57,8 @@ def test_lite_reads_a_stream(client, engine):
     request = engine.jobs[0].request
     assert (request.prompt, request.seed, request.stops) == (PROMPT, None, ("{{[INPUT]}}", "{{[OUTPUT]}}"))
     assert request.settings == {
-        "temperature": 0.75, "topk": 100, "topp": 0.92, "min_p": 0.0, "repetition_penalty": 1.05, "penalty_window": 360,
+        "temperature": 0.75, "topk": 100, "topp": 0.92, "min_p": 0.0, "typical": 1.0,
+        "repetition_penalty": 1.05, "penalty_window": 360,
     }  # fmt: skip
     # our order of samplers is another one, and so is the slope of our penalty
     assert answer.headers["x-ignored-settings"] == "rep_pen_slope, replace_instruct_placeholders, sampler_order"

@@ -54,6 +54,11 @@ def test_a_name_that_nobody_knows_is_named():
         ({"repeat_penalty": 1.2, "repeat_last_n": 0}, {"repetition_penalty": 1.0}),
         ({"rep_pen": 1.2, "rep_pen_range": 0}, {"repetition_penalty": 1.2, "penalty_window": 0}),
         ({"no_repeat_ngram_size": 4}, {"no_repeat_ngram_size": 4}),
+        ({"typical_p": 0.9}, {"typical": 0.9}),
+        ({"dry_multiplier": 0.8, "dry_base": 2, "dry_allowed_length": 3},
+         {"dry_multiplier": 0.8, "dry_base": 2.0, "dry_allowed_length": 3}),
+        ({"dry_multiplier": 0, "dry_base": 0, "dry_allowed_length": 0, "dry_penalty_last_n": 64},
+         {"dry_multiplier": 0.0}),
         ({"banned_tokens": ["井", ""], "banned_strings": ["剑"]}, {"bad_words": ("井", "剑")}),
         ({"banned_tokens": []}, {}),
     ],
@@ -75,12 +80,19 @@ def test_a_context_counts_where_it_is_less_than_the_models(value, ignored):
 
 
 def test_an_order_of_samplers_counts_where_they_do_not_commute():
-    assert read({"sampler_order": [6, 0], "temperature": 0.7, "top_k": 5})[1] == []
-    assert read({"sampler_order": [6, 0], "top_p": 0.9})[1] == ["sampler_order"]
+    assert read({"sampler_order": [6, 0], "temperature": 0.7, "top_k": 5, "top_p": 1})[1] == []
+    assert read({"sampler_order": [6, 0], "top_k": 5})[1] == ["sampler_order"]  # our default cuts by probability
+    for cut in ({"top_p": 0.9}, {"top_p": 1, "typical_p": 0.9}, {"top_p": 1, "min_p": 0.1}):
+        assert read({"sampler_order": [6, 0], **cut})[1] == ["sampler_order"]
+
+
+def test_breakers_of_dry_are_our_own():
+    assert read({"dry_sequence_breakers": ["，"], "dry_multiplier": 0.8})[1] == ["dry_sequence_breakers"]
+    assert read({"dry_sequence_breakers": ["，"], "dry_multiplier": 0})[1] == []
 
 
 def test_numbers_that_are_none_are_refused():
-    for value in (float("nan"), float("inf"), "1", [], True):
+    for value in (float("nan"), float("inf"), 10**400, -(10**400), "1", [], True):
         assert "temperature: found" in refusal_of(read, {"temperature": value}).message
     for value in (float("nan"), float("inf"), -float("inf"), 1.5, "1"):
         assert "seed: found" in refusal_of(read, {"seed": value}).message

@@ -70,6 +70,12 @@ def test_a_file_in_any_encoding_becomes_a_story(served, encoding):
     assert story["name"] == "第一章 月落烏啼" and story["encoding"]
 
 
+@pytest.mark.parametrize("data", ["月", "a", "====", 7, None])
+def test_a_file_that_is_no_base64_is_refused(served, data):
+    reply = served.post("/api/stories", {"data": data}, 400)
+    assert reply["error"]["message"] == "data: not base64"
+
+
 @pytest.mark.parametrize(
     ("form", "encoding"),
     [("txt", "utf-8"), ("bom", "utf-8-sig"), ("gb18030", "gb18030"), ("html", None), ("json", None)],
@@ -172,6 +178,7 @@ def test_a_reader_who_goes_away_stops_nothing(served):
         ({"position": 3}, "position: found 3, expected a whole number from 0 to 2"),
         ({"forced": 1}, "forced: found 1, expected text"),
         ({"settings": {"preset": "wild"}}, "preset: found 'wild', expected seed, steady, balanced, bold"),
+        ({"settings": {"preset": []}}, "preset: found [], expected seed, steady, balanced, bold"),
         ({"settings": 7}, "preset: found None, expected seed, steady, balanced, bold"),
         ({"ending": "never"}, "ending: found 'never', expected length, sentence, paragraph, chapter"),
         ({"seed": -1}, "seed: found -1, expected a whole number from 0 to 18,446,744,073,709,551,615"),
@@ -182,6 +189,19 @@ def test_a_job_that_makes_no_sense_is_refused_in_words_and_changes_nothing(serve
     reply = served.post("/api/jobs", {"story": story["id"], "node": 0, **body}, 400)
     assert reply["error"]["message"] == message and reply["error"]["hint"]
     assert served.get(f"/api/stories/{story['id']}")["version"] == 1
+
+
+@pytest.mark.parametrize("arrives", ["before", "behind", "never"])
+def test_what_a_page_takes_along_when_it_is_left_is_carried_out_once(served, arrives):
+    story = served.post("/api/stories", {"text": "夜"}, 201)
+    path = f"/api/stories/{story['id']}/ops"
+    first = {"base": 1, "ops": [{"replace": [1, 1], "text": "里"}], "key": "a"}
+    last = {"base": 1, "before": first, "ops": [{"replace": [2, 2], "text": "。"}, {"replace": [0, 0], "text": "今"}]}
+    if arrives == "before":
+        served.post(path, first)
+    assert served.post(path, last)["text"] == "今夜里。"
+    if arrives == "behind":
+        assert served.post(path, first)["text"] == "今夜里。"
 
 
 @pytest.mark.parametrize("seen", [[], 3, {"a": 1}, {"1": "x"}, {"1": -1}, {"9" * 20: 1}, {"1": 1.5}])

@@ -209,5 +209,15 @@ def test_names_of_a_server_on_all_addresses_are_those_of_the_machine(monkeypatch
     assert names_of("192.168.1.7", 80)[-4:] == ["127.0.0.1", "localhost", "[::1]", "192.168.1.7"]
 
 
+def test_on_all_addresses_any_address_in_figures_is_ours_and_no_foreign_name(tmp_path, no_flushing):
+    hosts = ["127.0.0.1:8000"]
+    asked = {"10.1.2.3:8000": 200, "[fe80::7]:8000": 200, "10.1.2.3:80": 403, "evil.example:8000": 403,
+             "10.1.2.3.evil.example:8000": 403, "10.1.2.3": 403}  # fmt: skip
+    for everywhere, expected in ((8000, asked), (None, dict.fromkeys(asked, 403))):
+        with Served(tmp_path, hosts=hosts, everywhere=everywhere) as served:
+            for host, status in expected.items():
+                assert served.client.get("/api/state", headers={"Host": host}).status_code == status, host
+
+
 def test_the_language_is_the_first_one_of_ours():
     assert [language_of(text) for text in ("zh-TW", "fr, zh", "en-US,zh", "", "*")] == ["zh", "zh", "en", "en", "en"]

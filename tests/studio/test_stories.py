@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import time
 
 import pytest
 from fakes import FakeEngine, text_of
@@ -42,6 +43,13 @@ def reopened(tmp_path):
 
 def replace(start: int, end: int, text: str) -> dict:
     return {"replace": [start, end], "text": text}
+
+
+def wait_for(is_true, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def lines_of(story) -> list[dict]:
@@ -274,6 +282,19 @@ def test_a_disk_that_takes_nothing_is_told_and_costs_neither_story_nor_growth(st
     assert [record["record"] for record in lines_of(story)] == ["story", "node", "node", "grow", "grow", "node"]
 
 
+def test_what_a_full_disk_has_refused_is_written_when_there_is_room_though_nobody_does_anything(stories, monkeypatch):
+    monkeypatch.setattr("novelgpt.studio.stories.PAUSE", 0.05)
+    story = stories.make("a", "夜")
+    job, _ = start_job(stories, story, seed=3)
+    with monkeypatch.context() as patch:
+        refuse_writing(patch, errno.ENOSPC)
+        job.advance(30)
+        wait_for(lambda: story.journal.waiting)
+    wait_for(lambda: not story.journal.waiting and story.changed_at is None)
+    assert [record["record"] for record in lines_of(story)][-2:] == ["grow", "end"]
+    assert (story.folder / "story.txt").read_text(encoding="utf-8") == "夜" + text_of(3, 0, 30)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_folder_is_told(stories):
     os.chmod(stories.folder, 0o500)
@@ -308,6 +329,27 @@ def test_the_list_has_the_story_first_that_changed_last_and_none_that_was_remove
     for number in (three.id, "../etc", "removed", "ffffffff", ""):
         with pytest.raises(NoStory):
             again.get(number)
+
+
+def test_a_removed_story_takes_its_last_growth_along_and_nothing_comes_behind(stories):
+    story = stories.make("a", "夜")
+    job, nodes = start_job(stories, story, seed=3)
+    job.advance(4)
+    stories.remove(story.id)
+    with pytest.raises(NoStory):
+        story.edit(story.tree.version, [replace(0, 0, "今")])
+    with pytest.raises(NoStory):
+        story.begin(0, (1, 1), 1, {})
+    job.advance(20)
+    story.take_growth()
+    story.write_text()
+    assert not story.folder.exists() and job.state == "stopped"
+    journal = stories.folder / "removed" / story.id / "journal.jsonl"
+    records = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    assert records[-2:] == [
+        {"record": "grow", "id": nodes[0], "text": text_of(3, 0, 4), "nats": job.nats(0)},
+        {"record": "end", "id": nodes[0], "why": "stopped"},
+    ]
 
 
 def test_one_process_holds_the_folder(stories):

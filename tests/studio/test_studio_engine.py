@@ -19,7 +19,8 @@ from novelgpt.studio.turns import Desk, score_text, write_job
 from novelgpt.writing.copying import CopyGuard, CopyMeter
 from novelgpt.writing.decoder import BLOCK, Weights
 from novelgpt.writing.generation import Session, make_controls
-from novelgpt.writing.recording import RecordedBatch
+from novelgpt.writing.recording import RecordedBatch, read_chances
+from novelgpt.writing.sampling import Controls
 from novelgpt.writing.text import Sample, StopRule
 
 TEXT = "萧炎大喝一声，那人抬起头来。“走！”她说道：风起了……山中无人？月落乌啼霜满天江枫渔火对愁眠\n"
@@ -230,6 +231,32 @@ def test_the_step_for_gpus_notes_the_facts_that_the_step_for_cpus_notes(desk, mo
         assert [name for name, _ in one.after] == [name for name, _ in other.after] and len(one.after) == 5
 
 
+def test_scored_text_is_told_what_could_be_drawn_there_by_transformers_probabilities(engine, folder, desk):
+    settings = {**NEUTRAL, "topk": 5, "temperature": 0.7}
+    tokens = engine.score(TEXT, 3, len(TEXT), top=10, settings=settings)
+    assert all(not token.after for token in engine.score(TEXT, 3, len(TEXT), top=10))
+    chances = reference(folder, desk.tokenizer.encode_prefix(TEXT).tolist())
+    banned = controls_of(desk).banned
+    for place, token in enumerate(tokens, 3):
+        logits = chances[place].log().index_fill(0, banned, -math.inf)
+        best, alternatives = logits.topk(5), {choice[1] for choice in token.top}
+        left = zip(best.indices.tolist(), (best.values / 0.7).softmax(0).tolist(), strict=True)
+        expected = [(token_id, chance) for token_id, chance in left if token_id in alternatives]
+        assert [choice[1] for choice in token.after] == [token_id for token_id, _ in expected]
+        assert all(abs(math.exp(c[2]) - e) <= 1e-3 for c, (_, e) in zip(token.after, expected, strict=True))
+    assert "".join(token.text for token in tokens) == TEXT[3:] and sum(len(token.after) for token in tokens) > 100
+    with pytest.raises(UserError, match="topk: found '-1'"):
+        engine.score(TEXT, 0, 3, settings={"topk": -1})
+
+
+def test_penalties_count_what_stands_before_each_place():
+    text, wanted = torch.tensor([1, 2, 3, 1, 2, 0]), torch.tensor([[2, 3], [3, 4]])
+    found = read_chances(torch.zeros(2, 5), text, wanted, Controls(no_repeat_ngram_size=3))
+    # behind 1 2 the run 1 2 3 would stand twice
+    one_of_5, one_of_4 = pytest.approx(-math.log(5)), pytest.approx(-math.log(4))
+    assert found == [[(2, one_of_5), (3, one_of_5)], [(4, one_of_4)]]
+
+
 def test_typed_text_is_scored_as_transformers_does_torn_characters_too(engine, folder, desk):
     text = "她说道：🌙風起了"  # neither is in the vocabulary
     tokens = engine.score(text, 2, len(text), top=10)
@@ -325,6 +352,17 @@ def test_beyond_the_queue_a_request_is_refused_and_places_are_told(folder):
     assert engine.find(jobs[7].id) is jobs[7] and engine.find("nonsense") is None
     engine.close()
     assert {job.state for job in jobs} == {"stopped"}
+
+
+def test_what_has_ended_takes_little_memory(engine, monkeypatch):
+    monkeypatch.setattr("novelgpt.studio.engine.KEPT_CHARACTERS", 30)
+    jobs = [engine.submit(Request("萧炎", 10, seed=1, top=top)) for top in (0, 0, 5, 0, 0)]
+    finish(jobs[-1])
+    last = engine.submit(Request("萧炎", 5, seed=1))
+    finish(last)
+    # two texts of ten characters are within thirty, and one with alternatives is never kept
+    assert [engine.find(job.id) is job for job in jobs] == [False, False, False, True, True]
+    assert engine.find(last.id) is last
 
 
 def test_unknown_settings_and_values_out_of_range_are_refused_at_once(engine):

@@ -11,14 +11,14 @@ A value that is null is not given. Of two names of one setting the first one in 
 another value, it is ignored.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
-from novelgpt.cli import GenerateOptions, names_with, with_changes
+from novelgpt.cli import PRESET, PRESETS, GenerateOptions, names_with, with_changes
 from novelgpt.messages import EXIT_USAGE, UserError
 
 SAMPLING = names_with(GenerateOptions, sampling=True)
 SEE = "look into docs/other_front_ends.md"
+LARGEST = 1e18  # of any number; a setting has a range of its own, and a float none for a whole number of 400 digits
 MAX_TEXTS = 64  # stops or banned words of one request
 
 # our setting -> its names in requests; the first one that is given counts
@@ -27,10 +27,15 @@ NAMES = {
     "topk": ("top_k",),
     "topp": ("top_p",),
     "min_p": ("min_p",),
+    "typical": ("typical_p", "typical"),
+    "dry_multiplier": ("dry_multiplier",),
+    "dry_base": ("dry_base",),
+    "dry_allowed_length": ("dry_allowed_length",),
     "repetition_penalty": ("repetition_penalty", "repeat_penalty", "rep_pen"),
     "penalty_window": ("repeat_last_n", "repetition_penalty_range", "rep_pen_range"),
     "no_repeat_ngram_size": ("no_repeat_ngram_size",),
 }
+RUNS = ("dry_base", "dry_allowed_length")  # that count where dry_multiplier is on
 WORDS = ("banned_tokens", "banned_strings")  # that are never written
 LENGTH = ("max_completion_tokens", "max_tokens", "max_length", "n_predict", "max_new_tokens", "num_predict")
 SEED = ("seed", "sampler_seed")
@@ -47,7 +52,7 @@ OFF = (None, False, 0, "", [], {})
 # name -> the values that change nothing; what is not here changes nothing only where it is null
 NEUTRAL = dict.fromkeys(
     (
-        "ban_eos_token bypass_eos custom_token_bans dry_multiplier dynamic_temperature dynatemp_range early_stopping "
+        "ban_eos_token bypass_eos custom_token_bans dynamic_temperature dynatemp_range early_stopping "
         "epsilon_cutoff eta_cutoff frequency_penalty functions grammar grammar_string guided_grammar guided_json "
         "ignore_eos image_data images include_stop_str_in_output json_schema logit_bias lora max_tokens_second "
         "min_keep min_length min_tokens mirostat mirostat_mode n_discard n_indent nsigma penalty_alpha "
@@ -57,7 +62,7 @@ NEUTRAL = dict.fromkeys(
     ).split(),
     OFF,
 ) | {
-    **dict.fromkeys(("typical", "typical_p", "tfs", "tfs_z", "guidance_scale", "cfg_scale", "num_beams"), (1,)),
+    **dict.fromkeys(("tfs", "tfs_z", "guidance_scale", "cfg_scale", "num_beams"), (1,)),
     **dict.fromkeys(("encoder_repetition_penalty", "length_penalty"), (1,)),
     **dict.fromkeys(("add_bos_token", "penalize_nl", "skip_special_tokens", "trim_stop"), (True,)),
     "adaptive_target": (-1, 0),
@@ -70,9 +75,6 @@ NEUTRAL = dict.fromkeys(
 # name -> the switches of which one must be on for it to have an effect
 SWITCHES = {
     **dict.fromkeys(("mirostat_tau", "mirostat_eta"), ("mirostat", "mirostat_mode")),
-    **dict.fromkeys(
-        "dry_base dry_allowed_length dry_penalty_last_n dry_sequence_breakers".split(), ("dry_multiplier",)
-    ),
     **dict.fromkeys(("dynatemp_low", "dynatemp_high"), ("dynamic_temperature",)),
     "dynatemp_exponent": ("dynatemp_range", "dynamic_temperature"),
     "smoothing_curve": ("smoothing_factor",),
@@ -82,6 +84,7 @@ SWITCHES = {
     "grammar_retain_state": ("grammar",),
     "parallel_tool_calls": ("tools",),
 }
+BREAKERS = ("dry_penalty_last_n", "dry_sequence_breakers")  # of DRY; ours are names, quotes and line ends
 PENALTIES = ("rep_pen_slope", "repetition_decay", "penalize_nl")  # without a penalty of repetition they do nothing
 ORDERS = ("sampler_order", "sampler_priority", "samplers")  # without a cut by probability every order does the same
 
@@ -177,7 +180,8 @@ class Reader:
         for ours, names in NAMES.items():
             theirs = self.name_of(names)
             value = self.take(*names)
-            if value is not None:
+            is_off = ours in RUNS and not self.sampling.get("dry_multiplier")
+            if value is not None and not is_off:
                 self.sampling |= translate(ours, theirs, value)
         for name in WORDS:  # as text it is a list in one of several forms, which is looked up with the rest
             if isinstance(self.body.get(name), list) and (words := self.texts(name)):
@@ -192,9 +196,12 @@ class Reader:
 
     def is_harmless(self, name: str) -> bool:
         """Tell whether the value of a name changes nothing."""
-        value, ours = self.body[name], self.sampling
+        value, ours = self.body[name], PRESETS[PRESET] | self.sampling
         if name in ORDERS:
-            return ours.get("topp", 1) == 1 and not ours.get("min_p") and ours.get("repetition_penalty", 1) == 1
+            is_one = all(ours.get(cut, 1) in (0, 1) for cut in ("topp", "typical")) and not ours.get("min_p")
+            return is_one and ours.get("repetition_penalty", 1) == 1
+        if name in BREAKERS and not ours.get("dry_multiplier"):
+            return True
         if name in PENALTIES and ours.get("repetition_penalty", 1) == 1:
             return True
         if name in CONTEXT and isinstance(value, (int, float)):
@@ -210,7 +217,8 @@ def translate(ours: str, theirs: str, value: object) -> dict[str, object]:
     >>> translate("topk", "top_k", -1), translate("topp", "top_p", 0), translate("penalty_window", "repeat_last_n", -1)
     ({'topk': 0}, {'topk': 1}, {'penalty_window': 0})
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not abs(value) < LARGEST:  # what is no number is not less either
         raise refuse(theirs, value, "a number")
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a reader of whole numbers takes 40.0 for no such number

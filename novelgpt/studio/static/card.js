@@ -33,33 +33,30 @@ export function drawCandidates({ nodes, story, jobs, choose }) {
 }
 
 export class Card {
-  // take(position, text): go on from there with another character; fail(refusal)
-  constructor(box, { editor, story, take, fail }) {
-    Object.assign(this, { box, editor, story, take, fail, timer: 0, round: 0, position: null });
+  // take(position, text): go on from there with another character; filters() -> how tokens are chosen; fail(refusal)
+  constructor(box, { editor, story, take, filters, fail }) {
+    Object.assign(this, { box, editor, story, take, filters, fail, timer: 0, round: 0, position: null });
     editor.root.addEventListener("pointermove", (event) => this.hover(event));
     editor.root.addEventListener("pointerleave", () => this.leave());
     box.addEventListener("pointerenter", () => clearTimeout(this.timer));
     box.addEventListener("pointerleave", () => this.leave());
     box.addEventListener("keydown", (event) => this.onKey(event));
-    editor.scroller.addEventListener("scroll", () => {
-      this.close();
-      this.refreshSoon();
-    }, { passive: true });
+    editor.scroller.addEventListener("scroll", () => this.close() || this.refreshSoon(), { passive: true });
   }
 
   // Tokens of the part of a paragraph around an offset; kept until the paragraph or what is before it changes.
-  async score(index, offset) {
+  async score(index, offset, settings) {
     const { editor, story } = this;
     const p = editor.paragraphs[index];
     const start = Math.floor(offset / CHUNK) * CHUNK;
     const end = Math.min(p.len, start + CHUNK);
-    const key = `${start} ${end}`;
+    const key = `${start} ${end} ${JSON.stringify(settings)}`;
     if (p.stale) p.scores = p.stale = null;
     p.scores ??= new Map();
     if (!p.scores.has(key)) {
       await story.flush();
       const base = editor.startOf(editor.paragraphs.indexOf(p));
-      const body = { story: story.id, node: story.head, start: base + start, end: base + end };
+      const body = { story: story.id, node: story.head, start: base + start, end: base + end, settings };
       const { tokens } = await ask("/api/score", body);
       p.scores.set(key, tokens.map((token) => ({ ...token, start: token.start - base })));
     }
@@ -128,7 +125,7 @@ export class Card {
     if (offset >= p.len) return;
     let tokens;
     try {
-      tokens = await this.score(index, offset);
+      tokens = await this.score(index, offset, this.filters());
     } catch (refusal) {
       return this.fail(refusal);
     }
@@ -145,12 +142,12 @@ export class Card {
     let at = 0;
     const kind = p.runs.find(([length]) => (at += length) > token.start)?.[1];
     const facts = { p: percent(token.probability), rank: token.rank, nats: token.nats.toFixed(2) };
-    const drawable = token.after?.length ? new Set(token.after.map(({ text }) => text)) : null;
+    const drawable = new Set(token.after.map(({ text }) => text));
     const most = Math.max(...token.top.map(({ probability }) => probability), 1e-9);
     const rows = token.top.map(({ text, probability }) => {
       const bar = make("span", { class: "bar", "aria-hidden": "true" });
       bar.style.width = `${(100 * probability) / most}%`;
-      const isOut = drawable && !drawable.has(text);
+      const isOut = !drawable.has(text);
       const label = [make("b", { lang: "zh-CN" }, visible(text)), make("span", { class: "track" }, bar), percent(probability)];
       if (isOut) label.push(make("small", {}, word("filtered")));
       const isOwn = text === token.text;

@@ -1,5 +1,6 @@
 // Writing by hand and by the model in one text: what is typed is read back after each input and told as one change;
 // what the model writes is put in without touching what stands there. Nothing is rewritten while an input method composes.
+import { make } from "./words.js";
 import { addRun, clip, cut, difference, fresh, Paragraphs, readNode, size } from "./paragraphs.js";
 
 const STALE = 1100; // characters after a change whose probabilities have changed with it
@@ -24,7 +25,9 @@ export class Editor extends Paragraphs {
     const [[first, from], [last, to]] = [this.locate(start), this.locate(end)];
     const target = this.paragraphs[first];
     const grows = start === end && from === target.len;
-    if (this.composing && !grows && this.composes(first, last)) {
+    const { anchorNode } = document.getSelection();
+    const holds = this.paragraphs.slice(first, last + 1).some((p) => p.el.contains(anchorNode));
+    if (this.composing && !grows && holds) {
       this.later.push({ start, end, text, kind, nats });
       return;
     }
@@ -39,11 +42,6 @@ export class Editor extends Paragraphs {
     }
     this.shift(start, end, text);
     this.follow();
-  }
-
-  composes(first, last) {
-    const node = document.getSelection().anchorNode;
-    return this.paragraphs.slice(first, last + 1).some((p) => p.el.contains(node));
   }
 
   // What stands behind a change moves with it.
@@ -154,8 +152,7 @@ export class Editor extends Paragraphs {
   }
 
   create(p, after) {
-    p.el = document.createElement("p");
-    p.el.append(document.createElement("br"));
+    p.el = make("p", {}, make("br"));
     this.known.set(p.el, p);
     this.root.insertBefore(p.el, after);
   }

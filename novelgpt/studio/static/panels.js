@@ -10,7 +10,6 @@ const PAUSE = 900; // milliseconds without a change
 const LIVE = 400; // milliseconds between two looks while the model writes
 
 const faint = (key, values) => make("p", { class: "faint" }, word(key, values));
-
 const HEADING =
   /^\s*(第[〇零一二三四五六七八九十百千两\d０-９]{1,9}[章回节卷集部篇](?![^\s:：、.]{30})|序章|楔子|尾声|番外|chapter\s+\d)/i;
 const DIGITS = "零一二三四五六七八九";

@@ -1,5 +1,7 @@
 // The text on the page: one <p> a paragraph, spans only where they say something, positions in code points.
 
+import { make } from "./words.js";
+
 const PAIR = /[\ud800-\udbff][\udc00-\udfff]/g;
 
 // Code points of a text, and the part of it from one code point to another.
@@ -169,15 +171,11 @@ export class Paragraphs {
   }
 
   nodeOf({ text, className }) {
-    if (!className) return document.createTextNode(text);
-    const span = document.createElement("span");
-    span.className = className;
-    span.textContent = text;
-    return span;
+    return className ? make("span", { class: className }, text) : document.createTextNode(text);
   }
 
   render(p) {
-    p.el.replaceChildren(...(p.len ? this.pieces(p).map(this.nodeOf) : [document.createElement("br")]));
+    p.el.replaceChildren(...(p.len ? this.pieces(p).map(this.nodeOf) : [make("br")]));
   }
 
   // Render anew with the caret where it is; what is being composed waits.

@@ -18,12 +18,8 @@ export async function ask(path, body, { method, keepalive = false } = {}) {
   const headers = { "Accept-Language": language() };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   method ??= body === undefined ? "GET" : "POST";
-  let reply;
-  try {
-    reply = await fetch(path, { method, headers, keepalive, body: body && JSON.stringify(body) });
-  } catch {
-    throw new Refusal(0);
-  }
+  const reply = await fetch(path, { method, headers, keepalive, body: body && JSON.stringify(body) })
+    .catch(() => Promise.reject(new Refusal(0)));
   const isJson = (reply.headers.get("Content-Type") ?? "").includes("json");
   const data = isJson ? await reply.json().catch(() => null) : null;
   if (!reply.ok) throw new Refusal(reply.status, data);
@@ -55,10 +51,7 @@ async function inSlot(work) {
   return false;
 }
 
-const shown = () => new Promise((done) => {
-  if (!document.hidden) return done();
-  document.addEventListener("visibilitychange", () => done(), { once: true });
-});
+const shown = () => new Promise((done) => document.addEventListener("visibilitychange", done, { once: true }));
 
 // Follows one job from the characters that are known on; a hidden tab follows nothing.
 export class Follower {

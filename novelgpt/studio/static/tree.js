@@ -5,6 +5,8 @@ import { cut, size } from "./paragraphs.js";
 
 const WAIT = 250; // milliseconds until what was typed is sent
 const KEPT = 20000; // UTF-16 units, of 3 bytes at most: a browser takes 64 KiB of requests that outlive the page
+const PATIENCE = 2000; // milliseconds that another story waits for what this one has not saved
+const FOR_GOOD = [400, 404, 413]; // refusals that asking again does not change
 const ROWS = 400; // branches drawn at most
 const tabs = new BroadcastChannel("novelgpt-stories");
 
@@ -12,15 +14,16 @@ export class Story {
   // onChange(place): head, nodes, name or the text there are new; onState(state, refusal?): saving, saved or lost; onJobs(jobs): all that run
   constructor(editor, { onChange, onState, onJobs }) {
     Object.assign(this, { editor, onChange, onState, onJobs, id: null, nodes: new Map(), writing: new Set() });
-    Object.assign(this, { waiting: [], sent: [], timer: 0, queue: Promise.resolve() });
+    Object.assign(this, { waiting: [], sent: null, timer: 0, queue: Promise.resolve() });
     tabs.onmessage = ({ data }) => data === this.id && this.reload();
     document.addEventListener("visibilitychange", () => document.hidden || this.reload());
     window.addEventListener("pagehide", () => this.sendLast());
   }
 
   async open(id) {
-    const story = await this.inTurn(() => ask(`/api/stories/${id}`));
-    Object.assign(this, { id, name: story.name, nodes: new Map(), writing: new Set(), waiting: [], sent: [] });
+    await Promise.race([this.flush(), pause(PATIENCE)]).catch(() => {}); // what a full disk refuses waits on by itself
+    const story = await ask(`/api/stories/${id}`);
+    Object.assign(this, { id, name: story.name, nodes: new Map(), writing: new Set(), waiting: [], sent: null, queue: Promise.resolve() });
     this.editor.anchors.clear();
     this.take(story);
   }
@@ -30,10 +33,11 @@ export class Story {
     if (!this.id || document.hidden) return;
     const id = this.id;
     do {
-      await this.inTurn(async () => {
+      const done = this.inTurn(async () => {
         const story = await ask(`/api/stories/${id}`).catch(() => null);
         if (story && id === this.id) this.take(story);
       });
+      await (insist ? done : done.catch(() => {})); // a refusal was told already
       if (id !== this.id) return;
       if (this.editor.composing) await pause(WAIT);
     } while (insist && this.late);
@@ -57,7 +61,7 @@ export class Story {
   // Take over the answer to our own operations; while a job writes, the text stays as it is here.
   takeReply(reply) {
     for (const node of reply.nodes) if (!this.writing.has(node.id)) this.nodes.set(node.id, node);
-    Object.assign(this, { version: reply.version, head: reply.head, redo: reply.redo });
+    Object.assign(this, { name: reply.name, version: reply.version, head: reply.head, redo: reply.redo });
     this.late = this.isBusy() || this.writing.size > 0;
     const place = this.late ? null : this.editor.setText(reply.text, reply.origins);
     this.onChange(place);
@@ -65,7 +69,7 @@ export class Story {
   }
 
   isBusy() {
-    return this.waiting.length + this.sent.length > 0 || this.editor.composing;
+    return this.waiting.length > 0 || this.sent !== null || this.editor.composing;
   }
 
   count(id) {
@@ -114,12 +118,11 @@ export class Story {
 
   edit(op) {
     const last = this.waiting.at(-1);
-    if (last && op.replace[0] === op.replace[1] && op.replace[0] === last.replace[0] + size(last.text)) {
-      last.text += op.text;
-    } else this.waiting.push(op);
+    if (last && op.replace[0] === op.replace[1] && op.replace[0] === last.replace[0] + size(last.text)) last.text += op.text;
+    else this.waiting.push(op);
     this.onState("saving");
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.flush(), WAIT);
+    this.timer = setTimeout(() => this.flush().catch(() => {}), WAIT);
   }
 
   seen() {
@@ -134,79 +137,97 @@ export class Story {
 
   // One request after the other, behind what was typed: an older answer never comes behind a newer one.
   inTurn(work) {
-    const done = this.queue.then(() => this.send()).then(work);
+    const { waiting } = this;
+    const isOpen = () => waiting === this.waiting; // another story may be opened meanwhile
+    const done = this.queue.then(() => isOpen() && this.send()).then(() => (isOpen() ? work() : null));
     this.queue = done.catch(() => {});
     return done;
   }
 
   async send() {
-    if (!this.waiting.length) return;
-    while (this.waiting.length) {
-      this.sent = this.waiting.splice(0);
-      const [id, head] = [this.id, this.head];
-      const body = { base: this.version, ops: this.sent, seen: this.seen(), key: Math.random().toString(36) };
-      const reply = await this.insist(`/api/stories/${id}/ops`, body, head);
-      this.sent = [];
-      this.takeReply(reply);
+    const { id, waiting } = this;
+    if (!waiting.length) return;
+    let { version, head } = this;
+    while (waiting.length) {
+      const ops = waiting.splice(0);
+      const body = { base: version, ops, seen: waiting === this.waiting ? this.seen() : {}, key: Math.random().toString(36) };
+      const reply = await this.insist(id, body, { head, waiting });
       tabs.postMessage(id);
+      ({ version, head } = reply);
+      if (waiting === this.waiting) {
+        this.sent = null;
+        this.takeReply(reply);
+      } else if (id === this.id) this.reload();
     }
+    if (waiting !== this.waiting) return;
     this.onState("saved");
     if (this.late && !this.writing.size) setTimeout(() => this.reload(), WAIT);
   }
 
-  // Ask until the server takes it: what was typed is never given up.
-  async insist(path, body, head) {
+  // Ask until the server takes it: what was typed is never given up; what it can never take waits for the next change.
+  async insist(id, body, { head, waiting }) {
+    const { ops } = body;
+    const tell = (...news) => waiting === this.waiting && this.onState(...news);
     for (;;) {
+      if (waiting === this.waiting) this.sent = body;
       try {
-        return await ask(path, body, { keepalive: JSON.stringify(body).length < KEPT });
+        return await this.post(id, body);
       } catch (refusal) {
         if (refusal.status === 409 && refusal.data?.version !== undefined) {
-          this.onState("moved"); // elsewhere the story went to another branch; ours stays where it was written
-          body = { base: refusal.data.version, ops: [{ head }, ...this.sent], seen: body.seen, key: `${body.key} again` };
+          tell("moved"); // elsewhere the story went to another branch; ours stays where it was written
+          body = { ...body, base: refusal.data.version, ops: [{ head }, ...ops], key: `${body.key} again` };
           continue;
         }
-        this.onState("lost", refusal);
+        tell("lost", refusal);
+        if (FOR_GOOD.includes(refusal.status)) {
+          waiting.unshift(...ops);
+          if (waiting === this.waiting) this.sent = null;
+          throw refusal;
+        }
         await pause(1500);
       }
     }
   }
 
-  // The page is left: what is still waiting goes out without an answer.
+  post(id, body) {
+    return ask(`/api/stories/${id}/ops`, body, { keepalive: JSON.stringify(body).length < KEPT });
+  }
+
+  // The page is left: what is still waiting goes out without an answer, with what may not have come there yet.
   sendLast() {
     if (!this.waiting.length) return;
-    const body = { base: this.version, ops: this.waiting, seen: this.seen() };
-    ask(`/api/stories/${this.id}/ops`, body, { keepalive: JSON.stringify(body).length < KEPT }).catch(() => {});
+    const body = { base: this.version, before: this.sent, ops: this.waiting.splice(0), seen: this.seen() };
+    this.post(this.id, body).catch(() => {});
   }
 
   // Show another node; returns whether there was one to go to.
   async go(id) {
     if (id === null || id === undefined || this.editor.composing) return false;
-    const place = await this.inTurn(async () => {
-      const reply = await ask(`/api/stories/${this.id}/ops`, { base: this.version, ops: [{ head: id }] });
-      return this.writing.size ? this.take(await ask(`/api/stories/${this.id}`)) : this.takeReply(reply);
-    });
-    tabs.postMessage(this.id);
+    const take = async (reply) => (this.writing.size ? this.take(await ask(`/api/stories/${this.id}`)) : this.takeReply(reply));
+    const place = await this.carryOut({ head: id }, take);
     if (place === null) return true;
     if (this.editor.caret()) this.editor.setCaret([place.end, place.end]);
     this.editor.reveal(place.end);
     return true;
   }
 
-  async rename(name) {
-    const rename = () => ask(`/api/stories/${this.id}/ops`, { base: this.version, ops: [{ name }] });
-    await this.inTurn(async () => this.takeReply(await rename()));
-    this.name = name;
-    tabs.postMessage(this.id);
+  rename(name) {
+    return this.carryOut({ name });
   }
 
-  async undo() {
-    await this.flush();
-    return this.go(this.nodes.get(this.head)?.parent);
+  // One operation, behind what was typed.
+  carryOut(op, take = (reply) => this.takeReply(reply)) {
+    return this.inTurn(async () => {
+      const reply = await this.post(this.id, { base: this.version, ops: [op] });
+      tabs.postMessage(this.id);
+      return take(reply);
+    });
   }
 
-  async again() {
+  // Back to the parent, or again to where redo leads.
+  async walk(isBack) {
     await this.flush();
-    return this.go(this.redo);
+    return this.go(isBack ? this.nodes.get(this.head)?.parent : this.redo);
   }
 
   path(id = this.head) {

@@ -119,18 +119,15 @@ const rewrite = () => start({ position: Math.min(...editor.place) });
 const insertHere = () => start({ position: editor.place[1], insert: true });
 const here = () => card.open(editor.place[1] - 1, true);
 
-async function takeCandidate(i) {
-  const node = story.batch()[i];
-  if (node !== undefined) await run(() => story.go(node));
-}
+const takeCandidate = (i) => run(() => story.go(story.batch()[i]));
 
 async function save() {
   await showExport(story);
   say(word("savedLong"));
 }
 
-const undo = async () => (await story.undo()) && say(word("undone"));
-const redo = async () => (await story.again()) && say(word("redone"));
+const undo = async () => (await story.walk(true)) && say(word("undone"));
+const redo = async () => (await story.walk(false)) && say(word("redone"));
 
 function walkVersions(step) {
   const { all, at } = story.versions();
@@ -277,7 +274,8 @@ async function begin() {
   speak(state.preferences.language ?? navigator.language);
   settings = new Settings({ state, keep });
   mirror = new Mirror({ editor, story, state, fail });
-  card = new Card($("card"), { editor, story, take: (position, forced) => run(() => start({ position, forced })), fail });
+  const take = (position, forced) => run(() => start({ position, forced }));
+  card = new Card($("card"), { editor, story, take, filters: () => settings.request.settings, fail });
   const id = new URLSearchParams(location.hash.slice(1)).get("story") ?? state.preferences.story;
   await (id ? openStory(id).catch(openFirst) : openFirst());
   mirror.draw();
