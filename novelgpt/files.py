@@ -105,7 +105,16 @@ def atomic_writer(path: str | Path, keep: Callable[[], object] | None = None) ->
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text atomically, newlines as they are."""
     with atomic_writer(path) as file:
-        file.write(text.encode("utf-8"))
+        file.write(to_bytes(text))
+
+
+def to_bytes(text: str) -> bytes:
+    r"""Return a text in UTF-8; what no UTF-8 has comes as JSON spells it: bytes of a file's name in another encoding.
+
+    >>> to_bytes(os.fsdecode("月.txt".encode("gbk")))
+    b'\\udcd4\\udcc2.txt'
+    """
+    return text.encode("utf-8", "backslashreplace")
 
 
 def write_json(path: str | Path, value: object) -> None:

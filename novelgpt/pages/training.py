@@ -6,6 +6,7 @@ done by static/curves.js and static/training.js from the same figures, which sta
 the page still shows how the run stands, and prints.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -152,7 +153,8 @@ class TrainingPage:
         if command := story.facts.get("command"):
             name = "hours" if story.facts.get("hours") else "epochs"
             if (length := story.facts.get(name)) and story.end == "finish":
-                changes = {name: f"{2 * length:g}", "allow_change": name, "resume": None}
+                allowed = ",".join(dict.fromkeys([*allowed_by(command), name]))
+                changes = {name: f"{2 * length:g}", "allow_change": allowed, "resume": None}
                 commands["more"] = as_started(spell_command(command, **changes))
             if story.end == "stop":
                 commands["resume"] = as_started(spell_command(command))
@@ -317,6 +319,19 @@ class TrainingPage:
             )
             start = end
         return rows
+
+
+def allowed_by(command: Sequence[str]) -> list[str]:
+    """Return the options that a command lets change.
+
+    >>> allowed_by(["train.py", "--allow_change", "lr,stride", "--raw"]), allowed_by(["train.py", "--allow_change=lr"])
+    (['lr', 'stride'], ['lr'])
+    """
+    values = []
+    for flag, word in itertools.pairwise([*command, ""]):
+        name, equals, value = flag.partition("=")
+        values += [value if equals else word] if name == "--allow_change" else []
+    return [option for value in values for option in value.split(",") if option]
 
 
 def pick(points: Columns, places: Sequence[int]) -> tuple[list[float], list[float]]:

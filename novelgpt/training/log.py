@@ -20,11 +20,13 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from novelgpt.evaluation import Evaluation
+from novelgpt.files import to_bytes
 from novelgpt.messages import EXIT_ENVIRONMENT, UserError, progress_bar, say, shown, warn
 
 LOG, PAGE = "log.jsonl", "training.html"
@@ -124,7 +126,7 @@ class RunLog:
             for key, value in record.items()
         }
         try:
-            self.file.write((json.dumps(clean, ensure_ascii=False) + "\n").encode())
+            self.file.write(to_bytes(json.dumps(clean, ensure_ascii=False) + "\n"))
         except OSError as problem:  # training is worth more than its log
             warn(f"{self.path}: step {record['step']} not logged: {problem.strerror}")
         # curves: every number but the position, by step; events have none
@@ -201,13 +203,13 @@ class Story(NoStory):
         """
         self.folder, self.sizes, self.facts, self.places, self.verdict = folder, sizes, facts, places, verdict
         self.prefixes, self.writers, self.measure = prefixes, writers, measure
-        self.began, self.has_warned = time.monotonic(), False
+        self.began, self.warned = time.monotonic(), set()
         self.log: RunLog | None = None  # until it begins
 
     def begin(self, log: RunLog, progress: object, *, is_resumed: bool) -> None:
         self.log, self.progress = log, progress
         if not log.has_start():
-            self.tell("start", **self.sizes, **self.facts())
+            self.tell("start", **self.sizes, **self.attempt("the log tells less of the run", self.facts, {}))
         if is_resumed:
             self.tell("resume", **self.sizes)
         self.show_page()
@@ -226,19 +228,25 @@ class Story(NoStory):
         for prefix, text in zip(self.prefixes, texts, strict=True):
             text = text.removeprefix(prefix["shown"])
             given = {"kind": prefix["kind"], "prefix": prefix["text"], "text": text, "seed": prefix["seed"]}
-            records.append(given | self.measure(text))
+            measured = self.attempt("samples are not measured", partial(self.measure, text), {})
+            records.append(given | measured)
         return records
 
     def show_page(self) -> None:
         from novelgpt.pages import write_training_page
 
+        self.attempt(f"{self.folder / PAGE}: not written", partial(write_training_page, self.folder))
+
+    def attempt(self, failure: str, work: Callable[[], dict | None], otherwise: dict | None = None) -> dict | None:
+        """Return what a piece of work returns; where it fails, say so once and return something else."""
         try:
-            write_training_page(self.folder)
-        except Exception as problem:  # whatever it is, the run is worth more than its page
-            if not self.has_warned:
+            return work()
+        except Exception as problem:  # whatever it is, the run is worth more than its story
+            if failure not in self.warned:
                 reason = (str(problem).splitlines() or [""])[0]
-                warn(f"{self.folder / PAGE}: not written: {type(problem).__name__}: {reason}")
-            self.has_warned = True
+                warn(f"{failure}: {type(problem).__name__}: {reason}")
+            self.warned.add(failure)
+            return otherwise
 
     def stop(self, reason: str) -> None:
         if self.log:  # what is wrong with a state that cannot be read is told before there is a story

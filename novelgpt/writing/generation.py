@@ -6,6 +6,7 @@ Sample i is a function of (seed, i) alone: its random numbers come from its own 
 neighbours (compute/packed.py), and its windows and its end depend on nothing but its text.
 """
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -260,6 +261,8 @@ def open_learner(model, tokenizer: NovelTokenizer, options: GenerateOptions, kin
     from novelgpt.writing.learning import TextLearner  # loads transformers, which takes seconds
 
     network = model if hasattr(model, "parameters") else load_model(options.model_path)[0]
+    if network is model and model.device != device:
+        network = copy.deepcopy(model)  # the caller's own stays where it is
     return TextLearner(network.to(device), banned_ids(tokenizer), kind=kind)
 
 

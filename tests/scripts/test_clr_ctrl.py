@@ -1,6 +1,7 @@
 """The script from end to end: novels in, data/train.json and report out."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -50,6 +51,16 @@ def test_two_outputs_in_one_file_are_refused_before_anything_is_written(argument
     assert capsys.readouterr().err == f"error: {message}\n\nhint: give each a file of its own\n"
     assert Path("kept.json").read_text(encoding="utf-8") == "kept"
     assert sorted(path.name for path in Path().iterdir()) == ["kept.json", "novel.txt"]
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="every name of a file is Unicode here")
+def test_a_file_whose_name_is_in_gbk_is_cleaned_and_named_in_every_output():
+    name = os.fsdecode("红楼.txt".encode("gbk"))
+    Path(name).write_bytes(NOVEL.encode("gbk"))
+    assert clean(name, "--report", "report.html") == CLEAN
+    report = json.loads(Path("out.report.json").read_text(encoding="utf-8"))
+    assert report["books"][0]["name"] == name  # the very bytes
+    assert "第一章 山村" in Path("report.html").read_text(encoding="utf-8")
 
 
 def test_the_bundled_novel_becomes_exactly_its_clean_chapters():

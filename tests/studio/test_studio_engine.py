@@ -370,6 +370,8 @@ def test_unknown_settings_and_values_out_of_range_are_refused_at_once(engine):
         engine.submit(Request("萧炎", 5, settings={"temprature": 1}))
     with pytest.raises(UserError, match="topp: found '2', expected a number from 0 to 1"):
         engine.submit(Request("萧炎", 5, settings={"topp": 2}))
+    with pytest.raises(UserError, match="temperature: found '1000"):
+        engine.submit(Request("萧炎", 5, settings={"temperature": 10**400}))
     with pytest.raises(UserError, match="--keep_head: found 300, expected at most 96"):
         engine.submit(Request("萧炎", 5, keep_head=300))
 

@@ -311,6 +311,23 @@ def test_a_page_that_cannot_be_written_is_one_warning_and_the_run_goes_on(tiny_o
     assert f"to watch in a browser: {options.output_path / 'training.html'}\n" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("tell_facts", "the log tells less of the run"), ("measure_style", "samples are not measured")]
+)
+def test_a_fault_in_what_is_told_is_one_warning_and_the_run_goes_on(tiny_options, monkeypatch, capsys, name, words):
+    def fail(*_):
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(f"novelgpt.training.preflight.{name}", fail)
+    options = tiny_options(epochs=2, sample_length=5)
+    assert train(options) == 0
+    assert capsys.readouterr().err.count(f"warning: {words}: ValueError: a fault of ours\n") == 1
+    events = events_of(options)
+    assert events[0]["event"] == "start" and ("parameters" in events[0]) == (name != "tell_facts")
+    assert sum(event["event"] == "sample" for event in events) > 1 and events[-1]["event"] == "finish"
+    assert (options.output_path / "training.html").is_file()
+
+
 def test_the_verdict_has_a_kind(tiny_options):
     options = tiny_options(epochs=8, **LEARNS)
     assert train(options) == 0

@@ -5,11 +5,12 @@ import torch
 from helpers import BOOK, call_generate, save_model_and_book
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from novelgpt.cli import GenerateOptions
 from novelgpt.corpus.tokenizers.character import CharacterTokenizer
 from novelgpt.corpus.tokenizers.vocabulary import build_vocabulary
 from novelgpt.network import load_model
 from novelgpt.writing.decoder import Weights, perplexity
-from novelgpt.writing.generation import Session, banned_ids, make_controls
+from novelgpt.writing.generation import Session, banned_ids, make_controls, open_learner
 from novelgpt.writing.learning import KEPT, TextLearner
 from novelgpt.writing.text import StopRule
 
@@ -43,6 +44,15 @@ def learning_session(tokenizer, context: int, *, kind: str = "fp32", batch_size:
 def write(session: Session, prefix: str, count: int, length: int) -> list[list[int]]:
     ids = session.tokenizer.encode_prefix(prefix).tolist()
     return [sample.ids for sample in session.write(ids, StopRule(length), count)]
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_network_that_a_caller_has_given_stays_on_its_device(tokenizer, monkeypatch, device):
+    given, model = [], network(tokenizer, 64)
+    monkeypatch.setattr("novelgpt.writing.learning.TextLearner", lambda network, *_, **__: given.append(network))
+    open_learner(model, tokenizer, GenerateOptions(adapt=True), "fp32", torch.device(device))
+    assert given[0].device == torch.device(device) and model.device == torch.device("cpu")
+    assert (given[0] is model) == (device == "cpu")
 
 
 def test_a_text_that_was_learned_surprises_less_and_the_model_stays_as_it_is(tokenizer):

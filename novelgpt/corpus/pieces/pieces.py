@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from novelgpt.files import MANIFEST, MAX_JSON_BYTES, fsync_path, sha256_of, write_text
+from novelgpt.files import MANIFEST, MAX_JSON_BYTES, fsync_path, sha256_of, to_bytes, write_text
 from novelgpt.messages import EXIT_STATE, UserError, warn
 
 FORMAT = 1  # raised whenever the same input gives other pieces
@@ -280,7 +280,7 @@ def write_manifest(folder: Path, manifest: Mapping) -> None:
 def manifest_text(manifest: Mapping) -> str:
     """Return a manifest as JSON that ends with the checksum of its own content."""
     body = json.dumps(manifest, ensure_ascii=False, indent=2, allow_nan=False)
-    checksum = hashlib.sha256(body.encode("utf-8")).hexdigest()
+    checksum = hashlib.sha256(to_bytes(body)).hexdigest()
     return json.dumps({**manifest, "checksum": checksum}, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
@@ -304,7 +304,7 @@ def read_manifest(folder: Path) -> dict:
         del manifest["checksum"]
 
         # the very bytes that writing it again would give
-        whole = manifest_text(manifest).encode("utf-8") == raw
+        whole = to_bytes(manifest_text(manifest)) == raw
     except (ValueError, TypeError, KeyError, RecursionError) as problem:
         raise damaged(folder, f"{MANIFEST} is not a manifest of pieces") from problem
     if not whole:
