@@ -3,8 +3,10 @@
     python bench/bench_studio.py
     python bench/bench_studio.py --model_path model/best_model --quantize int8 --length 400
 
-studio.py runs as a process of its own; every tab is a thread that follows its job by events, as the page does. The
-engine's own rate is that of the same jobs when nobody looks. Figures are medians over rounds. The last line is JSON.
+studio.py runs as a process of its own; every tab is a thread that follows its job by events, as the page does. What is
+seen is compared with generate.py's own session on the same prefix, in turns with it. The first character is measured
+behind 960 characters that are new to the engine, then behind what it has just written. Figures are medians over rounds.
+The last line is JSON.
 """
 
 import argparse
@@ -27,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 PREFIX = "那天夜里没有月亮。"
+LONG = 960  # characters
 STREAMS = 4  # of a browser at a time; what is beyond polls
 POLL = 0.15  # seconds
 
@@ -74,9 +77,18 @@ class Studio:
 
     def start(self, seed: int, length: int) -> str:
         """Begin a story and a job in it; return the job."""
-        story = self.ask("/api/stories", {"text": PREFIX})["id"]
-        wanted = {"story": story, "node": 0, "length": length, "seed": seed}
-        return self.ask("/api/jobs", wanted)["job"]
+        return self.go_on(self.ask("/api/stories", {"text": PREFIX})["id"], 0, length, seed)
+
+    def go_on(self, story: str, node: int, length: int, seed: int) -> str:
+        """Begin a job in a story; return it."""
+        return self.ask("/api/jobs", {"story": story, "node": node, "length": length, "seed": seed})["job"]
+
+    def time_first(self, story: str, node: int, seed: int) -> float:
+        """Return the seconds from the request to the first character of a job that ends soon."""
+        seen: list[tuple[float, int]] = []
+        begin = time.monotonic()
+        self.follow(self.go_on(story, node, 16, seed), seen, by_events=True)
+        return next(moment for moment, count in seen if count) - begin
 
     def follow(self, job: str, seen: list[tuple[float, int]], *, by_events: bool) -> None:
         """Note when how many characters of a job were seen, until it ends."""
@@ -114,14 +126,36 @@ def watch_tabs(studio: Studio, tabs: int, length: int, seed: int) -> dict[str, f
     return {"rate": sum(row[-1][1] for row in rows) / (end - begins[0]), "first": max(firsts)}
 
 
-def rate_unseen(studio: Studio, tabs: int, length: int, seed: int) -> float:
-    """Return the characters a second of as many jobs that nobody looks at."""
-    begin = time.monotonic()
-    jobs = [studio.start(seed + tab, length) for tab in range(tabs)]
-    while studio.ask("/api/state")["running"] + studio.ask("/api/state")["queue"]:
-        time.sleep(0.05)
-    end = time.monotonic()
-    return sum(studio.ask(f"/api/jobs/{job}")["candidates"][0]["characters"] for job in jobs) / (end - begin)
+class Writer:
+    """What generate.py writes with, in this process."""
+
+    def __init__(self, model_path: str, quantize: str | None):
+        from novelgpt.cli import GenerateOptions
+        from novelgpt.writing.generation import open_session
+
+        self.session = open_session(GenerateOptions(model_path=model_path, quantize=quantize, device="cpu"), None)
+
+    def write(self, prefix: str, length: int) -> tuple[float, int]:
+        """Return the seconds and the characters of a text."""
+        from novelgpt.writing.text import StopRule
+
+        ids, begin = self.session.tokenizer.encode_prefix(prefix).tolist(), time.monotonic()
+        (sample,) = self.session.write(ids, StopRule(length), 1)
+        return time.monotonic() - begin, len(self.session.show_new(sample))
+
+    def rate(self, length: int) -> float:
+        """Return characters a second."""
+        seconds, characters = self.write(PREFIX, length)
+        return characters / seconds
+
+
+def time_firsts(studio: Studio, writer: Writer, seed: int) -> dict[str, float]:
+    """Return the seconds to the first character: of generate.py, and on the page behind a new text and a known one."""
+    text = (f"{seed}" + PREFIX * LONG)[:LONG]
+    story = studio.ask("/api/stories", {"text": text})["id"]
+    cold = studio.time_first(story, 0, seed)
+    head = studio.ask(f"/api/stories/{story}")["head"]
+    return {"own": writer.write(text, 1)[0], "cold": cold, "warm": studio.time_first(story, head, seed + 1)}
 
 
 def time_stop(studio: Studio, tabs: int, seed: int) -> tuple[float, float]:
@@ -176,14 +210,19 @@ def main() -> None:
         model = options.model_path or make_model(folder)
         studio = Studio(model, folder, *(("--quantize", options.quantize) if options.quantize else ()))
         try:
+            writer = Writer(model, options.quantize)
             report = {"first_answer_seconds": studio.first_answer, "page": weigh_page(), "tabs": {}}
+            rounds = [time_firsts(studio, writer, 100 + number) for number in range(options.rounds)]
+            firsts = {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
+            report["first_character_seconds"] = firsts
+            print("first character behind 960: " + ", ".join(f"{name} {each:.3f} s" for name, each in firsts.items()))
             for tabs in options.tabs:
                 # in turns, so that whatever else the machine does hits both
-                seen, unseen = [], []
+                seen, own = [], []
                 for number in range(options.rounds):
-                    unseen.append(rate_unseen(studio, tabs, options.length, 1000 * number))
+                    own.append(writer.rate(options.length))
                     seen.append(watch_tabs(studio, tabs, options.length, 1000 * number))
-                rate, engine = statistics.median(row["rate"] for row in seen), statistics.median(unseen)
+                rate, engine = statistics.median(row["rate"] for row in seen), statistics.median(own)
                 first = statistics.median(row["first"] for row in seen)
                 stop, idle = time_stop(studio, tabs, 7)
                 row = {"seen": rate, "engine": engine, "share": rate / engine, "first_character_seconds": first}
