@@ -3,8 +3,8 @@
     logits (B, V) ─penalties, bans→ ─temperature→ ─top-k→ candidates (B, K) ─top-p, min-p, typical→ ─one number→ (B,)
 
 Candidates are a small table of the best tokens, best first, so that nothing after top-k touches the whole vocabulary
-again. Without top-k, top-p looks for its nucleus among the best 64, then 256, 1,024, …; without both, tokens are drawn
-from the running sum of all probabilities, and nothing is sorted.
+again. Without top-k, top-p looks for its nucleus among the tokens of at least 1/5,000, then of an eighth of that, …;
+without both, tokens are drawn from the running sum of all probabilities, and nothing is sorted.
 """
 
 import math
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-FIRST_NUCLEUS = 64  # candidates that top-p looks at first
+LEAST_CHANCE, LOWER = 1 / 5000, 1 / 8  # of a token that top-p looks at first; each next time times this
+NO_CHANCE = 1e-12  # below it all tokens are looked at
 LONGEST_RUN = 50  # tokens of a run that DRY looks at; what is longer is past any logit
 LONGEST_NAME = 8  # tokens
 MOST_LOWERED = 1e4  # by DRY: below every other token, and yet a number
@@ -212,10 +213,9 @@ def find_nucleus(logits: torch.Tensor, log_total: torch.Tensor, topp: float) -> 
 
     On a GPU everything is sorted instead, for reading a number back would make it wait.
     """
-    num_tokens = logits.shape[1]
     if logits.device.type != "cpu":
         return logits.sort(descending=True)
-    rows = [best_of_row(row, total, topp, num_tokens) for row, total in zip(logits, log_total, strict=True)]
+    rows = [best_of_row(row, total, topp) for row, total in zip(logits, log_total, strict=True)]
     width = max(len(values) for values, _ in rows)
     values = logits.new_full((len(rows), width), -math.inf)
     ids = torch.zeros(len(rows), width, dtype=torch.int64)
@@ -224,14 +224,20 @@ def find_nucleus(logits: torch.Tensor, log_total: torch.Tensor, topp: float) -> 
     return values, ids
 
 
-def best_of_row(row: torch.Tensor, log_total: torch.Tensor, topp: float, num_tokens: int):
-    """Return the best tokens of one row (V,), at least as many as hold the probability topp."""
-    size = min(FIRST_NUCLEUS, num_tokens)
-    while True:
-        values, ids = row.topk(size)
-        if size == num_tokens or float((values.double() - log_total).exp().sum()) > topp:
-            return values, ids
-        size = min(4 * size, num_tokens)
+def best_of_row(row: torch.Tensor, log_total: torch.Tensor, topp: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the best tokens of one row (V,), best first, at least as many as hold the probability topp.
+
+    Only tokens above a probability are sorted, which is several times faster than the best k of all.
+    """
+    least = LEAST_CHANCE
+    while least > NO_CHANCE:
+        ids = (row > log_total + math.log(least)).nonzero().squeeze(1)
+        values = row[ids]
+        if float((values.double() - log_total).exp().sum()) > topp:
+            values, order = values.sort(descending=True, stable=True)
+            return values, ids[order]
+        least *= LOWER
+    return row.sort(descending=True, stable=True)
 
 
 def keep_topp(values: torch.Tensor, log_total: torch.Tensor, topp: float) -> torch.Tensor:
