@@ -87,10 +87,8 @@ class Chooser:
                 break
         nats = read_nats(weights, ids[-READ_TOKENS:])
         self.usual = np.quantile(nats, LEVELS) if len(nats) else np.zeros(len(LEVELS))
-        self.documents, self.limits = (
-            documents,
-            {},
-        )  # characters -> share of repeated runs that is usual for a text so long
+        self.documents = documents
+        self.limits: dict[int, float] = {}  # characters -> share of repeated runs that is usual for a text so long
         self.texts, self.tokens, self.seconds = 0, 0, 0.0
 
     def usual_repeats(self, length: int) -> float:

@@ -115,8 +115,8 @@ class Session:
                     for sample, tokens in zip(group, batch.decode_many(min(check_every, left)), strict=True):
                         sample.extend(tokens, rule, endings)
                     if self.chooser:
-                        for sample, facts in zip(group, batch.facts(first), strict=True):
-                            sample.nats += [-fact.logprob for fact in facts]
+                        for sample, nats in zip(group, batch.nats(first), strict=True):
+                            sample.nats += nats
                 yield samples
 
     def write_best(self, sample: Sample, rule: StopRule) -> Sample:

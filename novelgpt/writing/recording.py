@@ -150,6 +150,13 @@ class RecordedBatch(SampleBatch):
             found.append(read_facts(described, after))
         return found
 
+    def nats(self, first: int) -> list[list[float]]:
+        """Return for each sample what its tokens from column `first` on cost, without the other facts."""
+        places = torch.arange(first, self.count, device=self.logits.device) % CHECK_EVERY  # (N,)
+        rows = zip(self.opinions[places].unbind(1), self.history[:, first : self.count], strict=True)
+        costs = [torch.nn.functional.cross_entropy(logits, tokens, reduction="none") for logits, tokens in rows]
+        return [cost.tolist() for cost in costs[: len(self.samples)]]
+
     def read_left(self, places: torch.Tensor, row: int) -> list[list[tuple[int, float]]]:
         """Return what could be drawn at some places of the ring, best first."""
         names, chances = self.left_ids[places, row].tolist(), self.left[places, row].tolist()
