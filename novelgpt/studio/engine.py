@@ -190,6 +190,7 @@ class Engine:
             "error": problem and {"message": problem.message, "hint": problem.hint},
             "changed": self.is_changed,
             "book": desk and desk.book_name,
+            "titles": desk is not None and desk.has_titles,
         }
         with self.work:
             queue = sum(not job.is_ended for job in self.waiting)

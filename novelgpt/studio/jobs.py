@@ -60,6 +60,7 @@ class Request:
     top: int = 0  # alternatives kept of every token
     guard: int = 0  # characters; no run of the book grows beyond so many, 0 lets it
     keep_head: int = 0  # tokens of the beginning that stay in every window
+    mark: str = ""  # a token of the model behind the prompt, such as "[TIL]"; the text is what it asks for
 
     def __post_init__(self) -> None:
         ranges = {"length": (1, MAX_LENGTH), "candidates": (1, MAX_CANDIDATES), "top": (0, MAX_TOP)}

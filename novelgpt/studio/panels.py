@@ -19,10 +19,12 @@ from novelgpt.corpus.headings import read_heading
 from novelgpt.corpus.style import LABELS, measure_style
 from novelgpt.languages import to_chinese
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError
+from novelgpt.studio.jobs import Request
 from novelgpt.writing.book import Book, find_book, hint_at_book, unseen_characters
 from novelgpt.writing.copying import LONG_RUN, utf32_codes
 
 OPENINGS = 20
+TITLES, LONGEST_TITLE = 5, 40  # tokens
 AROUND = 2000  # characters before and behind a part, in which a run may begin or end
 LEAST_STYLE = 200  # characters that have a style
 STRETCHES = 200  # of the book, with which a text is compared
@@ -193,6 +195,19 @@ def chapters_of(text: str) -> list[dict]:
             found.append({"title": heading, "start": start})
         start += len(line) + 1
     return found
+
+
+def ask_for_titles(chapter: str, settings: Mapping) -> Request:
+    """Return the request for titles of a chapter; a heading in its first line would tell one, and is left out.
+
+    >>> ask_for_titles("第一章 井\\n夜里", {}).prompt
+    '夜里'
+    """
+    from novelgpt.corpus.records import TITLE_MARK  # with much that the first page does without
+
+    heading, _, rest = chapter.lstrip().partition("\n")
+    prompt = rest if read_heading(heading.strip()) else chapter
+    return Request(prompt, LONGEST_TITLE, candidates=TITLES, settings=settings, mark=TITLE_MARK)
 
 
 def read_upload(data: object) -> tuple[str, str]:

@@ -24,9 +24,10 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from novelgpt.messages import EXIT_DONE, EXIT_ENVIRONMENT, UserError, say, warn
+from novelgpt.studio.bodies import read_body
 from novelgpt.studio.dialects import routes
 from novelgpt.studio.panels import word
-from novelgpt.studio.routes import Api, read_body
+from novelgpt.studio.routes import Api
 from novelgpt.studio.security import LOOPBACK, Guard, describe_error
 from novelgpt.writing.terminal import StopSignals
 

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import torch
 
+from novelgpt.corpus.records import TITLE_MARK
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.network import StoredModel, choose_devices, read_model
 from novelgpt.studio.jobs import Choice, Job, Piece, Request, Token
@@ -24,10 +25,10 @@ from novelgpt.writing.book import Book, corpus_facts, find_book, hint_at_book
 from novelgpt.writing.copying import CopyGuard, token_texts
 from novelgpt.writing.decoder import Reading, Weights, decoding_device
 from novelgpt.writing.generation import choose_kind, make_controls
-from novelgpt.writing.prompts import check_limits
+from novelgpt.writing.prompts import add_mark, answer_limits, check_limits
 from novelgpt.writing.recording import Fact, RecordedBatch, describe_tokens, read_chances, read_facts
 from novelgpt.writing.sampling import Controls
-from novelgpt.writing.text import CHECK_EVERY, STOPS, Endings, Sample, StopRule
+from novelgpt.writing.text import CHECK_EVERY, STOPS, Endings, Sample, StopRule, answer_rule
 
 SLICE = CHECK_EVERY  # tokens of every candidate in a turn
 SHOWN_EVERY = 0.05  # seconds between two pieces of a candidate
@@ -53,6 +54,11 @@ class Desk:
         texts = token_texts(self.tokenizer)
         self.names = [text or token for text, token in zip(texts, self.tokenizer.tokens, strict=True)]
 
+    @property
+    def has_titles(self) -> bool:
+        """Whether the model has learned to find titles of chapters."""
+        return TITLE_MARK in self.tokenizer.marks
+
     def check(self, request: Request) -> None:
         """Raise a UserError unless a request fits the model."""
         size = self.tokenizer.vocab_size
@@ -63,6 +69,9 @@ class Desk:
         if request.guard and self.book is None:
             message = "guard: the book that the model was trained on is not at hand"
             raise UserError(message, hint_at_book(self.model_path), EXIT_USAGE)
+        if request.mark and (request.forced or request.mark not in self.tokenizer.marks):
+            message = f"mark: found {request.mark!r:.40}, expected a token of the model, without forced text"
+            raise UserError(message, '"mark": ""', EXIT_USAGE)
 
     def controls(self, values: Mapping[str, object]) -> Controls:
         """Return how tokens are chosen by the values of generate.py's sampling options."""
@@ -274,6 +283,12 @@ def write_job(job: Job, desk: Desk) -> Iterator[None]:
         return
     forced = tokenizer.encode(request.forced).tolist()
     prefix = tokenizer.begin(tokenizer.encode(request.prompt)).tolist() + forced
+    rule = StopRule(request.length, "never" if request.ending == "length" else request.ending)
+    if request.mark:
+        asked = SimpleNamespace(model_path=desk.model_path, length=-1, cut_loops=False)  # as long as it may be
+        rule, room = answer_limits(asked, desk.weights.context)
+        rule = answer_rule(min(request.length, rule.max_tokens - 1))
+        prefix = add_mark(prefix, request.mark, tokenizer, room)
     window = first_window(prefix, desk.weights.context, controls.keep_head, desk.endings)
     reading = desk.read(window, tail=len(forced) + 1)
     for _ in reading.read_blocks():
@@ -282,7 +297,6 @@ def write_job(job: Job, desk: Desk) -> Iterator[None]:
             return
     desk.keep(reading)
     # the candidates, each with the forced text
-    rule = StopRule(request.length, "never" if request.ending == "length" else request.ending)
     candidates = [Candidate(job, index, desk, rule, prefix, len(forced)) for index in range(request.candidates)]
     for token_id, fact in zip(forced, forced_facts(reading, forced, request.top), strict=True):
         for candidate in candidates:

@@ -244,6 +244,18 @@ def test_typed_text_is_scored_token_by_token(served):
     assert (tokens[0]["rank"], tokens[0]["nats"], len(tokens[0]["top"])) == (1, 0.5, 10)
 
 
+def test_titles_are_asked_for_without_the_heading_and_each_is_told_once(tmp_path, no_flushing):
+    with Served(tmp_path, engine=FakeEngine(rate=1000)) as served:
+        story = served.post("/api/stories", {"text": "第一章 井\n夜里\n第二章 剑\n风"}, 201)
+        body = {"story": story["id"], "node": 0, "start": 0, "end": 8, "settings": {"preset": "steady"}}
+        titles = served.post("/api/titles", body)["titles"]
+        (job,) = served.engine.jobs.values()
+        assert (job.request.prompt, job.request.mark, job.request.settings["topp"]) == ("夜里", "[TIL]", 0.9)
+        assert titles == [text_of(job.seed, index, 40).strip() for index in range(5)]
+        assert served.get(f"/api/stories/{story['id']}")["version"] == 1  # nothing is written into the story
+        assert served.post("/api/titles", {**body, "end": 99}, 400)["error"]["message"].startswith("end: found 99")
+
+
 def test_panels_tell_what_the_book_says(served):
     text = "他说：闻人雀的剑只有半截。\n“半截也够用。”她说完了。"
     story = served.post("/api/stories", {"text": text}, 201)

@@ -21,7 +21,7 @@ from novelgpt.writing.decoder import BLOCK, Weights
 from novelgpt.writing.generation import Session, make_controls
 from novelgpt.writing.recording import RecordedBatch, read_chances
 from novelgpt.writing.sampling import Controls
-from novelgpt.writing.text import Sample, StopRule
+from novelgpt.writing.text import Sample, StopRule, answer_rule
 
 TEXT = "萧炎大喝一声，那人抬起头来。“走！”她说道：风起了……山中无人？月落乌啼霜满天江枫渔火对愁眠\n"
 CONTEXT = 3 * BLOCK
@@ -355,12 +355,12 @@ def test_beyond_the_queue_a_request_is_refused_and_places_are_told(folder):
 
 
 def test_what_has_ended_takes_little_memory(engine, monkeypatch):
-    monkeypatch.setattr("novelgpt.studio.engine.KEPT_CHARACTERS", 30)
     jobs = [engine.submit(Request("萧炎", 10, seed=1, top=top)) for top in (0, 0, 5, 0, 0)]
     finish(jobs[-1])
+    monkeypatch.setattr("novelgpt.studio.engine.KEPT_CHARACTERS", 2.5 * jobs[0].num_characters)
     last = engine.submit(Request("萧炎", 5, seed=1))
     finish(last)
-    # two texts of ten characters are within thirty, and one with alternatives is never kept
+    # two texts are within two and a half, and one with alternatives is never kept
     assert [engine.find(job.id) is job for job in jobs] == [False, False, False, True, True]
     assert engine.find(last.id) is last
 
@@ -374,6 +374,23 @@ def test_unknown_settings_and_values_out_of_range_are_refused_at_once(engine):
         engine.submit(Request("萧炎", 5, settings={"temperature": 10**400}))
     with pytest.raises(UserError, match="--keep_head: found 300, expected at most 96"):
         engine.submit(Request("萧炎", 5, keep_head=300))
+
+
+def test_titles_are_those_of_generate_with_a_mark(tmp_path):
+    tokenizer = NovelTokenizer.from_texts([TEXT], reserved=3).add_tokens(["[TIL]"])
+    config = {"n_layer": 1, "n_embd": 32, "n_head": 2, "n_positions": CONTEXT, "initializer_range": 0.3}
+    save_model(build_model(config, tokenizer, seed=3), tokenizer, tmp_path / "model")
+    model, tokenizer = load_model(tmp_path / "model")
+    own = Desk(Weights(model), tokenizer, model_path=str(tmp_path / "model"))
+    job = Job(Request(TEXT, 40, candidates=5, seed=3, mark="[TIL]"))
+    run_turns(write_job(job, own))
+    session = Session(own.weights, tokenizer, controls_of(own), 3)
+    ids, rule = [*tokenizer.encode_prefix(TEXT).tolist(), tokenizer.marks["[TIL]"]], answer_rule(40)
+    expected = [session.show_new(sample) for sample in session.write_batch(ids, rule, range(5))]
+    assert [job.text(index) for index in range(5)] == [text.replace("\ufffd", "") for text in expected]
+    assert all(expected) and own.has_titles
+    with pytest.raises(UserError, match="mark: found '\\[WS\\]', expected a token of the model"):
+        own.check(Request(TEXT, 40, mark="[WS]"))
 
 
 def test_a_text_that_no_vocabulary_spells_fails_its_job_alone(engine):

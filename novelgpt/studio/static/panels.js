@@ -10,8 +10,9 @@ const PAUSE = 900; // milliseconds without a change
 const LIVE = 400; // milliseconds between two looks while the model writes
 
 const faint = (key, values) => make("p", { class: "faint" }, word(key, values));
-const HEADING =
-  /^\s*(第[〇零一二三四五六七八九十百千两\d０-９]{1,9}[章回节卷集部篇](?![^\s:：、.]{30})|序章|楔子|尾声|番外|chapter\s+\d)/i;
+const fill = (id, items, none) => $(id).replaceChildren(...(items.length ? items : [make("li", { class: "faint" }, word(none))]));
+const HEADING = /^\s*(第[〇零一二三四五六七八九十百千两\d０-９]{1,9}[章回节卷集部篇](?![^\s:：、.]{30})|序章|楔子|尾声|番外|chapter\s+\d)/i;
+const NUMBER = /第.+?[章回节卷集部篇]/;
 const DIGITS = "零一二三四五六七八九";
 
 // The number of a chapter in Chinese, 1 to 9999.
@@ -36,9 +37,8 @@ export class Chapters {
     const drawn = [document.documentElement.lang, ...found.map((p) => p.text)].join("\n");
     if (drawn === this.drawn) return;
     this.drawn = drawn;
-    $("chapter-list").replaceChildren(...found.map((p, i) => make("li", {},
-      make("button", { lang: "zh-CN", click: () => this.go(this.found[i]) }, p.text.trim()))));
-    if (!found.length) $("chapter-list").replaceChildren(make("li", { class: "faint" }, word("noChapters")));
+    fill("chapter-list", found.map((p, i) => make("li", {},
+      make("button", { lang: "zh-CN", click: () => this.go(this.found[i]) }, p.text.trim()))), "noChapters");
   }
 
   go(p) {
@@ -70,6 +70,24 @@ export class Chapters {
     editor.setCaret([editor.size, editor.size]);
     editor.write(`${editor.paragraphs.at(-1).len ? "\n" : ""}第${number}${last?.[2] ?? "章"} `);
   }
+
+  // Titles that the model finds for the chapter around the caret; the one that is chosen becomes its heading.
+  async entitle(story, settings) {
+    const { editor, found } = this;
+    const [here, places] = [editor.locate(editor.place[1])[0], found.map((p) => editor.paragraphs.indexOf(p))];
+    const [first, next] = [places.findLast((at) => at <= here), places.find((at) => at > here)];
+    const [start, head] = [editor.startOf(first ?? 0), editor.paragraphs[first]];
+    await story.flush();
+    const end = next === undefined ? editor.size : editor.startOf(next) - 1;
+    const { titles } = await ask("/api/titles", { story: story.id, node: story.head, start, end, settings });
+    const use = (title) => {
+      editor.setCaret([start, start + (head?.len ?? 0)]);
+      editor.write(head ? `${head.text.match(NUMBER)?.[0] ?? ""} ${title}`.trim() : `${title}\n`);
+      $("title-list").replaceChildren();
+    };
+    const choices = titles.map((title) => make("li", {}, make("button", { lang: "zh-CN", click: () => use(title) }, title)));
+    fill("title-list", choices, "nothingFound");
+  }
 }
 
 // What the book says of the text, asked for while it is written and at every pause.
@@ -88,19 +106,15 @@ export class Mirror {
   // The model has written up to here: look for copies at once, not too often.
   async written(end) {
     if (!this.state.has_book || this.busy || performance.now() - this.asked < LIVE) return;
-    this.asked = performance.now();
-    this.busy = true;
+    Object.assign(this, { asked: performance.now(), busy: true });
     await this.copies(Math.max(0, Math.min(this.checked, end) - EDGE), end);
-    this.checked = end;
-    this.busy = false;
+    Object.assign(this, { checked: end, busy: false });
   }
 
   async copies(start, end) {
     const { editor, story } = this;
     for (let at = start; at < end && !story.isBusy(); at += REACH) {
-      const to = Math.min(end, at + REACH);
-      const text = editor.text;
-      const from = Math.max(0, at - EDGE);
+      const [text, from, to] = [editor.text, Math.max(0, at - EDGE), Math.min(end, at + REACH)];
       const body = { story: story.id, node: story.head, start: from, end: to, least: LEAST };
       const found = await ask("/api/copies", body).catch(this.fail);
       if (!found || story.isBusy() || !editor.text.startsWith(cut(text, 0, to))) return;
@@ -199,12 +213,11 @@ export async function openBook(chapter, passage = "", place = null) {
 // Openings of the book that are like these characters.
 export async function findOpenings(text, use) {
   const { openings } = await ask(`/api/openings?text=${encodeURIComponent(text)}`);
-  $("opening-list").replaceChildren(...openings.map(({ text: found, chapter }) => make("li", {},
+  fill("opening-list", openings.map(({ text: found, chapter }) => make("li", {},
     make("span", { lang: "zh-CN" }, found),
     make("button", { click: () => use(found) }, word("useOpening")),
     make("button", { click: () => openBook(chapter, found) }, word("open")),
-  )));
-  if (!openings.length) $("opening-list").replaceChildren(make("li", { class: "faint" }, word("nothingFound")));
+  )), "nothingFound");
 }
 
 // The dialog of all stories; open(id) and gone(id) after one was chosen or moved away.

@@ -121,10 +121,7 @@ const here = () => card.open(editor.place[1] - 1, true);
 
 const takeCandidate = (i) => run(() => story.go(story.batch()[i]));
 
-async function save() {
-  await showExport(story);
-  say(word("savedLong"));
-}
+const save = () => showExport(story).then(() => say(word("savedLong")));
 
 const undo = async () => (await story.walk(true)) && say(word("undone"));
 const redo = async () => (await story.walk(false)) && say(word("redone"));
@@ -183,6 +180,7 @@ function escape() {
 const BUTTONS = {
   continue: proceed, stop: () => jobs.stopAll(), retry, rewrite, insert: insertHere, here, undo, redo,
   previous: () => walkVersions(-1), next: () => walkVersions(1), "new-chapter": () => chapters.begin(),
+  entitle: () => chapters.entitle(story, settings.request.settings),
   "open-stories": choose, "open-export": save, "open-help": () => $("help").showModal(),
   "open-menu": () => openDrawer("menu"), "open-panels": () => openDrawer("panels"), "new-story": () => makeStory({}),
   language: () => keep({ language: document.documentElement.lang === "en" ? "zh-CN" : "en" }),
@@ -253,15 +251,14 @@ function keep(choice) {
   run(() => ask("/api/preferences", choice));
 }
 
-async function showModel() {
-  for (;;) {
-    const { model, error } = await ask("/api/state");
-    const percent = `${Math.round(100 * (model.progress ?? 0))} %`;
-    $("state").textContent = model.ready ? model.name : model.error ? word("noModel") : word("loading", { p: percent });
-    if (model.error ?? error) fail(new Refusal(0, { error: model.error ?? error }));
-    if (model.ready || model.error) return;
-    await pause(500);
-  }
+async function showModel({ model, error }) {
+  const percent = `${Math.round(100 * (model.progress ?? 0))} %`;
+  $("state").textContent = model.ready ? model.name : model.error ? word("noModel") : word("loading", { p: percent });
+  $("entitle").hidden = !model.titles;
+  if (model.error ?? error) fail(new Refusal(0, { error: model.error ?? error }));
+  if (model.ready || model.error) return;
+  await pause(500);
+  await showModel(await ask("/api/state"));
 }
 
 async function begin() {
@@ -280,8 +277,7 @@ async function begin() {
   await (id ? openStory(id).catch(openFirst) : openFirst());
   mirror.draw();
   document.body.dataset.ready = "";
-  if (!state.model.ready) await showModel();
-  else $("state").textContent = state.model.name;
+  await showModel(state);
 }
 
 run(begin);
