@@ -13,6 +13,8 @@ from conftest import ROOT, find_barriers
 from helpers import save_model_and_book
 from world import World
 
+from novelgpt.messages import UserError
+
 pytestmark = pytest.mark.browser
 STATIC = ROOT / "novelgpt" / "studio" / "static"
 OPENING = "第一章 井\n那天夜里没有月亮。"
@@ -360,6 +362,75 @@ def test_what_the_disk_refuses_stays_on_the_page_and_is_saved_later(browser, wor
     page.close()
 
 
+def test_another_story_can_be_opened_while_the_disk_is_full_and_what_was_typed_is_saved_later(browser, world):
+    first, other = world.make_story(OPENING), world.make_story("另一个", "另一个")
+    page = browser.new_page(locale="zh-CN")
+    page.goto(f"{world.address}&story={first.id}")
+    page.wait_for_selector("body[data-ready]")
+    world.refused = 10**9
+    put_caret(page, 0)
+    page.keyboard.type("留下")
+    until(lambda: "journal.jsonl" in page.inner_text("#warning"), "what the disk says")
+    page.click("#open-stories")
+    page.locator("#story-list li", has_text="另一个").locator("button").first.click()
+    until(lambda: text_of(page) == "另一个", "the other story")
+    assert first.tree.text() == OPENING
+    world.refused = 0
+    until(lambda: first.tree.text() == "留下" + OPENING, "what was typed, on the disk")
+    assert text_of(page) == "另一个" == other.tree.text()
+    page.close()
+
+
+def test_a_story_that_was_removed_elsewhere_says_so_and_another_can_be_opened(browser, world):
+    story = world.make_story(OPENING)
+    page = browser.new_page(locale="zh-CN")
+    page.goto(world.address)
+    page.wait_for_selector("body[data-ready]")
+    world.kept.remove(story.id)
+    put_caret(page, 0)
+    page.keyboard.type("留下")
+    until(lambda: f"没有故事 {story.id}" in page.inner_text("#warning"), "what the server says")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(2000)
+    assert not [url for url in asked if url.endswith("/ops")]  # it is not asked again and again
+    assert text_of(page) == "留下" + OPENING and page.inner_text("#saved").endswith("还没存上")
+    other = world.make_story("另一个", "另一个")
+    page.click("#open-stories")
+    page.locator("#story-list li", has_text="另一个").locator("button").first.click()
+    until(lambda: text_of(page) == "另一个", "the other story")
+    put_caret(page, 0)
+    page.keyboard.type("新")
+    until(lambda: other.tree.text() == "新另一个", "what is typed in it")
+    page.close()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_page_that_is_left_while_it_saves_loses_nothing(begin, world, monkeypatch, arrives):
+    from novelgpt.studio.stories import Story
+
+    page, edit = begin(), Story.edit
+    calls = []
+
+    def late(story, base, ops, *rest):
+        calls.append(ops)
+        if len(calls) == 1:
+            time.sleep(0.7)  # the page is left before the answer
+            if not arrives:
+                raise UserError("lost on the way", "ask again")
+        return edit(story, base, ops, *rest)
+
+    monkeypatch.setattr(Story, "edit", late)
+    put_caret(page, 0)
+    page.keyboard.type("甲")
+    until(lambda: calls, "the first request")
+    page.keyboard.type("乙")
+    page.goto("about:blank")
+    until(lambda: world.text() == "甲乙" + OPENING, "both")
+    time.sleep(1)
+    assert world.text() == "甲乙" + OPENING
+
+
 HOSTILE = [
     "<img src=x onerror=alert(1)>", "<script>alert(1)</script>", '"><svg onload=alert(1)>', "{{7*7}}${alert(1)}",
     "&lt;b&gt;", "javascript:alert(1)", "\u202e\u2066反\u200b\ufeff", "𠮷\U0001f468\u200d\U0001f469\u200d\U0001f467",
@@ -498,6 +569,17 @@ def test_a_new_chapter_is_numbered_and_stands_in_the_outline(begin, world):
     page.keyboard.press("Alt+ArrowUp")
     page.keyboard.type("序 ")
     assert until_same(page, world) == "序 " + OPENING + "\n第二章 雨"
+
+
+def test_a_title_that_the_model_finds_becomes_the_chapters_heading(begin, world):
+    page = begin("前文。\n第一章 井\n那天夜里没有月亮。\n第二章 雨\n下雨了。")
+    put_caret(page, 15)
+    page.click("#entitle")
+    until(lambda: page.locator("#title-list button").all_inner_texts() == ["夜里的井", "井水", "第七口井"], "titles")
+    assert world.jobs[-1].request.prompt == "那天夜里没有月亮。"
+    page.locator("#title-list button").nth(2).click()
+    assert until_same(page, world) == "前文。\n第一章 第七口井\n那天夜里没有月亮。\n第二章 雨\n下雨了。"
+    assert page.locator("#title-list button").count() == 0
 
 
 def test_an_opening_found_in_the_book_begins_a_story(begin, world):

@@ -20,6 +20,7 @@ CHAPTER = (
     "“水又少了一寸。”他说，声音很轻，像怕惊动井底的什么人。\n风从村口的老槐树上吹下来，把他的影子吹得摇摇晃晃。"
 )
 SIGNS = "风雨山河月色灯火门前街上少年老人慢慢走过说话没有声音远处的近处一个两三天夜里水井剑光寒冷温暖。，"
+TITLES = ["夜里的井", "井水", "井水", "第七口井", ""]  # what a mark gets
 OTHERS = "甲乙丙丁戊己庚辛壬"  # alternatives of every character
 
 
@@ -28,7 +29,7 @@ class MadeUpJob(FakeJob):
 
     def __init__(self, request):
         super().__init__(request)
-        texts = [self.make_text(index, request.length) for index in range(request.candidates)]
+        texts = TITLES if request.mark else [self.make_text(i, request.length) for i in range(request.candidates)]
         self.whole = [request.forced + text for text in texts]
 
     def make_text(self, index: int, length: int) -> str:
@@ -55,12 +56,16 @@ class MadeUpEngine(FakeEngine):
         self.jobs[job.id] = job
         return job
 
-    def score(self, text: str, start: int, end: int, top: int = 10) -> list:
-        tokens = []
+    def state(self) -> dict:
+        state = super().state()
+        return state | {"model": state["model"] | {"titles": True}}
+
+    def score(self, text: str, start: int, end: int, top: int = 10, settings=None) -> list:
+        tokens, drawable = [], 0 if settings is None else 8
         for place in range(start, end):
             nats = 0.3 + ord(text[place]) % 9
             best = ((text[place], place, -nats), *((sign, rank, -nats - rank) for rank, sign in enumerate(OTHERS, 1)))
-            tokens.append(Token(text[place], place, -nats, 1, best[:top], best[:8]))
+            tokens.append(Token(text[place], place, -nats, 1, best[:top], best[:drawable]))
         return tokens
 
 
