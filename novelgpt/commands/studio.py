@@ -13,11 +13,10 @@ from pathlib import Path
 from novelgpt.cli import Parser, StudioOptions
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, warn
 
-# how our own pages begin, within so many bytes
-POLICY, LOOKED_AT = (
-    b"default-src &#39;none&#39;; script-src &#39;sha256-",
-    4096,
-)
+# how a page of clr_ctrl.py begins, within so many bytes, and where its commands put it
+BEGINS = (b"default-src &#39;none&#39;; script-src &#39;sha256-", b'content="novelgpt corpus"')
+LOOKED_AT = 4096
+REPORTS = ("*.html", "data/*.html", "books/*/*.html", "build/*.html")
 
 
 def build_parser() -> Parser[StudioOptions]:
@@ -92,13 +91,21 @@ def check_options(options: StudioOptions) -> None:
         raise UserError(message, "--model_path model/best_model, or train one: python train.py --raw", EXIT_INPUT)
 
 
+def is_report(path: Path) -> bool:
+    """Tell whether a file is a page of clr_ctrl.py."""
+    with open(path, "rb") as file:
+        head = file.read(LOOKED_AT)
+    return all(sign in head for sign in BEGINS)
+
+
 def other_pages(options: StudioOptions) -> dict:
     """Return where the pages of other commands lie: path of the page -> a function that finds its file."""
     training = Path(options.run_dir) / "training.html"
 
     def find_corpus() -> Path | None:
         """Return the newest report of clr_ctrl.py; another page could ask for the stories."""
-        own = [path for path in Path("data").glob("*.html") if POLICY in path.read_bytes()[:LOOKED_AT]]
+        found = [path for place in REPORTS for path in Path().glob(place) if path.is_file()]
+        own = [path for path in found if is_report(path)]
         return max(own, key=lambda path: path.stat().st_mtime, default=None)
 
     pages = {"/training": lambda: training if training.is_file() else None, "/corpus": find_corpus}

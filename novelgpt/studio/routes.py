@@ -189,7 +189,8 @@ class Api:
             wanted = Wanted(prompt=text[:position], settings=settings, **read_wanted(body))
             job = self.engine.submit(wanted)
             end = position if body.get("insert") else len(text)
-            facts = {"settings": settings, "seed": job.seed, "model": self.engine.state()["model"]["name"]}
+            model = self.engine.state()["model"]
+            facts = {"settings": settings, "seed": job.seed, "model": model["name"]}
             try:
                 nodes = story.begin(node, (position, end), wanted.candidates, facts)
             except UserError:
@@ -201,6 +202,7 @@ class Api:
             del self.nodes[next(iter(self.nodes))]
         self.stories.disk.ask()
         told = {"job": job.id, "nodes": nodes, "seed": job.seed, "version": story.tree.version}
+        told["changed"] = model.get("changed", False)  # since it was loaded
         return JSONResponse(told, 202)
 
     def job(self, request: Request) -> Job:

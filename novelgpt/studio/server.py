@@ -45,7 +45,7 @@ FOREIGN = (
     "style-src 'self' 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )  # of a page of other people that the user has put here
 ABSENT = """<!doctype html>
-<html><meta charset="utf-8"><title>novelgpt</title><p lang="en">{en}</p><p lang="zh-CN">{zh}</p></html>
+<html lang="zh-CN"><meta charset="utf-8"><title>novelgpt</title><p lang="en">{en}</p><p>{zh}</p></html>
 """
 
 

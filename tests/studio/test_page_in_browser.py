@@ -4,16 +4,18 @@ import gzip
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
 
 import pytest
-from conftest import ROOT, find_barriers
+from conftest import BROWSER, QUIET, ROOT, find_barriers
 from helpers import save_model_and_book
 from world import World
 
 from novelgpt.messages import UserError
+from novelgpt.writing.book import Book
 
 pytestmark = pytest.mark.browser
 STATIC = ROOT / "novelgpt" / "studio" / "static"
@@ -154,6 +156,15 @@ def test_an_hour_of_a_person(begin, world, tmp_path):
     assert len(until_same(again, world)) == len(second) + 200
 
 
+# a key as the browser tells it while an input method has it
+PRESS = """(keys) => {
+    const key = keys.at(-1);
+    const code = key.length > 1 ? key : /[0-9]/.test(key) ? `Digit${key}` : `Key${key.toUpperCase()}`;
+    const held = { ctrlKey: keys.includes("Control"), altKey: keys.includes("Alt"), isComposing: true };
+    document.querySelector("#text").dispatchEvent(new KeyboardEvent("keydown", { key, code, ...held, bubbles: true }));
+}"""
+
+
 def test_a_hundred_compositions_while_text_streams_in_break_nothing(begin, world):
     world.engine.rate = 60
     page = begin("开头。\n中间。\n结尾。")
@@ -165,15 +176,19 @@ def test_a_hundred_compositions_while_text_streams_in_break_nothing(begin, world
     for number in range(100):
         sign = "甲乙丙丁戊己庚辛壬癸"[number % 10]
         session.send("Input.imeSetComposition", {"text": "jia", "selectionStart": 3, "selectionEnd": 3})
-        if number % 10 == 0:  # Enter belongs to the input method while it composes
-            page.evaluate(
-                "document.querySelector('#text').dispatchEvent(new KeyboardEvent('keydown',"
-                "{key: 'Enter', code: 'Enter', ctrlKey: true, isComposing: true, bubbles: true}))"
-            )
+        if number % 10 == 0:  # keys belong to the input method while it composes
+            for key in ("Escape", "Control+Enter", "Alt+1", "Control+z"):
+                page.evaluate(PRESS, key.split("+"))
         session.send("Input.insertText", {"text": sign})
+    assert world.jobs[-1].state == "running"
     page.click("#stop")
     text = until_same(page, world)
     assert text.startswith("开头" + "甲乙丙丁戊己庚辛壬癸" * 10 + "。\n中间。\n结尾。")
+    # nor does Enter begin to write when nothing is being written
+    session.send("Input.imeSetComposition", {"text": "jia", "selectionStart": 3, "selectionEnd": 3})
+    page.evaluate(PRESS, ["Control", "Enter"])
+    session.send("Input.insertText", {"text": "子"})
+    assert until_same(page, world) == text.replace("癸。", "癸子。")
     assert len(world.jobs) == jobs and "jia" not in text
 
 
@@ -362,6 +377,29 @@ def test_what_the_disk_refuses_stays_on_the_page_and_is_saved_later(browser, wor
     page.close()
 
 
+def test_what_the_disk_refuses_can_be_exported_as_it_stands_on_the_page(browser, world, tmp_path):
+    world.make_story(OPENING)
+    page = browser.new_page(locale="zh-CN")
+    page.goto(world.address)
+    page.wait_for_selector("body[data-ready]")
+    world.refused = 10**9
+    put_caret(page, 0)
+    page.keyboard.type("留下")
+    page.keyboard.press("Control+Enter")
+    until(lambda: "还没存上" in page.inner_text("#warning"), "why nothing is written")
+    assert not world.jobs
+    page.click("#open-export")
+    page.wait_for_selector("#export[open]")
+    with page.expect_download() as download:
+        page.click("#export a[data-format=txt]")
+    download.value.save_as(tmp_path / "story.txt")
+    assert (tmp_path / "story.txt").read_text(encoding="utf-8") == "留下" + OPENING
+    world.refused = 0
+    page.keyboard.press("Escape")
+    assert until_same(page, world) == "留下" + OPENING
+    page.close()
+
+
 def test_another_story_can_be_opened_while_the_disk_is_full_and_what_was_typed_is_saved_later(browser, world):
     first, other = world.make_story(OPENING), world.make_story("另一个", "另一个")
     page = browser.new_page(locale="zh-CN")
@@ -455,6 +493,94 @@ def test_hostile_text_is_text_everywhere(begin, world):
     assert len(names) == len(HOSTILE)
     assert page.evaluate("document.querySelectorAll('img, svg, #text script').length") == 0
     assert dialogs == []
+
+
+def test_hostile_text_of_model_book_and_files_is_text_everywhere(begin, world, monkeypatch):
+    draw = random.Random(3)
+    lines = ["".join(draw.choices([*HOSTILE, "夜", "\n", "\\", "\x00"], k=draw.randint(1, 5))) for _ in range(1000)]
+    written = "".join(lines)[:5000]
+    monkeypatch.setattr("world.MadeUpJob.make_text", lambda job, index, length: written)
+    world.panels.found = Book([written])
+    page, dialogs = begin(), []
+    page.on("dialog", lambda dialog: dialogs.append(dialog.message) or dialog.dismiss())
+    candidates(page, 2)
+    page.keyboard.press("Control+Enter")
+    whole = OPENING + written
+    until(lambda: text_of(page) == whole == world.text(), "all of it", 60)
+    assert page.locator("#candidate-list span").nth(1).text_content() == written
+    page.click("#tab-copies")
+    page.locator("#copy-list button").first.click()
+    page.wait_for_selector("#book[open] mark")
+    assert page.locator("#book .novel").text_content() == written
+    page.keyboard.press("Escape")
+    page.click("#open-stories")
+    name = "<img src=x onerror=alert(1)>.txt"
+    page.set_input_files("#import-file", {"name": name, "mimeType": "text/plain", "buffer": whole.encode()})
+    until(lambda: page.input_value("#name") == name.removesuffix(".txt"), "the story of the file")
+    assert text_of(page) == whole
+    assert page.evaluate("document.querySelectorAll('img, svg, #text script, .novel script').length") == 0
+    assert dialogs == []
+
+
+def test_a_page_of_a_name_that_was_made_to_point_here_reads_nothing(browser, world):
+    story = world.make_story(OPENING)
+    own, token = world.address.split("/#token=")
+    port = own.rpartition(":")[2]
+    arguments = [*QUIET, "--host-resolver-rules=MAP evil.example 127.0.0.1"]
+    with browser.browser_type.launch(executable_path=shutil.which(BROWSER), args=arguments) as rebound:
+        page = rebound.new_page()
+        for path in ("/", "/static/write.js", f"/api/stories/{story.id}"):
+            answer = page.goto(f"http://evil.example:{port}{path}")
+            assert answer.status == 403 and OPENING not in page.content()
+        ask = """async ([path, token]) => {
+            const reply = await fetch(path, { headers: { Authorization: `Bearer ${token}` } });
+            return [reply.status, await reply.text()];
+        }"""
+        status, text = page.evaluate(ask, [f"/api/stories/{story.id}", token])
+        assert status == 403 and "天" not in text
+        status, _ = page.evaluate(ask, ["/v1/models", token])
+        assert status == 403
+
+
+def test_every_action_is_reached_by_the_keyboard_alone(begin, world):
+    page = begin()
+    candidates(page, 2)
+    page.focus("#text")
+    page.keyboard.press("Control+Enter")
+    text = until_same(page, world)
+    page.click("#tab-candidates")
+    page.focus("body")
+    reached = set()
+    for _ in range(150):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.dataset.word || ''"))
+    wanted = {"open-stories", "name", "undo", "open-export", "surprise", "reader", "training", "corpus", "language"}
+    wanted |= {"open-help", "new-chapter", "entitle", "text", "tab-candidates", "continue", "retry", "rewrite"}
+    assert wanted | {"insert", "here", "next"} <= reached, wanted - reached
+    # tabs by arrows, a slider, a candidate, the card, a dialog: all without the mouse
+    page.focus("#tab-candidates")
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("document.activeElement.id") == "tab-settings"
+    page.locator("#setting-list input[type=range]").first.focus()
+    page.keyboard.press("ArrowRight")
+    until(lambda: '"candidates":3' in world.kept.preferences().get("writing", ""), "three candidates")
+    page.focus("#text")
+    page.keyboard.press("Alt+2")
+    until(lambda: text_of(page) != text, "the other candidate")
+    page.keyboard.press("Alt+KeyP")
+    page.wait_for_selector("#card:not([hidden])")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#card[hidden]", state="attached")
+    page.focus("#open-help")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#help[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#help:not([open])", state="attached")
+    page.focus("#text")
+    page.keyboard.press("Control+z")
+    until(lambda: text_of(page) == OPENING, "undone")
+    page.keyboard.press("Control+y")
+    until(lambda: text_of(page) != OPENING, "done again")
 
 
 @pytest.mark.parametrize("width, height", [(1280, 800), (360, 640)])
@@ -657,6 +783,49 @@ def test_appending_to_200000_coloured_characters_takes_two_frames_at_most(begin,
     )
     print("95 % of the frames of five rounds:", [f"{took:.1f} ms" for took in rounds])
     assert min(rounds) <= 34  # milliseconds; the calmest round, for this machine may have other work
+    # keys are echoed, and no task is long
+    page.evaluate(
+        """() => {
+        window.echoes = [];
+        window.tasks = [];
+        new PerformanceObserver((list) => tasks.push(...list.getEntries().map(({ duration }) => duration)))
+            .observe({ entryTypes: ["longtask"] });
+        document.addEventListener("keydown", () => {
+            const start = performance.now();
+            requestAnimationFrame(() => setTimeout(() => echoes.push(performance.now() - start))); // it is shown
+        }, true);
+        }"""
+    )
+    page.focus("#text")
+    page.keyboard.press("Control+End")
+    for _ in range(100):
+        page.keyboard.press("a")
+        page.wait_for_timeout(50)
+    echoes, tasks = page.evaluate("[echoes, tasks]")
+    print(f"95 % of the keys: {sorted(echoes)[94]:.1f} ms; longest task {max(tasks, default=0):.0f} ms")
+    assert sorted(echoes)[94] <= 34 and max(tasks, default=0) <= 100
+
+
+@pytest.mark.slow
+def test_twenty_tabs_are_loaded_in_3_seconds_and_show_their_first_characters_in_5(begin, world):
+    page = begin()
+    pages = [page.context.new_page() for _ in range(20)]
+    stories = [world.make_story(OPENING) for _ in pages]
+    began = time.monotonic()
+    for other, story in zip(pages, stories, strict=True):
+        other.goto(f"{world.address}&story={story.id}", wait_until="commit")
+    for other in pages:
+        other.wait_for_selector("body[data-ready]")
+    loaded, began = time.monotonic() - began, time.monotonic()
+    for other in pages:
+        other.evaluate("document.querySelector('#continue').click()")
+    for other in pages:
+        until(lambda other=other: len(text_of(other)) > len(OPENING), "the first character", 60)
+    first = time.monotonic() - began
+    for other in pages:
+        until(lambda other=other: len(text_of(other)) == len(OPENING) + 200, "the whole text", 60)
+    print(f"20 tabs: loaded in {loaded:.1f} s, first characters of all after {first:.1f} s")
+    assert loaded <= 3 and first <= 5
 
 
 def test_the_page_is_light():

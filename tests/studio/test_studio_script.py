@@ -10,10 +10,14 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from helpers import save_model_and_book
+
+from novelgpt.cli import StudioOptions, run
+from novelgpt.commands.studio import other_pages
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
@@ -23,6 +27,24 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
 def place(tmp_path_factory):
     """A folder with a small model that knows its book."""
     return save_model_and_book(tmp_path_factory.mktemp("studio"))
+
+
+def test_the_corpus_page_is_the_newest_report_wherever_the_commands_have_put_it(tmp_path, monkeypatch):
+    import clr_ctrl
+
+    monkeypatch.chdir(tmp_path)
+    find = other_pages(StudioOptions())["/corpus"]
+    assert find() is None
+    for age, path in enumerate(("report.html", "data/report.html", "books/shuihu/report.html")):
+        novel, output = str(ROOT / "data/sample/novel.txt"), str(tmp_path / "out.json")
+        assert run(clr_ctrl.main, [novel, "--output", output, "--report", path]) == 0
+        os.utime(path, (1000 + age, 1000 + age))
+        assert find() == Path(path)
+    # what others have put there is not shown, nor another page of ours
+    Path("evil.html").write_text("<script>alert(1)</script>")
+    page = Path("report.html").read_text(encoding="utf-8")
+    Path("surprise.html").write_text(page.replace("novelgpt corpus", "novelgpt surprise"), encoding="utf-8")
+    assert find() == Path("books/shuihu/report.html")
 
 
 class Process:

@@ -79,7 +79,7 @@ class World:
 
     def __init__(self, folder, monkeypatch):
         self.engine, self.kept, self.refused = MadeUpEngine(rate=200), Stories(folder / "stories"), 0
-        panels = Panels(str(folder / "model"))
+        panels = self.panels = Panels(str(folder / "model"))
         panels.found = Book([CHAPTER])
         pages = Pages({"/training": lambda: None, "/corpus": lambda: None})
         api = Api(self.engine, self.kept, panels, pages.others["/training"])

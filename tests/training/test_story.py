@@ -325,7 +325,6 @@ def test_a_fault_in_what_is_told_is_one_warning_and_the_run_goes_on(tiny_options
     events = events_of(options)
     assert events[0]["event"] == "start" and ("parameters" in events[0]) == (name != "tell_facts")
     assert sum(event["event"] == "sample" for event in events) > 1 and events[-1]["event"] == "finish"
-    assert (options.output_path / "training.html").is_file()
 
 
 def test_the_verdict_has_a_kind(tiny_options):

@@ -246,7 +246,10 @@ export async function readFile(file) {
 }
 
 export async function showExport(story) {
-  await story.flush();
-  for (const link of $("export").querySelectorAll("a")) link.href = `/api/stories/${story.id}/export?format=${link.dataset.format}`;
+  await story.settle().catch(() => {});
+  const links = $("export").querySelectorAll("a");
+  for (const link of links) link.href = `/api/stories/${story.id}/export?format=${link.dataset.format}`;
+  const text = URL.createObjectURL(new Blob([story.editor.text])); // what is not saved is in the page alone
+  if (story.isBusy()) Object.assign(links[0], { href: text, download: `${story.name}.txt` });
   $("export").showModal();
 }

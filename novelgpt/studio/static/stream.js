@@ -85,11 +85,7 @@ export class Follower {
         done();
       };
       const take = (event) => this.take(JSON.parse(event.data), event.type === "end");
-      source.addEventListener("text", take);
-      source.addEventListener("end", (event) => {
-        take(event);
-        this.leave();
-      });
+      for (const kind of ["text", "end"]) source.addEventListener(kind, take);
       source.onerror = () => {
         broken = !this.closed;
         this.leave();
@@ -115,6 +111,7 @@ export class Follower {
     if (this.closed) return;
     if (ended) this.closed = true;
     this.news(data, ended);
+    if (ended) this.leave?.();
   }
 
   close() {
@@ -136,7 +133,7 @@ export class Jobs {
 
   async start({ node, position = null, forced = "", insert = false, ...settings }) {
     const { story } = this;
-    await story.flush();
+    await story.settle();
     const body = { story: story.id, node: node ?? story.head, position, forced, insert, ...settings };
     const reply = await ask("/api/jobs", body);
     if (insert && reply.nodes.length > 1) this.inserted.add(reply.job);

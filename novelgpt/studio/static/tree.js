@@ -1,6 +1,6 @@
 // A story: what the person does becomes operations that the server keeps; the tree of versions, drawn and walked.
 import { make, word } from "./words.js";
-import { ask, pause } from "./stream.js";
+import { ask, pause, Refusal } from "./stream.js";
 import { cut, size } from "./paragraphs.js";
 
 const WAIT = 250; // milliseconds until what was typed is sent
@@ -21,7 +21,7 @@ export class Story {
   }
 
   async open(id) {
-    await Promise.race([this.flush(), pause(PATIENCE)]).catch(() => {}); // what a full disk refuses waits on by itself
+    await this.settle().catch(() => {}); // what a full disk refuses waits on by itself
     const story = await ask(`/api/stories/${id}`);
     Object.assign(this, { id, name: story.name, nodes: new Map(), writing: new Set(), waiting: [], sent: null, queue: Promise.resolve() });
     this.editor.anchors.clear();
@@ -98,10 +98,9 @@ export class Story {
     if (start > have) return false;
     const fresh = cut(text, have - start);
     node.why = why;
-    if (!fresh) return true;
     node.text += fresh;
     const place = this.editor.anchors.get(id);
-    if (place === undefined) return true;
+    if (!fresh || place === undefined) return true;
     this.editor.splice(place, place, fresh, "model", nats?.slice(have - start));
     this.moveWaiting(place, size(fresh));
     return true;
@@ -133,6 +132,12 @@ export class Story {
   flush() {
     clearTimeout(this.timer);
     return this.waiting.length ? this.inTurn(() => {}) : this.queue;
+  }
+
+  // Until all of it is saved; where that does not come soon, it says so.
+  async settle() {
+    await Promise.race([this.flush(), pause(PATIENCE)]);
+    if (this.isBusy()) throw new Refusal(0, { error: { message: word("notSaved") } });
   }
 
   // One request after the other, behind what was typed: an older answer never comes behind a newer one.
@@ -258,10 +263,8 @@ export class Story {
   batch() {
     const node = this.written();
     if (!node) return [];
-    return this.childrenOf(node.parent).filter((id) => {
-      const other = this.nodes.get(id);
-      return other.kind === "model" && other.seed === node.seed && other.replace[0] === node.replace[0];
-    });
+    const isTwin = ({ kind, seed, replace }) => kind === "model" && seed === node.seed && replace[0] === node.replace[0];
+    return this.childrenOf(node.parent).filter((id) => isTwin(this.nodes.get(id)));
   }
 
   // Rows of the branches: each a chain of versions without a fork, {ids, depth}.
@@ -285,10 +288,9 @@ export class Story {
     const rows = this.branches();
     list.replaceChildren(...rows.map(({ ids, depth }) => {
       const text = ids.map((id) => this.nodes.get(id).text).join("").trim();
-      const isOn = ids.some((id) => path.has(id));
       const item = make("li", {}, make("button", { lang: "zh-CN", title: cut(text, 0, 200), class: this.nodes.get(ids[0]).kind,
         "aria-current": ids.includes(this.head) && "true", click: () => this.go(ids.at(-1)) },
-      `${isOn ? "●" : "○"} ${cut(text, 0, 14) || "…"}`));
+      `${ids.some((id) => path.has(id)) ? "●" : "○"} ${cut(text, 0, 14) || "…"}`));
       item.style.setProperty("--depth", Math.min(depth, 8));
       return item;
     }));

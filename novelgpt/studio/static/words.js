@@ -12,9 +12,9 @@ const WORDS = {
   exportGb: ["文本（GB18030）", "Text (GB18030)"], exportHtml: ["网页（HTML）", "Web page (HTML)"], exportJson: ["带全部版本的 JSON", "JSON with all versions"],
   training: ["训练", "Training"], corpus: ["语料", "Corpus"], help: ["按键", "Keys"], close: ["关闭", "Close"], menu: ["章节与分支", "Chapters and branches"],
   panels: ["面板", "Panels"], actions: ["操作", "Actions"], chapters: ["章节", "Chapters"],
-  noChapters: ["以“第一章”起头的段落会列在这里。", "Paragraphs that begin with 第一章 are listed here."], newChapter: ["新一章", "New chapter"], entitle: ["给这一章取名", "Titles for this chapter"],
-  branches: ["分支", "Branches"], noBranches: ["换一个写法，就有了分支。", "Another version makes a branch."], text: ["正文", "Text"],
-  begin: ["写下第一句，或者直接按“续写”……", "Write the first sentence, or press Continue …"], language: ["English", "中文"],
+  noChapters: ["以“第一章”起头的段落会列在这里。", "Paragraphs that begin with 第一章 are listed here."], newChapter: ["新一章", "New chapter"],
+  entitle: ["给这一章取名", "Titles for this chapter"], branches: ["分支", "Branches"], noBranches: ["换一个写法，就有了分支。", "Another version makes a branch."],
+  text: ["正文", "Text"], begin: ["写下第一句，或者直接按“续写”……", "Write the first sentence, or press Continue …"], language: ["English", "中文"],
   languageLabel: ["切换到 English", "切换到中文 (Chinese)"], theme: ["外观", "Looks"], themeAuto: ["随系统", "As the system"], themeLight: ["浅色", "Light"],
   themeDark: ["深色", "Dark"], themePaper: ["纸", "Paper"], font: ["字体", "Font"], fontSong: ["宋", "Song"], fontHei: ["黑", "Hei"], fontKai: ["楷", "Kai"],
   textSize: ["字号", "Size"], indent: ["段首空两格", "Indent paragraphs"], origins: ["用颜色区分谁写的", "Colour by who wrote it"], reader: ["专注", "Focus"],
@@ -27,7 +27,7 @@ const WORDS = {
   copiesTitle: ["与原书相同", "The same as the book"], copiesNone: ["没有 {n} 字以上与原书相同的地方。", "Nothing of {n} or more characters is the same as the book."],
   copiesAsk: ["写的时候，与原书相同的 {n} 字以上的地方会画上波浪线。", "Runs of {n} or more characters that stand in the book are underlined while they are written."],
   copyRun: ["{n} 字 · {title}", "{n} characters · {title}"], chapterOf: ["第 {n} 篇", "chapter {n}"],
-  noBook: ["没有找到原书，所以不能比较。用 --run_dir 指出训练时的文件夹。", "The book was not found, so nothing can be compared. Name the run's folder with --run_dir."],
+  noBook: ["没有找到原书，所以不能比较。用 --corpus 指出训练时的 train.json。", "The book was not found, so nothing can be compared. Name the train.json of that training with --corpus."],
   style: ["文风", "Style"], styleTitle: ["文风对照原书", "Style beside the book"], styleAsk: ["停笔片刻，就会和原书比较。", "Compared with the book at every pause."],
   here_text: ["本文", "text"], book: ["原书", "book"], within: ["在原书的范围内", "within the book's range"], above: ["高于原书", "above the book"],
   below: ["低于原书", "below the book"], doctor: ["原书里没有的字和名字", "What the book never uses"],
@@ -41,13 +41,14 @@ const WORDS = {
   cardText: ["概率 {p} · 第 {rank} 位 · 意外 {nats}", "probability {p} · rank {rank} · surprise {nats}"],
   cardHint: ["选一个，就从这里改写", "Take one to go on from here"], filtered: ["会被筛掉", "filtered out"], by_root: ["开头", "opening"],
   by_typed: ["自己写的", "your own"], by_model: ["模型写的", "the model’s"], by_import: ["导入的", "imported"], saved: ["已存", "saved"],
-  savedLong: ["已保存在服务器的文件夹里。", "Saved in the server’s folder."], saving: ["在存…", "saving …"], notSaved: ["还没存上", "not saved yet"],
-  rate: ["{n} 字/秒", "{n} chars/s"], loading: ["模型载入中 {p}", "loading the model {p}"], noModel: ["没有模型", "no model"],
-  queued: ["前面还有 {n} 个", "{n} before this one"], writing: ["正在写", "writing"], wrote: ["写了 {n} 字", "{n} characters written"],
-  stopped: ["停了，写了 {n} 字", "stopped after {n} characters"], failed: ["没有写成：{why}", "It could not be written: {why}"], undone: ["已撤销", "undone"],
-  redone: ["已重做", "redone"], why_length: ["够长", "length"], why_sentence: ["句末", "sentence"], why_paragraph: ["段末", "paragraph"],
-  why_chapter: ["章末", "chapter"], why_stop: ["停止词", "stop word"], why_end: ["文末", "end"], why_stopped: ["停止", "stopped"],
-  why_interrupted: ["中断", "interrupted"],
+  savedLong: ["已保存在服务器的文件夹里。", "Saved in the server’s folder."], saving: ["在存…", "saving …"],
+  modelChanged: ["模型文件夹里已是另一个模型；重新启动 studio.py 才会用它。", "The folder holds another model by now; start studio.py again to use it."],
+  notSaved: ["还没存上", "not saved yet"], rate: ["{n} 字/秒", "{n} chars/s"], loading: ["模型载入中 {p}", "loading the model {p}"],
+  noModel: ["没有模型", "no model"], queued: ["前面还有 {n} 个", "{n} before this one"], writing: ["正在写", "writing"],
+  wrote: ["写了 {n} 字", "{n} characters written"], stopped: ["停了，写了 {n} 字", "stopped after {n} characters"],
+  failed: ["没有写成：{why}", "It could not be written: {why}"], undone: ["已撤销", "undone"], redone: ["已重做", "redone"], why_length: ["够长", "length"],
+  why_sentence: ["句末", "sentence"], why_paragraph: ["段末", "paragraph"], why_chapter: ["章末", "chapter"], why_stop: ["停止词", "stop word"],
+  why_end: ["文末", "end"], why_stopped: ["停止", "stopped"], why_interrupted: ["中断", "interrupted"],
   offline: ["连不上服务器。写下的字还在这一页，连上就存。", "The server does not answer. What you wrote stays in this page and is saved when it does."],
   moved: ["这个故事在别处换了分支；你写的留在原来的分支上。", "The story was moved to another branch elsewhere; what you wrote stays on its own branch."],
   login: ["打开 studio.py 打印的那个网址（带 token）。", "Open the address that studio.py printed, with its token."],
@@ -142,11 +143,8 @@ export function openDrawer(id) {
 // Buttons that the head and the foot have no room for on a phone stand in the sheets.
 export function fillSheets() {
   const twin = (id) => make("button", { "data-word": { here: "here", "open-stories": "stories", "open-export": "export",
-    "open-help": "help" }[id] ?? id, click: () => {
-    closeDrawers();
-    $(id).click();
-  } });
-  const link = (id) => make("a", { href: `/${id}`, "data-word": id });
+    "open-help": "help" }[id] ?? id, click: () => [closeDrawers(), $(id).click()] });
+  const link = (id) => make("a", { href: `/${id}`, target: "_blank", "data-word": id });
   $("menu-stories").append(...["open-stories", "open-export", "language", "open-help"].map(twin), ...["training", "corpus"].map(link));
   $("panel-actions").append(...["undo", "redo", "rewrite", "insert", "here", "surprise"].map(twin));
 }

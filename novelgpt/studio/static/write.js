@@ -88,8 +88,9 @@ async function start(options = {}) {
   if (editor.composing || start.isAsking) return;
   start.isAsking = true; // a second press meanwhile is none
   const asked = jobs.stopAll().then(() => jobs.start({ ...options, ...settings.request }));
-  const { nodes, seed } = await asked.finally(() => (start.isAsking = false));
+  const { nodes, seed, changed } = await asked.finally(() => (start.isAsking = false));
   $("seed").placeholder = seed;
+  if (changed) fail(new Refusal(0, { error: { message: word("modelChanged") } }));
   if (nodes.length > 1) showTab("candidates");
   say(word("writing"));
 }
@@ -254,6 +255,7 @@ function keep(choice) {
 async function showModel({ model, error }) {
   const percent = `${Math.round(100 * (model.progress ?? 0))} %`;
   $("state").textContent = model.ready ? model.name : model.error ? word("noModel") : word("loading", { p: percent });
+  $("state").classList.toggle("calm", model.ready);
   $("entitle").hidden = !model.titles;
   if (model.error ?? error) fail(new Refusal(0, { error: model.error ?? error }));
   if (model.ready || model.error) return;
