@@ -7,6 +7,7 @@ It prints an address that ends with a token and opens it. Stories are kept in mn
 browser or to this program. Other programs that speak with an OpenAI, KoboldAI or llama.cpp server may use it, too.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,11 @@ from novelgpt.cli import Parser, StudioOptions
 from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, warn
 
 # how a page of clr_ctrl.py begins, within so many bytes, and where its commands put it
-BEGINS = (b"default-src &#39;none&#39;; script-src &#39;sha256-", b'content="novelgpt corpus"')
+BEGINS = re.compile(
+    rb'<!DOCTYPE html>\s<html lang="[\w-]+">\s<head>\s<meta charset="utf-8">\s'
+    rb'<meta http-equiv="Content-Security-Policy" content="default-src &#39;none&#39;; script-src &#39;sha256-[^"]*">\s<meta name="viewport"[^>]*>\s'
+    rb'<meta name="generator" content="novelgpt corpus">'
+)
 LOOKED_AT = 4096
 REPORTS = ("*.html", "data/*.html", "books/*/*.html", "build/*.html")
 
@@ -94,8 +99,7 @@ def check_options(options: StudioOptions) -> None:
 def is_report(path: Path) -> bool:
     """Tell whether a file is a page of clr_ctrl.py."""
     with open(path, "rb") as file:
-        head = file.read(LOOKED_AT)
-    return all(sign in head for sign in BEGINS)
+        return BEGINS.match(file.read(LOOKED_AT)) is not None
 
 
 def other_pages(options: StudioOptions) -> dict:

@@ -166,7 +166,7 @@ class Api:
             body = {**body, "base": carry_out(story, before)}
         carry_out(story, body)
         self.stories.disk.ask()
-        return story.view(since=base)
+        return story.view(since=base if type(base) is int else -1)
 
     def export(self, request: Request, _body: dict) -> Response:
         """Return a story as a file."""

@@ -301,6 +301,8 @@ class Stories:
         """Take a story off the list; its folder goes to removed/."""
         story = self.get(number)
         with story.at_rest, story.lock, self.lock:
+            if story.is_removed:
+                raise no_story(number)
             for writing in story.writings.values():
                 writing.job.stop()
             story.take_growth()  # what was shown goes with it
@@ -310,7 +312,7 @@ class Stories:
                 place.parent.mkdir(exist_ok=True)
                 move_aside(place)
                 story.folder.rename(place)
-                story.is_removed = True
+                story.is_removed, story.journal.waiting = True, b""
             except OSError as problem:
                 message = f"{story.folder}: cannot be moved: {problem.strerror}"
                 raise UserError(

@@ -20,6 +20,7 @@ from novelgpt.corpus.records import TITLE_MARK
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.network import StoredModel, choose_devices, read_model
 from novelgpt.studio.jobs import Choice, Job, Piece, Request, Token
+from novelgpt.studio.spelling import Speller, longest_beginning
 from novelgpt.writing.batch import first_window
 from novelgpt.writing.book import Book, corpus_facts, find_book, hint_at_book
 from novelgpt.writing.copying import CopyGuard, token_texts
@@ -75,7 +76,7 @@ class Desk:
 
     def controls(self, values: Mapping[str, object]) -> Controls:
         """Return how tokens are chosen by the values of generate.py's sampling options."""
-        names = self.book.speakers() if self.book and values["dry_multiplier"] else ()
+        names = self.book.speakers if self.book and values["dry_multiplier"] else ()
         return make_controls(self.tokenizer, self.weights.device, names=names, **values)
 
     def cache_bytes(self, rows: int) -> int:
@@ -137,30 +138,6 @@ def open_desk(
     return Desk(weights, tokenizer, model.num_parameters(), model_path, book, name)
 
 
-class Speller:
-    """Tokens -> the characters that are whole with each of them, as people see them.
-
-    What never becomes a character is left out: no text has U+FFFD in it.
-
-    Args:
-        tokenizer: the NovelTokenizer of the model.
-        before: the ids that the text goes on from.
-    """
-
-    def __init__(self, tokenizer, before: Sequence[int]):
-        self.stream, self.mark = tokenizer.stream(), tokenizer.cls_id
-        self.is_empty = all(token_id == self.mark for token_id in before)  # marks at the beginning show nothing
-        if not self.is_empty:
-            self.stream.push(before[-1])
-
-    def push(self, token_id: int) -> str:
-        """Take the next token and return its characters."""
-        if self.is_empty and token_id == self.mark:
-            return ""
-        self.is_empty = False
-        return self.stream.push(token_id).replace("\ufffd", "")
-
-
 class Candidate:
     """One text of a job: tokens -> pieces, up to its end.
 
@@ -191,6 +168,9 @@ class Candidate:
         self.sample.ids.append(token_id)
         place = len(self.sample.ids) - 1
         if reason := self.find_end(place):
+            if self.rule.is_answer and reason == "length":  # of one without an end the first sentence, as generate.py
+                place = self.desk.endings.find_end(self.sample.ids, 1, "sentence") or place
+                self.held = self.held[:place]
             self.sample.end(place, reason)
             return
         self.spell(token_id, fact)
@@ -206,7 +186,8 @@ class Candidate:
             return rule.stop
         # the search has a bound, and shortly before it the end of a sentence will do
         last = rule.max_tokens - 1
-        if place >= last or (place >= last - STOPS["sentence"] and is_end(self.sample.ids, place, "sentence")):
+        is_late = place >= last - STOPS["sentence"] and not rule.is_answer
+        if place >= last or (is_late and is_end(self.sample.ids, place, "sentence")):
             return "length"
         return ""
 
@@ -218,6 +199,8 @@ class Candidate:
             self.sample.end(len(self.sample.ids), "stop")
         elif self.sample.ended:
             cut = len(text)
+        elif self.rule.is_answer:
+            cut = 0
         else:
             cut = len(text) - longest_beginning(text, self.stops)
         shown = self.release(cut, is_last=bool(self.sample.ended))
@@ -244,16 +227,6 @@ class Candidate:
             return []
         owed, self.owed = self.owed, 0.0
         return [owed, *[0.0] * (len(token.text) - 1)]
-
-
-def longest_beginning(text: str, stops: Sequence[str]) -> int:
-    """Return how many characters at the end of a text may be the beginning of one of others.
-
-    >>> longest_beginning("他说：完", ["完结", "：完了吗"])
-    2
-    """
-    lengths = (size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size]))
-    return max(lengths, default=0)
 
 
 def write_job(job: Job, desk: Desk) -> Iterator[None]:

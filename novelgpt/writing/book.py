@@ -61,8 +61,9 @@ class Book:
         """Whether it is made already."""
         return "_meter" in vars(self)
 
+    @cached_property
     def speakers(self) -> list[str]:
-        """Return the names of those who speak often, most first."""
+        """The names of those who speak often, most first."""
         found = Counter(name for document in self.documents for name in find_speakers(document))
         return [name for name, count in found.most_common(MOST_SPEAKERS) if count >= LEAST_SPOKEN]
 

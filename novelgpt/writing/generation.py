@@ -237,7 +237,7 @@ def open_session(
     # how it will choose, and its weights in the form that decodes fastest
     values = {name: getattr(options, name) for name in names_with(GenerateOptions, sampling=True)}
     values |= preset_values(options)
-    names = book.speakers() if book and values["dry_multiplier"] else ()
+    names = book.speakers if book and values["dry_multiplier"] else ()
     controls = make_controls(tokenizer, device, names=names, **values)
     weights = Weights(model, kind=kind, device=device)
     sizes = f"{model.num_parameters():,} parameters, context {weights.context:,}, {weights.vocab_size:,} tokens"
@@ -261,7 +261,8 @@ def open_learner(model, tokenizer: NovelTokenizer, options: GenerateOptions, kin
     from novelgpt.writing.learning import TextLearner  # loads transformers, which takes seconds
 
     network = model if hasattr(model, "parameters") else load_model(options.model_path)[0]
-    if network is model and model.device != device:
+    places = {(place.type, place.index or 0) for place in (network.device, device)}
+    if network is model and len(places) > 1:
         network = copy.deepcopy(model)  # the caller's own stays where it is
     return TextLearner(network.to(device), banned_ids(tokenizer), kind=kind)
 

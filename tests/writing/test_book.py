@@ -99,4 +99,4 @@ def test_those_who_speak_are_found_by_how_they_do():
     text = "宝玉道：“好。”黛玉笑道：“不。”\n行者又问道：“是么？”玄德曰：“然。”他心里知道：“坏了。”众人都来了。"
     assert find_speakers(text)[:4] == ["宝玉", "黛玉", "行者", "玄德"]
     book = Book(["宝玉道：“好。”" * 5 + "黛玉道：“好。”" * 4])
-    assert book.speakers() == ["宝玉"]  # five times at least
+    assert book.speakers == ["宝玉"]  # five times at least

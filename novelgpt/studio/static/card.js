@@ -1,7 +1,7 @@
-// What else the model would have written: candidates, ten alternatives of each character, the colours of the whole text.
+// What else was or would have been written: candidates, branches, ten alternatives of each character, the colours of the whole text.
 import { $, make, word } from "./words.js";
 import { ask } from "./stream.js";
-import { size } from "./paragraphs.js";
+import { cut, size } from "./paragraphs.js";
 
 const CHUNK = 400; // characters scored by one request
 const REST = 300; // milliseconds that the mouse rests before the card opens
@@ -30,6 +30,19 @@ export function drawCandidates({ nodes, story, jobs, choose }) {
     button.setAttribute("aria-pressed", String(isTaken));
     if (i < 9) button.setAttribute("aria-keyshortcuts", `Alt+${i + 1}`);
   });
+}
+
+// The tree of versions: a row for each stretch without a fork.
+export function drawBranches(story, list) {
+  const [path, rows] = [new Set(story.path()), story.branches()];
+  const items = rows.map(({ ids, depth }) => {
+    const [text, sign] = [ids.map((id) => story.nodes.get(id).text).join("").trim(), ids.some((id) => path.has(id)) ? "●" : "○"];
+    const item = make("li", {}, make("button", { lang: "zh-CN", title: cut(text, 0, 200), class: story.nodes.get(ids[0]).kind,
+      "aria-current": ids.includes(story.head) && "true", click: () => story.go(ids.at(-1)) }, `${sign} ${cut(text, 0, 14) || "…"}`));
+    item.style.setProperty("--depth", Math.min(depth, 8));
+    return item;
+  });
+  list.replaceChildren(...(rows.length > 1 ? items : [make("li", { class: "faint" }, word("noBranches"))]));
 }
 
 export class Card {

@@ -12,7 +12,7 @@ const LIVE = 400; // milliseconds between two looks while the model writes
 const faint = (key, values) => make("p", { class: "faint" }, word(key, values));
 const fill = (id, items, none) => $(id).replaceChildren(...(items.length ? items : [make("li", { class: "faint" }, word(none))]));
 const HEADING = /^\s*(第[〇零一二三四五六七八九十百千两\d０-９]{1,9}[章回节卷集部篇](?![^\s:：、.]{30})|序章|楔子|尾声|番外|chapter\s+\d)/i;
-const NUMBER = /第.+?[章回节卷集部篇]/;
+const NUMBER = /^\s*((第\S+?[章回节卷集部篇]\s*)+|序章|楔子|尾声|番外|chapter\s+\d+)/i;
 const DIGITS = "零一二三四五六七八九";
 
 // The number of a chapter in Chinese, 1 to 9999.
@@ -53,8 +53,7 @@ export class Chapters {
 
   walk(step) {
     const { paragraphs, place } = this.editor;
-    const here = this.editor.locate(place[1])[0];
-    const found = this.found.map((p) => paragraphs.indexOf(p));
+    const [here, found] = [this.editor.locate(place[1])[0], this.found.map((p) => paragraphs.indexOf(p))];
     this.go(paragraphs[step > 0 ? found.find((at) => at > here) : found.findLast((at) => at < here)]);
   }
 
@@ -73,17 +72,19 @@ export class Chapters {
 
   // Titles that the model finds for the chapter around the caret; the one that is chosen becomes its heading.
   async entitle(story, settings) {
+    await story.settle();
     const { editor, found } = this;
     const [here, places] = [editor.locate(editor.place[1])[0], found.map((p) => editor.paragraphs.indexOf(p))];
     const [first, next] = [places.findLast((at) => at <= here), places.find((at) => at > here)];
-    const [start, head] = [editor.startOf(first ?? 0), editor.paragraphs[first]];
-    await story.flush();
+    const [p, start] = [editor.paragraphs[first ?? 0], editor.startOf(first ?? 0)];
     const end = next === undefined ? editor.size : editor.startOf(next) - 1;
     const { titles } = await ask("/api/titles", { story: story.id, node: story.head, start, end, settings });
     const use = (title) => {
-      editor.setCaret([start, start + (head?.len ?? 0)]);
-      editor.write(head ? `${head.text.match(NUMBER)?.[0] ?? ""} ${title}`.trim() : `${title}\n`);
       $("title-list").replaceChildren();
+      if (!editor.paragraphs.includes(p)) return; // it was changed meanwhile
+      const at = editor.startOf(editor.paragraphs.indexOf(p));
+      editor.setCaret([at, at + (first === undefined ? 0 : p.len)]);
+      editor.write(first === undefined ? `${title}\n` : `${p.text.match(NUMBER)[0].trim()} ${title}`);
     };
     const choices = titles.map((title) => make("li", {}, make("button", { lang: "zh-CN", click: () => use(title) }, title)));
     fill("title-list", choices, "nothingFound");
@@ -100,7 +101,7 @@ export class Mirror {
   changed(start, end) {
     Object.assign(this, { from: Math.min(this.from, start), to: Math.max(this.to, end) });
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.look(), PAUSE);
+    this.timer = setTimeout(() => this.look().catch(this.fail), PAUSE);
   }
 
   // The model has written up to here: look for copies at once, not too often.
@@ -126,7 +127,7 @@ export class Mirror {
   async look() {
     const { editor, story } = this;
     if (editor.composing || document.hidden) return;
-    await story.flush();
+    if (story.isBusy()) return this.changed(this.from, this.to); // until all of it is saved
     if (!this.state.has_book) return this.draw();
     const [id, head, text] = [story.id, story.head, editor.text];
     const [from, to] = [Math.max(0, this.from - EDGE), Math.min(editor.size, this.to + EDGE)];
@@ -249,7 +250,7 @@ export async function showExport(story) {
   await story.settle().catch(() => {});
   const links = $("export").querySelectorAll("a");
   for (const link of links) link.href = `/api/stories/${story.id}/export?format=${link.dataset.format}`;
-  const text = URL.createObjectURL(new Blob([story.editor.text])); // what is not saved is in the page alone
-  if (story.isBusy()) Object.assign(links[0], { href: text, download: `${story.name}.txt` });
+  // what is not saved is in the page alone
+  if (story.isUnsaved) Object.assign(links[0], { href: URL.createObjectURL(new Blob([story.editor.text])), download: `${story.name}.txt` });
   $("export").showModal();
 }

@@ -54,7 +54,8 @@ export class Paragraphs {
     Object.assign(this, { surprise: false, composing: false, following: true });
     this.last = [0, 0]; // the selection that was last in the text
     document.addEventListener("selectionchange", () => (this.last = this.caret() ?? this.last));
-    scroller.addEventListener("scroll", () => (this.following = this.isAtEnd()), { passive: true });
+    const isAtEnd = () => scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 80;
+    scroller.addEventListener("scroll", () => (this.following = isAtEnd()), { passive: true });
   }
 
   get text() {
@@ -220,11 +221,6 @@ export class Paragraphs {
   showSurprise(on) {
     this.surprise = on;
     for (const p of this.paragraphs) if (p.nats) this.paint(p);
-  }
-
-  isAtEnd() {
-    const { scrollHeight, scrollTop, clientHeight } = this.scroller;
-    return scrollHeight - scrollTop - clientHeight < 80;
   }
 
   // Keep to the end while the reader is there.

@@ -22,7 +22,7 @@ export async function ask(path, body, { method, keepalive = false } = {}) {
     .catch(() => Promise.reject(new Refusal(0)));
   const isJson = (reply.headers.get("Content-Type") ?? "").includes("json");
   const data = isJson ? await reply.json().catch(() => null) : null;
-  if (!reply.ok) throw new Refusal(reply.status, data);
+  if (!reply.ok || data === null) throw new Refusal(reply.ok ? 0 : reply.status, data); // an answer may break off
   return data;
 }
 

@@ -1,5 +1,5 @@
-// A story: what the person does becomes operations that the server keeps; the tree of versions, drawn and walked.
-import { make, word } from "./words.js";
+// A story: what the person does becomes operations that the server keeps; the tree of versions, walked.
+import { word } from "./words.js";
 import { ask, pause, Refusal } from "./stream.js";
 import { cut, size } from "./paragraphs.js";
 
@@ -23,6 +23,8 @@ export class Story {
   async open(id) {
     await this.settle().catch(() => {}); // what a full disk refuses waits on by itself
     const story = await ask(`/api/stories/${id}`);
+    const left = Object.assign(this.waiting, { id: this.id, version: this.version, head: this.head, seen: this.seen() });
+    this.queue.then(() => this.send(left)).catch(() => {}); // what is not sent yet goes on without the page
     Object.assign(this, { id, name: story.name, nodes: new Map(), writing: new Set(), waiting: [], sent: null, queue: Promise.resolve() });
     this.editor.anchors.clear();
     this.take(story);
@@ -68,8 +70,12 @@ export class Story {
     return place;
   }
 
+  get isUnsaved() {
+    return this.waiting.length > 0 || this.sent !== null;
+  }
+
   isBusy() {
-    return this.waiting.length > 0 || this.sent !== null || this.editor.composing;
+    return this.isUnsaved || this.editor.composing;
   }
 
   count(id) {
@@ -137,7 +143,7 @@ export class Story {
   // Until all of it is saved; where that does not come soon, it says so.
   async settle() {
     await Promise.race([this.flush(), pause(PATIENCE)]);
-    if (this.isBusy()) throw new Refusal(0, { error: { message: word("notSaved") } });
+    if (this.isUnsaved) throw new Refusal(0, { error: { message: word("notSaved") } });
   }
 
   // One request after the other, behind what was typed: an older answer never comes behind a newer one.
@@ -149,41 +155,40 @@ export class Story {
     return done;
   }
 
-  async send() {
-    const { id, waiting } = this;
+  async send(waiting = this.waiting) {
     if (!waiting.length) return;
-    let { version, head } = this;
+    const isOpen = () => waiting === this.waiting;
+    let { id, version, head } = isOpen() ? this : waiting;
     while (waiting.length) {
-      const ops = waiting.splice(0);
-      const body = { base: version, ops, seen: waiting === this.waiting ? this.seen() : {}, key: Math.random().toString(36) };
+      const seen = isOpen() ? this.seen() : waiting.seen;
+      const body = { base: version, ops: waiting.splice(0), seen, key: Math.random().toString(36) };
       const reply = await this.insist(id, body, { head, waiting });
       tabs.postMessage(id);
       ({ version, head } = reply);
-      if (waiting === this.waiting) {
+      if (isOpen()) {
         this.sent = null;
         this.takeReply(reply);
       } else if (id === this.id) this.reload();
     }
-    if (waiting !== this.waiting) return;
-    this.onState("saved");
-    if (this.late && !this.writing.size) setTimeout(() => this.reload(), WAIT);
+    if (!this.isUnsaved) this.onState("saved");
+    if (isOpen() && this.late && !this.writing.size) setTimeout(() => this.reload(), WAIT);
   }
 
   // Ask until the server takes it: what was typed is never given up; what it can never take waits for the next change.
   async insist(id, body, { head, waiting }) {
     const { ops } = body;
-    const tell = (...news) => waiting === this.waiting && this.onState(...news);
     for (;;) {
-      if (waiting === this.waiting) this.sent = body;
+      const isOpen = waiting === this.waiting;
+      if (isOpen) this.sent = body;
       try {
         return await this.post(id, body);
       } catch (refusal) {
         if (refusal.status === 409 && refusal.data?.version !== undefined) {
-          tell("moved"); // elsewhere the story went to another branch; ours stays where it was written
+          this.onState("moved"); // elsewhere the story went to another branch; ours stays where it was written
           body = { ...body, base: refusal.data.version, ops: [{ head }, ...ops], key: `${body.key} again` };
           continue;
         }
-        tell("lost", refusal);
+        this.onState("lost", refusal);
         if (FOR_GOOD.includes(refusal.status)) {
           waiting.unshift(...ops);
           if (waiting === this.waiting) this.sent = null;
@@ -200,7 +205,7 @@ export class Story {
 
   // The page is left: what is still waiting goes out without an answer, with what may not have come there yet.
   sendLast() {
-    if (!this.waiting.length) return;
+    if (!this.isUnsaved) return;
     const body = { base: this.version, before: this.sent, ops: this.waiting.splice(0), seen: this.seen() };
     this.post(this.id, body).catch(() => {});
   }
@@ -281,19 +286,5 @@ export class Story {
       for (const child of (children.get(id) ?? []).toReversed()) stack.push([child, depth + 1]);
     }
     return rows;
-  }
-
-  drawBranches(list) {
-    const path = new Set(this.path());
-    const rows = this.branches();
-    list.replaceChildren(...rows.map(({ ids, depth }) => {
-      const text = ids.map((id) => this.nodes.get(id).text).join("").trim();
-      const item = make("li", {}, make("button", { lang: "zh-CN", title: cut(text, 0, 200), class: this.nodes.get(ids[0]).kind,
-        "aria-current": ids.includes(this.head) && "true", click: () => this.go(ids.at(-1)) },
-      `${ids.some((id) => path.has(id)) ? "●" : "○"} ${cut(text, 0, 14) || "…"}`));
-      item.style.setProperty("--depth", Math.min(depth, 8));
-      return item;
-    }));
-    if (rows.length < 2) list.replaceChildren(make("li", { class: "faint" }, word("noBranches")));
   }
 }

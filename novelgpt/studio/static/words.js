@@ -62,9 +62,7 @@ export const $ = (id) => document.getElementById(id);
 let column = 0;
 
 // The language of the page, as in <html lang>.
-export function language() {
-  return column ? "en" : "zh-CN";
-}
+export const language = () => (column ? "en" : "zh-CN");
 
 // Words of the table, or of a pair {zh, en} that the server gave.
 export function word(key, values = {}) {

@@ -4,7 +4,7 @@ import { ask, Jobs, login, pause, Refusal } from "./stream.js";
 import { Editor } from "./editor.js";
 import { size } from "./paragraphs.js";
 import { Story } from "./tree.js";
-import { Card, drawCandidates } from "./card.js";
+import { Card, drawBranches, drawCandidates } from "./card.js";
 import { Chapters, findOpenings, Mirror, readFile, showExport, showStories } from "./panels.js";
 
 let [state, settings, mirror, card] = [null, null, null, null];
@@ -53,7 +53,7 @@ function drawStory(place = null) {
   $("next").disabled = at < 0 || at >= all.length - 1;
   $("undo").disabled = story.nodes.get(story.head)?.parent == null && !story.waiting.length;
   $("redo").disabled = story.redo === null;
-  story.drawBranches($("branch-list"));
+  drawBranches(story, $("branch-list"));
   drawText();
   if (place) lookAgain(place.start, place.end);
 }
@@ -122,7 +122,7 @@ const here = () => card.open(editor.place[1] - 1, true);
 
 const takeCandidate = (i) => run(() => story.go(story.batch()[i]));
 
-const save = () => showExport(story).then(() => say(word("savedLong")));
+const save = () => showExport(story).then(() => say(word(story.isUnsaved ? "notSaved" : "savedLong")));
 
 const undo = async () => (await story.walk(true)) && say(word("undone"));
 const redo = async () => (await story.walk(false)) && say(word("redone"));
@@ -141,6 +141,7 @@ async function openStory(id) {
   jobs.closeAll();
   await story.open(id);
   history.replaceState(null, "", `#story=${id}`);
+  $("title-list").replaceChildren();
   if (state.preferences.story !== id) keep({ story: id });
   editor.following = true;
   editor.follow();
