@@ -17,8 +17,8 @@ from novelgpt.messages import EXIT_INPUT, EXIT_USAGE, UserError, warn
 # how a page of clr_ctrl.py begins, within so many bytes, and where its commands put it
 BEGINS = re.compile(
     rb'<!DOCTYPE html>\s<html lang="[\w-]+">\s<head>\s<meta charset="utf-8">\s'
-    rb'<meta http-equiv="Content-Security-Policy" content="default-src &#39;none&#39;; script-src &#39;sha256-[^"]*">\s<meta name="viewport"[^>]*>\s'
-    rb'<meta name="generator" content="novelgpt corpus">'
+    rb'<meta http-equiv="Content-Security-Policy" content="default-src &#39;none&#39;; script-src &#39;sha256-[^"]*">\s'
+    rb'<meta name="viewport"[^>]*>\s<meta name="generator" content="novelgpt corpus">'
 )
 LOOKED_AT = 4096
 REPORTS = ("*.html", "data/*.html", "books/*/*.html", "build/*.html")

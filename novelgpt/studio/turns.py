@@ -192,15 +192,15 @@ class Candidate:
         return ""
 
     def show(self) -> None:
-        """Hand on what is certain to stand, and the end where it has come."""
+        """Hand on what is certain to stand, and the end where it has come; of an answer all of it at its end."""
+        if self.rule.is_answer and not self.sample.ended:
+            return
         text = "".join(token.text for token in self.held)
         cut = min((place for stop in self.stops if (place := text.find(stop)) >= 0), default=None)
         if cut is not None:
             self.sample.end(len(self.sample.ids), "stop")
         elif self.sample.ended:
             cut = len(text)
-        elif self.rule.is_answer:
-            cut = 0
         else:
             cut = len(text) - longest_beginning(text, self.stops)
         shown = self.release(cut, is_last=bool(self.sample.ended))
