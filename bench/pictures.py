@@ -29,7 +29,7 @@ BROWSER = "chromium-headless-shell"
 LARGEST, COLOURS = 150_000, 128  # bytes of a picture, and its colours
 WIDTH, STEP = 900, 40  # pixels
 STUDIO = {"width": 1200, "height": 680}  # pixels
-INTO = 10  # characters of what the model wrote, before the one whose card is shown
+CANDIDATES, LINES, INTO = "3", 3, 4  # lines and characters before the one whose card is shown
 TALLEST = {"training": 2400, "surprise": 900}  # pixels
 FIRST = {"training": "body", "surprise": "main section"}  # what a picture begins with
 ESSENCE = '.card[data-kind]:not([data-kind="held_out"]), .drop { display: none } .player { position: static }'
@@ -78,13 +78,16 @@ def take_studio(browser, address: str, path: Path, beginning: str, language: str
     page = context.new_page()
     page.goto(address)
     page.wait_for_selector("body[data-ready]")
+    page.click("#tab-settings")
+    page.locator("#setting-list input[type=range]").first.fill(CANDIDATES)
     page.focus("#text")
     page.keyboard.type(beginning)
     page.keyboard.press("Control+Enter")
     for is_still in (True, False):  # it waits for the model; it writes
         wait_while(lambda expected=is_still: page.is_disabled("#stop") is expected)
-    for _ in range(INTO):
-        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Control+Home")
+    for key in (*["ArrowDown"] * LINES, *["ArrowRight"] * INTO):
+        page.keyboard.press(key)
     page.keyboard.press("Alt+KeyP")
     page.wait_for_selector("#card:not([hidden])")
     page.evaluate("document.querySelector('#state').textContent = ''")  # where the model lies on this machine
@@ -132,6 +135,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{BROWSER} is not installed", hint, EXIT_ENVIRONMENT)
     from playwright.sync_api import sync_playwright
 
+    options.folder.mkdir(parents=True, exist_ok=True)
     write_training_page(options.run_dir)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         surprise = Path(folder, "surprise.html")

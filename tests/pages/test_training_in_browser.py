@@ -46,6 +46,19 @@ def test_nobody_is_kept_out_and_nothing_is_wider_than_the_screen(show, colours, 
         assert box["x"] >= 0 and box["x"] + box["width"] <= page.viewport_size["width"], part
 
 
+def test_the_page_that_a_run_leaves_shows_texts_yardstick_and_verdict(open_page, tiny_options):
+    from novelgpt.training.session import train
+
+    options = tiny_options(epochs=3, sample_length=20)
+    assert train(options) == 0
+    page = open_page(options.output_path / "training.html")
+    texts = page.locator(".card[data-kind] .text").all_text_contents()
+    assert len(texts) >= 2 and all(texts)
+    assert page.locator("#plot line.goal").count() == 1 and page.locator("#plot path.held").count() == 1
+    assert page.locator(".verdict h2").inner_text().strip() and page.locator(".verdict .command").count()
+    assert int(page.locator("#frame").get_attribute("max")) >= 2
+
+
 def test_paper_is_readable_too(show):
     page = show(make_records(6, done=4))
     page.select_option("#theme", "paper")
