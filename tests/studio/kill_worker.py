@@ -1,6 +1,8 @@
-"""Writes stories until it is killed: for each line "FOLDER SEED" on stdin a child that types, generates, undoes.
+"""Writes or serves stories until it is killed: for each line "FOLDER SEED" or "FOLDER serve" on stdin a child.
 
-Every character that is put in is another one. What a person sees is printed as "pid", or "shown SECONDS CHARACTERS".
+With a seed it types, generates, undoes; every character that is put in is another one, and what a person sees is
+printed as "shown SECONDS CHARACTERS". Else it is the server over a made-up engine, whose "port" is printed. Of each
+child "pid" is printed.
 """
 
 import os
@@ -9,9 +11,13 @@ import sys
 import threading
 import time
 
-from fakes import FakeEngine
+import uvicorn
+from fakes import TOKEN, FakeEngine
 
 from novelgpt.studio.jobs import Request
+from novelgpt.studio.panels import Panels
+from novelgpt.studio.routes import Api
+from novelgpt.studio.server import Pages, bind, build_app
 from novelgpt.studio.stories import Stories
 
 
@@ -48,12 +54,22 @@ def write_story(folder: str, seed: int) -> None:
                 show("shown", time.monotonic(), "".join(job.text(i)[seen[i] :] for i in range(2)))
 
 
+def serve(folder: str) -> None:
+    """Answer until the end of the world."""
+    pages = Pages({"/training": lambda: None, "/corpus": lambda: None})
+    api = Api(FakeEngine(rate=300), Stories(folder), Panels("model"), pages.others["/training"])
+    sockets, port = bind("127.0.0.1", 0)
+    app = build_app(api, pages, port=port, token=TOKEN, hosts=[f"127.0.0.1:{port}"])
+    show("port", port)
+    uvicorn.Server(uvicorn.Config(app, log_level="critical")).run(sockets=sockets)
+
+
 def main() -> None:
     """Let one child after the other write."""
     for line in sys.stdin:
-        folder, seed = line.rsplit(" ", 1)
+        folder, kind = line.rstrip().rsplit(" ", 1)
         if (child := os.fork()) == 0:
-            write_story(folder, int(seed))
+            serve(folder) if kind == "serve" else write_story(folder, int(kind))
         show("pid", child)
         os.waitpid(child, 0)
         show("dead")
