@@ -19,8 +19,7 @@ import torch
 from novelgpt.corpus.records import TITLE_MARK
 from novelgpt.messages import EXIT_STATE, EXIT_USAGE, UserError
 from novelgpt.network import StoredModel, choose_devices, read_model
-from novelgpt.studio.jobs import Choice, Job, Piece, Request, Token
-from novelgpt.studio.spelling import Speller, longest_beginning
+from novelgpt.studio.jobs import Choice, Job, Piece, Request, Speller, Token, longest_beginning
 from novelgpt.writing.batch import first_window
 from novelgpt.writing.book import Book, corpus_facts, find_book, hint_at_book
 from novelgpt.writing.copying import CopyGuard, token_texts

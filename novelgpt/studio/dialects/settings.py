@@ -103,7 +103,7 @@ class Reader:
 
     >>> reader = Reader({"max_tokens": 5, "top_k": 40, "typical_p": 1, "top_a": 0.2}, context=1024, most=10_000)
     >>> reader.length(16), reader.wish(), reader.finish()
-    (5, {'settings': {'topk': 40}, 'seed': None, 'stops': ()}, ['top_a'])
+    (5, {'settings': {'topk': 40, 'typical': 1.0}, 'seed': None, 'stops': ()}, ['top_a'])
     """
 
     def __init__(self, body: Mapping[str, object], *, context: int, most: int, first: Sequence[str] = ()):
