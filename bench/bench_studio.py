@@ -92,10 +92,14 @@ class Studio:
 
     def follow(self, job: str, seen: list[tuple[float, int]], *, by_events: bool) -> None:
         """Note when how many characters of a job were seen, until it ends."""
-        if not by_events:
-            while not self.note(self.ask(f"/api/jobs/{job}?from={seen[-1][1] if seen else 0}"), seen):
-                time.sleep(POLL)
-            return
+        if not by_events:  # over one connection, as a browser does
+            with contextlib.closing(http.client.HTTPConnection(self.host, timeout=600)) as connection:
+                while True:
+                    path = f"/api/jobs/{job}?from={seen[-1][1] if seen else 0}"
+                    connection.request("GET", path, headers={"Authorization": f"Bearer {self.token}"})
+                    if self.note(json.loads(connection.getresponse().read()), seen):
+                        return
+                    time.sleep(POLL)
         with contextlib.closing(self.connect(f"/api/jobs/{job}", Accept="text/event-stream")) as connection:
             for line in connection.getresponse():
                 if line.startswith(b"data: ") and self.note(json.loads(line[6:]), seen):
@@ -133,7 +137,7 @@ class Writer:
         from novelgpt.cli import GenerateOptions
         from novelgpt.writing.generation import open_session
 
-        self.session = open_session(GenerateOptions(model_path=model_path, quantize=quantize, device="cpu"), None)
+        self.session = open_session(GenerateOptions(model_path=model_path, quantize=quantize, device="cpu", seed=1), None)
 
     def write(self, prefix: str, length: int) -> tuple[float, int]:
         """Return the seconds and the characters of a text."""
@@ -150,7 +154,7 @@ class Writer:
 
 
 def time_firsts(studio: Studio, writer: Writer, seed: int) -> dict[str, float]:
-    """Return the seconds to the first character: of generate.py, and on the page behind a new text and a known one."""
+    """Return the seconds to a first character: of generate.py, and on the page behind a new text and a known one."""
     text = (f"{seed}" + PREFIX * LONG)[:LONG]
     story = studio.ask("/api/stories", {"text": text})["id"]
     cold = studio.time_first(story, 0, seed)
