@@ -137,7 +137,8 @@ class Writer:
         from novelgpt.cli import GenerateOptions
         from novelgpt.writing.generation import open_session
 
-        self.session = open_session(GenerateOptions(model_path=model_path, quantize=quantize, device="cpu", seed=1), None)
+        options = GenerateOptions(model_path=model_path, quantize=quantize, device="cpu", seed=1)
+        self.session = open_session(options, None)
 
     def write(self, prefix: str, length: int) -> tuple[float, int]:
         """Return the seconds and the characters of a text."""

@@ -74,6 +74,7 @@ def walked(checkout, warm_python) -> tuple[Path, str, str]:
     return checkout, out, err
 
 
+@pytest.mark.sweep
 def test_the_whole_way_leaves_what_it_leaves_elsewhere(walked):
     folder, out, err = walked
     names = "data/train.json 报告.html 词表.txt data/tokenized/manifest.json".split()

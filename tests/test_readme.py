@@ -212,6 +212,7 @@ def walked(tmp_path_factory, warm_python) -> Path:
     return folder
 
 
+@pytest.mark.sweep
 def test_the_quick_commands_run_as_printed_and_leave_what_the_text_says(walked):
     for name in (
         "data/train.json data/train.report.json cache/vocab_novel.txt data/tokenized/manifest.json model/final_model "
@@ -321,6 +322,7 @@ def test_the_messages_of_the_readme_are_some_of_the_page_of_problems():
     assert set(messages("README_zh.md", "错误：")) < set(messages("docs/problems_zh.md", "错误："))
 
 
+@pytest.mark.sweep  # the walk takes half a minute
 @pytest.mark.parametrize("message", messages("docs/problems.md"))
 def test_a_message_of_the_table_is_what_the_script_says(message, request, tmp_path, monkeypatch, capsys):
     if message in HARD_TO_CAUSE:
@@ -338,6 +340,7 @@ def pairs_of_messages() -> list[tuple[str, str]]:
     return [tuple(reversed(re.fullmatch("`([^`]+)`<br>`([^`]+)`", cell).groups())) for cell in cells]
 
 
+@pytest.mark.sweep  # the walk takes half a minute
 @pytest.mark.parametrize(("english", "chinese"), pairs_of_messages())
 def test_a_chinese_message_is_what_the_script_says_in_chinese(english, chinese, request, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LANGUAGE", "zh")

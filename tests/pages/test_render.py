@@ -306,6 +306,7 @@ def test_a_paragraph_costs_the_mean_of_its_scored_characters():
     assert [*surprise.cut_paragraphs([*spans, *blank, *spans])] == [[*spans, blank[0]], [blank[1], *spans]]
 
 
+@pytest.mark.sweep
 def test_no_character_is_left_out_of_however_many():
     chapters = [[*(Span("长", 1.0) for _ in range(400_000)), Span("\n", 1.0)], [Span("短长", 1.0)]]
     page = Page(surprise_page("t", [], chapters))

@@ -94,6 +94,7 @@ def kill_many(tmp_path: Path, count: int) -> int:
     return checked
 
 
+@pytest.mark.sweep
 def test_a_few_kills_lose_nothing(tmp_path):
     assert kill_many(tmp_path, 4) > 0
 

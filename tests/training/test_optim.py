@@ -391,6 +391,7 @@ sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in chi
 """
 
 
+@pytest.mark.sweep
 def test_two_processes_turn_half_of_the_matrices_each_and_have_the_weights_of_one(warm_python, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     command = [warm_python, "-c", SHARING, str(tmp_path / "meeting")]
@@ -398,6 +399,7 @@ def test_two_processes_turn_half_of_the_matrices_each_and_have_the_weights_of_on
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("form", [Muon.step_each, Muon.step_together])
 def test_a_run_by_muon_that_was_stopped_ends_with_the_same_weights(tiny_options, tmp_path, monkeypatch, form):
     monkeypatch.setattr(Muon, "step_each", form)
