@@ -1,5 +1,6 @@
 """The writing page in a real browser, on the real server over a made-up engine: what a person does with it."""
 
+import copy
 import gzip
 import os
 import random
@@ -501,6 +502,7 @@ def test_hostile_text_of_model_book_and_files_is_text_everywhere(begin, world, m
     draw = random.Random(3)
     lines = ["".join(draw.choices([*HOSTILE, "夜", "\n", "\\", "\x00"], k=draw.randint(1, 5))) for _ in range(1000)]
     written = "".join(lines)[:5000]
+    world.engine.rate = 3000
     monkeypatch.setattr("world.MadeUpJob.make_text", lambda job, index, length: written)
     world.panels.found = Book([written])
     page, dialogs = begin(), []
@@ -542,6 +544,19 @@ def test_a_page_of_a_name_that_was_made_to_point_here_reads_nothing(browser, wor
         assert status == 403 and "天" not in text
         status, _ = page.evaluate(ask, ["/v1/models", token])
         assert status == 403
+
+
+def test_a_page_opened_while_the_model_loads_learns_of_book_and_titles_when_it_is_there(begin, world, monkeypatch):
+    known, loading = world.engine.state, world.engine.state()
+    loading["model"] |= {"ready": False, "progress": 0.5, "book": None, "titles": False}
+    monkeypatch.setattr(world.engine, "state", lambda: copy.deepcopy(loading))
+    page = begin(OPENING * 20)
+    page.click("#tab-style")
+    until(lambda: page.inner_text("#state") == "模型载入中 50 %", "how far it is loaded")
+    assert page.is_hidden("#entitle") and "没有找到原书" in page.inner_text("#style-box")
+    monkeypatch.setattr(world.engine, "state", known)
+    until(lambda: page.locator("#style-box li").count(), "figures beside the book's")
+    assert page.inner_text("#state") == "fake" and page.is_visible("#entitle")
 
 
 def test_every_action_is_reached_by_the_keyboard_alone(begin, world):

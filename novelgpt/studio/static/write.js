@@ -257,9 +257,9 @@ async function showModel({ model, error }) {
   const percent = `${Math.round(100 * (model.progress ?? 0))} %`;
   $("state").textContent = model.ready ? model.name : model.error ? word("noModel") : word("loading", { p: percent });
   $("state").classList.toggle("calm", model.ready);
-  $("entitle").hidden = !model.titles;
+  [$("entitle").hidden, state.has_book] = [!model.titles, Boolean(model.book)]; // both are known when it is loaded
   if (model.error ?? error) fail(new Refusal(0, { error: model.error ?? error }));
-  if (model.ready || model.error) return;
+  if (model.ready || model.error) return mirror.changed(0, editor.size);
   await pause(500);
   await showModel(await ask("/api/state"));
 }
