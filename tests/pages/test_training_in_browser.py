@@ -54,7 +54,7 @@ def test_the_page_that_a_run_leaves_shows_texts_yardstick_and_verdict(open_page,
     page = open_page(options.output_path / "training.html")
     texts = page.locator(".card[data-kind] .text").all_text_contents()
     assert texts and all(texts)  # a run of a second has time for one
-    assert page.locator("#plot line.goal").count() == 1 and page.locator("#plot path.held").count() == 1
+    assert page.locator("#plot line.goal").count() == 2 and page.locator("#plot path.held").count() == 1
     assert page.locator(".verdict h2").inner_text().strip() and page.locator(".verdict .command").count()
     assert int(page.locator("#frame").get_attribute("max")) >= 2
 
