@@ -172,6 +172,10 @@ def test_200_kills_of_the_server_lose_nothing(tmp_path):
             assert all(len(story.tree.text(node)) == nodes[node].length for node in nodes)
             assert story.tree.head in nodes and all(node.why for node in nodes.values() if node.kind == "model")
             checked += bool(early)
+            view = story.view()
+            stories.close()
+            stories = Stories(folder)
+            assert stories.get(person.story).view() == view
         stories.close()
     worker.process.stdin.close()
     assert worker.process.wait(30) == 0 and checked > 80

@@ -223,7 +223,7 @@ def test_halves_of_characters_and_numbers_that_json_has_not_end_in_words(served)
     assert served.client.post("/api/jobs", content=settings, headers=headers).status_code in (202, 400)
 
 
-def test_the_thirty_third_job_is_refused_and_ten_thousand_requests_leave_32(served):
+def test_the_thirty_third_job_is_refused_and_hundreds_of_requests_leave_32(served):
     story, _ = served.begin()
     body = {"story": story["id"], "node": 0, "length": 5}
     replies = [served.client.post("/api/jobs", json=body).status_code for _ in range(300)]
