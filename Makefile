@@ -29,7 +29,7 @@ dist: .venv/.installed  ## wheel and sdist in dist/, without a network
 test: .venv/.installed  ## the fast suite
 	$(FAST_TESTS)
 
-browser: .venv/.installed  ## the pages in a real browser, two minutes; skipped without chromium-headless-shell
+browser: .venv/.installed  ## the pages in a real browser, four minutes; skipped without chromium-headless-shell
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "browser and not slow and not sweep" --timeout 120 -rs --durations=5
 
 test-extras: .venv/.installed  ## install the optional packages (2 GB, most of it MindSpore) and run their tests
@@ -45,7 +45,7 @@ options: .venv/.installed  ## docs/options.md and docs/options_zh.md from the ta
 	PYTHONPATH=. $(BIN)/python tests/cli/options_pages.py docs
 
 SWEEPS := tests/reliability --timeout 3600 --durations=10 -m
-sweeps: .venv/.installed  ## the sweeps that every change must pass, a quarter of an hour
+sweeps: .venv/.installed  ## the sweeps that every change must pass, half an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "sweep or pretended" --timeout 1500 --durations=10
 	OMP_NUM_THREADS=1 RELIABILITY=ci $(BIN)/python -m pytest -n 2 $(SWEEPS) "not slow"
 
@@ -53,7 +53,7 @@ slow: .venv/.installed  ## the long sweeps
 	$(BIN)/python -m pytest -m slow
 
 # the sweeps of tests/reliability, two at a time; then those that need the whole machine
-reliability: .venv/.installed  ## every promise of docs/RELIABILITY.md, a quarter of an hour; SIZE=large for a night
+reliability: .venv/.installed  ## every promise of docs/RELIABILITY.md, twenty minutes and more; SIZE=large for a night
 	rm -rf build/reliability && mkdir -p build/reliability
 	export OMP_NUM_THREADS=1 RELIABILITY=$(or $(SIZE),ci) RELIABILITY_RESULTS=build/reliability/results.jsonl; \
 	$(BIN)/python -m pytest -n 2 $(SWEEPS) "not slow"; code=$$?; \
