@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -83,8 +84,7 @@ def take_studio(browser, address: str, path: Path, beginning: str, language: str
     page.focus("#text")
     page.keyboard.type(beginning)
     page.keyboard.press("Control+Enter")
-    for is_still in (True, False):  # it waits for the model; it writes
-        wait_while(lambda expected=is_still: page.is_disabled("#stop") is expected)
+    wait_while(lambda: not re.search(r"\d 字|\d char", page.locator("#status").text_content()))  # model, text
     page.keyboard.press("Control+Home")
     for key in (*["ArrowDown"] * LINES, *["ArrowRight"] * INTO):
         page.keyboard.press(key)

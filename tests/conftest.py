@@ -13,8 +13,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile("novelgpt", deadline=None)  # a busy machine stands still for a while
+hypothesis.settings.load_profile("novelgpt")
 os.environ["LANGUAGE"] = "en"  # messages are compared as they stand in the code, whoever runs the tests
 ROOT = Path(__file__).resolve().parent.parent
 # Five public-domain novels, each in the encoding it is found in. Nothing is downloaded: whoever has them says where.

@@ -139,7 +139,9 @@ def run_ranks(folder: Path, end: str, *, ending: int) -> int:
 
 
 def test_when_one_is_killed_the_others_are_ended_and_it_is_said(tmp_path):
-    error = refusal_of(run_ranks, tmp_path, "os.kill(os.getpid(), 9)", ending=1)
+    told = "os.path.exists(sys.argv[1] + '0') and os.path.getsize(sys.argv[1] + '0')"  # the other one has begun
+    end = f"while not ({told}): time.sleep(0.01)\n    os.kill(os.getpid(), 9)"
+    error = refusal_of(run_ranks, tmp_path, end, ending=1)
     assert error.message == "process 2 of 2 died of SIGKILL; the others were ended"
     assert error.hint == "the same command resumes from the last checkpoint"
     assert [(tmp_path / f"rank{rank}").read_text() for rank in range(2)] == ["0 2", "1 2"]

@@ -248,7 +248,7 @@ class Stories:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.open: dict[str, Story] = {}
-        self.lock = threading.Lock()
+        self.lock, self.choosing = threading.Lock(), threading.Lock()
         self.stack = contextlib.ExitStack()
         self.stack.enter_context(run_lock(self.folder, flag="--stories_dir"))
         self.disk = Worker(self._save, "stories-disk", FLUSHING)
@@ -335,11 +335,12 @@ class Stories:
     def preferences(self, changes: Mapping | None = None) -> dict:
         """Return what a person has chosen for the pages, after some changes."""
         path, chosen = self.folder / PREFERENCES, {}
-        with contextlib.suppress(UserError):
-            chosen = read_json(path) if path.exists() else {}
-        if changes:
-            chosen = {**chosen, **changes}
-            write_json(path, chosen)
+        with self.choosing:  # two tabs may choose at once
+            with contextlib.suppress(UserError):
+                chosen = read_json(path) if path.exists() else {}
+            if changes:
+                chosen = {**chosen, **changes}
+                write_json(path, chosen)
         return chosen
 
     def _grow(self) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes import FakeEngine, text_of
@@ -266,16 +267,18 @@ def refuse_writing(monkeypatch, number: int):
 def test_a_disk_that_takes_nothing_is_told_and_costs_neither_story_nor_growth(stories, monkeypatch, number, words):
     story = stories.make("a", "夜")
     job, _ = start_job(stories, story, seed=3)
-    job.advance(3)
-    story.take_growth()
+    with story.lock:  # in one piece
+        job.advance(3)
+        story.take_growth()
     before = story.journal.path.read_bytes()
     with monkeypatch.context() as patch:
         refuse_writing(patch, number)
         with pytest.raises(UserError) as refused:
             story.edit(2, [replace(0, 0, "今")])
         assert refused.value.message == f"{story.journal.path}: cannot be written: {words}"
-        job.advance(4)
-        assert story.view()["text"] == "夜" + text_of(3, 0, 7)  # the job's text is shown all the same
+        with story.lock:
+            job.advance(4)
+            assert story.view()["text"] == "夜" + text_of(3, 0, 7)  # the job's text is shown all the same
         assert story.journal.path.read_bytes() == before and stories.problem.message == refused.value.message
     story.edit(2, [replace(0, 0, "今")])
     assert stories.problem is None
@@ -356,6 +359,16 @@ def test_one_process_holds_the_folder(stories):
     with pytest.raises(UserError, match=r"in use by pid \d+, started") as refused:
         Stories(stories.folder)
     assert refused.value.hint == "wait for it, or give --stories_dir another folder"
+
+
+def test_what_two_tabs_choose_at_once_is_all_kept(stories):
+    def choose(tab: int) -> None:
+        for number in range(40):
+            stories.preferences({f"{tab} {number}": number})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(choose, range(4)))
+    assert stories.preferences() == {f"{tab} {number}": number for tab in range(4) for number in range(40)}
 
 
 def test_preferences_stay(stories, reopened):

@@ -320,7 +320,8 @@ def test_a_prefix_taken_from_an_earlier_text_gives_the_same_bits(folder, kind):
 
 
 def test_twenty_jobs_move_in_turn_and_all_finish(engine):
-    jobs = [engine.submit(Request(f"萧炎{'大' * place}", 48, settings=SETTINGS, seed=place)) for place in range(20)]
+    with engine.work:  # nothing is begun before all are there
+        jobs = [engine.submit(Request(f"萧炎{'大' * place}", 48, settings=SETTINGS, seed=place)) for place in range(20)]
     wait_for(lambda: all(job.num_characters for job in jobs))
     assert all(len(finish(job)[0]) for job in jobs)
     # nobody waited until another was done: each began before any ended

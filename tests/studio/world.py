@@ -107,6 +107,8 @@ class World:
         self.server.should_exit = self.server.force_exit = True
         thread.join(20)
         assert not thread.is_alive()
+        self.engine.close()
+        self.kept.close()
 
     @property
     def jobs(self) -> list[MadeUpJob]:

@@ -38,7 +38,7 @@ export function drawBranches(story, list) {
   const items = rows.map(({ ids, depth }) => {
     const [text, sign] = [ids.map((id) => story.nodes.get(id).text).join("").trim(), ids.some((id) => path.has(id)) ? "●" : "○"];
     const item = make("li", {}, make("button", { lang: "zh-CN", title: cut(text, 0, 200), class: story.nodes.get(ids[0]).kind,
-      "aria-current": ids.includes(story.head) && "true", click: () => story.go(ids.at(-1)) }, `${sign} ${cut(text, 0, 14) || "…"}`));
+      "aria-current": ids.includes(story.head) && "true", click: () => story.go(() => ids.at(-1)) }, `${sign} ${cut(text, 0, 14) || "…"}`));
     item.style.setProperty("--depth", Math.min(depth, 8));
     return item;
   });

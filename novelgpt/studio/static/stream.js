@@ -181,7 +181,7 @@ export class Jobs {
       fits.set(id, -tokens.reduce((sum, token) => sum + token.nats, 0));
     }
     const best = nodes.toSorted((a, b) => fits.get(b) - fits.get(a))[0];
-    await story.go(best);
+    await story.go(() => best);
   }
 
   // Stop what is being written; resolves when the server has said that it has.

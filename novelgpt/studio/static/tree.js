@@ -210,24 +210,25 @@ export class Story {
     this.post(this.id, body).catch(() => {});
   }
 
-  // Show another node; returns whether there was one to go to.
-  async go(id) {
-    if (id === null || id === undefined || this.editor.composing) return false;
+  // Show the node that is found when its turn has come; returns whether there was one to go to.
+  async go(find) {
+    if (this.editor.composing) return false;
     const take = async (reply) => (this.writing.size ? this.take(await ask(`/api/stories/${this.id}`)) : this.takeReply(reply));
-    const place = await this.carryOut({ head: id }, take);
-    if (place === null) return true;
-    if (this.editor.caret()) this.editor.setCaret([place.end, place.end]);
-    this.editor.reveal(place.end);
-    return true;
+    const place = await this.carryOut(() => ({ head: find() ?? null }), take);
+    if (place && this.editor.caret()) this.editor.setCaret([place.end, place.end]);
+    if (place) this.editor.reveal(place.end);
+    return place !== false;
   }
 
   rename(name) {
-    return this.carryOut({ name });
+    return this.carryOut(() => ({ name }));
   }
 
-  // One operation, behind what was typed.
-  carryOut(op, take = (reply) => this.takeReply(reply)) {
+  // One operation, behind what was typed and what was asked before; false where there is nothing to do.
+  carryOut(find, take = (reply) => this.takeReply(reply)) {
     return this.inTurn(async () => {
+      const op = find();
+      if (op.head === null) return false;
       const reply = await this.post(this.id, { base: this.version, ops: [op] });
       tabs.postMessage(this.id);
       return take(reply);
@@ -235,9 +236,8 @@ export class Story {
   }
 
   // Back to the parent, or again to where redo leads.
-  async walk(isBack) {
-    await this.flush();
-    return this.go(isBack ? this.nodes.get(this.head)?.parent : this.redo);
+  walk(isBack) {
+    return this.go(() => (isBack ? this.nodes.get(this.head)?.parent : this.redo));
   }
 
   path(id = this.head) {

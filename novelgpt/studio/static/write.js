@@ -120,20 +120,19 @@ const rewrite = () => start({ position: Math.min(...editor.place) });
 const insertHere = () => start({ position: editor.place[1], insert: true });
 const here = () => card.open(editor.place[1] - 1, true);
 
-const takeCandidate = (i) => run(() => story.go(story.batch()[i]));
+const takeCandidate = (i) => run(() => story.go(() => story.batch()[i]));
 
 const save = () => showExport(story).then(() => say(word(story.isUnsaved ? "notSaved" : "savedLong")));
 
 const undo = async () => (await story.walk(true)) && say(word("undone"));
 const redo = async () => (await story.walk(false)) && say(word("redone"));
 
-function walkVersions(step) {
+const walkVersions = (step) => story.go(() => {
   const { all, at } = story.versions();
   const next = all[at + step];
-  if (next === undefined) return;
-  say(word("version", { n: at + step + 1, all: all.length }));
-  return story.go(next);
-}
+  if (next !== undefined) say(word("version", { n: at + step + 1, all: all.length }));
+  return next;
+});
 
 // ---- stories, in and out
 
