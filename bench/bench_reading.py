@@ -45,9 +45,9 @@ PROMPT = 200  # characters of a held-out page that a text goes on with
 SLACK = 32  # tokens written beyond the length, since a rare character takes three
 LEAST_CHARACTERS = 20_000  # held out, below which no figure means anything
 COHERENCE = 200  # characters behind a prompt that the second network reads
-SHOWN = ("likeness_auc", "forward", "reverse", "loops", "loops_4", "within_usual_loops", "copied_10", "copied_20")
-SHOWN += ("quotes", "names_known", "names_kept", "coherence", "sentence_length", "sentence_rhythm")
-SHOWN += ("paragraph_length", "dialogue_share")
+SHOWN = ("likeness_auc", "likeness_learned", "forward", "reverse", "loops", "loops_4", "within_usual_loops")
+SHOWN += ("copied_10", "copied_20", "quotes", "names_known", "names_kept", "coherence", "sentence_length")
+SHOWN += ("sentence_rhythm", "paragraph_length", "dialogue_share")
 
 
 @dataclass(frozen=True)

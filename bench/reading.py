@@ -305,6 +305,17 @@ def author_likeness(pages: Sequence[Page], length: int = LIKENESS_LENGTH) -> flo
     return area_under_curve(scores, labels)
 
 
+def pick_pages(chapters: Sequence[str], count: int, length: int) -> list[Page]:
+    """Return so many pages of chapters, spread evenly; their groups are below 0, so that they are nobody else's.
+
+    >>> [page.text for page in pick_pages(["甲乙丙丁", "戊己庚辛"], 2, 2)]
+    ['甲乙', '戊己']
+    """
+    pages = cut_pages(chapters, length)
+    chosen = (pages[place * len(pages) // count] for place in range(min(count, len(pages))))
+    return [Page(page.text, -1 - page.group) for page in chosen]
+
+
 # ---- spread: what counting says
 
 
@@ -374,4 +385,7 @@ def measure_texts(
     spread = measure_spread(written, pages, learned)
     widest = max(spread.values(), key=lambda figure: abs(figure.value))
     figures = {"likeness_auc": measure_likeness(written, pages, length), "spread": widest, **spread}
+    # what the author himself gets who wrote the other chapters
+    own = pick_pages(learned, len(written), len(written[0].text))
+    figures["likeness_learned"] = measure_likeness(own, pages, length)
     return figures | {name: compare(measure, written, pages) for name, measure in per_text.items()}

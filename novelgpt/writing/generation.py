@@ -26,6 +26,7 @@ from novelgpt.writing.copying import Copied, CopyMeter
 from novelgpt.writing.decoder import Weights, decoding_device, perplexity
 from novelgpt.writing.recording import RecordedBatch
 from novelgpt.writing.sampling import LONGEST_NAME, Controls
+from novelgpt.writing.spelling import make_spelling
 from novelgpt.writing.text import CHECK_EVERY, QUOTES, Endings, Sample, StopRule, answer_rule, single_ids
 
 if TYPE_CHECKING:
@@ -186,14 +187,15 @@ def make_controls(
     names: Sequence[str] = (),
     **values,
 ) -> Controls:
-    """Return controls for logits on a device; banned are tokens that are not text, and `bad_words`.
+    """Return controls for logits on a device; banned are tokens that are not text, halves of characters, `bad_words`.
 
     Runs that --dry_multiplier finds end at line breaks, quotation marks and [CLS], and at `names`.
     """
     words = tuple(torch.from_numpy(tokenizer.encode(word).astype("int64")).to(device) for word in bad_words if word)
     if values.get("dry_multiplier"):
         values |= find_breakers(tokenizer, device, names)
-    return Controls(banned=torch.tensor(banned_ids(tokenizer), device=device), bad_words=words, **values)
+    banned = torch.tensor(banned_ids(tokenizer), device=device)
+    return Controls(banned=banned, spelling=make_spelling(tokenizer, device), bad_words=words, **values)
 
 
 def find_breakers(tokenizer: NovelTokenizer, device: torch.device, names: Sequence[str]) -> dict:

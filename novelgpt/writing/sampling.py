@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from novelgpt.writing.spelling import Spelling, refuse_pieces
+
 LEAST_CHANCE, LOWER = 1 / 5000, 1 / 8  # of a token that top-p looks at first; each next time times this
 NO_CHANCE = 1e-12  # below it all tokens are looked at
 LONGEST_RUN = 50  # tokens of a run that DRY looks at; what is longer is past any logit
@@ -39,6 +41,7 @@ class Controls:
     penalty_window: int = 256  # how many recent tokens count, 0 = all
     no_repeat_ngram_size: int = 0  # no run of this many tokens is written twice, 0 = off
     banned: torch.Tensor | None = None  # int64 token ids (N,) never produced, on the device of the logits; None = none
+    spelling: Spelling | None = None  # of the byte tokens, so that characters stay whole; None = none
     bad_words: tuple[torch.Tensor, ...] = ()  # token sequences, int64 (M,) each on that device, never produced
     keep_head: int = 0  # tokens of the beginning that stay in every window, at most a quarter of the context
 
@@ -333,6 +336,8 @@ def find_candidates(
     # bans and penalties act on the whole vocabulary, before anything is compared
     if controls.banned is not None:
         logits.index_fill_(1, controls.banned, -math.inf)
+    if controls.spelling is not None:
+        logits = refuse_pieces(logits, history, count, controls.spelling)
     if controls.repetition_penalty != 1:
         logits = penalize_repetition(logits, recent_tokens(history, count, controls), controls.repetition_penalty)
     if controls.dry_multiplier:

@@ -91,7 +91,7 @@ class Growing:
         ready = len(sample.ids) if sample.ended else len(sample.ids) - 1
         new = "".join(self.stream.push(token) for token in sample.ids[self.count : ready])
         self.count = max(ready, self.count)
-        return printable(new + (self.stream.flush() if sample.ended else ""))
+        return printable(new)
 
 
 class StopSignals:

@@ -40,6 +40,12 @@ def test_texts_of_the_same_source_cannot_be_told_apart_and_those_of_others_can()
     assert other.value > 0.99 and other.low > 0.97
 
 
+def test_pages_of_a_book_are_spread_over_it_and_share_no_group_with_others():
+    pages = reading.pick_pages(["甲乙丙丁", "戊己庚辛", "壬"], 3, 2)
+    assert pages == [Page("甲乙", -1), Page("丙丁", -1), Page("戊己", -2)]
+    assert reading.pick_pages(["甲乙丙丁"], 5, 3) == [Page("甲乙丙", -1)] and reading.pick_pages(["甲"], 5, 3) == []
+
+
 def test_the_classifier_never_sees_the_chapter_it_judges():
     # the label goes with the chapter alone: every chapter has a character of its own, half of each is of either label
     texts = [(CHARACTERS[group] * 500, group) for group in range(8) for _ in range(4)]
@@ -120,6 +126,7 @@ def test_figures_of_all_texts_stand_beside_the_authors():
     assert figures["loops"].value == pytest.approx(1 - 8 / 993) and figures["loops"].author == 0.0
     assert figures["within_usual_loops"].value == 0.0 and figures["within_usual_loops"].author == 1.0
     assert figures["copied_10"].value == 0.0 and figures["likeness_auc"].value == 1.0
+    assert 0.3 < figures["likeness_learned"].value < 0.7  # of the same source as the pages
     assert figures["spread"].value in (figures["forward"].value, figures["reverse"].value)
     assert json.dumps({name: figure.as_json() for name, figure in figures.items()}, allow_nan=False)
 
