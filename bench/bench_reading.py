@@ -162,8 +162,7 @@ class Writer:
 
 def choose_prompts(novel: Novel, length: int, count: int) -> list[reading.Page]:
     """Return beginnings of held-out pages, spread evenly, from the first whole paragraph on."""
-    pages = reading.cut_pages(novel.held_out, length)
-    chosen = [pages[place * len(pages) // count] for place in range(min(count, len(pages)))]
+    chosen = reading.spread_evenly(reading.cut_pages(novel.held_out, length), count)
     return [reading.Page(begin_paragraph(page.text), page.group) for page in chosen]
 
 

@@ -116,10 +116,11 @@ class Studio:
 def watch_tabs(studio: Studio, tabs: int, length: int, seed: int) -> dict[str, float]:
     """Let so many tabs write and look at once; return characters a second, and the wait for the first one."""
     rows: list[list[tuple[float, int]]] = [[] for _ in range(tabs)]
+    stories = [studio.ask("/api/stories", {"text": PREFIX})["id"] for _ in range(tabs)]  # open before somebody writes
     begins, threads = [], []
-    for tab in range(tabs):
+    for tab, story in enumerate(stories):
         begins.append(time.monotonic())
-        job = studio.start(seed + tab, length)
+        job = studio.go_on(story, 0, length, seed + tab)
         words = {"target": studio.follow, "args": (job, rows[tab]), "kwargs": {"by_events": tab < STREAMS}}
         threads.append(threading.Thread(**words))
         threads[-1].start()

@@ -311,9 +311,18 @@ def pick_pages(chapters: Sequence[str], count: int, length: int) -> list[Page]:
     >>> [page.text for page in pick_pages(["甲乙丙丁", "戊己庚辛"], 2, 2)]
     ['甲乙', '戊己']
     """
-    pages = cut_pages(chapters, length)
-    chosen = (pages[place * len(pages) // count] for place in range(min(count, len(pages))))
-    return [Page(page.text, -1 - page.group) for page in chosen]
+    pages = [Page(page.text, -1 - page.group) for page in cut_pages(chapters, length)]
+    return spread_evenly(pages, count)
+
+
+def spread_evenly(pages: Sequence[Page], count: int) -> list[Page]:
+    """Return so many of the pages, all of them where there are no more.
+
+    >>> len(spread_evenly([Page("甲", 0)] * 3, 5))
+    3
+    """
+    count = min(count, len(pages))
+    return [pages[place * len(pages) // count] for place in range(count)]
 
 
 # ---- spread: what counting says

@@ -56,7 +56,7 @@ def make_spelling(tokenizer: NovelTokenizer, device: torch.device) -> Spelling |
 def find_state(kinds: Sequence[int]) -> int:
     """Return the state behind some tokens; a character in pieces owes nothing.
 
-    >>> find_state([0, 6, 3]), find_state([6, 3, 1]), find_state([1, 2, 6]), find_state([6, 6, 0])
+    >>> find_state([0, 5, 3]), find_state([5, 3, 1]), find_state([1, 2, 5]), find_state([5, 5, 0])
     (1, 0, 2, 0)
     """
     state = 0

@@ -44,6 +44,7 @@ def test_pages_of_a_book_are_spread_over_it_and_share_no_group_with_others():
     pages = reading.pick_pages(["甲乙丙丁", "戊己庚辛", "壬"], 3, 2)
     assert pages == [Page("甲乙", -1), Page("丙丁", -1), Page("戊己", -2)]
     assert reading.pick_pages(["甲乙丙丁"], 5, 3) == [Page("甲乙丙", -1)] and reading.pick_pages(["甲"], 5, 3) == []
+    assert [page.text for page in reading.pick_pages(["甲乙丙"], 5, 1)] == ["甲", "乙", "丙"]
 
 
 def test_the_classifier_never_sees_the_chapter_it_judges():

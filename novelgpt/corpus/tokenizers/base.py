@@ -230,7 +230,7 @@ class NovelTokenizer:
         A character at the end whose bytes are not all there is left out.
         """
         kept = dropwhile(lambda index: index == self.cls_id, check_ids(ids, self.vocab_size))
-        return "".join(map(self.stream().push, kept))
+        return self.join_shown([self.shown[index] for index in kept])
 
     def stream(self):
         """Return an object whose push(token_id) yields text as `show` writes it, whole characters only."""
@@ -243,6 +243,10 @@ class NovelTokenizer:
     def join(self, parts: Sequence) -> str:
         """Join the parts of a text that tokens stand for."""
         return b"".join(parts).decode("utf-8", "replace")
+
+    def join_shown(self, parts: Sequence) -> str:
+        """Join them for people: a piece of a character at the end is left out."""
+        return codecs.utf_8_decode(b"".join(parts), "replace", False)[0]
 
     def add_tokens(self, names: Iterable[str]) -> "NovelTokenizer":
         """Return a tokenizer with further marks such as "[TIL]", in reserved [unusedN] places first, then at the end.

@@ -128,6 +128,8 @@ class WordPieceTokenizer(NovelTokenizer):
         """Join the parts of a text that tokens stand for, with spaces between Latin words only."""
         return "".join(map(WordStream(parts).push, range(len(parts))))
 
+    join_shown = join  # every token is whole
+
     def with_tokens(self, tokens: Sequence[str]) -> "WordPieceTokenizer":
         """Return a tokenizer of another vocabulary with the same rule for case."""
         return WordPieceTokenizer(tokens, lowercase=self.lowercase)

@@ -101,8 +101,23 @@ class Llama:
             tokens.insert(0, self.front.mark)
         if not reader.is_on("with_pieces"):
             return JSONResponse({"tokens": tokens})
-        texts = [await self.front.call(self.front.engine.detokenize, [token]) for token in tokens]
-        return JSONResponse({"tokens": [{"id": i, "piece": text} for i, text in zip(tokens, texts, strict=True)]})
+        pieces = await self.front.call(self.find_pieces, tokens)
+        return JSONResponse({"tokens": [{"id": i, "piece": piece} for i, piece in zip(tokens, pieces, strict=True)]})
+
+    def find_pieces(self, tokens: list[int]) -> list[str | list[int]]:
+        """Return the text of each token of a text, and of those that spell a character together the byte of each."""
+        pieces, held = [], []
+        for token in tokens:
+            if token == self.front.mark:
+                pieces.append("")
+                continue
+            held.append(token)
+            if not (text := self.front.engine.detokenize(held)):
+                continue
+            data = text.encode()
+            pieces += [[byte] for byte in data] if 1 < len(held) == len(data) else [*[""] * (len(held) - 1), text]
+            held = []
+        return pieces + [""] * len(held)
 
     async def detokenize(self, request: Request) -> Response:
         """Turn token ids into their text."""

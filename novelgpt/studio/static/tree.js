@@ -212,9 +212,8 @@ export class Story {
 
   // Show the node that is found when its turn has come; returns whether there was one to go to.
   async go(find) {
-    if (this.editor.composing) return false;
     const take = async (reply) => (this.writing.size ? this.take(await ask(`/api/stories/${this.id}`)) : this.takeReply(reply));
-    const place = await this.carryOut(() => ({ head: find() ?? null }), take);
+    const place = await this.carryOut(() => ({ head: this.editor.composing ? null : (find() ?? null) }), take);
     if (place && this.editor.caret()) this.editor.setCaret([place.end, place.end]);
     if (place) this.editor.reveal(place.end);
     return place !== false;

@@ -120,7 +120,10 @@ const rewrite = () => start({ position: Math.min(...editor.place) });
 const insertHere = () => start({ position: editor.place[1], insert: true });
 const here = () => card.open(editor.place[1] - 1, true);
 
-const takeCandidate = (i) => run(() => story.go(() => story.batch()[i]));
+function takeCandidate(i) {
+  const id = story.batch()[i]; // the one that is seen now
+  return run(() => story.go(() => id));
+}
 
 const save = () => showExport(story).then(() => say(word(story.isUnsaved ? "notSaved" : "savedLong")));
 

@@ -132,6 +132,14 @@ def test_marks_decode_as_their_names_and_are_shown_as_line_breaks(small):
     assert small.show([2, 2]) == small.show([]) == small.decode([]) == ""
 
 
+def test_people_see_no_half_of_a_character_at_the_end(small):
+    byte, yan = small.tokens.index("<0x00>"), small.tokens.index("炎")
+    for half in ([0xE7], [0xE7, 0x82], [0xF0, 0xA0, 0xAE]):
+        ids = [yan, *(byte + each for each in half)]
+        assert small.show(ids) == "炎" and small.decode(ids) == "炎\ufffd"
+    assert small.show([yan, byte + 0xE7, yan]) == "炎\ufffd炎"  # in the middle it is seen
+
+
 def test_bytes_that_form_no_character_become_the_replacement_character(small):
     byte = small.tokens.index("<0x00>")
     yan = small.tokens.index("炎")
