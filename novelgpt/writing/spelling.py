@@ -37,6 +37,8 @@ class Spelling:
     states: torch.Tensor  # int64 (12, 12, 12): kinds of the last three tokens -> state
     refused: torch.Tensor  # bool (8, V): in each state the tokens that would leave a character in pieces
     back: torch.Tensor  # int64 (3,): -3, -2, -1
+    pieces: torch.Tensor  # int64 (N,): the tokens that are refused where nothing is owed
+    kind_of: list[int]  # the kinds for a CPU
 
 
 def make_spelling(tokenizer: NovelTokenizer, device: torch.device) -> Spelling | None:
@@ -49,8 +51,8 @@ def make_spelling(tokenizer: NovelTokenizer, device: torch.device) -> Spelling |
     numbers = range(len(KINDS) + 1)
     states = [[[find_state((first, second, third)) for third in numbers] for second in numbers] for first in numbers]
     refused = torch.tensor(STEPS)[:, kinds] == REFUSED  # (8, V)
-    tensors = (kinds, torch.tensor(states), refused, torch.arange(-MOST, 0))
-    return Spelling(*(tensor.to(device) for tensor in tensors))
+    tensors = (kinds, torch.tensor(states), refused, torch.arange(-MOST, 0), refused[0].nonzero().squeeze(1))
+    return Spelling(*(tensor.to(device) for tensor in tensors), kinds.tolist())
 
 
 def find_state(kinds: Sequence[int]) -> int:
@@ -73,6 +75,16 @@ def refuse_pieces(
 
     Logits are (B, V), the history (B, N) token ids, of which `count` columns are written, at least one.
     """
+    if history.device.type != "cpu":  # nothing is read back
+        return logits.masked_fill(spelling.refused[find_states(history, count, spelling)], -math.inf)
+    last = history[:, max(0, int(count) - MOST) : int(count)].tolist()
+    states = [find_state([spelling.kind_of[token_id] for token_id in row]) for row in last]
+    if any(states):
+        return logits.masked_fill(spelling.refused[states], -math.inf)
+    return logits.index_fill(1, spelling.pieces, -math.inf)
+
+
+def find_states(history: torch.Tensor, count: torch.Tensor | int, spelling: Spelling) -> torch.Tensor:
+    """Return the state (B,) behind each row of a history, as for refuse_pieces."""
     last = history[:, (count + spelling.back).clamp(min=0)]  # (B, 3); of a shorter text the first one again
-    state = spelling.states[spelling.kinds[last].unbind(1)]  # (B,)
-    return logits.masked_fill(spelling.refused[state], -math.inf)
+    return spelling.states[spelling.kinds[last].unbind(1)]

@@ -11,7 +11,7 @@ from novelgpt.corpus.tokenizers import NovelTokenizer, WordPieceTokenizer
 from novelgpt.network import build_model
 from novelgpt.writing.generation import generate_text, make_controls
 from novelgpt.writing.sampling import Controls, choose_tokens
-from novelgpt.writing.spelling import make_spelling, refuse_pieces
+from novelgpt.writing.spelling import find_state, find_states, make_spelling, refuse_pieces
 
 EDGES = (0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xEC, 0xED, 0xEE, 0xEF)
 EDGES += (0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xFF)
@@ -65,7 +65,7 @@ def test_what_lies_behind_the_written_columns_counts_as_little_as_a_piece_that_o
     yan = int(tokenizer.encode("炎")[0])
     rows = torch.tensor([[yan, yan, int(byte[0xE7]), 0], [int(byte[0x82]), yan, yan, int(byte[0xE7])]])
     logits = torch.zeros(2, tokenizer.vocab_size)
-    for count in (3, torch.tensor([3])):  # of a CPU and of a GPU
+    for count in (3, torch.tensor([3])):
         left = refuse_pieces(logits, rows, count, spelling)
         assert left[0, byte[0x82]] == 0 and left[0, yan] == -math.inf
         assert left[1, byte[0x82]] == -math.inf and left[1, yan] == 0
@@ -73,6 +73,18 @@ def test_what_lies_behind_the_written_columns_counts_as_little_as_a_piece_that_o
     left = refuse_pieces(logits[:1], torch.tensor([[int(byte[0xE7])]]), 1, spelling)
     assert left[0, byte[0x82]] == 0 and left[0, yan] == -math.inf
     assert (logits == 0).all()
+
+
+@pytest.mark.parametrize("is_tensor", [False, True])
+def test_a_gpu_finds_the_states_that_a_cpu_finds(tokenizer, is_tensor):
+    byte, spelling = tokenizer.byte_ids.astype(int), make_spelling(tokenizer, torch.device("cpu"))
+    rows = [[*(int(byte[each]) for each in before), *[0] * (3 - len(before))] for before in beginnings() if before]
+    seen = set()
+    for width in (1, 2, 3):
+        states = find_states(torch.tensor(rows), torch.tensor([width]) if is_tensor else width, spelling)
+        assert states.tolist() == [find_state([spelling.kind_of[index] for index in row[:width]]) for row in rows]
+        seen |= set(states.tolist())
+    assert seen == set(range(8))
 
 
 def test_a_vocabulary_without_bytes_needs_no_spelling():
