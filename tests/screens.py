@@ -15,7 +15,15 @@ FAINT, NOT_FAINT, ITALIC, NOT_ITALIC = 2, 22, 3, 23  # numbers of the sequences 
 
 
 class Screen(pyte.Screen):
-    """A screen that shows faint characters as italic ones, since pyte knows no faint ones."""
+    """A screen that shows faint characters as italic ones, since pyte knows no faint ones, and drops none.
+
+    Behind a sign without a width that is no mark, such as U+11FD, pyte forgets all that came in the same piece.
+    """
+
+    def draw(self, data: str) -> None:
+        """Show characters one by one."""
+        for sign in data:
+            super().draw(sign)
 
     def select_graphic_rendition(self, *attributes: int, **named) -> None:
         """Change how the next characters look."""

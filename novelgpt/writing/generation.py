@@ -195,7 +195,8 @@ def make_controls(
     if values.get("dry_multiplier"):
         values |= find_breakers(tokenizer, device, names)
     banned = torch.tensor(banned_ids(tokenizer), device=device)
-    return Controls(banned=banned, spelling=make_spelling(tokenizer, device), bad_words=words, **values)
+    spelling = make_spelling(tokenizer.byte_ids, tokenizer.vocab_size, device)
+    return Controls(banned=banned, spelling=spelling, bad_words=words, **values)
 
 
 def find_breakers(tokenizer: NovelTokenizer, device: torch.device, names: Sequence[str]) -> dict:

@@ -225,10 +225,7 @@ class NovelTokenizer:
         return self.join([self.parts[index] for index in check_ids(ids, self.vocab_size)])
 
     def show(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Turn ids (N,) into text for people: [CLS] is a blank line (none at the beginning), [SEP] a line break.
-
-        A character at the end whose bytes are not all there is left out.
-        """
+        """Turn ids (N,) into text for people: [CLS] is a blank line (none at the beginning), [SEP] a line break."""
         kept = dropwhile(lambda index: index == self.cls_id, check_ids(ids, self.vocab_size))
         return self.join_shown([self.shown[index] for index in kept])
 
