@@ -30,8 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 PREFIX = "那天夜里没有月亮。"
 LONG = 960  # characters
-STREAMS = 4  # of a browser at a time; what is beyond polls
-POLL = 0.15  # seconds
+STREAMS = 4  # of a browser at a time; what is beyond asks when the server says
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -97,9 +96,10 @@ class Studio:
                 while True:
                     path = f"/api/jobs/{job}?from={seen[-1][1] if seen else 0}"
                     connection.request("GET", path, headers={"Authorization": f"Bearer {self.token}"})
-                    if self.note(json.loads(connection.getresponse().read()), seen):
+                    shown = json.loads(connection.getresponse().read())
+                    if self.note(shown, seen):
                         return
-                    time.sleep(POLL)
+                    time.sleep(shown["again"] / 1000)
         with contextlib.closing(self.connect(f"/api/jobs/{job}", Accept="text/event-stream")) as connection:
             for line in connection.getresponse():
                 if line.startswith(b"data: ") and self.note(json.loads(line[6:]), seen):

@@ -24,6 +24,8 @@ MAX_LENGTH = 10_000  # tokens a candidate
 MAX_TOP = 20  # alternatives of a token
 MAX_FORCED = 200  # characters
 MAX_SEED = 2**64 - 1
+POLL, ONE_TURN = 0.15, 0.01  # seconds: to the next question where nothing is known; between candidates of a turn
+SOONEST, LATEST, AFTER = 0.05, 1.0, 0.02  # seconds to the next question; behind what is expected
 ENDINGS = ("length", "sentence", "paragraph", "chapter")
 ENDED = ("done", "stopped", "failed")
 
@@ -139,6 +141,7 @@ class Job:
         self.state, self.position, self.problem = "queued", 0, None
         self.listeners: list[Callable[[], object]] = []
         self.began: float | None = None  # time.monotonic() of its first turn
+        self.grown, self.pause = time.monotonic(), 0.0  # when it has grown, and seconds between the last two times
         self.finished: float | None = None
         self.changed = threading.Condition()
         count = request.candidates
@@ -198,6 +201,12 @@ class Job:
         """Tell whether a candidate has more characters than were seen."""
         return any(len(costs) > count for costs, count in zip(self.costs, seen, strict=True))
 
+    def ask_again(self) -> float:
+        """Return the seconds after which it will likely have grown: as many as between the last two times."""
+        with self.changed:
+            left = self.grown + self.pause + AFTER - time.monotonic()
+        return min(LATEST, max(SOONEST, left if left > 0 else POLL))
+
     def stop(self) -> None:
         """End it where it is: not one character is added behind this."""
         self.finish("stopped")
@@ -214,6 +223,9 @@ class Job:
         with self.changed:
             if self.is_ended or self.reasons[piece.index]:
                 return
+            now = time.monotonic()
+            if now - self.grown > ONE_TURN:
+                self.grown, self.pause = now, now - self.grown
             self.parts[piece.index].append(piece.text)
             self.costs[piece.index] += costs
             self.written.append(piece)

@@ -245,7 +245,7 @@ class Api:
         except UserError as problem:
             return self.refuse(request, problem)
         if "text/event-stream" not in request.headers.get("accept", ""):
-            return JSONResponse(self.progress(job, seen))
+            return JSONResponse(self.progress(job, seen) | {"again": round(1000 * job.ask_again())})
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(self.events(job, seen), media_type="text/event-stream", headers=headers)
 

@@ -58,6 +58,7 @@ class Pages:
 
     def __init__(self, others: Mapping[str, Callable[[], Path | None]]):
         self.others = others
+        self.files = {path.name: path.read_bytes() for path in STATIC.glob("*.*")}
         self.guard: Guard | None = None  # in front of them; knows the token
 
     def routes(self) -> list[Route]:
@@ -81,13 +82,12 @@ class Pages:
         return JSONResponse({}, headers={"Set-Cookie": self.guard.cookie_header()})
 
     async def page(self, request: Request) -> Response:
-        """Return a file of the page; which ones there are is read from the disk, never from a request."""
+        """Return a file of the page."""
         name = request.path_params.get("name", "index.html" if request.url.path == "/" else "favicon.ico")
-        files = {path.name: path for path in STATIC.glob("*.*")}
-        if name not in files:
+        if name not in self.files:
             return JSONResponse(describe_error(UserError(f"no page {name:.40}", "open /"), ""), 404)
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        return cached(request, files[name].read_bytes(), "text/javascript" if name.endswith(".js") else kind)
+        return cached(request, self.files[name], "text/javascript" if name.endswith(".js") else kind)
 
     async def other_page(self, request: Request) -> Response:
         """Return a page that another command has written."""

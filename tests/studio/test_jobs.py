@@ -109,3 +109,25 @@ def test_listeners_are_called_after_each_change():
     grow(job, 0, "大")
     job.end(0, "length")
     assert heard == [("running", ""), ("running", "大"), ("done", "大")]
+
+
+def test_it_is_asked_again_when_it_will_have_grown(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("novelgpt.studio.jobs.time.monotonic", lambda: now[0])
+    job = Job(Request("萧炎", 9, candidates=2, seed=4))
+    job.begin()
+    assert job.ask_again() == pytest.approx(0.02 + 0.03)  # nothing is known: soon
+    for moment in (100.2, 100.7):
+        for index in (0, 1):  # both in one turn
+            now[0] = moment + 0.002 * index
+            grow(job, index, "大喝")
+    assert job.ask_again() == pytest.approx(0.498 + 0.02)  # turns are half a second apart
+    now[0] = 101.15
+    assert job.ask_again() == pytest.approx(0.07)
+    now[0] = 101.21
+    assert job.ask_again() == pytest.approx(0.05)
+    now[0] = 103.0
+    assert job.ask_again() == pytest.approx(0.15)  # it is late
+    now[0] = 110.0
+    grow(job, 0, "一")
+    assert job.ask_again() == 1.0

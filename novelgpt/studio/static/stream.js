@@ -3,7 +3,6 @@ import { language, word } from "./words.js";
 import { size } from "./paragraphs.js";
 
 const STREAMS = 4; // a browser opens six connections a host: these for streams, two are left for clicks
-const POLL = 150; // milliseconds
 
 // An answer that is no success; status 0: no answer at all.
 export class Refusal extends Error {
@@ -99,7 +98,7 @@ export class Follower {
     try {
       const data = await ask(this.address());
       this.take(data, ["done", "stopped", "failed"].includes(data.state));
-      if (!this.closed) await pause(POLL);
+      if (!this.closed) await pause(data.again);
     } catch (refusal) {
       if (refusal.status) this.closed = true; // the server is there and knows no such job
       this.lost(refusal);
