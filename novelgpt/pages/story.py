@@ -125,7 +125,7 @@ class Story:
         total, epochs, windows, batch = map(self.facts.get, ("total_steps", "epochs", "windows", "batch_size"))
         if total and epochs:
             return total / epochs
-        return windows / batch if windows and batch else self.reached or None
+        return -(-windows // batch) if windows and batch else self.reached or None  # the last batch may be short
 
 
 def read_story(run_dir: Path) -> Story:

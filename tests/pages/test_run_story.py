@@ -32,6 +32,11 @@ def test_figures_and_events_come_to_their_places(tmp_path):
     assert (story.end, story.is_live, story.share_done, story.steps_an_epoch) == ("finish", False, 1.0, STEPS)
 
 
+def test_an_epoch_of_a_run_by_hours_ends_with_a_short_batch():
+    story = Story("run", {"hours": 1.0, "windows": 1783, "batch_size": 16})
+    assert story.steps_an_epoch == 112  # 111 batches of 16, and one of 7
+
+
 def test_a_run_on_its_way_is_live_until_it_says_that_it_stopped(tmp_path):
     records = make_records(done=3)
     assert read(tmp_path, records).is_live
